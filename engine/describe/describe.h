@@ -1,0 +1,79 @@
+// What a checkpoint can do, from its configs and weight index alone: tasks, defaults, limits, the effective request, the
+// bytes of its weights. The frontend asks it before a job is accepted, and the engine before it runs one.
+// Everything here is immutable after construction and thread-safe. No torch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/core/dtype.h"
+#include "engine/describe/request.h"
+
+namespace kino::engine {
+
+struct TaskDescription {
+  Task task;
+  Request defaults;
+};
+
+struct Limits {
+  int size_multiple = 1;    // height and width are multiples of this
+  int min_size = 1;         // pixels a side
+  int max_size = 1;
+  int frames_multiple = 1;  // num_frames is k * frames_multiple + 1
+  int max_frames = 1;
+  int64_t max_pixels = 1;   // height * width * num_frames
+  int max_steps = 1;
+  int max_sequence_length = 1;
+};
+
+// One component of a model folder (text_encoder, transformer, vae, ...).
+struct ComponentDescription {
+  std::string name;
+  std::string library;     // "diffusers", "transformers"
+  std::string class_name;
+  // Bytes of its weight tensors in the files, and the number of their elements.
+  int64_t weight_bytes = 0;
+  int64_t weight_elements = 0;
+};
+
+// What a family says of a checkpoint. Subclassed in engine/models/<family>/describe.
+class FamilyDescription {
+ public:
+  virtual ~FamilyDescription() = default;
+  virtual const std::vector<TaskDescription>& tasks() const = 0;
+  virtual const Limits& limits() const = 0;
+  // Appends what is wrong with the family's own fields, and fills the family's own defaults. `request` has its task and
+  // the common defaults set.
+  virtual void Resolve(Request& request, std::vector<FieldViolation>& violations) const = 0;
+};
+
+struct ModelDescription {
+  std::string folder;
+  std::string family;          // "ltx"
+  std::string pipeline_class;  // as model_index.json names it
+  std::vector<ComponentDescription> components;
+  std::shared_ptr<const FamilyDescription> details;
+
+  // Bytes of all weights held in `dtype`.
+  int64_t WeightBytes(DType dtype) const;
+};
+
+// Reads model_index.json, each component's config.json and safetensors headers. NOT_FOUND: no such folder or file.
+// INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino does not know.
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder);
+
+// The effective request. When violations is not empty the request must not run.
+struct ResolvedRequest {
+  Request request;
+  std::vector<FieldViolation> violations;
+};
+
+// Infers the task, fills defaults and checks every field against the model's limits. `draw_seed` is used when the request
+// has no seed.
+ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& request, uint64_t draw_seed);
+
+}  // namespace kino::engine

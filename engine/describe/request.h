@@ -1,0 +1,71 @@
+// A request as the engine knows it: what GenerateRequest says, in plain structs. In an effective request every optional
+// that the task uses is set. Values only; no torch, no protobuf.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kino::engine {
+
+enum class Task { kUnspecified, kTextToVideo, kImageToVideo, kVideoToVideo, kUpscale };
+// "TEXT_TO_VIDEO", as the API spells it.
+const char* TaskName(Task task);
+
+enum class ConditionKind { kImage, kVideo, kControlVideo };
+
+// Pixels travel beside the request (engine.h's MediaInput), in the same order.
+struct Condition {
+  ConditionKind kind = ConditionKind::kImage;
+  int frame_index = 0;
+  double strength = 1.0;
+};
+
+// Sizes in pixels and frames; absent means diffusers' default of the VAE class.
+struct VaeTiling {
+  std::optional<int> tile_sample_min_height, tile_sample_min_width, tile_sample_min_num_frames;
+  std::optional<int> tile_sample_stride_height, tile_sample_stride_width, tile_sample_stride_num_frames;
+  bool framewise = false;
+};
+
+struct Plan {
+  std::optional<VaeTiling> vae_tiling;
+  // "none" or "block:N"; absent: the model's configuration.
+  std::optional<std::string> offload;
+};
+
+struct LtxOptions {
+  std::optional<double> frame_rate, guidance_rescale, decode_timestep, decode_noise_scale;
+  std::optional<int> max_sequence_length;
+  std::vector<double> timesteps, sigmas;
+  std::optional<double> image_cond_noise_scale, denoise_strength;
+  std::optional<double> adain_factor, tone_map_compression_ratio;
+};
+
+struct OutputOptions {
+  std::optional<int> quality;  // 0..100
+  bool lossless = false;
+};
+
+struct Request {
+  Task task = Task::kUnspecified;
+  std::optional<std::string> prompt, negative_prompt;
+  std::optional<int> height, width, num_frames, num_inference_steps;
+  std::optional<double> guidance_scale;
+  std::optional<uint64_t> seed;
+  std::optional<double> fps;
+  std::vector<Condition> conditions;
+  OutputOptions output;
+  Plan plan;
+  // Knobs of one family at most; another family's are a violation.
+  std::optional<LtxOptions> ltx;
+};
+
+// A field of the request that cannot be accepted. `field` is the API's path ("ltx.frame_rate", "conditions[0].strength").
+struct FieldViolation {
+  std::string field;
+  std::string description;  // what was expected and what was got
+};
+
+}  // namespace kino::engine

@@ -1,0 +1,143 @@
+// The engine's public door: load a model, start a run, advance it. No torch, no protobuf.
+//
+// Threads: an Engine, its Models and its Runs belong to one thread at a time. A CancelToken may be set from any thread.
+// Errors: absl::Status everywhere; RESOURCE_EXHAUSTED is out of memory (host or device), CANCELLED a set token, INTERNAL with
+// Engine::device_lost() an accelerator error after which the process must end.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/core/cancel.h"
+#include "engine/core/dtype.h"
+#include "engine/describe/describe.h"
+#include "engine/describe/request.h"
+
+namespace kino::engine {
+
+enum class Stage { kLoad, kEncodeText, kEncodeMedia, kDenoise, kUpscale, kDecode, kMux };
+// "encode_text"
+const char* StageName(Stage stage);
+
+struct StageStats {
+  Stage stage;
+  double seconds = 0;
+  // Highest sum of live tensor bytes while the stage ran. On the CPU both are the host's. Mapped weight files do not count.
+  int64_t peak_device_bytes = 0;
+  int64_t peak_host_bytes = 0;
+};
+
+struct RunProgress {
+  int pass = 1;
+  int total_passes = 1;
+  Stage stage = Stage::kEncodeText;
+  int step = 0;  // finished steps of the stage
+  int total_steps = 0;
+  double fraction = 0;  // of the run, 0..1; never falls
+  std::optional<double> eta_seconds;
+};
+
+// Decoded pixels of one condition: RGB, [num_frames, height, width, 3].
+struct MediaInput {
+  int width = 0;
+  int height = 0;
+  int num_frames = 0;
+  std::vector<uint8_t> rgb;
+};
+
+// Final frames in order, float32 in 0..1, [num_frames, height, width, 3]; valid during the call only.
+struct FloatFrames {
+  int first_frame = 0;
+  int num_frames = 0;
+  int height = 0;
+  int width = 0;
+  const float* data = nullptr;
+};
+
+// Where the result goes. Exactly one is set. A status other than OK ends the run with it.
+struct RunOutput {
+  std::function<absl::Status(std::string_view bytes)> mp4;  // a fragmented MP4, in order
+  std::function<absl::Status(const FloatFrames&)> frames;
+};
+
+// Intermediates for parity: a name and float32 values. See tests/parity.
+using Tap = std::function<void(std::string_view name, absl::Span<const int64_t> shape, const float* data)>;
+
+struct RunResult {
+  std::vector<StageStats> stages;
+  std::vector<double> step_seconds;
+  double first_chunk_seconds = 0;  // from the run's start to the first bytes or frames
+  int64_t output_bytes = 0;
+  int width = 0;
+  int height = 0;
+  int num_frames = 0;
+  double fps = 0;
+  Plan plan;  // what ran
+};
+
+// One attempt inside the engine.
+class Run {
+ public:
+  virtual ~Run() = default;
+  // Does one step, tile or chunk. False once the run is finished. After an error the run must be destroyed.
+  virtual absl::StatusOr<bool> Advance() = 0;
+  virtual const RunProgress& progress() const = 0;
+  // Rises with every step, block, tile and chunk, also inside Advance; readable from any thread.
+  virtual uint64_t progress_counter() const = 0;
+  // REQUIRES: Advance returned false.
+  virtual const RunResult& result() const = 0;
+};
+
+struct RunOptions {
+  RunOutput output;
+  const CancelToken* cancel = nullptr;
+  Tap tap;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelDescription& description() const = 0;
+  virtual const StageStats& load_stats() const = 0;
+  // `request` is effective; `media` holds one entry per condition. INVALID_ARGUMENT names what does not fit.
+  virtual absl::StatusOr<std::unique_ptr<Run>> Start(const Request& request, std::vector<MediaInput> media,
+                                                     RunOptions options) = 0;
+};
+
+struct ModelOptions {
+  std::string folder;
+  // Computation and storage. Absent: float32 on the CPU, bfloat16 on a GPU.
+  std::optional<DType> dtype;
+  // "fp16", "bf16" or empty: which weight files, as diffusers' variant.
+  std::string variant;
+  // "none" or "block:N"; a request's plan may name another.
+  std::string offload = "none";
+};
+
+struct EngineOptions {
+  std::string device = "cpu";  // or "cuda:N"
+  int threads = 0;             // intra-op threads of the CPU; 0: torch's choice
+};
+
+class Engine {
+ public:
+  // INVALID_ARGUMENT: an unknown device name. FAILED_PRECONDITION: no such device, or a build without CUDA.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
+  virtual ~Engine() = default;
+  // Models that name the same component files share them.
+  virtual absl::StatusOr<std::shared_ptr<Model>> Load(const ModelOptions& options, const CancelToken* cancel) = 0;
+  virtual std::string device_name() const = 0;
+  virtual int64_t device_memory_bytes() const = 0;
+  virtual int64_t device_memory_used_bytes() const = 0;
+  // After an accelerator error: every later call fails, and the process must end.
+  virtual bool device_lost() const = 0;
+};
+
+}  // namespace kino::engine
