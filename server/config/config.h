@@ -1,0 +1,140 @@
+// The one configuration file (YAML) as structs, shared by kinod, kino-frontend, kino-worker and kino.
+// config/kino.yaml describes every key; a test holds it against this parser. Unknown keys, wrong types and values out of
+// range are refused with file:line:column. Relative paths are relative to the file that names them.
+// Values only: thread-safe once loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace kino::config {
+
+struct ListenConfig {
+  // host:port, loopback only. Port 0: a free one, which <data_dir>/frontend.addr then names.
+  std::string address = "127.0.0.1:50051";
+};
+
+struct MetricsConfig {
+  // Prometheus text format at /metrics; loopback only. Port 0: a free one, see <data_dir>/metrics.addr.
+  std::string address = "127.0.0.1:9464";
+};
+
+struct LogConfig {
+  std::string level = "info";    // debug, info, warning, error
+  std::string format = "plain";  // plain, json
+};
+
+struct AuthToken {
+  std::string tenant;
+  std::string sha256;  // of the token, lower-case hexadecimal
+};
+
+struct AuthConfig {
+  // Empty (with an empty token_file): no token is asked for, and the tenant is "default".
+  std::vector<AuthToken> tokens;
+  // A file with one plain token per line, all of tenant "default"; only its owner may be able to read it.
+  std::string token_file;
+  bool required() const { return !tokens.empty() || !token_file.empty(); }
+};
+
+struct LimitsConfig {
+  int64_t max_queued_jobs = 10000;
+  int64_t max_queued_jobs_per_tenant = 10000;
+  int64_t max_upload_bytes = int64_t{256} << 20;
+  int64_t max_prompt_bytes = 8192;
+  // Of one image or video frame, and of all frames of an uploaded video together.
+  int64_t max_image_pixels = 33'000'000;
+  int64_t max_video_pixels = 2'000'000'000;
+  absl::Duration run_timeout = absl::Hours(6);
+  // A running attempt whose progress counter stands still for so long is stuck: its worker is killed.
+  absl::Duration no_progress = absl::Minutes(10);
+  // A cancelled attempt that has not ended within this time costs its worker.
+  absl::Duration cancel_grace = absl::Seconds(10);
+};
+
+struct LinkConfig {
+  absl::Duration heartbeat_interval = absl::Seconds(2);
+  absl::Duration lease = absl::Seconds(10);
+  // How long a running attempt waits for its worker to come back, after the frontend restarted or the link broke.
+  absl::Duration reattach_grace = absl::Seconds(15);
+};
+
+struct RetryConfig {
+  // Attempts per job that end without a result through a fault (interruptions by us are free).
+  int max_attempts = 4;
+  // Attempts that ended their worker; at so many the job is QUARANTINED.
+  int max_crashes = 2;
+};
+
+struct RetentionConfig {
+  // Ended jobs and their artifacts are removed after this time.
+  absl::Duration jobs = absl::Hours(720);
+  // Uploaded assets that no job uses are removed after this time.
+  absl::Duration assets = absl::Hours(24);
+};
+
+struct SupervisorConfig {
+  absl::Duration restart_min = absl::Seconds(1);
+  absl::Duration restart_max = absl::Seconds(60);
+  // A child that ran so long starts over at restart_min.
+  absl::Duration healthy_after = absl::Seconds(60);
+  // From SIGTERM to SIGKILL.
+  absl::Duration stop_deadline = absl::Seconds(30);
+};
+
+struct WorkerConfig {
+  std::string name;            // unique, [a-z0-9][a-z0-9._-]{0,127}
+  std::string device = "cpu";  // "cpu" or "cuda:N"
+  int threads = 0;             // intra-op threads on the CPU; 0: torch's choice
+};
+
+struct ModelConfig {
+  std::string name;
+  std::string folder;  // absolute
+  // "auto" (float32 on the CPU, bfloat16 on a GPU), "float32", "bfloat16" or "float16".
+  std::string dtype = "auto";
+  // diffusers' variant of the weight files: "", "fp16", "bf16", ...
+  std::string variant;
+  // "none" or "block:N".
+  std::string offload = "none";
+  // Workers load it when they start.
+  bool preload = false;
+  // file:line:column of its entry, for messages.
+  std::string source;
+};
+
+struct Config {
+  // The file it came from, absolute; empty for the embedded defaults.
+  std::string file;
+  // Absolute. Everything the server writes lies here; one server per folder.
+  std::string data_dir;
+  ListenConfig listen;
+  MetricsConfig metrics;
+  LogConfig log;
+  AuthConfig auth;
+  LimitsConfig limits;
+  LinkConfig link;
+  RetryConfig retry;
+  RetentionConfig retention;
+  SupervisorConfig supervisor;
+  // Never empty once loaded: "workers: auto" is one per GPU, or one on the CPU.
+  std::vector<WorkerConfig> workers;
+  std::vector<ModelConfig> models;
+};
+
+// INVALID_ARGUMENT lists everything that is wrong, one "file:line:column: message" per line. NOT_FOUND: no such file.
+absl::StatusOr<Config> LoadConfig(const std::string& file);
+// `file` is only the name that messages and relative paths go by.
+absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& file);
+
+// Every key the parser knows, as "listen.address" or "models[].name".
+std::vector<std::string> KnownKeys();
+
+// Whether `name` is [a-z0-9][a-z0-9._-]{0,127}.
+bool IsValidName(const std::string& name);
+
+}  // namespace kino::config
