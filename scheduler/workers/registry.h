@@ -1,0 +1,166 @@
+// Who can work and who holds what: connected workers, their slots, and a lease on each attempt they
+// hold. All deadlines are monotonic. The registry decides nothing durable: it hands back lost
+// attempts, and the caller ends them in the store.
+//
+// A connection is a session: a new hello under the same name replaces the old session, whose calls
+// are then refused. When a session ends without notice of the process's death, its attempts wait
+// `reattach_grace` for it to come back; the same holds for attempts that a restarted frontend finds
+// RUNNING in the store (Adopt). Thread-safe; no call blocks, calls back or does I/O.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "scheduler/clock.h"
+#include "scheduler/jobs/job.h"
+#include "scheduler/queue/policy.h"
+#include "scheduler/store/job_store.h"
+
+namespace kino::scheduler {
+
+struct LeaseOptions {
+  absl::Duration lease = absl::Seconds(10);           // without a heartbeat a worker is lost
+  absl::Duration reattach_grace = absl::Seconds(15);  // without a connection its attempts are lost
+  absl::Duration stall_limit =
+      absl::Minutes(10);  // without progress while it holds attempts a worker hangs
+  absl::Duration run_timeout_slack =
+      absl::Seconds(15);  // the worker itself stops at run_timeout; then this is over, too
+};
+
+struct WorkerModel {
+  std::string name;
+  bool loaded = false;
+};
+
+struct WorkerHello {
+  std::string name;
+  std::string device;
+  int max_attempts = 1;
+  std::vector<WorkerModel> models;
+  std::vector<AttemptRef> held;  // from before the connection broke
+};
+
+struct LostAttempt {
+  AttemptRef ref;
+  std::string worker;
+  FailureCause cause =
+      FailureCause::kLeaseLost;  // kLeaseLost, kCrash, kHang, kRunTimeout or kInterrupted
+  std::string reason;            // "worker lost: no heartbeat for 10s"
+};
+
+using SessionId = int64_t;
+
+struct HelloResult {
+  SessionId session = 0;
+  std::vector<AttemptRef> resumed;  // still the worker's: it goes on
+  std::vector<AttemptRef> dropped;  // not (any more): it must drop them
+  std::vector<LostAttempt>
+      lost;  // it had them before and has no more: to be ended in the store (kCrash)
+};
+
+// A worker as it is now.
+struct WorkerSnapshot {
+  std::string name;
+  std::string device;
+  SessionId session = 0;  // 0 while it is not connected
+  bool is_draining = false;
+  int max_attempts = 1;
+  int reserved = 0;  // slots taken by Reserve and not yet by Assign
+  std::vector<WorkerModel> models;
+  std::vector<AttemptRef> held;
+};
+
+// A slot kept free for one attempt of `worker`.
+struct Reservation {
+  SessionId session = 0;
+  ReadyWorker worker;
+};
+
+class WorkerRegistry {
+ public:
+  // `clock` must outlive the registry.
+  WorkerRegistry(const LeaseOptions& options, const Clock& clock);
+
+  // At start, before any hello: the store's RUNNING attempts, each to be claimed back within
+  // reattach_grace.
+  void Adopt(const std::vector<RunningAttempt>& running);
+
+  // INVALID_ARGUMENT: no name, or max_attempts < 1. `held` is believed only where job, attempt and
+  // token match.
+  absl::StatusOr<HelloResult> Hello(const WorkerHello& hello);
+
+  // Renews the leases. `progress_counter` standing still while attempts are held counts towards
+  // stall_limit. ABORTED: the session was replaced or its worker lost; the stream is to be closed.
+  absl::Status Heartbeat(SessionId session, int64_t progress_counter,
+                         const std::vector<WorkerModel>& models);
+
+  // Takes no more attempts. ABORTED as above.
+  absl::Status StartDraining(SessionId session);
+
+  // The stream ended; the process may live. Its attempts wait for it. No effect on a replaced
+  // session.
+  void Disconnected(SessionId session);
+
+  // The process is known to have ended: the attempts it held, lost now. `cause`: kCrash, kHang or
+  // kInterrupted (an ordered end). Empty when no such worker is known.
+  std::vector<LostAttempt> WorkerEnded(const std::string& name, FailureCause cause,
+                                       const std::string& reason);
+
+  // Keeps a slot of a connected worker that has one free, or nothing. Workers with fewer attempts
+  // come first, then by name. `skip` names workers to pass over (those the queue has nothing for
+  // just now).
+  std::optional<Reservation> Reserve(const std::vector<std::string>& skip);
+  void CancelReservation(const Reservation& reservation);
+  // Turns the slot into a held attempt. ABORTED: the session is gone; the caller ends the attempt
+  // (kInterrupted).
+  absl::Status Assign(const Reservation& reservation, const AttemptRef& ref,
+                      absl::Duration run_timeout);
+
+  // The session that holds exactly this attempt now. ABORTED (STALE_ATTEMPT): none, or it is not
+  // connected.
+  absl::StatusOr<SessionId> Holder(const AttemptRef& ref) const;
+  // The attempt has ended in the store; its slot is free. No effect when it is not held.
+  void Release(const AttemptRef& ref);
+
+  // Attempts whose lease, grace, progress or run timeout is over, removed from the registry. To be
+  // called when NextDeadline passes; calling it more often is harmless.
+  std::vector<LostAttempt> TakeLost();
+  // Monotonic time of the next possible loss; InfiniteDuration when none.
+  absl::Duration NextDeadline() const;
+
+  std::vector<WorkerSnapshot> Snapshot() const;  // by name
+
+ private:
+  struct Held {
+    AttemptRef ref;
+    absl::Duration run_deadline = absl::InfiniteDuration();
+  };
+  struct Worker {
+    WorkerSnapshot info;
+    absl::Duration deadline;  // of the lease while connected, of the grace while not
+    int64_t progress_counter = 0;
+    absl::Duration progress_time;  // when the counter last moved, or work began
+    std::vector<Held> held;
+  };
+
+  Worker* FindSession(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LoseAll(Worker& worker, FailureCause cause, const std::string& reason,
+               std::vector<LostAttempt>& lost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const LeaseOptions options_;
+  const Clock& clock_;
+  mutable absl::Mutex mutex_;
+  SessionId last_session_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, Worker> workers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace kino::scheduler
