@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Turns a folder written by make_tiny_pipelines.py into what kino-render reads.
+
+Usage: kino_request.py DIR [DIR ...]
+
+Writes DIR/kino_request.json, the JSON form of kino.v1.GenerateRequest (condition sources are local paths, which
+kino-render alone accepts), and DIR/input_video.mkv (FFV1, RGB, lossless) where the request has an input video.
+Then: kino-render --model DIR/model --request DIR/kino_request.json --dtype float32 --device cpu --out out.npy
+and out.npy [T, H, W, 3] float32 0..1 is to be held against DIR/expected.npy.
+"""
+import json
+import os
+import subprocess
+import sys
+
+TASKS = {"t2v": "TEXT_TO_VIDEO", "i2v": "IMAGE_TO_VIDEO", "v2v": "VIDEO_TO_VIDEO",
+         "control": "VIDEO_TO_VIDEO", "upsample": "UPSCALE"}
+# The oneof member of GenerateRequest, where it is not the family's short name.
+FAMILY_FIELDS = {"hunyuan": "hunyuan_video"}
+COMMON = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+
+
+def convert(source):
+    """The GenerateRequest, as a dict, that asks for the same video as `source` (a request.json)."""
+    call = dict(source["call"])
+    request = {"task": TASKS[source["task"]], "seed": source["seed"], "fps": source["fps"]}
+    for key in ("prompt", "negative_prompt"):
+        if source.get(key) is not None:
+            request[key] = source[key]
+    for key in COMMON:
+        value = call.pop(key, None)
+        if value is not None:
+            request[key] = value
+    request.setdefault("num_frames", source["num_frames"])
+    conditions = _conditions(source, call.pop("strength", None))
+    if conditions:
+        request["conditions"] = conditions
+    call.update(source.get("schedule", {}))
+    if "schedule" in source:  # the list's length is the number of steps
+        request.pop("num_inference_steps", None)
+    if call:
+        request[FAMILY_FIELDS.get(source["family"], source["family"])] = call
+    if "vae_tiling" in source and source["family"] != "allegro":  # Allegro's VAE always tiles
+        request["plan"] = {"vae_tiling": source["vae_tiling"]}
+    return request
+
+
+def _conditions(source, strength):
+    if "conditions" in source:
+        conditions = [{"kind": c["input"].upper(), "frame_index": c["frame_index"],
+                       "strength": c["strength"]} for c in source["conditions"]]
+    elif source.get("input_video"):
+        conditions = [{"kind": "CONTROL_VIDEO" if source["task"] == "control" else "VIDEO"}]
+    elif source.get("input_image"):
+        conditions = [{"kind": "IMAGE"}]
+    else:
+        conditions = []
+    for condition in conditions:
+        is_image = condition["kind"] == "IMAGE"
+        condition["path"] = "input_image.png" if is_image else "input_video.mkv"
+        if strength is not None:
+            condition["strength"] = strength
+    return conditions
+
+
+def write(folder):
+    """Writes kino_request.json (and the video's lossless file) beside `folder`/request.json; returns the request."""
+    with open(os.path.join(folder, "request.json"), encoding="utf-8") as file:
+        source = json.load(file)
+    request = convert(source)
+    if source.get("input_video"):
+        subprocess.run(
+            ["ffmpeg", "-y", "-loglevel", "error", "-framerate", str(source["fps"]), "-i",
+             os.path.join(folder, "input_video_%03d.png"), "-c:v", "ffv1", "-pix_fmt", "gbrp",
+             os.path.join(folder, "input_video.mkv")], check=True)
+    with open(os.path.join(folder, "kino_request.json"), "w", encoding="utf-8") as file:
+        json.dump(request, file, indent=1)
+    return request
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    for name in sys.argv[1:]:
+        print(name, json.dumps(write(name)))

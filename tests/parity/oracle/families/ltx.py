@@ -1,0 +1,96 @@
+"""LTX-Video. variant % 3: 0 = the 0.9.0 VAE, 1 = 0.9.1 (timestep-conditioned, noise-injecting decoder),
+2 = 0.9.5 and 0.9.7 (space/time down blocks, timestep-conditioned decoder)."""
+from . import Spec
+from ..prompts import NEGATIVE
+from ..text import t5
+
+TASKS = ("t2v", "i2v", "v2v", "upsample")
+FPS = 24
+
+
+def small_tiles():
+    return dict(tile_sample_min_height=64, tile_sample_min_width=64, tile_sample_stride_height=32,
+                tile_sample_stride_width=32)
+
+
+def _transformer(rng, latent):
+    from diffusers import LTXVideoTransformer3DModel
+    heads, head_dim = rng.choice([(2, 16), (4, 8), (3, 12)])
+    return LTXVideoTransformer3DModel(
+        in_channels=latent, out_channels=latent, num_attention_heads=heads,
+        attention_head_dim=head_dim, cross_attention_dim=heads * head_dim,
+        num_layers=rng.choice([2, 3]), caption_channels=32)
+
+
+def _vae(style, latent):
+    from diffusers import AutoencoderKLLTXVideo
+    if style == 0:
+        return AutoencoderKLLTXVideo(
+            latent_channels=latent, block_out_channels=(8, 16, 16, 16),
+            decoder_block_out_channels=(8, 16, 16, 16), layers_per_block=(1, 2, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 2, 1, 1))
+    decoder = dict(
+        decoder_block_out_channels=(16, 32, 64), decoder_layers_per_block=(1, 2, 1, 1),
+        decoder_spatio_temporal_scaling=(True, True, True), upsample_residual=(True, True, True),
+        upsample_factor=(2, 2, 2), timestep_conditioning=True, latent_channels=latent)
+    if style == 1:
+        return AutoencoderKLLTXVideo(
+            block_out_channels=(8, 16, 16, 16), layers_per_block=(1, 2, 1, 1, 1),
+            decoder_inject_noise=(True, True, True, False), **decoder)
+    return AutoencoderKLLTXVideo(
+        block_out_channels=(8, 16, 32, 64, 128),
+        down_block_types=("LTXVideo095DownBlock3D",) * 4, layers_per_block=(1, 2, 1, 1, 1),
+        spatio_temporal_scaling=(True,) * 4, decoder_inject_noise=(False,) * 4,
+        spatial_compression_ratio=32, temporal_compression_ratio=8,
+        downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"), **decoder)
+
+
+def _scheduler(style, task):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    # 0.9.5 and later: plain schedule, the condition pipeline hands in its own timesteps.
+    if task in ("v2v", "upsample"):
+        return FlowMatchEulerDiscreteScheduler()
+    shift = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05,
+                 base_image_seq_len=1024, max_image_seq_len=4096)
+    if style != 2:
+        shift["shift_terminal"] = 0.1
+    return FlowMatchEulerDiscreteScheduler(**shift)
+
+
+def build(rng, work, task, variant):
+    from diffusers import (LTXConditionPipeline, LTXImageToVideoPipeline,
+                           LTXLatentUpsamplePipeline, LTXPipeline)
+    style, latent = variant % 3, 8
+    transformer = _transformer(rng, latent)
+    vae = _vae(style, latent)
+    scheduler = _scheduler(style, task)
+    height, width = rng.choice([(64, 96), (96, 64), (96, 96)])
+    frames = rng.choice([9, 17, 25])
+    call = dict(height=height, width=width, num_frames=frames,
+                num_inference_steps=rng.choice([3, 4, 5]), guidance_scale=rng.choice([3.0, 4.5]),
+                frame_rate=25)
+    decode = dict(decode_timestep=0.05, decode_noise_scale=0.025) if style else {}
+    call.update(decode)
+    if task == "upsample":
+        from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+        upsampler = LTXLatentUpsamplerModel(
+            in_channels=latent, mid_channels=32, num_blocks_per_stage=1, dims=3,
+            spatial_upsample=True, temporal_upsample=False)
+        call = dict(height=height, width=width, num_frames=frames,
+                    adain_factor=rng.choice([0.0, 0.5]),
+                    tone_map_compression_ratio=rng.choice([0.0, 0.6]), **decode)
+        return Spec(LTXLatentUpsamplePipeline(vae=vae, latent_upsampler=upsampler), call,
+                    negative=None, video=True)
+    tokenizer, encoder, extra = t5(rng, work, 128, 32)
+    parts = dict(scheduler=scheduler, vae=vae, text_encoder=encoder, tokenizer=tokenizer,
+                 transformer=transformer)
+    if style and rng.random() < 0.5:
+        call["guidance_rescale"] = 0.7
+    if task == "t2v":
+        return Spec(LTXPipeline(**parts), call, extra, NEGATIVE)
+    if task == "i2v":
+        return Spec(LTXImageToVideoPipeline(**parts), call, extra, NEGATIVE, image=True)
+    # LTXConditionPipeline: a clip at frame 0 and one image at a later frame.
+    call.update(num_frames=25, image_cond_noise_scale=0.15)
+    return Spec(LTXConditionPipeline(**parts), call, extra, NEGATIVE, image=True, video=True,
+                video_frames=9, strengths=(1.0, 0.8), image_frame_index=16)

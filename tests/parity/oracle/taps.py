@@ -1,0 +1,60 @@
+"""Stage-by-stage values of a diffusers run, under the names that `kino-render --taps` uses.
+
+tokens.json      {"input_ids": [[...], ...]}: one padded row per text row, the negative prompt first under CFG
+text_states.npy  float32 [R, L, D]: the embeddings the transformer gets, same rows
+denoise_NNN.npy  float32 [B, S, C]: packed latents after step NNN
+latents.npy      float32 [B, C, F, H, W]: what the VAE decodes, denormalised and with the decode noise mixed in
+"""
+import json
+import os
+
+import numpy as np
+import torch
+
+from .run import run
+
+
+def run_with_taps(pipeline, request, folder, taps):
+    """Frames of an LTX pipeline, float32 [T, H, W, 3]; the intermediates are written into `taps`."""
+    os.makedirs(taps, exist_ok=True)
+    encode_prompt, decode = pipeline.encode_prompt, pipeline.vae.decode
+    tokenizer = pipeline.tokenizer
+    rows = []
+
+    def save(name, tensor):
+        np.save(os.path.join(taps, name + ".npy"), tensor.detach().float().cpu().numpy())
+
+    def tap_tokens(*args, **kwargs):
+        encoded = tokenizer(*args, **kwargs)
+        if kwargs.get("padding") == "max_length":  # the other call only asks whether the prompt was cut
+            rows.append(encoded.input_ids[0].tolist())
+        return encoded
+
+    def tap_text(*args, **kwargs):
+        pipeline.tokenizer = tap_tokens
+        try:
+            result = encode_prompt(*args, **kwargs)
+        finally:
+            pipeline.tokenizer = tokenizer
+        prompt, _, negative, _ = result
+        # encode_prompt takes the prompt first, the pipeline puts the negative one first.
+        rows.reverse()
+        save("text_states", prompt if negative is None else torch.cat([negative, prompt]))
+        with open(os.path.join(taps, "tokens.json"), "w", encoding="utf-8") as file:
+            json.dump({"input_ids": rows}, file)
+        return result
+
+    def tap_step(_, step, timestep, tensors):
+        save(f"denoise_{step:03d}", tensors["latents"])
+        return {}
+
+    def tap_decode(latents, *args, **kwargs):
+        save("latents", latents)
+        return decode(latents, *args, **kwargs)
+
+    pipeline.encode_prompt, pipeline.vae.decode = tap_text, tap_decode
+    try:
+        frames = run(pipeline, request, folder, "np", callback_on_step_end=tap_step)
+    finally:
+        del pipeline.encode_prompt, pipeline.vae.decode
+    return np.asarray(frames[0], dtype=np.float32)
