@@ -7,7 +7,7 @@ namespace {
 
 struct Row {
   DType dtype;
-  std::string_view name;
+  const char* name;
   int64_t size;
 };
 
@@ -31,11 +31,11 @@ constexpr std::array<Row, 15> kRows = {{{DType::kBool, "BOOL", 1},
 }  // namespace
 
 int64_t DTypeSize(DType dtype) { return kRows[static_cast<size_t>(dtype)].size; }
-std::string_view DTypeName(DType dtype) { return kRows[static_cast<size_t>(dtype)].name; }
+const char* DTypeName(DType dtype) { return kRows[static_cast<size_t>(dtype)].name; }
 
 std::optional<DType> DTypeFromName(std::string_view name) {
   for (const Row& row : kRows) {
-    if (row.name == name) return row.dtype;
+    if (name == row.name) return row.dtype;
   }
   return std::nullopt;
 }

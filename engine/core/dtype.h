@@ -14,7 +14,7 @@ enum class DType {
 // Bytes of one element.
 int64_t DTypeSize(DType dtype);
 // "BF16", as safetensors spells it.
-std::string_view DTypeName(DType dtype);
+const char* DTypeName(DType dtype);
 // Nothing for an unknown name.
 std::optional<DType> DTypeFromName(std::string_view name);
 

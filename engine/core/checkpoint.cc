@@ -1,0 +1,114 @@
+#include "engine/core/checkpoint.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+
+namespace kino::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "model" is transformers' name, the other diffusers'.
+constexpr const char* kBaseNames[] = {"diffusion_pytorch_model", "model"};
+
+absl::StatusOr<std::vector<std::string>> ShardsOf(const std::string& index_path) {
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
+  if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat("'", index_path, "': no weight_map"));
+  }
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    // The index names files of its own folder; anything else would be a way out of it.
+    const std::string name = file.is_string() ? file.get<std::string>() : "";
+    if (name.empty() || name.find('/') != std::string::npos || !absl::EndsWith(name, ".safetensors")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", index_path, "': tensor '", tensor, "' is in '", name, "', expected a .safetensors file"));
+    }
+    names.insert(name);
+  }
+  return std::vector<std::string>(names.begin(), names.end());
+}
+
+// Every tensor the index names must be in the shard it names.
+absl::Status CheckIndex(const std::string& index_path, const std::map<std::string, const TensorEntry*, std::less<>>& tensors) {
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    const auto it = tensors.find(tensor);
+    if (it == tensors.end() || fs::path(it->second->file).filename() != file.get<std::string>()) {
+      return absl::InvalidArgumentError(absl::StrCat("'", index_path, "': tensor '", tensor, "' is not in '",
+                                                     file.get<std::string>(), "'"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& folder,
+                                                                   const std::string& variant) {
+  auto checkpoint = std::make_shared<Checkpoint>();
+  checkpoint->folder_ = folder;
+  const std::string middle = variant.empty() ? "" : "." + variant;
+  std::vector<std::string> looked_for;
+  std::vector<std::string> files;
+  std::string index_path;
+  for (const char* base : kBaseNames) {
+    const std::string single = absl::StrCat(base, middle, ".safetensors");
+    // diffusers writes "name.safetensors.index.fp16.json" for a sharded variant, transformers "name.safetensors.index.fp16.json" too.
+    const std::string index = absl::StrCat(base, ".safetensors.index", middle, ".json");
+    looked_for.insert(looked_for.end(), {single, index});
+    if (fs::exists(fs::path(folder) / single)) {
+      files = {single};
+      break;
+    }
+    if (fs::exists(fs::path(folder) / index)) {
+      index_path = (fs::path(folder) / index).string();
+      KINO_ASSIGN_OR_RETURN(files, ShardsOf(index_path));
+      break;
+    }
+  }
+  if (files.empty()) {
+    std::string hint;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      if (entry.path().extension() == ".bin" || entry.path().extension() == ".pt") {
+        hint = "; it holds pickled weights, which Kino never reads: convert them to safetensors";
+      }
+    }
+    return absl::NotFoundError(
+        absl::StrCat("no weights in '", folder, "': looked for ", absl::StrJoin(looked_for, ", "), hint));
+  }
+  for (const std::string& name : files) {
+    const std::string path = (fs::path(folder) / name).string();
+    KINO_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
+    for (const auto& [tensor, entry] : file->tensors()) {
+      if (!checkpoint->tensors_.emplace(tensor, &entry).second) {
+        return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor, "' is in '", path, "' and in '",
+                                                       checkpoint->Find(tensor)->file, "'"));
+      }
+      checkpoint->bytes_ += entry.bytes;
+    }
+    struct stat info {};
+    stat(path.c_str(), &info);
+    absl::StrAppend(&checkpoint->identity_, info.st_dev, ":", info.st_ino, ":", info.st_size, ":",
+                    info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, ";");
+    checkpoint->files_.push_back(std::move(file));
+  }
+  if (!index_path.empty()) KINO_RETURN_IF_ERROR(CheckIndex(index_path, checkpoint->tensors_));
+  return checkpoint;
+}
+
+const TensorEntry* Checkpoint::Find(std::string_view name) const {
+  const auto it = tensors_.find(name);
+  return it == tensors_.end() ? nullptr : it->second;
+}
+
+}  // namespace kino::engine

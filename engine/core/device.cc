@@ -1,0 +1,87 @@
+#include "engine/core/device.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <charconv>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/memory_counter.h"
+
+#ifdef KINO_WITH_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <cuda_runtime_api.h>
+#endif
+
+namespace kino::engine {
+
+absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
+  if (name == "cpu") return c10::Device(c10::DeviceType::CPU);
+  int index = 0;
+  const bool is_cuda = absl::StartsWith(name, "cuda");
+  bool valid = is_cuda && (name.size() == 4 || name[4] == ':');
+  if (valid && name.size() > 4) {
+    const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), index);
+    valid = error == std::errc() && end == name.data() + name.size() && index >= 0 && index < 128;
+  }
+  if (!valid) {
+    return absl::InvalidArgumentError(absl::StrCat("device '", name, "', expected 'cpu' or 'cuda:N'"));
+  }
+#ifdef KINO_WITH_CUDA
+  // libtorch_cuda registers its kernels when it is loaded; nothing here refers to its symbols.
+  static void* const library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
+  if (library == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("device '", name, "': ", dlerror()));
+  }
+  const int count = c10::cuda::device_count();
+  if (index >= count) {
+    return absl::FailedPreconditionError(absl::StrCat("device '", name, "': this machine has ", count, " CUDA devices"));
+  }
+  return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+#else
+  return absl::FailedPreconditionError(absl::StrCat("device '", name, "': this build has no CUDA"));
+#endif
+}
+
+DeviceInfo GetDeviceInfo(c10::Device device) {
+#ifdef KINO_WITH_CUDA
+  if (device.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(device);
+    cudaDeviceProp properties{};
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+    C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+    return {.name = properties.name,
+            .total_bytes = static_cast<int64_t>(total_bytes),
+            .used_bytes = static_cast<int64_t>(total_bytes - free_bytes)};
+  }
+#endif
+  return {.name = "cpu",
+          .total_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE),
+          .used_bytes = HostMemoryCount().live_bytes};
+}
+
+int64_t DevicePeakBytes(c10::Device device) {
+#ifdef KINO_WITH_CUDA
+  if (device.is_cuda()) {
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[0].peak;
+  }
+#endif
+  return HostMemoryCount().peak_bytes;
+}
+
+void ResetDevicePeak(c10::Device device) {
+#ifdef KINO_WITH_CUDA
+  if (device.is_cuda()) {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+    return;
+  }
+#endif
+  ResetHostMemoryPeak();
+}
+
+}  // namespace kino::engine

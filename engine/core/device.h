@@ -1,0 +1,27 @@
+// The compute device by name. CUDA is opened at run time, so that a CPU run neither loads nor needs it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "c10/core/Device.h"
+
+namespace kino::engine {
+
+// "cpu" or "cuda:N". INVALID_ARGUMENT: another name. FAILED_PRECONDITION: a build without CUDA, no CUDA libraries, or no
+// such device; the message says which.
+absl::StatusOr<c10::Device> OpenDevice(const std::string& name);
+
+struct DeviceInfo {
+  std::string name;
+  int64_t total_bytes = 0;
+  int64_t used_bytes = 0;
+};
+DeviceInfo GetDeviceInfo(c10::Device device);
+
+// Peak and live bytes of tensors on `device`: the CUDA caching allocator's, or the host counter's for the CPU.
+int64_t DevicePeakBytes(c10::Device device);
+void ResetDevicePeak(c10::Device device);
+
+}  // namespace kino::engine

@@ -1,0 +1,54 @@
+#include "engine/core/status_bridge.h"
+
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <new>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/log.h"
+
+namespace kino::engine {
+namespace {
+
+absl::Status DeviceLost(const std::string& what) {
+  absl::Status status = absl::InternalError(absl::StrCat("the device failed: ", what));
+  status.SetPayload(kDeviceLostPayload, absl::Cord(""));
+  return status;
+}
+
+}  // namespace
+
+void ThrowIfError(const absl::Status& status) {
+  if (!status.ok()) throw StatusError(status);
+}
+
+absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
+  try {
+    const c10::InferenceMode inference;
+    return body();
+  } catch (const StatusError& error) {
+    return error.status();
+  } catch (const c10::OutOfMemoryError& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("out of device memory: ", error.what_without_backtrace()));
+  } catch (const c10::AcceleratorError& error) {
+    return DeviceLost(error.what_without_backtrace());
+  } catch (const c10::NotImplementedError& error) {
+    return absl::UnimplementedError(error.what_without_backtrace());
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    // The CPU allocator has no exception of its own (c10/core/impl/alloc_cpu.cpp).
+    if (what.find("DefaultCPUAllocator: can't allocate memory") != std::string::npos ||
+        what.find("not enough memory") != std::string::npos) {
+      return absl::ResourceExhaustedError(absl::StrCat("out of host memory: ", what));
+    }
+    Log(LogLevel::kError, error.what());
+    return absl::InternalError(what);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of host memory");
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  }
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,114 @@
+#include "engine/media/frames.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kino::engine {
+namespace {
+
+bool HasBytesAt(std::string_view bytes, size_t offset, std::string_view want) {
+  return bytes.size() >= offset + want.size() && bytes.substr(offset, want.size()) == want;
+}
+
+}  // namespace
+
+std::optional<MediaType> SniffMediaType(std::string_view bytes) {
+  if (HasBytesAt(bytes, 0, "\x89PNG\r\n\x1a\n")) return MediaType::kPng;
+  if (HasBytesAt(bytes, 0, "\xff\xd8\xff")) return MediaType::kJpeg;
+  if (HasBytesAt(bytes, 0, "RIFF") && HasBytesAt(bytes, 8, "WEBP")) return MediaType::kWebp;
+  if (HasBytesAt(bytes, 4, "ftyp")) return MediaType::kMp4;
+  if (HasBytesAt(bytes, 0, "\x1a\x45\xdf\xa3")) {
+    // EBML: the document type stands within its first header, which is short.
+    return bytes.substr(0, 64).find("webm") != std::string_view::npos ? MediaType::kWebm
+                                                                      : MediaType::kMatroska;
+  }
+  return std::nullopt;
+}
+
+bool IsVideo(MediaType type) {
+  return type == MediaType::kMp4 || type == MediaType::kMatroska || type == MediaType::kWebm;
+}
+
+std::string_view MimeType(MediaType type) {
+  switch (type) {
+    case MediaType::kPng:
+      return "image/png";
+    case MediaType::kJpeg:
+      return "image/jpeg";
+    case MediaType::kWebp:
+      return "image/webp";
+    case MediaType::kMp4:
+      return "video/mp4";
+    case MediaType::kMatroska:
+      return "video/x-matroska";
+    case MediaType::kWebm:
+      return "video/webm";
+  }
+  return "application/octet-stream";
+}
+
+absl::Status CheckSize(std::string_view what, int64_t width, int64_t height,
+                       const MediaLimits& limits) {
+  const auto named = absl::StrCat(absl::string_view(what.data(), what.size()), " is ", width, "x",
+                                  height, " pixels");
+  if (width <= 0 || height <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(named, "; both sides must be at least 1"));
+  }
+  if (width > limits.max_side_px || height > limits.max_side_px) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(named, "; a side may have at most ", limits.max_side_px));
+  }
+  if (width * height > limits.max_pixels) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(named, "; at most ", limits.max_pixels, " pixels are read"));
+  }
+  const double ratio = static_cast<double>(std::max(width, height)) /
+                       static_cast<double>(std::min(width, height));
+  if (ratio > limits.max_aspect_ratio) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(named, "; the longer side may be at most ", limits.max_aspect_ratio,
+                     " times the shorter"));
+  }
+  return absl::OkStatus();
+}
+
+RgbImage ApplyOrientation(RgbImage image, int orientation) {
+  if (orientation < 2 || orientation > 8) return image;
+  const bool is_transposed = orientation >= 5;
+  // The source column runs backwards for 2, 3, 7, 8 and the source row for 3, 4, 6, 7: 5 is the plain transpose,
+  // 6 turns by 90 degrees clockwise, 7 is the other diagonal, 8 turns counter-clockwise.
+  const bool flips_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool flips_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  RgbImage out;
+  out.width = is_transposed ? image.height : image.width;
+  out.height = is_transposed ? image.width : image.height;
+  out.rgb.resize(image.rgb.size());
+  uint8_t* to = out.rgb.data();
+  for (int y = 0; y < out.height; ++y) {
+    for (int x = 0; x < out.width; ++x, to += 3) {
+      int from_x = is_transposed ? y : x;
+      int from_y = is_transposed ? x : y;
+      if (flips_x) from_x = image.width - 1 - from_x;
+      if (flips_y) from_y = image.height - 1 - from_y;
+      const uint8_t* from =
+          image.rgb.data() + 3 * (static_cast<size_t>(from_y) * image.width + from_x);
+      to[0] = from[0];
+      to[1] = from[1];
+      to[2] = from[2];
+    }
+  }
+  return out;
+}
+
+void QuantizeFrames(const float* value, size_t count, uint8_t* out) {
+  for (size_t i = 0; i < count; ++i) {
+    const float scaled = std::nearbyint(value[i] * 255.0f);
+    // Written so that a NaN, which compares false, becomes 0.
+    out[i] = scaled > 0.0f ? static_cast<uint8_t>(std::min(scaled, 255.0f)) : uint8_t{0};
+  }
+}
+
+}  // namespace kino::engine
