@@ -3,10 +3,11 @@
 //
 // Thread-safe. Writes come in two forms. The callback form never blocks: the operation is queued,
 // and `done` runs on the store's thread after the transaction is on disk (or refused), in the order
-// the operations were queued. `done` must be quick and must not call a blocking write (that would
-// wait for its own thread). The form without callback blocks until then; it is for tests and for
-// threads that may wait. Reads block for one or a few indexed look-ups, never for a writer, and see
-// every write whose `done` has begun.
+// the operations were queued; only where too many clients' operations wait it runs at once on the
+// caller's thread, with UNAVAILABLE. `done` must be quick and must not call a blocking write (that
+// would wait for its own thread). The form without callback blocks until then; it is for tests and
+// for threads that may wait. Reads block for one or a few indexed look-ups, never for a writer, and
+// see every write whose `done` has begun.
 //
 // An attempt's operations name (job, attempt, token) and fail with ABORTED, reason STALE_ATTEMPT
 // (scheduler/status.h), unless the job is RUNNING that very attempt. All operations may fail with

@@ -18,6 +18,7 @@ struct SqliteOptions {
   std::string vfs;      // a registered SQLite VFS; empty: the default. Tests inject faults here
   int max_readers = 4;  // read-only connections, opened when first needed
   int max_batch = 256;  // operations in one transaction
+  int max_pending = 10000;  // of clients, waiting; more are refused with UNAVAILABLE
 };
 
 // Creates the file or migrates an older one. `clock` and `random` must outlive the store.

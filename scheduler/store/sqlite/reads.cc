@@ -1,0 +1,345 @@
+// The reads. Each sees one snapshot of the file.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "scheduler/status.h"
+#include "scheduler/store/sqlite/sqlite_job_store.h"
+
+namespace kino::scheduler {
+
+namespace {
+
+// FNV-1a over the filter: a page token goes with one filter only.
+uint64_t Fingerprint(const JobFilter& filter) {
+  std::string text = absl::StrCat(filter.tenant.size(), ":", filter.tenant, filter.model.size(),
+                                  ":", filter.model);
+  for (const JobState state : filter.states) absl::StrAppend(&text, static_cast<int>(state), ",");
+  for (const auto& [key, value] : filter.labels) {
+    absl::StrAppend(&text, key.size(), ":", key, value.size(), ":", value);
+  }
+  uint64_t hash = 14695981039346656037ull;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  return hash;
+}
+
+std::string MakePageToken(const JobFilter& filter, int64_t last_seq) {
+  return absl::StrFormat("%x-%016x", last_seq, Fingerprint(filter));
+}
+
+absl::StatusOr<int64_t> ParsePageToken(const JobFilter& filter, const std::string& token) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(token, absl::MaxSplits('-', 1));
+  int64_t seq = 0;
+  uint64_t hash = 0;
+  if (!absl::SimpleHexAtoi(parts.first, &seq) || !absl::SimpleHexAtoi(parts.second, &hash) ||
+      seq <= 0) {
+    return absl::InvalidArgumentError("page_token: not one that this server made");
+  }
+  if (hash != Fingerprint(filter)) {
+    return absl::InvalidArgumentError("page_token: made for another filter");
+  }
+  return seq;
+}
+
+// Ids of the matching jobs older than `before_seq`, newest first, with their seq.
+absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> FindJobs(Connection& db,
+                                                                      const JobFilter& filter,
+                                                                      int64_t before_seq,
+                                                                      int limit) {
+  std::string sql = "SELECT seq, id FROM jobs WHERE seq < ?";
+  if (!filter.tenant.empty()) sql += " AND tenant = ?";
+  if (!filter.model.empty()) sql += " AND model = ?";
+  if (!filter.states.empty()) {
+    sql += " AND state IN (";
+    for (size_t i = 0; i < filter.states.size(); ++i) {
+      absl::StrAppend(&sql, i == 0 ? "" : ", ", static_cast<int>(filter.states[i]));
+    }
+    sql += ")";
+  }
+  for (size_t i = 0; i < filter.labels.size(); ++i) {
+    sql += " AND EXISTS (SELECT 1 FROM labels WHERE job = jobs.seq AND key = ? AND value = ?)";
+  }
+  sql += " ORDER BY seq DESC LIMIT ?";
+  KINO_ASSIGN_OR_RETURN(Statement rows, db.PrepareOnce(sql));
+  rows.Bind(before_seq);
+  if (!filter.tenant.empty()) rows.Bind(filter.tenant);
+  if (!filter.model.empty()) rows.Bind(filter.model);
+  for (const auto& [key, value] : filter.labels) {
+    rows.Bind(key);
+    rows.Bind(value);
+  }
+  rows.Bind(limit);
+  std::vector<std::pair<int64_t, std::string>> found;
+  while (true) {
+    KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+    if (!has_row) return found;
+    found.emplace_back(rows.Int64(0), rows.Text(1));
+  }
+}
+
+Asset ReadAsset(const Statement& row) {
+  return {.id = row.Text(0),
+          .tenant = row.Text(1),
+          .size_bytes = row.Int64(2),
+          .sha256 = row.Text(3),
+          .content_type = row.Text(4),
+          .width = row.Int(5),
+          .height = row.Int(6),
+          .num_frames = row.Int(7),
+          .create_time = absl::FromUnixMicros(row.Int64(8)),
+          .file_name = row.Text(9)};
+}
+
+StateEvent ReadEvent(const Statement& row, int column) {
+  return {.number = row.Int64(column),
+          .state = static_cast<JobState>(row.Int(column + 1)),
+          .attempt = row.Int(column + 2),
+          .time = absl::FromUnixMicros(row.Int64(column + 3)),
+          .reason = row.Text(column + 4)};
+}
+
+}  // namespace
+
+absl::StatusOr<Job> SqliteJobStore::Get(const std::string& tenant, const std::string& job_id) {
+  return Read<Job>([&](Connection& db) -> absl::StatusOr<Job> {
+    KINO_ASSIGN_OR_RETURN(JobRow row, LoadTenantRow(db, tenant, job_id));
+    return Complete(db, std::move(row));
+  });
+}
+
+absl::StatusOr<Job> SqliteJobStore::GetAnyTenant(const std::string& job_id) {
+  return Read<Job>([&](Connection& db) -> absl::StatusOr<Job> {
+    KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, job_id));
+    return Complete(db, std::move(row));
+  });
+}
+
+absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_size,
+                                             const std::string& page_token) {
+  if (page_size < 1 || page_size > 1000) {
+    return absl::InvalidArgumentError(absl::StrCat("page_size: want 1 to 1000, got ", page_size));
+  }
+  int64_t before_seq = INT64_MAX;
+  if (!page_token.empty()) {
+    KINO_ASSIGN_OR_RETURN(before_seq, ParsePageToken(filter, page_token));
+  }
+  return Read<JobPage>([&](Connection& db) -> absl::StatusOr<JobPage> {
+    // One more than asked for tells whether there is a next page.
+    KINO_ASSIGN_OR_RETURN(const auto found, FindJobs(db, filter, before_seq, page_size + 1));
+    const size_t count = std::min(found.size(), static_cast<size_t>(page_size));
+    JobPage page;
+    for (size_t i = 0; i < count; ++i) {
+      KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, found[i].second));
+      KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+      page.jobs.push_back(std::move(job));
+    }
+    if (found.size() > count) page.next_page_token = MakePageToken(filter, found[count - 1].first);
+    return page;
+  });
+}
+
+absl::Status SqliteJobStore::CheckAttempt(const AttemptRef& ref) {
+  return ReadSnapshot([&](Connection& db) { return LoadAttemptRow(db, ref).status(); });
+}
+
+absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
+  using Attempts = std::vector<RunningAttempt>;
+  return Read<Attempts>([&](Connection& db) -> absl::StatusOr<Attempts> {
+    KINO_ASSIGN_OR_RETURN(
+        Statement rows,
+        db.Query("SELECT jobs.id, jobs.attempt, jobs.token, attempts.worker, attempts.start_us, "
+                 "jobs.run_timeout_us, jobs.cancel_requested FROM jobs JOIN attempts "
+                 "ON attempts.job = jobs.seq AND attempts.number = jobs.attempt "
+                 "WHERE jobs.state = 2 ORDER BY jobs.seq"));
+    Attempts attempts;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return attempts;
+      attempts.push_back(
+          {.ref = {.job_id = rows.Text(0), .attempt = rows.Int(1), .token = rows.Text(2)},
+           .worker = rows.Text(3),
+           .start_time = absl::FromUnixMicros(rows.Int64(4)),
+           .run_timeout =
+               rows.IsNull(5) ? absl::InfiniteDuration() : absl::Microseconds(rows.Int64(5)),
+           .cancel_requested = rows.Int(6) != 0});
+    }
+  });
+}
+
+absl::StatusOr<std::map<std::string, int64_t>> SqliteJobStore::QueuePositions(
+    const std::vector<std::string>& job_ids) {
+  using Positions = std::map<std::string, int64_t>;
+  return Read<Positions>([&](Connection& db) -> absl::StatusOr<Positions> {
+    std::map<int64_t, std::string> wanted;  // by seq
+    for (const std::string& id : job_ids) {
+      KINO_ASSIGN_OR_RETURN(Statement row,
+                            db.Query("SELECT seq FROM jobs WHERE id = ? AND state = 1", id));
+      KINO_ASSIGN_OR_RETURN(const bool is_queued, row.Step());
+      if (is_queued) wanted.emplace(row.Int64(0), id);
+    }
+    // One walk along the queue answers for all of them, and ends with the last of them.
+    Positions positions;
+    if (wanted.empty()) return positions;
+    KINO_ASSIGN_OR_RETURN(
+        Statement queue,
+        db.Query("SELECT seq FROM jobs WHERE state = 1 ORDER BY priority DESC, seq"));
+    for (int64_t ahead = 0; positions.size() < wanted.size(); ++ahead) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, queue.Step());
+      if (!has_row) break;
+      const auto found = wanted.find(queue.Int64(0));
+      if (found != wanted.end()) positions[found->second] = ahead;
+    }
+    return positions;
+  });
+}
+
+absl::StatusOr<QueueLoad> SqliteJobStore::Load() {
+  return Read<QueueLoad>([&](Connection& db) -> absl::StatusOr<QueueLoad> {
+    QueueLoad load;
+    for (const Priority priority : kPrioritiesHighestFirst) load.queued[priority] = 0;
+    for (const JobState state : kAllJobStates) load.jobs[state] = 0;
+    KINO_ASSIGN_OR_RETURN(Statement rows, db.Query("SELECT state, priority, jobs FROM job_counts"));
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return load;
+      const auto state = static_cast<JobState>(rows.Int(0));
+      load.jobs[state] += rows.Int64(2);
+      if (state == JobState::kQueued) {
+        load.queued[static_cast<Priority>(rows.Int(1))] += rows.Int64(2);
+      }
+    }
+  });
+}
+
+absl::StatusOr<absl::Time> SqliteJobStore::NextTimer() {
+  return Read<absl::Time>([&](Connection& db) -> absl::StatusOr<absl::Time> {
+    const absl::Time now = clock_.Now();
+    absl::Time next = absl::InfiniteFuture();
+    KINO_ASSIGN_OR_RETURN(Statement deadline,
+                          db.Query("SELECT min(start_deadline_us) FROM jobs WHERE state = 1 "
+                                   "AND start_deadline_us IS NOT NULL"));
+    KINO_ASSIGN_OR_RETURN(const bool has_deadline, deadline.Step());
+    if (has_deadline && !deadline.IsNull(0)) next = absl::FromUnixMicros(deadline.Int64(0));
+    const int64_t farthest = FarthestBackoffMicros(now);
+    KINO_ASSIGN_OR_RETURN(
+        Statement retry,
+        db.Query("SELECT min(not_before_us) FROM jobs WHERE state = 1 "
+                 "AND not_before_us IS NOT NULL AND not_before_us > ? AND not_before_us <= ?",
+                 SaturatingMicros(now), farthest));
+    KINO_ASSIGN_OR_RETURN(const bool has_retry, retry.Step());
+    if (has_retry && !retry.IsNull(0)) next = std::min(next, absl::FromUnixMicros(retry.Int64(0)));
+    return next;
+  });
+}
+
+absl::StatusOr<std::vector<StateEvent>> SqliteJobStore::ReadEvents(const std::string& job_id,
+                                                                   int64_t after, int limit) {
+  using Events = std::vector<StateEvent>;
+  return Read<Events>([&](Connection& db) -> absl::StatusOr<Events> {
+    KINO_ASSIGN_OR_RETURN(const JobRow job, LoadRow(db, job_id));
+    if (after > job.job.state_number) {
+      return absl::OutOfRangeError(absl::StrCat("job '", job_id, "' has state changes up to ",
+                                                job.job.state_number, ", asked for those after ",
+                                                after));
+    }
+    KINO_ASSIGN_OR_RETURN(Statement rows,
+                          db.Query("SELECT number, state, attempt, time_us, reason FROM events "
+                                   "WHERE job = ? AND number > ? ORDER BY number LIMIT ?",
+                                   job.seq, after, limit));
+    Events events;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return events;
+      events.push_back(ReadEvent(rows, 0));
+    }
+  });
+}
+
+absl::StatusOr<std::vector<Change>> SqliteJobStore::ReadChanges(int64_t after, int limit) {
+  using Changes = std::vector<Change>;
+  return Read<Changes>([&](Connection& db) -> absl::StatusOr<Changes> {
+    KINO_ASSIGN_OR_RETURN(
+        Statement rows,
+        db.Query("SELECT events.cursor, jobs.id, number, events.state, events.attempt, time_us, "
+                 "reason FROM events JOIN jobs ON jobs.seq = events.job "
+                 "WHERE events.cursor > ? ORDER BY events.cursor LIMIT ?",
+                 after, limit));
+    Changes changes;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return changes;
+      changes.push_back(
+          {.cursor = rows.Int64(0), .job_id = rows.Text(1), .event = ReadEvent(rows, 2)});
+    }
+  });
+}
+
+absl::StatusOr<int64_t> SqliteJobStore::LatestCursor() {
+  return Read<int64_t>([&](Connection& db) -> absl::StatusOr<int64_t> {
+    // From the sequence, not the rows: those of deleted jobs are gone.
+    KINO_ASSIGN_OR_RETURN(Statement row,
+                          db.Query("SELECT seq FROM sqlite_sequence WHERE name = 'events'"));
+    KINO_ASSIGN_OR_RETURN(const bool has_row, row.Step());
+    return has_row ? row.Int64(0) : 0;
+  });
+}
+
+int64_t SqliteJobStore::AddChangeListener(ChangeListener listener) {
+  return writer_->AddListener(std::move(listener));
+}
+
+void SqliteJobStore::RemoveChangeListener(int64_t id) { writer_->RemoveListener(id); }
+
+absl::StatusOr<Asset> SqliteJobStore::GetAsset(const std::string& tenant,
+                                               const std::string& asset_id) {
+  return Read<Asset>([&](Connection& db) -> absl::StatusOr<Asset> {
+    KINO_ASSIGN_OR_RETURN(
+        Statement row,
+        db.Query("SELECT id, tenant, bytes, sha256, content_type, width, height, frames, "
+                 "create_us, file FROM assets WHERE id = ? AND tenant = ?",
+                 asset_id, tenant));
+    KINO_ASSIGN_OR_RETURN(const bool is_there, row.Step());
+    if (!is_there) return absl::NotFoundError(absl::StrCat("there is no asset '", asset_id, "'"));
+    return ReadAsset(row);
+  });
+}
+
+absl::StatusOr<std::vector<Asset>> SqliteJobStore::ListAssets(const std::string& tenant,
+                                                              int limit) {
+  using Assets = std::vector<Asset>;
+  return Read<Assets>([&](Connection& db) -> absl::StatusOr<Assets> {
+    KINO_ASSIGN_OR_RETURN(
+        Statement rows,
+        db.Query("SELECT id, tenant, bytes, sha256, content_type, width, height, frames, "
+                 "create_us, file FROM assets WHERE ?1 = '' OR tenant = ?1 "
+                 "ORDER BY seq DESC LIMIT ?2",
+                 tenant, limit));
+    Assets assets;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return assets;
+      assets.push_back(ReadAsset(rows));
+    }
+  });
+}
+
+absl::StatusOr<std::vector<std::string>> SqliteJobStore::ListLiveFiles() {
+  using Files = std::vector<std::string>;
+  return Read<Files>([&](Connection& db) -> absl::StatusOr<Files> {
+    KINO_ASSIGN_OR_RETURN(Statement rows,
+                          db.Query("SELECT artifact_file FROM jobs WHERE artifact_file IS NOT NULL "
+                                   "UNION ALL SELECT file FROM assets"));
+    Files files;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return files;
+      files.push_back(rows.Text(0));
+    }
+  });
+}
+
+}  // namespace kino::scheduler

@@ -1,0 +1,179 @@
+#include "scheduler/store/sqlite/schema.h"
+
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/status.h"
+
+namespace kino::scheduler {
+
+namespace {
+
+// Times are microseconds since 1970, durations microseconds; NULL is "none" or "no limit". States,
+// priorities and causes are the numbers of scheduler/jobs/job.h: 1 is QUEUED, 2 RUNNING. Requests
+// live apart from jobs, so that a state change does not rewrite megabytes. The partial indexes hold
+// queued and running jobs only and stay small as history grows.
+constexpr char kVersion1[] = R"sql(
+CREATE TABLE jobs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  tenant TEXT NOT NULL,
+  model TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  request_id TEXT,
+  fingerprint BLOB NOT NULL,
+  server_version TEXT NOT NULL,
+  create_us INTEGER NOT NULL,
+  start_timeout_us INTEGER,
+  run_timeout_us INTEGER,
+  state INTEGER NOT NULL,
+  state_number INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  token TEXT NOT NULL,
+  cancel_requested INTEGER NOT NULL,
+  start_us INTEGER,
+  end_us INTEGER,
+  start_deadline_us INTEGER,
+  start_left_us INTEGER,
+  not_before_us INTEGER,
+  crashes INTEGER NOT NULL,
+  out_of_memory INTEGER NOT NULL,
+  interruptions INTEGER NOT NULL,
+  error_code INTEGER NOT NULL,
+  error_message TEXT NOT NULL,
+  artifact_file TEXT,
+  artifact_type TEXT,
+  artifact_bytes INTEGER,
+  artifact_sha256 TEXT,
+  artifact_width INTEGER,
+  artifact_height INTEGER,
+  artifact_frames INTEGER,
+  artifact_fps REAL,
+  artifact_purged INTEGER NOT NULL,
+  stats BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX jobs_by_request_id ON jobs(tenant, request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX jobs_by_tenant ON jobs(tenant, seq);
+CREATE INDEX queue_by_model ON jobs(model, priority, seq) WHERE state = 1;
+CREATE INDEX queue_by_order ON jobs(priority, seq) WHERE state = 1;
+CREATE INDEX queue_by_deadline ON jobs(start_deadline_us)
+  WHERE state = 1 AND start_deadline_us IS NOT NULL;
+CREATE INDEX queue_by_not_before ON jobs(not_before_us)
+  WHERE state = 1 AND not_before_us IS NOT NULL;
+CREATE INDEX running_jobs ON jobs(seq) WHERE state = 2;
+CREATE INDEX jobs_with_artifact ON jobs(end_us) WHERE artifact_file IS NOT NULL;
+
+CREATE TABLE requests (
+  job INTEGER PRIMARY KEY REFERENCES jobs(seq) ON DELETE CASCADE,
+  request BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE labels (
+  job INTEGER NOT NULL REFERENCES jobs(seq) ON DELETE CASCADE,
+  key TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (job, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE attempts (
+  job INTEGER NOT NULL REFERENCES jobs(seq) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  token TEXT NOT NULL,
+  worker TEXT NOT NULL,
+  start_us INTEGER NOT NULL,
+  end_us INTEGER,
+  cause INTEGER NOT NULL,
+  error_code INTEGER NOT NULL,
+  error_message TEXT NOT NULL,
+  PRIMARY KEY (job, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (
+  cursor INTEGER PRIMARY KEY AUTOINCREMENT,
+  job INTEGER NOT NULL REFERENCES jobs(seq) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  time_us INTEGER NOT NULL,
+  reason TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_by_job ON events(job, number);
+
+CREATE TABLE assets (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  tenant TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  sha256 TEXT NOT NULL,
+  content_type TEXT NOT NULL,
+  width INTEGER NOT NULL,
+  height INTEGER NOT NULL,
+  frames INTEGER NOT NULL,
+  create_us INTEGER NOT NULL,
+  file TEXT NOT NULL
+) STRICT;
+CREATE INDEX assets_by_tenant ON assets(tenant, seq);
+CREATE INDEX assets_by_age ON assets(create_us);
+
+CREATE TABLE job_assets (
+  job INTEGER NOT NULL REFERENCES jobs(seq) ON DELETE CASCADE,
+  asset TEXT NOT NULL,
+  PRIMARY KEY (job, asset)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_assets_by_asset ON job_assets(asset);
+
+CREATE TABLE job_counts (
+  state INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  jobs INTEGER NOT NULL,
+  PRIMARY KEY (state, priority)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER count_insert AFTER INSERT ON jobs BEGIN
+  INSERT INTO job_counts VALUES (NEW.state, NEW.priority, 1)
+    ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER count_delete AFTER DELETE ON jobs BEGIN
+  UPDATE job_counts SET jobs = jobs - 1 WHERE state = OLD.state AND priority = OLD.priority;
+END;
+CREATE TRIGGER count_change AFTER UPDATE OF state ON jobs WHEN NEW.state <> OLD.state BEGIN
+  UPDATE job_counts SET jobs = jobs - 1 WHERE state = OLD.state AND priority = OLD.priority;
+  INSERT INTO job_counts VALUES (NEW.state, NEW.priority, 1)
+    ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+)sql";
+
+// Step i brings version i to version i + 1. Steps of released versions are never changed.
+constexpr const char* kMigrations[] = {kVersion1};
+
+}  // namespace
+
+int SchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
+
+absl::Status MigrateSchema(Connection& db) {
+  int version = 0;
+  {
+    KINO_ASSIGN_OR_RETURN(Statement statement, db.PrepareOnce("PRAGMA user_version"));
+    KINO_ASSIGN_OR_RETURN(const bool has_row, statement.Step());
+    if (!has_row) return absl::InternalError("job store: PRAGMA user_version gave no row");
+    version = statement.Int(0);
+  }
+  if (version > SchemaVersion()) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            "the job store has schema version ", version, ", this Kino knows up to ",
+            SchemaVersion(), ": start the newer Kino that wrote it, or restore a backup")),
+        kReasonStoreTooNew);
+  }
+  for (; version < SchemaVersion(); ++version) {
+    absl::Status status =
+        db.Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version],
+                                "PRAGMA user_version = ", version + 1, "; COMMIT;"));
+    if (!status.ok()) {
+      if (db.is_in_transaction()) db.Execute("ROLLBACK").IgnoreError();
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kino::scheduler

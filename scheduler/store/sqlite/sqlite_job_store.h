@@ -1,0 +1,121 @@
+// JobStore on one SQLite file: writes through the Writer's thread, reads on a few read-only
+// connections. Thread-safe. Owns its connections and the lock on the file.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "scheduler/clock.h"
+#include "scheduler/random.h"
+#include "scheduler/store/job_store.h"
+#include "scheduler/store/sqlite/database.h"
+#include "scheduler/store/sqlite/folder_lock.h"
+#include "scheduler/store/sqlite/open.h"
+#include "scheduler/store/sqlite/rows.h"
+#include "scheduler/store/sqlite/writer.h"
+
+namespace kino::scheduler {
+
+class SqliteJobStore final : public JobStore {
+ public:
+  // `db` is the read-write connection, configured and migrated.
+  SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& options, const Clock& clock,
+                 RandomSource& random, std::unique_ptr<FolderLock> lock,
+                 std::unique_ptr<Connection> db);
+
+  void Submit(NewJob job, Done<SubmitResult> done) override;
+  void ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAttempt>> done) override;
+  void RecordStats(AttemptRef ref, std::string stats, Done<Job> done) override;
+  void Commit(AttemptRef ref, Artifact artifact, std::string stats, Done<Job> done) override;
+  void Fail(AttemptRef ref, AttemptFailure failure, Done<Job> done) override;
+  void Cancel(std::string tenant, std::string job_id, Done<Job> done) override;
+  void FailQueued(std::string job_id, absl::Status error, Done<Job> done) override;
+  void ExpireDue(Done<std::vector<std::string>> done) override;
+  void Delete(std::string tenant, std::string job_id, Done<std::string> done) override;
+  void PurgeResults(absl::Time ended_before, int limit,
+                    Done<std::vector<std::string>> done) override;
+
+  absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) override;
+  absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) override;
+  absl::StatusOr<JobPage> List(const JobFilter& filter, int page_size,
+                               const std::string& page_token) override;
+  absl::Status CheckAttempt(const AttemptRef& ref) override;
+  absl::StatusOr<std::vector<RunningAttempt>> RunningAttempts() override;
+  absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
+      const std::vector<std::string>& job_ids) override;
+  absl::StatusOr<QueueLoad> Load() override;
+  absl::StatusOr<absl::Time> NextTimer() override;
+  absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id, int64_t after,
+                                                     int limit) override;
+  absl::StatusOr<std::vector<Change>> ReadChanges(int64_t after, int limit) override;
+  absl::StatusOr<int64_t> LatestCursor() override;
+  int64_t AddChangeListener(ChangeListener listener) override;
+  void RemoveChangeListener(int64_t id) override;
+
+  void InsertAsset(Asset asset, Done<Asset> done) override;
+  void DeleteAsset(std::string tenant, std::string asset_id, Done<std::string> done) override;
+  void DeleteUnusedAssets(absl::Time created_before, int limit,
+                          Done<std::vector<std::string>> done) override;
+  absl::StatusOr<Asset> GetAsset(const std::string& tenant, const std::string& asset_id) override;
+  absl::StatusOr<std::vector<Asset>> ListAssets(const std::string& tenant, int limit) override;
+  absl::StatusOr<std::vector<std::string>> ListLiveFiles() override;
+
+ private:
+  // Clients' operations are refused when too many wait; what workers report is never refused, their
+  // slots bound it.
+  enum class From { kClient, kServer };
+  template <typename T>
+  void Write(From from, Done<T> done, typename TypedWriteOperation<T>::Body body) {
+    auto operation = std::make_unique<TypedWriteOperation<T>>(std::move(body), std::move(done));
+    Start(from, std::move(operation));
+  }
+  void Start(From from, std::unique_ptr<WriteOperation> operation);
+
+  // Carries `read` out on a read-only connection, in one snapshot.
+  template <typename T>
+  absl::StatusOr<T> Read(const std::function<absl::StatusOr<T>(Connection&)>& read) {
+    absl::StatusOr<T> result = absl::InternalError("not read");
+    const absl::Status status = ReadSnapshot([&](Connection& db) {
+      result = read(db);
+      return result.status();
+    });
+    if (!status.ok()) return status;
+    return result;
+  }
+  absl::Status ReadSnapshot(const std::function<absl::Status(Connection&)>& read);
+
+  absl::StatusOr<SubmitResult> SubmitNow(Transaction& transaction, const NewJob& job);
+  absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNow(Transaction& transaction,
+                                                         const ReadyWorker& worker);
+  absl::StatusOr<Job> CommitNow(Transaction& transaction, const AttemptRef& ref,
+                                const Artifact& artifact, const std::string& stats);
+  absl::StatusOr<Job> FailNow(Transaction& transaction, const AttemptRef& ref,
+                              const AttemptFailure& failure);
+  absl::StatusOr<Job> CancelNow(Transaction& transaction, const std::string& tenant,
+                                const std::string& job_id);
+  absl::StatusOr<std::vector<std::string>> ExpireNow(Transaction& transaction);
+  // Back-offs further away than this were written under another wall clock and do not count.
+  int64_t FarthestBackoffMicros(absl::Time now) const;
+
+  const SqliteOptions sqlite_;
+  const StoreOptions options_;
+  const Clock& clock_;
+  RandomSource& random_;
+  const std::unique_ptr<FolderLock> lock_;  // released after all connections are closed
+  absl::Mutex readers_mutex_;
+  std::vector<std::unique_ptr<Connection>> idle_readers_ ABSL_GUARDED_BY(readers_mutex_);
+  int open_readers_ ABSL_GUARDED_BY(readers_mutex_) = 0;
+  std::unique_ptr<Writer> writer_;
+};
+
+}  // namespace kino::scheduler

@@ -1,0 +1,138 @@
+#include "scheduler/store/sqlite/writer.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/status.h"
+
+namespace kino::scheduler {
+
+Writer::Writer(std::unique_ptr<Connection> db, int max_batch,
+               std::function<void(const std::string&)> log)
+    : db_(std::move(db)),
+      max_batch_(std::max(1, max_batch)),
+      log_(std::move(log)),
+      thread_([this] { Loop(); }) {
+  pthread_setname_np(thread_.native_handle(), "kino-store");
+}
+
+Writer::~Writer() {
+  {
+    absl::MutexLock lock(&mutex_);
+    is_stopping_ = true;
+  }
+  thread_.join();
+}
+
+bool Writer::Enqueue(std::unique_ptr<WriteOperation>& operation, size_t limit) {
+  absl::MutexLock lock(&mutex_);
+  if (queue_.size() >= limit) return false;
+  queue_.push_back(std::move(operation));
+  return true;
+}
+
+int64_t Writer::AddListener(ChangeListener listener) {
+  absl::MutexLock lock(&mutex_);
+  listeners_.emplace_back(++last_listener_, std::make_shared<ChangeListener>(std::move(listener)));
+  return last_listener_;
+}
+
+void Writer::RemoveListener(int64_t id) {
+  absl::MutexLock lock(&mutex_);
+  std::erase_if(listeners_, [id](const auto& entry) { return entry.first == id; });
+  const auto is_idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !is_telling_; };
+  mutex_.Await(absl::Condition(&is_idle));
+}
+
+void Writer::Loop() {
+  while (true) {
+    Batch batch;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return is_stopping_ || !queue_.empty();
+      };
+      mutex_.Await(absl::Condition(&has_work));
+      if (queue_.empty()) return;
+      while (!queue_.empty() && static_cast<int>(batch.size()) < max_batch_) {
+        batch.push_back(std::move(queue_.front()));
+        queue_.pop_front();
+      }
+    }
+    Carry(batch);
+  }
+}
+
+void Writer::Carry(Batch& batch) {
+  std::vector<Change> changes;
+  const absl::Status commit = RunTransaction(batch, changes);
+  NoteHealth(commit);
+  if (!commit.ok() && batch.size() > 1) {
+    // Alone, a small operation may fit where the whole batch did not.
+    for (std::unique_ptr<WriteOperation>& operation : batch) {
+      Batch single;
+      single.push_back(std::move(operation));
+      Carry(single);
+    }
+    return;
+  }
+  if (commit.ok()) Tell(changes);
+  for (std::unique_ptr<WriteOperation>& operation : batch) {
+    operation->Finish(commit);
+    operation.reset();
+  }
+}
+
+absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& changes) {
+  Transaction transaction{.db = *db_, .changes = {}};
+  const auto run = [&]() -> absl::Status {
+    KINO_RETURN_IF_ERROR(db_->Run("BEGIN IMMEDIATE").status());
+    for (const std::unique_ptr<WriteOperation>& operation : batch) {
+      KINO_RETURN_IF_ERROR(db_->Run("SAVEPOINT operation").status());
+      const size_t told = transaction.changes.size();
+      const absl::Status result = operation->Run(transaction);
+      if (!result.ok()) {
+        // A full disk or an I/O error can end the whole transaction.
+        if (!db_->is_in_transaction()) return result;
+        transaction.changes.resize(told);
+        KINO_RETURN_IF_ERROR(db_->Run("ROLLBACK TO operation").status());
+      }
+      KINO_RETURN_IF_ERROR(db_->Run("RELEASE operation").status());
+    }
+    return db_->Run("COMMIT").status();
+  };
+  const absl::Status status = run();
+  if (status.ok()) {
+    changes = std::move(transaction.changes);
+    return status;
+  }
+  if (db_->is_in_transaction()) {
+    const absl::Status rollback = db_->Run("ROLLBACK").status();
+    if (!rollback.ok()) log_(absl::StrCat("job store: rolling back failed: ", rollback.ToString()));
+  }
+  return status;
+}
+
+void Writer::Tell(const std::vector<Change>& changes) {
+  if (changes.empty()) return;
+  std::vector<std::shared_ptr<ChangeListener>> listeners;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, listener] : listeners_) listeners.push_back(listener);
+    is_telling_ = true;
+  }
+  for (const std::shared_ptr<ChangeListener>& listener : listeners) (*listener)(changes);
+  absl::MutexLock lock(&mutex_);
+  is_telling_ = false;
+}
+
+void Writer::NoteHealth(const absl::Status& commit) {
+  if (commit.ok() == is_healthy_) return;
+  is_healthy_ = commit.ok();
+  log_(is_healthy_ ? "job store: writes work again"
+                   : absl::StrCat("job store: writes fail: ", commit.ToString()));
+}
+
+}  // namespace kino::scheduler
