@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -27,13 +26,17 @@
 
 namespace kino::scheduler {
 
+using SessionId = int64_t;  // never 0
+
 struct LeaseOptions {
-  absl::Duration lease = absl::Seconds(10);           // without a heartbeat a worker is lost
-  absl::Duration reattach_grace = absl::Seconds(15);  // without a connection its attempts are lost
-  absl::Duration stall_limit =
-      absl::Minutes(10);  // without progress while it holds attempts a worker hangs
-  absl::Duration run_timeout_slack =
-      absl::Seconds(15);  // the worker itself stops at run_timeout; then this is over, too
+  // Without a heartbeat for so long a connected worker is lost.
+  absl::Duration lease = absl::Seconds(10);
+  // Without a connection for so long the attempts of a worker that may live are lost.
+  absl::Duration reattach_grace = absl::Seconds(15);
+  // Without progress for so long while it holds attempts a worker hangs.
+  absl::Duration stall_limit = absl::Minutes(10);
+  // The worker itself stops at run_timeout; so much later the attempt is taken from it.
+  absl::Duration run_timeout_slack = absl::Seconds(15);
 };
 
 struct WorkerModel {
@@ -43,6 +46,7 @@ struct WorkerModel {
 
 struct WorkerHello {
   std::string name;
+  int64_t process_id = 0;  // tells a process that comes back from a restarted one
   std::string device;
   int max_attempts = 1;
   std::vector<WorkerModel> models;
@@ -52,19 +56,19 @@ struct WorkerHello {
 struct LostAttempt {
   AttemptRef ref;
   std::string worker;
-  FailureCause cause =
-      FailureCause::kLeaseLost;  // kLeaseLost, kCrash, kHang, kRunTimeout or kInterrupted
-  std::string reason;            // "worker lost: no heartbeat for 10s"
+  SessionId session = 0;  // of the worker where it is still connected: tell it to drop the attempt
+  FailureCause cause = FailureCause::kLeaseLost;  // or kCrash, kHang, kRunTimeout, kInterrupted
+  std::string reason;                             // "worker lost: no heartbeat for 10s"
 };
-
-using SessionId = int64_t;
 
 struct HelloResult {
   SessionId session = 0;
   std::vector<AttemptRef> resumed;  // still the worker's: it goes on
   std::vector<AttemptRef> dropped;  // not (any more): it must drop them
-  std::vector<LostAttempt>
-      lost;  // it had them before and has no more: to be ended in the store (kCrash)
+  // The registry knew them as the worker's, the worker has them no more; to be ended in the store.
+  // kCrash where the process is another one, kInterrupted where it is the same (the order to start
+  // never reached it), kLeaseLost where that is not known.
+  std::vector<LostAttempt> lost;
 };
 
 // A worker as it is now.
@@ -91,7 +95,7 @@ class WorkerRegistry {
   WorkerRegistry(const LeaseOptions& options, const Clock& clock);
 
   // At start, before any hello: the store's RUNNING attempts, each to be claimed back within
-  // reattach_grace.
+  // reattach_grace. Their run timeouts start anew: monotonic time does not outlive a process.
   void Adopt(const std::vector<RunningAttempt>& running);
 
   // INVALID_ARGUMENT: no name, or max_attempts < 1. `held` is believed only where job, attempt and
@@ -111,9 +115,9 @@ class WorkerRegistry {
   void Disconnected(SessionId session);
 
   // The process is known to have ended: the attempts it held, lost now. `cause`: kCrash, kHang or
-  // kInterrupted (an ordered end). Empty when no such worker is known.
-  std::vector<LostAttempt> WorkerEnded(const std::string& name, FailureCause cause,
-                                       const std::string& reason);
+  // kInterrupted (an ordered end). No effect once another process has said hello under the name.
+  std::vector<LostAttempt> WorkerEnded(const std::string& name, int64_t process_id,
+                                       FailureCause cause, const std::string& reason);
 
   // Keeps a slot of a connected worker that has one free, or nothing. Workers with fewer attempts
   // come first, then by name. `skip` names workers to pass over (those the queue has nothing for
@@ -145,22 +149,29 @@ class WorkerRegistry {
     absl::Duration run_deadline = absl::InfiniteDuration();
   };
   struct Worker {
-    WorkerSnapshot info;
+    SessionId session = 0;   // 0 while not connected
+    int64_t process_id = 0;  // 0: not known
+    std::string device;
+    bool is_draining = false;
+    int max_attempts = 1;
+    int reserved = 0;
+    std::vector<WorkerModel> models;
+    std::vector<Held> held;
     absl::Duration deadline;  // of the lease while connected, of the grace while not
     int64_t progress_counter = 0;
     absl::Duration progress_time;  // when the counter last moved, or work began
-    std::vector<Held> held;
+    int used() const { return static_cast<int>(held.size()) + reserved; }
   };
+  using Workers = std::map<std::string, Worker>;  // by name
 
-  Worker* FindSession(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LoseAll(Worker& worker, FailureCause cause, const std::string& reason,
-               std::vector<LostAttempt>& lost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Workers::iterator FindSession(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsStalled(const Worker& worker, absl::Duration now) const;
 
   const LeaseOptions options_;
   const Clock& clock_;
   mutable absl::Mutex mutex_;
   SessionId last_session_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, Worker> workers_ ABSL_GUARDED_BY(mutex_);
+  Workers workers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kino::scheduler
