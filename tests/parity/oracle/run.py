@@ -24,8 +24,6 @@ def apply_vae_options(pipeline, request):
         options = dict(options)
         framewise = options.pop("framewise", False)
         pipeline.vae.enable_tiling(**options)
-        for key, value in options.items():  # enable_tiling forgets the sizes in time
-            setattr(pipeline.vae, key, value)
         if framewise:
             pipeline.vae.use_framewise_decoding = True
             pipeline.vae.use_framewise_encoding = True

@@ -18,27 +18,21 @@ def run_with_taps(pipeline, request, folder, taps):
     """Frames of an LTX pipeline, float32 [T, H, W, 3]; the intermediates are written into `taps`."""
     os.makedirs(taps, exist_ok=True)
     encode_prompt, decode = pipeline.encode_prompt, pipeline.vae.decode
-    tokenizer = pipeline.tokenizer
     rows = []
 
     def save(name, tensor):
         np.save(os.path.join(taps, name + ".npy"), tensor.detach().float().cpu().numpy())
 
-    def tap_tokens(*args, **kwargs):
-        encoded = tokenizer(*args, **kwargs)
-        if kwargs.get("padding") == "max_length":  # the other call only asks whether the prompt was cut
-            rows.append(encoded.input_ids[0].tolist())
-        return encoded
+    def tap_tokens(_, inputs):
+        rows.append(inputs[0][0].tolist())
 
     def tap_text(*args, **kwargs):
-        pipeline.tokenizer = tap_tokens
+        hook = pipeline.text_encoder.register_forward_pre_hook(tap_tokens)
         try:
-            result = encode_prompt(*args, **kwargs)
+            prompt, _, negative, _ = result = encode_prompt(*args, **kwargs)
         finally:
-            pipeline.tokenizer = tokenizer
-        prompt, _, negative, _ = result
-        # encode_prompt takes the prompt first, the pipeline puts the negative one first.
-        rows.reverse()
+            hook.remove()
+        rows.reverse()  # encode_prompt takes the prompt first, the transformer gets the negative one first
         save("text_states", prompt if negative is None else torch.cat([negative, prompt]))
         with open(os.path.join(taps, "tokens.json"), "w", encoding="utf-8") as file:
             json.dump({"input_ids": rows}, file)

@@ -1,0 +1,80 @@
+"""Holds Kino's values of a run against diffusers', stage by stage, in the order in which they come about."""
+import json
+import os
+import re
+
+import numpy as np
+
+# Largest absolute error a stage may have in float32 on the CPU. Text states and latents are of unit size, so one number
+# serves all; it is the promise made for frames. (Sums run in another order in batched, split or blocked matmuls and
+# convolutions: 1e-6 to 1e-5 is usual.)
+TOLERANCE = {"text_states": 1e-4, "denoise": 1e-4, "latents": 1e-4, "frames": 1e-4}
+
+
+def stages(folder):
+    """The .npy taps in `folder`, in order: text states, each step, latents."""
+    steps = sorted(n[:-4] for n in os.listdir(folder) if re.fullmatch(r"denoise_\d+\.npy", n))
+    return ["text_states", *steps, "latents"]
+
+
+class Comparison:
+    """The errors of one run. `first` names the first stage outside its tolerance; None: all agree."""
+
+    def __init__(self):
+        self.rows = []
+        self.first = None
+
+    def _add(self, stage, agrees, text):
+        self.rows.append(f"  {'' if agrees else 'DIVERGES':9}{stage:14}{text}")
+        if not agrees and self.first is None:
+            self.first = stage
+
+    def tokens(self, want, got):
+        at = "equal"
+        if want != got:
+            at = f"expected {want}\n{'':25}got      {got}"
+        self._add("tokens", want == got, at)
+
+    def values(self, stage, want, got):
+        """Returns the largest absolute error."""
+        if want.shape != got.shape:
+            self._add(stage, False, f"shape {got.shape}, expected {want.shape}")
+            return float("inf")
+        difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
+        worst = float(difference.max()) if difference.size else 0.0
+        if not np.isfinite(got).all():
+            worst = float("inf")
+        a, b = want.ravel().astype(np.float64), got.ravel().astype(np.float64)
+        norm = np.linalg.norm(a) * np.linalg.norm(b)
+        where = np.unravel_index(int(np.argmax(difference)), want.shape) if worst else ()
+        tolerance = TOLERANCE[stage.split("_")[0] if stage.startswith("denoise") else stage]
+        self._add(stage, worst <= tolerance,
+                  f"max abs {worst:.2e} (allowed {tolerance:.0e}) at {tuple(map(int, where))} "
+                  f"cosine {a @ b / norm if norm else 1.0:.9f}")
+        return worst
+
+    def __str__(self):
+        head = f"first diverges at: {self.first}" if self.first else "all stages agree"
+        return "\n".join([head, *self.rows])
+
+
+def compare_run(want_taps, got_taps, want_frames, got_frames):
+    """Returns the Comparison and the frames' largest absolute error."""
+    result = Comparison()
+    with open(os.path.join(want_taps, "tokens.json"), encoding="utf-8") as file:
+        want = json.load(file)["input_ids"]
+    with open(os.path.join(got_taps, "tokens.json"), encoding="utf-8") as file:
+        got = json.load(file)["input_ids"]
+    result.tokens(want, got)
+    for stage in stages(want_taps):
+        path = os.path.join(got_taps, stage + ".npy")
+        if not os.path.exists(path):
+            result._add(stage, False, f"kino-render wrote no {stage}.npy")
+            continue
+        result.values(stage, np.load(os.path.join(want_taps, stage + ".npy")), np.load(path))
+    return result, result.values("frames", want_frames, got_frames)
+
+
+def psnr(want, got):
+    error = np.mean((want.astype(np.float64) - got.astype(np.float64)) ** 2)
+    return float("inf") if error == 0 else -10 * np.log10(error)

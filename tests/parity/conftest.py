@@ -1,0 +1,29 @@
+"""Shared by the parity tests: one thread, and a summary of the worst errors at the end of a run."""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import oracle  # noqa: E402,F401  keeps the Hugging Face libraries offline before they are imported
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+_lines = []
+
+
+def note(line):
+    """Adds a line to the summary that is printed after the last test, passed or failed."""
+    _lines.append(line)
+
+
+def pytest_configure(config):
+    config.kino_note = note
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _lines:
+        terminalreporter.section("parity")
+        for line in _lines:
+            terminalreporter.write_line(line)

@@ -1,0 +1,117 @@
+"""LTX cases and their expected values, made once per build tree and kept there as long as the oracle does not change."""
+import dataclasses
+import glob
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+
+import numpy as np
+import torch
+
+import kino_request
+from oracle.build import Changes, build
+from oracle.families.ltx import small_tiles
+from oracle.run import load_pipeline
+from oracle.taps import run_with_taps
+
+SEED = 1234
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One tiny checkpoint and a request; each tiling of `tilings` is one run of it."""
+    name: str
+    task: str
+    variant: int
+    changes: Changes = dataclasses.field(default_factory=Changes)
+    tilings: dict = dataclasses.field(default_factory=lambda: {"untiled": None})
+    seed: int = SEED
+
+
+class Fixture:
+    """A folder with the case's model, one Kino request per tiling and what diffusers makes of each in float32."""
+
+    def __init__(self, case, folder):
+        self.case = case
+        self.folder = folder
+        self.model = os.path.join(folder, "model")
+
+    def request(self, tiling):
+        return os.path.join(self.folder, f"kino_request_{tiling}.json")
+
+    def taps(self, tiling):
+        return os.path.join(self.folder, f"taps_{tiling}")
+
+    def frames(self, tiling):
+        return np.load(os.path.join(self.folder, f"expected_{tiling}.npy"))
+
+    def diffusers_frames(self, dtype):
+        """The untiled run in another type, with the same float32 weights converted while loading."""
+        with open(os.path.join(self.folder, "request.json"), encoding="utf-8") as file:
+            request = json.load(file)
+        pipeline = load_pipeline(self.folder, request, dtype, self.case.changes.weights_variant)
+        with tempfile.TemporaryDirectory() as taps:
+            return run_with_taps(pipeline, request, self.folder, taps)
+
+
+def matrix():
+    """Variants 0-11 of both tasks, untiled and tiled: four random shapes of each VAE generation."""
+    tilings = {"untiled": None, "tiled": small_tiles()}
+    return [Case(f"{task}-{variant}", task, variant, tilings=tilings)
+            for task in ("t2v", "i2v") for variant in range(12)]
+
+
+def make(case):
+    """The case's fixture, from the store in the build tree if it is there."""
+    folder = os.path.join(_store(), case.name)
+    if not os.path.isdir(folder):
+        with tempfile.TemporaryDirectory(dir=_store()) as scratch:
+            _fill(case, os.path.join(scratch, case.name))
+            try:
+                os.rename(os.path.join(scratch, case.name), folder)
+            except OSError:  # another test process was faster
+                if not os.path.isdir(folder):
+                    raise
+    return Fixture(case, folder)
+
+
+def _fill(case, folder):
+    request = build("ltx", case.task, case.variant, case.seed, folder, changes=case.changes)
+    for tiling, options in case.tilings.items():
+        run = dict(request)
+        if options is not None:
+            run["vae_tiling"] = options
+        # A fresh pipeline each time: tiling is a state of its VAE.
+        pipeline = load_pipeline(folder, run, torch.float32, case.changes.weights_variant)
+        taps = os.path.join(folder, f"taps_{tiling}")
+        frames = run_with_taps(pipeline, run, folder, taps)
+        if not np.isfinite(frames).all() or frames.std() <= 0.02:
+            raise ValueError(f"{case.name}: degenerate frames, standard deviation {frames.std()}")
+        np.save(os.path.join(folder, f"expected_{tiling}.npy"), frames)
+        with open(os.path.join(folder, f"kino_request_{tiling}.json"), "w",
+                  encoding="utf-8") as file:
+            json.dump(kino_request.convert(run), file, indent=1)
+
+
+def _store():
+    """A folder of the build tree named by everything that the expected values depend on."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    digest = hashlib.sha256()
+    sources = glob.glob(os.path.join(here, "oracle", "**", "*.py"), recursive=True)
+    for path in sorted([*sources, os.path.join(here, "kino_request.py"), __file__,
+                        *glob.glob(os.path.join(here, "ltx_*_test.py"))]):
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    for name in ("torch", "diffusers", "transformers", "tokenizers", "numpy"):
+        digest.update(importlib.metadata.version(name).encode())
+    root = os.path.join(os.path.dirname(os.environ["KINO_BIN_DIR"]), "parity_fixtures")
+    store = os.path.join(root, digest.hexdigest()[:16])
+    if not os.path.isdir(store):
+        os.makedirs(store, exist_ok=True)
+        for name in os.listdir(root):  # values of an older oracle
+            if os.path.join(root, name) != store:
+                shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+    return store

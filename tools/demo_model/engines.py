@@ -1,0 +1,68 @@
+"""Two ways to run the demo model: diffusers, and Kino's kino-render."""
+import json
+import os
+import subprocess
+import tempfile
+
+import numpy as np
+
+# The call the model is made for.
+CALL = dict(height=64, width=64, num_frames=17, num_inference_steps=25, guidance_scale=4.0)
+FRAME_RATE = 8
+
+
+class Diffusers:
+    """diffusers' LTX pipelines on `folder`, on the CPU."""
+
+    def __init__(self, folder, dtype="float32"):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+        import diffusers
+        import torch
+        self._torch = torch
+        diffusers.utils.logging.disable_progress_bar()
+        self._text = diffusers.LTXPipeline.from_pretrained(
+            folder, torch_dtype=getattr(torch, dtype), local_files_only=True)
+        self._image = diffusers.LTXImageToVideoPipeline(**self._text.components)
+        for pipeline in (self._text, self._image):
+            pipeline.set_progress_bar_config(disable=True)
+
+    def render(self, prompt, seed, image=None, **call):
+        """float32 [T, H, W, 3] in 0..1. `image`: uint8 [H, W, 3], the first frame."""
+        pipeline, extra = self._text, {}
+        if image is not None:
+            import PIL.Image
+            pipeline, extra = self._image, {"image": PIL.Image.fromarray(image)}
+        self._torch.manual_seed(seed)
+        result = pipeline(
+            prompt=prompt, frame_rate=FRAME_RATE, output_type="np",
+            generator=self._torch.Generator("cpu").manual_seed(seed), **{**CALL, **call}, **extra)
+        return np.asarray(result.frames[0], dtype=np.float32)
+
+
+class KinoRender:
+    """The program kino-render on `folder`, on the CPU."""
+
+    def __init__(self, folder, binary, dtype="float32", threads=1):
+        self._folder, self._binary, self._dtype, self._threads = folder, binary, dtype, threads
+
+    def render(self, prompt, seed, image=None, **call):
+        """As Diffusers.render."""
+        request = {"task": "TEXT_TO_VIDEO", "prompt": prompt, "seed": seed, "fps": FRAME_RATE,
+                   "ltx": {"frame_rate": FRAME_RATE}, **CALL, **call}
+        with tempfile.TemporaryDirectory() as scratch:
+            if image is not None:
+                import PIL.Image
+                PIL.Image.fromarray(image).save(os.path.join(scratch, "image.png"))
+                request["task"] = "IMAGE_TO_VIDEO"
+                request["conditions"] = [{"kind": "IMAGE", "path": "image.png"}]
+            path, out = os.path.join(scratch, "request.json"), os.path.join(scratch, "out.npy")
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(request, file)
+            command = [self._binary, "--model", self._folder, "--request", path, "--out", out,
+                       "--device", "cpu", "--dtype", self._dtype]
+            done = subprocess.run(command, capture_output=True, text=True,
+                                  env={**os.environ, "OMP_NUM_THREADS": str(self._threads)})
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
+            return np.load(out)
