@@ -1,0 +1,291 @@
+#include "server/worker/attempt.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/convert/job.h"
+#include "server/convert/request.h"
+#include "server/convert/status.h"
+#include "server/digest/sha256.h"
+
+namespace kino::worker {
+namespace {
+
+constexpr size_t kMaxChunkBytes = 256 << 10;
+constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
+
+struct Failure {
+  v1::AttemptFailed::Cause cause;
+  absl::Status error;
+};
+
+// What a stopped run is reported as; the token's CANCELLED says only that it was stopped.
+std::optional<Failure> StopFailure(const HeldAttempt& attempt) {
+  switch (attempt.stop_reason()) {
+    case StopReason::kNone:
+      return std::nullopt;
+    case StopReason::kCancelled:
+    case StopReason::kDropped:
+      return Failure{v1::AttemptFailed::CANCELLED_BY_US, absl::CancelledError("cancelled")};
+    case StopReason::kTimedOut:
+      return Failure{v1::AttemptFailed::CLIENT,
+                     absl::DeadlineExceededError(
+                         absl::StrCat("the attempt did not finish within its run_timeout of ",
+                                      attempt.command().run_timeout().seconds(), " s"))};
+    case StopReason::kInterrupted:
+      return Failure{v1::AttemptFailed::INTERRUPTED,
+                     absl::UnavailableError("the worker was asked to stop")};
+  }
+  return std::nullopt;
+}
+
+class AttemptRun {
+ public:
+  AttemptRun(const AttemptContext& context, HeldAttempt& attempt)
+      : context_(context), attempt_(attempt) {}
+
+  void Run() {
+    attempt_.MarkBegun(absl::Now());
+    v1::AttemptEvent started;
+    *started.mutable_started()->mutable_plan() = attempt_.command().request().plan();
+    std::optional<Failure> failure;
+    if (absl::Status status = Emit(std::move(started)); !status.ok()) {
+      failure = Failure{v1::AttemptFailed::INTERNAL, status};
+    } else {
+      failure = Work();
+    }
+    context_.monitor.SetMemoryUsed(context_.engine.device_memory_used_bytes());
+    const v1::AttemptRef& ref = attempt_.ref();
+    if (failure) {
+      spdlog::warn("job {} attempt {} failed: {} ({})", ref.job_id(), ref.attempt(),
+                   std::string(failure->error.message()),
+                   v1::AttemptFailed::Cause_Name(failure->cause));
+      FailAttempt(attempt_, failure->cause, failure->error, stages_);
+    } else {
+      spdlog::info("job {} attempt {} done: {} bytes", ref.job_id(), ref.attempt(), size_);
+    }
+    context_.notify();
+  }
+
+ private:
+  std::optional<Failure> Work() {
+    if (std::optional<Failure> stopped = StopFailure(attempt_)) return stopped;
+    convert::EngineRequest request = convert::ToEngine(attempt_.command().request());
+    if (!request.violations.empty()) {
+      return Failure{v1::AttemptFailed::CLIENT, convert::InvalidRequest(request.violations)};
+    }
+    std::shared_ptr<engine::Model> model;
+    if (std::optional<Failure> failure = LoadModel(&model)) return failure;
+    std::vector<engine::MediaInput> media;
+    if (std::optional<Failure> failure = DecodeConditions(request.request, &media)) return failure;
+
+    engine::RunOptions options;
+    options.cancel = &attempt_.token();
+    options.output.mp4 = [this](std::string_view bytes) { return TakeBytes(bytes); };
+    auto run = model->Start(request.request, std::move(media), std::move(options));
+    if (!run.ok()) return RunFailure(run.status());
+    context_.monitor.RunBegins(run->get());
+    absl::Status status = Drive(**run);
+    context_.monitor.RunEnds();
+    if (!status.ok()) return RunFailure(status);
+    if (std::optional<Failure> failure = SendDone((*run)->result())) return failure;
+    return std::nullopt;
+  }
+
+  std::optional<Failure> LoadModel(std::shared_ptr<engine::Model>* model) {
+    PublishStage(v1::LOAD);
+    auto loaded = context_.models.Load(attempt_.command().request().model(), &attempt_.token());
+    context_.monitor.Count();
+    if (loaded.ok()) {
+      if (loaded->loaded_now) {
+        stages_.push_back(convert::FromEngine(loaded->model->load_stats()));
+      }
+      *model = std::move(loaded->model);
+      return std::nullopt;
+    }
+    const absl::Status& error = loaded.status();
+    if (std::optional<Failure> stopped = StopFailure(attempt_)) return stopped;
+    if (context_.engine.device_lost()) return Failure{v1::AttemptFailed::INTERNAL, error};
+    switch (error.code()) {
+      case absl::StatusCode::kResourceExhausted:
+        return Failure{v1::AttemptFailed::OUT_OF_MEMORY, error};
+      // Reading failed, which may pass; everything else is in the files.
+      case absl::StatusCode::kInternal:
+      case absl::StatusCode::kUnavailable:
+      case absl::StatusCode::kUnknown:
+        return Failure{v1::AttemptFailed::INTERNAL, error};
+      default:
+        return Failure{v1::AttemptFailed::MODEL, error};
+    }
+  }
+
+  std::optional<Failure> DecodeConditions(const engine::Request& request,
+                                          std::vector<engine::MediaInput>* media) {
+    const auto& files = attempt_.command().condition_files();
+    if (static_cast<size_t>(files.size()) != request.conditions.size()) {
+      return Failure{v1::AttemptFailed::INTERNAL,
+                     absl::InternalError(absl::StrCat("the start command names ", files.size(),
+                                                      " condition files for ",
+                                                      request.conditions.size(), " conditions"))};
+    }
+    if (files.empty()) return std::nullopt;
+    PublishStage(v1::ENCODE_MEDIA);
+    for (int i = 0; i < files.size(); ++i) {
+      auto decoded = context_.decode(files[i], request.conditions[static_cast<size_t>(i)].kind,
+                                     attempt_.token());
+      context_.monitor.Count();
+      if (!decoded.ok()) {
+        if (std::optional<Failure> stopped = StopFailure(attempt_)) return stopped;
+        // The file's own path says nothing to the caller.
+        const absl::Status error(
+            decoded.status().code(),
+            absl::StrCat("conditions[", i, "]: ", std::string(decoded.status().message())));
+        return Failure{absl::IsInvalidArgument(error) ? v1::AttemptFailed::CLIENT
+                                                      : v1::AttemptFailed::INTERNAL,
+                       error};
+      }
+      media->push_back(*std::move(decoded));
+    }
+    return std::nullopt;
+  }
+
+  absl::Status Drive(engine::Run& run) {
+    while (true) {
+      absl::StatusOr<bool> more = run.Advance();
+      context_.monitor.SetMemoryUsed(context_.engine.device_memory_used_bytes());
+      if (!more.ok()) return more.status();
+      if (!*more) return absl::OkStatus();
+      PublishProgress(run.progress());
+      // A run that ignores its token between steps is stopped here.
+      if (absl::Status status = attempt_.token().Check(); !status.ok()) return status;
+    }
+  }
+
+  Failure RunFailure(const absl::Status& error) {
+    if (context_.engine.device_lost()) return Failure{v1::AttemptFailed::INTERNAL, error};
+    if (!spool_error_.ok()) return Failure{v1::AttemptFailed::INTERNAL, spool_error_};
+    if (std::optional<Failure> stopped = StopFailure(attempt_)) return *stopped;
+    switch (error.code()) {
+      case absl::StatusCode::kResourceExhausted:
+        return Failure{v1::AttemptFailed::OUT_OF_MEMORY, error};
+      case absl::StatusCode::kInvalidArgument:
+      case absl::StatusCode::kOutOfRange:
+      case absl::StatusCode::kUnimplemented:
+        return Failure{v1::AttemptFailed::CLIENT, error};
+      default:
+        return Failure{v1::AttemptFailed::INTERNAL, error};
+    }
+  }
+
+  absl::Status TakeBytes(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const std::string_view piece = bytes.substr(0, kMaxChunkBytes);
+      bytes.remove_prefix(piece.size());
+      v1::AttemptEvent event;
+      event.mutable_chunk()->set_offset(size_);
+      event.mutable_chunk()->set_data(std::string(piece));
+      if (absl::Status status = Emit(std::move(event)); !status.ok()) {
+        spool_error_ = status;
+        return status;
+      }
+      digest_.Update(piece.data(), piece.size());
+      size_ += static_cast<int64_t>(piece.size());
+    }
+    return absl::OkStatus();
+  }
+
+  std::optional<Failure> SendDone(const engine::RunResult& result) {
+    v1::AttemptEvent event;
+    v1::AttemptDone* done = event.mutable_done();
+    *done->mutable_artifact() = convert::ToArtifact(result, size_, digest_.Hex());
+    for (const v1::StageStats& stage : stages_) *done->add_stages() = stage;
+    for (const engine::StageStats& stage : result.stages) {
+      *done->add_stages() = convert::FromEngine(stage);
+    }
+    done->mutable_step_seconds()->Assign(result.step_seconds.begin(), result.step_seconds.end());
+    done->set_first_chunk_seconds(result.first_chunk_seconds);
+    // Before the event can be sent: the next start command may follow it at once.
+    attempt_.MarkEnded();
+    if (absl::Status status = attempt_.spool().Append(std::move(event)); !status.ok()) {
+      return Failure{v1::AttemptFailed::INTERNAL, status};
+    }
+    return std::nullopt;
+  }
+
+  absl::Status Emit(v1::AttemptEvent event) {
+    absl::Status status = attempt_.spool().Append(std::move(event));
+    context_.notify();
+    return status;
+  }
+
+  void PublishStage(v1::Stage stage) {
+    v1::Progress progress;
+    progress.set_attempt(attempt_.ref().attempt());
+    progress.set_pass(1);
+    progress.set_total_passes(1);
+    progress.set_stage(stage);
+    attempt_.SetProgress(std::move(progress));
+    context_.notify();
+  }
+
+  void PublishProgress(const engine::RunProgress& progress) {
+    const absl::Time now = absl::Now();
+    if (progress.stage == last_stage_ && now < last_progress_ + kProgressInterval) return;
+    last_stage_ = progress.stage;
+    last_progress_ = now;
+    attempt_.SetProgress(convert::FromEngine(progress, attempt_.ref().attempt()));
+    context_.notify();
+  }
+
+  const AttemptContext& context_;
+  HeldAttempt& attempt_;
+  digest::Sha256 digest_;
+  int64_t size_ = 0;
+  absl::Status spool_error_;
+  std::vector<v1::StageStats> stages_;
+  std::optional<engine::Stage> last_stage_;
+  absl::Time last_progress_ = absl::InfinitePast();
+};
+
+}  // namespace
+
+int64_t RunMonitor::progress_counter() const {
+  absl::MutexLock lock(&mutex_);
+  return counted_.load() + (run_ != nullptr ? static_cast<int64_t>(run_->progress_counter()) : 0);
+}
+
+void RunMonitor::RunBegins(const engine::Run* run) {
+  absl::MutexLock lock(&mutex_);
+  run_ = run;
+}
+
+void RunMonitor::RunEnds() {
+  absl::MutexLock lock(&mutex_);
+  // Keeps the sum from falling.
+  counted_.fetch_add(static_cast<int64_t>(run_->progress_counter()) + 1);
+  run_ = nullptr;
+}
+
+void RunAttempt(const AttemptContext& context, HeldAttempt& attempt) {
+  AttemptRun(context, attempt).Run();
+}
+
+void FailAttempt(HeldAttempt& attempt, v1::AttemptFailed::Cause cause, const absl::Status& error,
+                 const std::vector<v1::StageStats>& stages) {
+  v1::AttemptEvent event;
+  *event.mutable_failed()->mutable_error() = convert::ToRpc(error);
+  event.mutable_failed()->set_cause(cause);
+  for (const v1::StageStats& stage : stages) *event.mutable_failed()->add_stages() = stage;
+  attempt.MarkEnded();
+  // An event without chunk bytes is kept in memory, which cannot fail.
+  attempt.spool().Append(std::move(event)).IgnoreError();
+}
+
+}  // namespace kino::worker

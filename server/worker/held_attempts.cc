@@ -1,0 +1,177 @@
+#include "server/worker/held_attempts.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kino::worker {
+namespace {
+
+bool Same(const v1::AttemptRef& a, const v1::AttemptRef& b) {
+  return a.job_id() == b.job_id() && a.attempt() == b.attempt() && a.token() == b.token();
+}
+
+}  // namespace
+
+void HeldAttempt::Stop(StopReason reason) {
+  StopReason current = stop_reason_.load();
+  while (current < reason && !stop_reason_.compare_exchange_weak(current, reason)) {
+  }
+  token_.Cancel();
+}
+
+void HeldAttempt::MarkBegun(absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  begun_ = now;
+}
+
+absl::Time HeldAttempt::deadline() const {
+  if (!command_.has_run_timeout()) return absl::InfiniteFuture();
+  absl::MutexLock lock(&mutex_);
+  return begun_ + absl::Seconds(command_.run_timeout().seconds()) +
+         absl::Nanoseconds(command_.run_timeout().nanos());
+}
+
+void HeldAttempt::SetProgress(v1::Progress progress) {
+  absl::MutexLock lock(&mutex_);
+  progress_ = std::move(progress);
+}
+
+std::optional<v1::Progress> HeldAttempt::TakeProgress() {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(progress_, std::nullopt);
+}
+
+absl::StatusOr<std::shared_ptr<HeldAttempt>> HeldAttempts::Add(v1::StartAttempt command) {
+  std::string path;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const Slot& slot : slots_) {
+      if (Same(slot.attempt->ref(), command.ref())) {
+        return absl::AlreadyExistsError(absl::StrCat("attempt ", command.ref().attempt(),
+                                                     " of job ", command.ref().job_id(),
+                                                     " is held already"));
+      }
+    }
+    // A name of our own: nothing that came over the wire becomes part of a path.
+    path = absl::StrCat(spool_folder_, "/", ++spools_made_, ".spool");
+  }
+  auto spool = Spool::Create(path);
+  if (!spool.ok()) return spool.status();
+  auto attempt = std::make_shared<HeldAttempt>(std::move(command), *std::move(spool));
+  absl::MutexLock lock(&mutex_);
+  slots_.push_back({attempt, 0});
+  return attempt;
+}
+
+std::vector<HeldAttempts::Slot> HeldAttempts::Slots() const {
+  absl::MutexLock lock(&mutex_);
+  return slots_;
+}
+
+std::shared_ptr<HeldAttempt> HeldAttempts::Find(const v1::AttemptRef& ref) const {
+  absl::MutexLock lock(&mutex_);
+  for (const Slot& slot : slots_) {
+    if (Same(slot.attempt->ref(), ref)) return slot.attempt;
+  }
+  return nullptr;
+}
+
+int HeldAttempts::active() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(),
+                                        [](const Slot& slot) { return !slot.attempt->ended(); }));
+}
+
+bool HeldAttempts::empty() const {
+  absl::MutexLock lock(&mutex_);
+  return slots_.empty();
+}
+
+std::vector<v1::AttemptRef> HeldAttempts::refs() const {
+  std::vector<v1::AttemptRef> refs;
+  absl::MutexLock lock(&mutex_);
+  for (const Slot& slot : slots_) refs.push_back(slot.attempt->ref());
+  return refs;
+}
+
+void HeldAttempts::RemoveLocked(const v1::AttemptRef& ref) {
+  slots_.erase(std::remove_if(slots_.begin(), slots_.end(),
+                              [&](const Slot& slot) { return Same(slot.attempt->ref(), ref); }),
+               slots_.end());
+}
+
+void HeldAttempts::Drop(const v1::AttemptRef& ref) {
+  // Kept alive past the lock: its spool's file goes with the last reference.
+  const std::shared_ptr<HeldAttempt> attempt = Find(ref);
+  if (attempt == nullptr) return;
+  attempt->Stop(StopReason::kDropped);
+  absl::MutexLock lock(&mutex_);
+  RemoveLocked(ref);
+}
+
+void HeldAttempts::StopAll(StopReason reason) {
+  for (const Slot& slot : Slots()) {
+    slot.attempt->Stop(reason);
+    if (reason == StopReason::kDropped) Drop(slot.attempt->ref());
+  }
+}
+
+void HeldAttempts::StopOverdue(absl::Time now) {
+  for (const Slot& slot : Slots()) {
+    if (slot.attempt->deadline() < now) slot.attempt->Stop(StopReason::kTimedOut);
+  }
+}
+
+void HeldAttempts::Acknowledge(const v1::AttemptAck& ack) {
+  const std::shared_ptr<HeldAttempt> attempt = Find(ack.ref());
+  if (attempt == nullptr) return;
+  attempt->spool().Acknowledge(ack.number());
+  if (!attempt->spool().is_drained()) return;
+  absl::MutexLock lock(&mutex_);
+  RemoveLocked(ack.ref());
+}
+
+void HeldAttempts::Resume(const google::protobuf::RepeatedPtrField<v1::AttemptAck>& resumed) {
+  for (const Slot& slot : Slots()) {
+    const v1::AttemptRef& ref = slot.attempt->ref();
+    const bool still_ours = std::any_of(resumed.begin(), resumed.end(),
+                                        [&](const auto& ack) { return Same(ack.ref(), ref); });
+    if (!still_ours) Drop(ref);
+  }
+  for (const v1::AttemptAck& ack : resumed) {
+    {
+      absl::MutexLock lock(&mutex_);
+      for (Slot& slot : slots_) {
+        if (Same(slot.attempt->ref(), ack.ref())) slot.sent = ack.number();
+      }
+    }
+    Acknowledge(ack);
+  }
+}
+
+absl::StatusOr<std::optional<v1::AttemptEvent>> HeldAttempts::NextToSend() {
+  for (const Slot& slot : Slots()) {
+    auto event = slot.attempt->spool().Next(slot.sent);
+    if (!event.ok()) return event.status();
+    if (!event->has_value()) continue;
+    *(*event)->mutable_ref() = slot.attempt->ref();
+    absl::MutexLock lock(&mutex_);
+    for (Slot& live : slots_) {
+      if (live.attempt == slot.attempt) live.sent = (*event)->number();
+    }
+    return event;
+  }
+  for (const Slot& slot : Slots()) {
+    std::optional<v1::Progress> progress = slot.attempt->TakeProgress();
+    if (!progress || slot.attempt->ended()) continue;
+    v1::AttemptEvent event;
+    *event.mutable_ref() = slot.attempt->ref();
+    *event.mutable_progress() = *std::move(progress);
+    return std::optional<v1::AttemptEvent>(std::move(event));
+  }
+  return std::optional<v1::AttemptEvent>();
+}
+
+}  // namespace kino::worker

@@ -1,0 +1,109 @@
+// The attempts this worker holds: those it runs or is about to, and ended ones whose last event the
+// frontend has not acknowledged. The link and the engine thread meet here, and nowhere else.
+// Thread-safe. Attempts are shared: a dropped one lives on until the engine thread lets go of it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/core/cancel.h"
+#include "kino/v1/worker.pb.h"
+#include "server/worker/spool.h"
+
+namespace kino::worker {
+
+// Why a run was told to stop; the highest that was given counts.
+enum class StopReason { kNone, kCancelled, kTimedOut, kInterrupted, kDropped };
+
+// One attempt from its start command on.
+class HeldAttempt {
+ public:
+  HeldAttempt(v1::StartAttempt command, std::unique_ptr<Spool> events)
+      : command_(std::move(command)), spool_(std::move(events)) {}
+
+  const v1::StartAttempt& command() const { return command_; }
+  const v1::AttemptRef& ref() const { return command_.ref(); }
+  Spool& spool() { return *spool_; }
+  const engine::CancelToken& token() const { return token_; }
+
+  void Stop(StopReason reason);
+  StopReason stop_reason() const { return stop_reason_.load(); }
+
+  // The last event (done or failed) is in the spool: the attempt no longer occupies the worker.
+  void MarkEnded() { ended_.store(true); }
+  bool ended() const { return ended_.load(); }
+
+  // Set when the engine thread takes it up; run_timeout counts from there.
+  void MarkBegun(absl::Time now);
+  // INFINITE future without a run_timeout, or before it has begun.
+  absl::Time deadline() const;
+
+  // Latest-only.
+  void SetProgress(v1::Progress progress);
+  std::optional<v1::Progress> TakeProgress();
+
+ private:
+  const v1::StartAttempt command_;
+  const std::unique_ptr<Spool> spool_;
+  engine::CancelToken token_;
+  std::atomic<StopReason> stop_reason_{StopReason::kNone};
+  std::atomic<bool> ended_{false};
+  mutable absl::Mutex mutex_;
+  absl::Time begun_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::optional<v1::Progress> progress_ ABSL_GUARDED_BY(mutex_);
+};
+
+class HeldAttempts {
+ public:
+  // Spools are files in `spool_folder`, which exists and is this worker's alone.
+  explicit HeldAttempts(std::string spool_folder) : spool_folder_(std::move(spool_folder)) {}
+
+  // ALREADY_EXISTS: this very attempt is held.
+  absl::StatusOr<std::shared_ptr<HeldAttempt>> Add(v1::StartAttempt command);
+  // Null unless job, attempt and token match.
+  std::shared_ptr<HeldAttempt> Find(const v1::AttemptRef& ref) const;
+  // Attempts that have not ended.
+  int active() const;
+  bool empty() const;
+  std::vector<v1::AttemptRef> refs() const;
+
+  // Stops it and sends nothing more of it. No effect when it is not held.
+  void Drop(const v1::AttemptRef& ref);
+  void StopAll(StopReason reason);
+  // Stops each attempt whose run_timeout has passed.
+  void StopOverdue(absl::Time now);
+
+  // Forgets what is acknowledged, and the attempt itself when that was its last event.
+  void Acknowledge(const v1::AttemptAck& ack);
+  // After a new hello: what the frontend did not name is dropped, the others are sent again from
+  // its acknowledgement.
+  void Resume(const google::protobuf::RepeatedPtrField<v1::AttemptAck>& resumed);
+
+  // The next event to send: unsent numbered ones in order, else fresh progress, else nothing. For
+  // the link's writer; what it returns counts as sent until the next Resume.
+  absl::StatusOr<std::optional<v1::AttemptEvent>> NextToSend();
+
+ private:
+  struct Slot {
+    std::shared_ptr<HeldAttempt> attempt;
+    int64_t sent = 0;
+  };
+  void RemoveLocked(const v1::AttemptRef& ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<Slot> Slots() const;
+
+  const std::string spool_folder_;
+  mutable absl::Mutex mutex_;
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
+  int64_t spools_made_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace kino::worker

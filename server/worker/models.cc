@@ -1,0 +1,162 @@
+#include "server/worker/models.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/digest/sha256.h"
+
+namespace kino::worker {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Larger files are no configs; a header this large is refused by the engine as well.
+constexpr uint64_t kMaxHashedBytes = uint64_t{100} << 20;
+
+std::optional<engine::DType> ComputeType(const std::string& dtype) {
+  if (dtype == "float32") return engine::DType::kF32;
+  if (dtype == "bfloat16") return engine::DType::kBF16;
+  if (dtype == "float16") return engine::DType::kF16;
+  return std::nullopt;  // "auto"; the configuration has refused everything else
+}
+
+// The bytes of `path` that tell which tensors and settings it holds.
+std::string IdentifyingBytes(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  uint64_t size = 0;
+  if (path.extension() == ".safetensors") {
+    std::array<unsigned char, 8> length{};
+    if (!file.read(reinterpret_cast<char*>(length.data()), length.size())) return "";
+    for (int i = 7; i >= 0; --i) size = size << 8 | length[static_cast<size_t>(i)];
+  } else {
+    std::error_code error;
+    size = fs::file_size(path, error);
+    if (error) return "";
+  }
+  if (size > kMaxHashedBytes) return "";
+  std::string bytes(size, '\0');
+  file.read(bytes.data(), static_cast<std::streamsize>(size));
+  bytes.resize(static_cast<size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+  return bytes;
+}
+
+}  // namespace
+
+std::string ModelFingerprint(const std::string& folder) {
+  std::vector<std::string> paths;
+  std::error_code error;
+  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string extension = it->path().extension();
+    if (extension != ".json" && extension != ".safetensors") continue;
+    std::error_code ignored;
+    if (it->is_regular_file(ignored)) paths.push_back(it->path().string());
+  }
+  if (error || paths.empty()) return "";
+  std::sort(paths.begin(), paths.end());
+  digest::Sha256 digest;
+  for (const std::string& path : paths) {
+    const std::string bytes = IdentifyingBytes(path);
+    const std::string head =
+        absl::StrCat(fs::path(path).lexically_relative(folder).string(), "\n", bytes.size(), "\n");
+    digest.Update(head.data(), head.size());
+    digest.Update(bytes.data(), bytes.size());
+  }
+  return digest.Hex();
+}
+
+Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& models,
+               ModelsOptions options)
+    : engine_(engine), options_(options) {
+  for (const config::ModelConfig& model : models) {
+    Entry entry;
+    entry.name = model.name;
+    entry.options.folder = model.folder;
+    entry.options.dtype = ComputeType(model.dtype);
+    entry.options.variant = model.variant;
+    entry.options.offload = model.offload;
+    Publish(entry, ModelFingerprint(model.folder));
+    entries_.push_back(std::move(entry));
+  }
+}
+
+Models::Entry* Models::Find(const std::string& name) {
+  auto found = std::find_if(entries_.begin(), entries_.end(),
+                            [&](const Entry& entry) { return entry.name == name; });
+  return found == entries_.end() ? nullptr : &*found;
+}
+
+// An empty fingerprint leaves the known one.
+void Models::Publish(const Entry& entry, std::string fingerprint) {
+  absl::MutexLock lock(&mutex_);
+  auto found = std::find_if(list_.begin(), list_.end(), [&](const v1::WorkerModel& model) {
+    return model.name() == entry.name;
+  });
+  if (found == list_.end()) {
+    list_.emplace_back().set_name(entry.name);
+    found = list_.end() - 1;
+  }
+  found->set_loaded(entry.model != nullptr);
+  if (!fingerprint.empty()) found->set_fingerprint(std::move(fingerprint));
+}
+
+void Models::Evict(Entry& entry) {
+  if (entry.model == nullptr) return;
+  entry.model.reset();
+  Publish(entry, "");
+  spdlog::info("model {} unloaded", entry.name);
+}
+
+absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
+                                            const engine::CancelToken* cancel) {
+  Entry* entry = Find(name);
+  if (entry == nullptr) {
+    return absl::NotFoundError(absl::StrCat("model '", name, "' is not configured on this worker"));
+  }
+  entry->last_use = ++uses_;
+  if (entry->model != nullptr) return Loaded{entry->model, false};
+  // Before the load, not after: both at once may not fit.
+  while (true) {
+    Entry* oldest = nullptr;
+    int held = 0;
+    for (Entry& other : entries_) {
+      if (other.model == nullptr) continue;
+      ++held;
+      if (oldest == nullptr || other.last_use < oldest->last_use) oldest = &other;
+    }
+    if (held < std::max(options_.max_loaded, 1)) break;
+    Evict(*oldest);
+  }
+  auto model = engine_.Load(entry->options, cancel);
+  if (!model.ok()) return model.status();
+  entry->model = *std::move(model);
+  Publish(*entry, ModelFingerprint(entry->options.folder));
+  spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);
+  return Loaded{entry->model, true};
+}
+
+absl::Status Models::Unload(const std::string& name) {
+  Entry* entry = Find(name);
+  if (entry == nullptr) {
+    return absl::NotFoundError(absl::StrCat("model '", name, "' is not configured on this worker"));
+  }
+  Evict(*entry);
+  return absl::OkStatus();
+}
+
+void Models::UnloadAll() {
+  for (Entry& entry : entries_) Evict(entry);
+}
+
+std::vector<v1::WorkerModel> Models::List() const {
+  absl::MutexLock lock(&mutex_);
+  return list_;
+}
+
+}  // namespace kino::worker

@@ -1,0 +1,64 @@
+// The models this worker may run, and which of them it holds.
+// Load, Unload and the destructor belong to the engine thread; List may be called from any.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/engine.h"
+#include "kino/v1/worker.pb.h"
+#include "server/config/config.h"
+
+namespace kino::worker {
+
+struct ModelsOptions {
+  // At most so many models are held; the one unused for longest goes first.
+  int max_loaded = 1;
+};
+
+class Models {
+ public:
+  // `engine` outlives this.
+  Models(engine::Engine& engine, const std::vector<config::ModelConfig>& models,
+         ModelsOptions options);
+
+  struct Loaded {
+    std::shared_ptr<engine::Model> model;
+    bool loaded_now = false;  // it was not held before
+  };
+  // NOT_FOUND: no such model is configured. Else what engine::Engine::Load says.
+  absl::StatusOr<Loaded> Load(const std::string& name, const engine::CancelToken* cancel);
+  // NOT_FOUND: no such model is configured. Unloading what is not loaded is no error.
+  absl::Status Unload(const std::string& name);
+  void UnloadAll();
+
+  std::vector<v1::WorkerModel> List() const;
+
+ private:
+  struct Entry {
+    std::string name;
+    engine::ModelOptions options;
+    std::shared_ptr<engine::Model> model;  // engine thread only
+    int64_t last_use = 0;                  // engine thread only
+  };
+  Entry* Find(const std::string& name);
+  void Publish(const Entry& entry, std::string fingerprint);
+  void Evict(Entry& entry);
+
+  engine::Engine& engine_;
+  const ModelsOptions options_;
+  std::vector<Entry> entries_;
+  int64_t uses_ = 0;
+  mutable absl::Mutex mutex_;
+  std::vector<v1::WorkerModel> list_ ABSL_GUARDED_BY(mutex_);
+};
+
+// SHA-256 over the model's JSON files and the headers of its safetensors files, by path. Empty when
+// the folder cannot be read: what is wrong with it is told when it is loaded.
+std::string ModelFingerprint(const std::string& folder);
+
+}  // namespace kino::worker

@@ -1,0 +1,60 @@
+// The numbered events of one attempt that the frontend has not acknowledged yet. Chunk bytes lie in
+// a file (at their offset in the artifact), everything else in memory, so a full disk can still be
+// reported. Threads: Append from one thread at a time (the engine's); the rest from any. The file
+// is removed with the Spool.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "kino/v1/worker.pb.h"
+
+namespace kino::worker {
+
+class Spool {
+ public:
+  static absl::StatusOr<std::unique_ptr<Spool>> Create(const std::string& path);
+  ~Spool();
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
+
+  // Gives `event` the next number and keeps it. A chunk must start where the last one ended. On an
+  // error (the disk is full) the event is not kept and uses no number.
+  absl::Status Append(v1::AttemptEvent event);
+
+  // The first kept event whose number is above `after`; nothing when there is none yet.
+  absl::StatusOr<std::optional<v1::AttemptEvent>> Next(int64_t after) const;
+
+  // Forgets every event up to `number` and gives its disk space back.
+  void Acknowledge(int64_t number);
+
+  int64_t last_number() const;
+  // Its last event (done or failed) is among those acknowledged.
+  bool is_drained() const;
+
+ private:
+  struct Entry {
+    v1::AttemptEvent event;  // a chunk's without its data
+    int64_t offset = 0;
+    int64_t size = 0;  // of the chunk; 0 for other events
+  };
+
+  Spool(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  const std::string path_;
+  const int fd_;
+  mutable absl::Mutex mutex_;
+  std::deque<Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  int64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t acknowledged_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool has_last_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t end_offset_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace kino::worker

@@ -1,0 +1,106 @@
+#include "server/worker/worker_main.h"
+
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "server/config/config.h"
+#include "server/config/data_dir.h"
+#include "server/config/log.h"
+#include "server/flags/flags.h"
+
+namespace kino::worker {
+namespace {
+
+constexpr char kText[] =
+    "One worker: runs jobs on one device for the frontend of the same data folder. kinod starts "
+    "it; "
+    "by hand it is\nuseful for debugging.";
+constexpr char kEpilogue[] =
+    "SIGTERM drains: the running attempt may finish within the deadline, then is interrupted. A "
+    "second SIGTERM "
+    "interrupts at once.\n"
+    "Exit codes: 0 drained; 1 could not start, or refused by the frontend; 2 usage; 70 the device "
+    "is lost.";
+
+// Prompts are in this process's memory: no core file, and no other process of the user may read it.
+void GuardProcess() {
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  prctl(PR_SET_DUMPABLE, 0);
+}
+
+int Usage(const std::string& message) {
+  std::cerr << "kino-worker: " << message << "\nTry --help.\n";
+  return kExitUsage;
+}
+
+}  // namespace
+
+int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
+               const MediaDecoder& decode) {
+  // Every later thread inherits it; RunWorker waits for these signals.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  std::string config_file, name;
+  int drain_seconds = 0;
+  bool help = false, version = false;
+  flags::FlagSet flags("kino-worker --config FILE --name NAME", kText, kEpilogue);
+  flags.Add("config", &config_file, "FILE", "The server's configuration.");
+  flags.Add("name", &name, "NAME", "Which of its workers this is.");
+  flags.Add("drain-seconds", &drain_seconds, "N",
+            "From SIGTERM to the interruption of a running attempt. Default: two thirds of "
+            "supervisor.stop_deadline.");
+  flags.AddSwitch("help", &help, "Prints this.");
+  flags.AddSwitch("version", &version, "Prints the version.");
+  const absl::Status parsed =
+      flags.Parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
+  if (!parsed.ok()) return Usage(std::string(parsed.message()));
+  if (help) {
+    std::cout << flags.Help();
+    return 0;
+  }
+  if (version) {
+    std::cout << "kino-worker " << KINO_VERSION << "\n";
+    return 0;
+  }
+  if (config_file.empty() || name.empty()) return Usage("--config and --name are needed");
+  auto config = config::LoadConfig(config_file);
+  if (!config.ok()) return Usage(std::string(config.status().message()));
+  const auto worker = std::find_if(config->workers.begin(), config->workers.end(),
+                                   [&](const config::WorkerConfig& w) { return w.name == name; });
+  if (worker == config->workers.end()) {
+    return Usage("no worker named '" + name + "' in '" + config_file + "'");
+  }
+  GuardProcess();
+  config::SetUpLogging(config->log, "worker " + name);
+  auto secret = config::ReadLinkSecret(*config);
+  if (!secret.ok()) {
+    spdlog::critical("no link secret: {}", std::string(secret.status().message()));
+    return kExitFailed;
+  }
+  WorkerOptions options;
+  options.name = name;
+  options.address = config::LinkAddress(*config);
+  options.link_secret = *std::move(secret);
+  options.engine.device = worker->device;
+  options.engine.threads = worker->threads;
+  options.models = config->models;
+  options.spool_folder = config->data_dir + "/spool/" + name;
+  options.reattach_grace = config->link.reattach_grace;
+  options.drain_deadline =
+      drain_seconds > 0 ? absl::Seconds(drain_seconds) : config->supervisor.stop_deadline * 2 / 3;
+  return RunWorker(options, make_engine, decode);
+}
+
+}  // namespace kino::worker

@@ -1,0 +1,222 @@
+#include "tests/support/fake_engine.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+
+namespace kino::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Script {
+  int steps = 4, step_ms = 0, chunks = 3, chunk_bytes = 1000, at = -1;
+  std::string what, once, touch, until;
+};
+
+Script ParseScript(const engine::Request& request) {
+  Script script;
+  script.steps = request.num_inference_steps.value_or(script.steps);
+  std::map<std::string, int*> numbers = {{"steps", &script.steps},
+                                         {"step_ms", &script.step_ms},
+                                         {"chunks", &script.chunks},
+                                         {"chunk_bytes", &script.chunk_bytes},
+                                         {"at", &script.at}};
+  std::map<std::string, std::string*> words = {{"do", &script.what},
+                                               {"once", &script.once},
+                                               {"touch", &script.touch},
+                                               {"until", &script.until}};
+  for (const std::string& word :
+       std::vector<std::string>(absl::StrSplit(request.prompt.value_or(""), ' '))) {
+    const std::pair<std::string, std::string> pair = absl::StrSplit(word, absl::MaxSplits('=', 1));
+    if (numbers.count(pair.first) != 0) {
+      if (!absl::SimpleAtoi(pair.second, numbers[pair.first])) std::abort();
+    } else if (words.count(pair.first) != 0) {
+      *words[pair.first] = pair.second;
+    }
+  }
+  return script;
+}
+
+char FakeByte(uint64_t seed, int64_t offset) {
+  return static_cast<char>((seed * 31 + static_cast<uint64_t>(offset) * 7 + offset / 251) & 0xff);
+}
+
+class FakeRun : public engine::Run {
+ public:
+  FakeRun(const engine::Request& request, engine::RunOptions options,
+          std::shared_ptr<std::atomic<bool>> device_lost)
+      : request_(request),
+        options_(std::move(options)),
+        script_(ParseScript(request)),
+        device_lost_(std::move(device_lost)) {
+    progress_.total_steps = script_.steps;
+  }
+
+  absl::StatusOr<bool> Advance() override {
+    if (absl::Status status = Check(); !status.ok()) return status;
+    counter_.fetch_add(1);
+    if (position_ == script_.at) {
+      if (absl::Status status = Misbehave(); !status.ok()) return status;
+    }
+    if (script_.step_ms > 0) absl::SleepFor(absl::Milliseconds(script_.step_ms));
+    const int total = script_.steps + script_.chunks;
+    if (position_ < script_.steps) {
+      result_.step_seconds.push_back(script_.step_ms / 1000.0);
+      progress_.stage = engine::Stage::kDenoise;
+      progress_.step = position_ + 1;
+      progress_.total_steps = script_.steps;
+    } else if (position_ < total) {
+      if (absl::Status status = EmitChunk(position_ - script_.steps); !status.ok()) return status;
+      progress_.stage = engine::Stage::kDecode;
+      progress_.step = position_ - script_.steps + 1;
+      progress_.total_steps = script_.chunks;
+    }
+    ++position_;
+    progress_.fraction = static_cast<double>(position_) / total;
+    if (position_ < total) return true;
+    FillResult();
+    return false;
+  }
+
+  const engine::RunProgress& progress() const override { return progress_; }
+  uint64_t progress_counter() const override { return counter_.load(); }
+  const engine::RunResult& result() const override { return result_; }
+
+ private:
+  absl::Status Check() const {
+    return options_.cancel == nullptr ? absl::OkStatus() : options_.cancel->Check();
+  }
+
+  absl::Status Misbehave() {
+    if (!script_.touch.empty()) std::ofstream(script_.touch) << "reached";
+    if (!script_.once.empty()) {
+      if (fs::exists(script_.once)) return absl::OkStatus();
+      std::ofstream(script_.once) << "done";
+    }
+    if (script_.what == "oom") return absl::ResourceExhaustedError("fake: out of memory");
+    if (script_.what == "invalid") return absl::InvalidArgumentError("fake: does not fit");
+    if (script_.what == "internal") return absl::InternalError("fake: broke");
+    if (script_.what == "device_lost") {
+      device_lost_->store(true);
+      return absl::InternalError("fake: the device is lost");
+    }
+    if (script_.what == "abort") std::abort();
+    if (script_.what == "exit") _exit(3);
+    if (script_.what == "kill") kill(getpid(), SIGKILL);
+    while (script_.what == "deaf") absl::SleepFor(absl::Milliseconds(1));
+    while (script_.what == "hang" || (script_.what == "wait" && !fs::exists(script_.until))) {
+      if (absl::Status status = Check(); !status.ok()) return status;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EmitChunk(int index) {
+    if (options_.output.mp4) {
+      std::string bytes(static_cast<size_t>(script_.chunk_bytes), '\0');
+      const int64_t begin = static_cast<int64_t>(index) * script_.chunk_bytes;
+      for (int64_t i = 0; i < script_.chunk_bytes; ++i) {
+        bytes[static_cast<size_t>(i)] = FakeByte(request_.seed.value_or(0), begin + i);
+      }
+      result_.output_bytes += script_.chunk_bytes;
+      return options_.output.mp4(bytes);
+    }
+    engine::FloatFrames frames;
+    frames.first_frame = index;
+    frames.num_frames = 1;
+    frames.height = request_.height.value_or(32);
+    frames.width = request_.width.value_or(32);
+    const std::vector<float> pixels(static_cast<size_t>(frames.height * frames.width * 3),
+                                    static_cast<float>(index) / 10);
+    frames.data = pixels.data();
+    return options_.output.frames(frames);
+  }
+
+  void FillResult() {
+    for (const engine::Stage stage : {engine::Stage::kDenoise, engine::Stage::kDecode}) {
+      engine::StageStats stats{stage};
+      stats.seconds = 0.5;
+      stats.peak_device_bytes = 2000;
+      result_.stages.push_back(stats);
+    }
+    result_.first_chunk_seconds = 0.25;
+    result_.width = request_.width.value_or(32);
+    result_.height = request_.height.value_or(32);
+    result_.num_frames = request_.num_frames.value_or(script_.chunks);
+    result_.fps = request_.fps.value_or(8);
+    result_.plan = request_.plan;
+  }
+
+  const engine::Request request_;
+  const engine::RunOptions options_;
+  const Script script_;
+  const std::shared_ptr<std::atomic<bool>> device_lost_;
+  engine::RunProgress progress_;
+  engine::RunResult result_;
+  std::atomic<uint64_t> counter_{0};
+  int position_ = 0;
+};
+
+class FakeModel : public engine::Model {
+ public:
+  FakeModel(std::string folder, std::shared_ptr<std::atomic<bool>> device_lost,
+            std::shared_ptr<std::atomic<int>> loaded)
+      : device_lost_(std::move(device_lost)), loaded_(std::move(loaded)) {
+    description_.folder = std::move(folder);
+    description_.family = "fake";
+    load_stats_.seconds = 0.125;
+    loaded_->fetch_add(1);
+  }
+  ~FakeModel() override { loaded_->fetch_sub(1); }
+
+  const engine::ModelDescription& description() const override { return description_; }
+  const engine::StageStats& load_stats() const override { return load_stats_; }
+  absl::StatusOr<std::unique_ptr<engine::Run>> Start(const engine::Request& request,
+                                                     std::vector<engine::MediaInput> media,
+                                                     engine::RunOptions options) override {
+    if (media.size() != request.conditions.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("conditions: ", request.conditions.size(),
+                                                     " named, pixels of ", media.size()));
+    }
+    return std::make_unique<FakeRun>(request, std::move(options), device_lost_);
+  }
+
+ private:
+  engine::ModelDescription description_;
+  engine::StageStats load_stats_{engine::Stage::kLoad};
+  const std::shared_ptr<std::atomic<bool>> device_lost_;
+  const std::shared_ptr<std::atomic<int>> loaded_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<engine::Model>> FakeEngine::Load(const engine::ModelOptions& options,
+                                                                const engine::CancelToken*) {
+  if (!fs::is_directory(options.folder)) {
+    return absl::NotFoundError(absl::StrCat("no model folder '", options.folder, "'"));
+  }
+  if (!fs::exists(options.folder + "/model_index.json")) {
+    return absl::InvalidArgumentError("model_index.json is missing");
+  }
+  return std::make_shared<FakeModel>(options.folder, device_lost_, loaded_);
+}
+
+std::string FakeOutput(uint64_t seed, int chunks, int chunk_bytes) {
+  std::string bytes(static_cast<size_t>(chunks) * static_cast<size_t>(chunk_bytes), '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = FakeByte(seed, static_cast<int64_t>(i));
+  return bytes;
+}
+
+}  // namespace kino::testing
