@@ -13,12 +13,26 @@ Dispatcher::Dispatcher(JobStore& store, WorkerRegistry& registry, Start start,
     : store_(store), registry_(registry), start_(std::move(start)), log_(std::move(log)) {}
 
 void Dispatcher::Pump() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ++wishes_;
+  }
+  Round();
+}
+
+void Dispatcher::Stop() {
+  absl::MutexLock lock(&mutex_);
+  is_stopped_ = true;
+}
+
+void Dispatcher::Round() {
   int64_t wish = 0;
   {
     absl::MutexLock lock(&mutex_);
-    wish = ++wishes_;
+    if (is_stopped_) return;
+    wish = wishes_;
   }
-  // One claim per worker at a time; each that finds a job pumps again for the worker's other slots.
+  // One claim per worker and round; one that finds a job makes another round for the other slots.
   std::vector<std::string> asked;
   while (std::optional<Reservation> reservation = registry_.Reserve(asked)) {
     asked.push_back(reservation->worker.name);
@@ -31,7 +45,7 @@ void Dispatcher::Claim(const Reservation& reservation, int64_t wish) {
                    [this, reservation, wish](absl::StatusOr<std::optional<ClaimedAttempt>> claim) {
                      if (claim.ok() && claim->has_value()) {
                        HandOver(reservation, **std::move(claim));
-                       Pump();
+                       Round();
                        return;
                      }
                      registry_.CancelReservation(reservation);
@@ -46,7 +60,7 @@ void Dispatcher::Claim(const Reservation& reservation, int64_t wish) {
                        absl::MutexLock lock(&mutex_);
                        is_outdated = wishes_ != wish;
                      }
-                     if (is_outdated) Pump();
+                     if (is_outdated) Round();
                    });
 }
 
@@ -57,12 +71,18 @@ void Dispatcher::HandOver(const Reservation& reservation, ClaimedAttempt claimed
     return;
   }
   // The worker went away while the job was claimed for it.
-  store_.Fail(claimed.ref, {.cause = FailureCause::kInterrupted, .error = assigned, .stats = {}},
-              [this](absl::StatusOr<Job> job) {
+  const LostAttempt lost{.ref = claimed.ref,
+                         .worker = reservation.worker.name,
+                         .session = 0,
+                         .cause = FailureCause::kInterrupted,
+                         .reason = std::string(assigned.message())};
+  store_.Fail(claimed.ref, {.cause = lost.cause, .error = assigned, .stats = {}},
+              [this, lost](absl::StatusOr<Job> job) {
                 if (!job.ok() && !IsStaleAttempt(job.status())) {
                   log_(absl::StrCat("giving a job back failed: ", job.status().ToString()));
+                  registry_.GiveBack(lost);
                 }
-                Pump();
+                Round();
               });
 }
 

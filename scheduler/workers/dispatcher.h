@@ -1,6 +1,7 @@
 // Brings queued jobs to free slots: reserves a slot, claims the job that the policy picks for it,
-// and hands the lease over. Thread-safe; Pump never blocks. The store, the registry and this must
-// outlive the store's last callback: destroy the store first.
+// and hands the lease over.
+// Thread-safe; Pump never blocks. Its callbacks run on the store's thread, so Stop it, then destroy
+// the store, then this and the registry.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,11 @@ class Dispatcher {
   // it again later.
   void Pump();
 
+  // Claims nothing more. Call it before the store is destroyed.
+  void Stop();
+
  private:
+  void Round();
   void Claim(const Reservation& reservation, int64_t wish);
   void HandOver(const Reservation& reservation, ClaimedAttempt claimed);
 
@@ -39,6 +44,7 @@ class Dispatcher {
   const std::function<void(const std::string&)> log_;
   absl::Mutex mutex_;
   int64_t wishes_ ABSL_GUARDED_BY(mutex_) = 0;  // calls of Pump
+  bool is_stopped_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace kino::scheduler

@@ -255,7 +255,18 @@ std::vector<LostAttempt> WorkerRegistry::TakeLost() {
     });
     ++it;
   }
+  std::erase_if(given_back_, [&](auto& entry) {
+    if (now < entry.first) return false;
+    lost.push_back(std::move(entry.second));
+    return true;
+  });
   return lost;
+}
+
+void WorkerRegistry::GiveBack(LostAttempt lost) {
+  const absl::Duration again = clock_.Monotonic() + absl::Seconds(1);
+  absl::MutexLock lock(&mutex_);
+  given_back_.emplace_back(again, std::move(lost));
 }
 
 absl::Duration WorkerRegistry::NextDeadline() const {
@@ -268,6 +279,7 @@ absl::Duration WorkerRegistry::NextDeadline() const {
     }
     for (const Held& held : worker.held) next = std::min(next, held.run_deadline);
   }
+  for (const auto& [again, lost] : given_back_) next = std::min(next, again);
   return next;
 }
 

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -138,6 +139,8 @@ class WorkerRegistry {
   // Attempts whose lease, grace, progress or run timeout is over, removed from the registry. To be
   // called when NextDeadline passes; calling it more often is harmless.
   std::vector<LostAttempt> TakeLost();
+  // The store could not end `lost` just now: TakeLost gives it again, a second later.
+  void GiveBack(LostAttempt lost);
   // Monotonic time of the next possible loss; InfiniteDuration when none.
   absl::Duration NextDeadline() const;
 
@@ -172,6 +175,7 @@ class WorkerRegistry {
   mutable absl::Mutex mutex_;
   SessionId last_session_ ABSL_GUARDED_BY(mutex_) = 0;
   Workers workers_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::pair<absl::Duration, LostAttempt>> given_back_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kino::scheduler

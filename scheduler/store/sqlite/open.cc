@@ -96,9 +96,9 @@ SqliteJobStore::SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& 
 void SqliteJobStore::Start(From from, std::unique_ptr<WriteOperation> operation) {
   const size_t limit = from == From::kClient ? static_cast<size_t>(sqlite_.max_pending) : SIZE_MAX;
   if (writer_->Enqueue(operation, limit)) return;
-  operation->Finish(WithReason(
-      absl::UnavailableError(absl::StrCat(sqlite_.max_pending, " writes wait for the job store")),
-      kReasonStoreUnavailable));
+  // Too many wait, or the store is being closed.
+  operation->Finish(WithReason(absl::UnavailableError("the job store takes no more writes now"),
+                               kReasonStoreUnavailable));
 }
 
 absl::Status SqliteJobStore::ReadSnapshot(const std::function<absl::Status(Connection&)>& read) {

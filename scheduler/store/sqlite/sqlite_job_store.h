@@ -32,6 +32,7 @@ class SqliteJobStore final : public JobStore {
   SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& options, const Clock& clock,
                  RandomSource& random, std::unique_ptr<FolderLock> lock,
                  std::unique_ptr<Connection> db);
+  ~SqliteJobStore() override { writer_->Stop(); }
 
   void Submit(NewJob job, Done<SubmitResult> done) override;
   void ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAttempt>> done) override;

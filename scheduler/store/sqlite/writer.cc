@@ -18,17 +18,17 @@ Writer::Writer(std::unique_ptr<Connection> db, int max_batch,
   pthread_setname_np(thread_.native_handle(), "kino-store");
 }
 
-Writer::~Writer() {
+void Writer::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     is_stopping_ = true;
   }
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 bool Writer::Enqueue(std::unique_ptr<WriteOperation>& operation, size_t limit) {
   absl::MutexLock lock(&mutex_);
-  if (queue_.size() >= limit) return false;
+  if (is_stopping_ || queue_.size() >= limit) return false;
   queue_.push_back(std::move(operation));
   return true;
 }

@@ -68,9 +68,13 @@ class Writer {
   Writer(std::unique_ptr<Connection> db, int max_batch,
          std::function<void(const std::string&)> log);
   // Carries out what is queued, then joins.
-  ~Writer();
+  ~Writer() { Stop(); }
 
-  // Takes `operation`, unless `limit` or more wait: then false, and it stays the caller's.
+  // The same, before destruction: callbacks may reach this writer until then.
+  void Stop();
+
+  // Takes `operation`, unless `limit` or more wait or Stop was called: then false, and it stays the
+  // caller's.
   bool Enqueue(std::unique_ptr<WriteOperation>& operation, size_t limit);
 
   int64_t AddListener(ChangeListener listener);
