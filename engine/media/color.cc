@@ -13,8 +13,8 @@ constexpr int32_t Fixed(double value) {
   return static_cast<int32_t>(value * (1 << kBits) + (value < 0 ? -0.5 : 0.5));
 }
 
-// Luma spans 16..235, chroma 16..240. The green weight is what the others leave, so that grey has no colour and white
-// is 235 to the bit.
+// Luma spans 16..235, chroma 16..240. The green weight is what the others leave, so that grey has
+// no colour and white is 235 to the bit.
 constexpr int32_t kYScale = Fixed(219.0 / 255.0);
 constexpr int32_t kYr = Fixed(kRed * 219.0 / 255.0), kYb = Fixed(kBlue * 219.0 / 255.0);
 constexpr int32_t kYg = kYScale - kYr - kYb;
@@ -45,8 +45,8 @@ void RgbToYuv420Bt709(const uint8_t* rgb, int width, int height, const YuvPlanes
     uint8_t* u = out.u + out.uv_stride * (y / 2);
     uint8_t* v = out.v + out.uv_stride * (y / 2);
     for (int x = 0; x < width; x += 2) {
-      // Weights 1 2 1 across, centred on the even column where the chroma sample lies; with the pair of rows the
-      // sum is 8 times the mean colour.
+      // Weights 1 2 1 across, centred on the even column where the chroma sample lies; with the
+      // pair of rows the sum is 8 times the mean colour.
       const int32_t* here = two_rows.data() + 3 * static_cast<size_t>(x);
       const int32_t* left = x > 0 ? here - 3 : here;
       const int32_t* right = here + 3;

@@ -1,6 +1,6 @@
-// RGB to YUV 4:2:0 as BT.709 at limited range ("tv"), the colours our MP4 files say they have. Integer arithmetic only,
-// so the same frame gives the same bytes on every machine. Source: ITU-R BT.709-6; chroma is sited left, H.264's
-// default. Pure function.
+// RGB to YUV 4:2:0 as BT.709 at limited range ("tv"), the colours our MP4 files say they have.
+// Integer arithmetic only, so the same frame gives the same bytes on every machine. Source: ITU-R
+// BT.709-6; chroma is sited left, H.264's default. Pure function.
 #pragma once
 
 #include <cstddef>

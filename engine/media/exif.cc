@@ -50,9 +50,10 @@ std::optional<uint64_t> OrientationOfTiff(std::string_view exif) {
   if (exif.size() < 8) return std::nullopt;
   const std::string_view head = exif.substr(0, 4);
   using std::string_view_literals::operator""sv;
-  // The third and fourth are wrong, and Pillow takes them all the same. An EXIF block is never a BigTIFF.
-  const bool is_known = head == "MM\0\x2a"sv || head == "II\x2a\0"sv || head == "MM\x2a\0"sv ||
-                        head == "II\0\x2a"sv;
+  // The third and fourth are wrong, and Pillow takes them all the same. An EXIF block is never a
+  // BigTIFF.
+  const bool is_known =
+      head == "MM\0\x2a"sv || head == "II\x2a\0"sv || head == "MM\x2a\0"sv || head == "II\0\x2a"sv;
   if (!is_known) return std::nullopt;
   const TiffBytes tiff{exif, head[0] == 'M'};
   const std::optional<uint64_t> ifd = tiff.Unsigned(4, 4);

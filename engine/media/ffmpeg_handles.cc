@@ -22,8 +22,7 @@ __attribute__((format(printf, 3, 0))) void OnFfmpegLog(void*, int level, const c
   std::vsnprintf(line, sizeof(line), format, arguments);
   std::string_view text(line);
   while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
-  Log(LogLevel::kWarning,
-      absl::StrCat("ffmpeg: ", absl::string_view(text.data(), text.size())));
+  Log(LogLevel::kWarning, absl::StrCat("ffmpeg: ", absl::string_view(text.data(), text.size())));
 }
 
 }  // namespace
@@ -32,8 +31,7 @@ absl::Status AvError(absl::StatusCode code, std::string_view what, int av_error)
   char words[AV_ERROR_MAX_STRING_SIZE] = "";
   av_strerror(av_error, words, sizeof(words));
   if (av_error == AVERROR(ENOMEM)) code = absl::StatusCode::kResourceExhausted;
-  return absl::Status(code,
-                      absl::StrCat(absl::string_view(what.data(), what.size()), ": ", words));
+  return absl::Status(code, absl::StrCat(absl::string_view(what.data(), what.size()), ": ", words));
 }
 
 void RouteFfmpegLog() {

@@ -1,4 +1,5 @@
-// FFmpeg's objects under RAII, its error codes as absl::Status, and its log sent to ours. Included by .cc files only.
+// FFmpeg's objects under RAII, its error codes as absl::Status, and its log sent to ours. Included
+// by .cc files only.
 #pragma once
 
 #include <memory>
@@ -32,7 +33,8 @@ using AvPacketPtr = std::unique_ptr<AVPacket, FreeAv>;
 using SwsContextPtr = std::unique_ptr<SwsContext, FreeAv>;
 using AvioContextPtr = std::unique_ptr<AVIOContext, FreeAv>;
 
-// "what: FFmpeg's words": RESOURCE_EXHAUSTED for want of memory, else `code`. REQUIRES: av_error < 0.
+// "what: FFmpeg's words": RESOURCE_EXHAUSTED for want of memory, else `code`. REQUIRES: av_error <
+// 0.
 absl::Status AvError(absl::StatusCode code, std::string_view what, int av_error);
 
 // Sends FFmpeg's errors to engine::Log as warnings and drops the rest. Idempotent and thread-safe.

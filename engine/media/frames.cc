@@ -65,12 +65,11 @@ absl::Status CheckSize(std::string_view what, int64_t width, int64_t height,
     return absl::ResourceExhaustedError(
         absl::StrCat(named, "; at most ", limits.max_pixels, " pixels are read"));
   }
-  const double ratio = static_cast<double>(std::max(width, height)) /
-                       static_cast<double>(std::min(width, height));
+  const double ratio =
+      static_cast<double>(std::max(width, height)) / static_cast<double>(std::min(width, height));
   if (ratio > limits.max_aspect_ratio) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(named, "; the longer side may be at most ", limits.max_aspect_ratio,
-                     " times the shorter"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        named, "; the longer side may be at most ", limits.max_aspect_ratio, " times the shorter"));
   }
   return absl::OkStatus();
 }
@@ -78,8 +77,9 @@ absl::Status CheckSize(std::string_view what, int64_t width, int64_t height,
 RgbImage ApplyOrientation(RgbImage image, int orientation) {
   if (orientation < 2 || orientation > 8) return image;
   const bool is_transposed = orientation >= 5;
-  // The source column runs backwards for 2, 3, 7, 8 and the source row for 3, 4, 6, 7: 5 is the plain transpose,
-  // 6 turns by 90 degrees clockwise, 7 is the other diagonal, 8 turns counter-clockwise.
+  // The source column runs backwards for 2, 3, 7, 8 and the source row for 3, 4, 6, 7: 5 is the
+  // plain transpose, 6 turns by 90 degrees clockwise, 7 is the other diagonal, 8 turns
+  // counter-clockwise.
   const bool flips_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
   const bool flips_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   RgbImage out;

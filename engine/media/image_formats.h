@@ -1,5 +1,6 @@
-// One decoder per image format, behind DecodeImage. Each checks the declared size against the limits before it
-// allocates, gives RGB as stored (not yet turned) and the orientation its metadata names. Pure functions.
+// One decoder per image format, behind DecodeImage. Each checks the declared size against the
+// limits before it allocates, gives RGB as stored (not yet turned) and the orientation its metadata
+// names. Pure functions.
 #pragma once
 
 #include <string_view>

@@ -17,7 +17,8 @@ namespace {
 
 constexpr int kApp1 = JPEG_APP0 + 1;
 
-// Everything that lives across libjpeg's longjmp: nothing with a destructor is made between setjmp and a jump.
+// Everything that lives across libjpeg's longjmp: nothing with a destructor is made between setjmp
+// and a jump.
 struct JpegReader {
   jpeg_decompress_struct jpeg = {};
   jpeg_error_mgr errors = {};
@@ -59,8 +60,8 @@ bool ReadHeader(JpegReader& reader) {
   return true;
 }
 
-// Four components are read as CMYK; everything else has the colours Pillow asks libjpeg for. The slow exact DCT and
-// the smooth upsampling are libjpeg's and Pillow's defaults.
+// Four components are read as CMYK; everything else has the colours Pillow asks libjpeg for. The
+// slow exact DCT and the smooth upsampling are libjpeg's and Pillow's defaults.
 bool Start(JpegReader& reader) {
   if (setjmp(reader.on_error)) return false;
   const int components = reader.jpeg.num_components;
@@ -77,8 +78,8 @@ bool ReadRow(JpegReader& reader, uint8_t* row) {
   return jpeg_read_scanlines(&reader.jpeg, rows, 1) == 1;
 }
 
-// Pillow's CMYK to RGB. It takes every CMYK JPEG for one of Adobe's, which store the inverse, so what is in the file
-// is 255 - C and so on.
+// Pillow's CMYK to RGB. It takes every CMYK JPEG for one of Adobe's, which store the inverse, so
+// what is in the file is 255 - C and so on.
 void CmykRowToRgb(const uint8_t* cmyk, int width, uint8_t* rgb) {
   for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
     const int not_black = cmyk[3];

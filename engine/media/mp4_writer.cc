@@ -24,18 +24,17 @@ constexpr int kIoBufferBytes = 1 << 16;
 absl::Status CheckOptions(const Mp4Options& options) {
   const auto is_bad_side = [](int side) { return side < 2 || side > kMaxSidePx || side % 2 != 0; };
   if (is_bad_side(options.width) || is_bad_side(options.height)) {
-    return absl::InvalidArgumentError(absl::StrCat("MP4: frames of ", options.width, "x",
-                                                   options.height,
-                                                   "; both sides must be even and 2 to ",
-                                                   kMaxSidePx));
+    return absl::InvalidArgumentError(
+        absl::StrCat("MP4: frames of ", options.width, "x", options.height,
+                     "; both sides must be even and 2 to ", kMaxSidePx));
   }
   if (options.quality < 0 || options.quality > 100) {
     return absl::InvalidArgumentError(
         absl::StrCat("MP4: quality is ", options.quality, "; expected 0 to 100"));
   }
   if (options.fragment_frames < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("MP4: fragment_frames is ",
-                                                   options.fragment_frames, "; expected 0 or more"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("MP4: fragment_frames is ", options.fragment_frames, "; expected 0 or more"));
   }
   if (options.threads < 1 || options.threads > 16) {
     return absl::InvalidArgumentError(
@@ -128,7 +127,8 @@ absl::StatusOr<AvCodecContextPtr> OpenChosenEncoder(const Mp4Options& options, F
 
 struct Mp4Writer::Stream {
   ~Stream() {
-    // The muxer's private data is freed only with its context; no trailer is written for an abandoned file.
+    // The muxer's private data is freed only with its context; no trailer is written for an
+    // abandoned file.
     if (muxer != nullptr) avformat_free_context(muxer);
   }
 
@@ -143,7 +143,8 @@ struct Mp4Writer::Stream {
     auto* buffer = static_cast<uint8_t*>(av_malloc(kIoBufferBytes));
     io.reset(avio_alloc_context(buffer, kIoBufferBytes, 1, this, nullptr, OnMuxerBytes, nullptr));
     track = avformat_new_stream(muxer, nullptr);
-    if (io == nullptr || track == nullptr) return absl::ResourceExhaustedError("MP4: out of memory");
+    if (io == nullptr || track == nullptr)
+      return absl::ResourceExhaustedError("MP4: out of memory");
     io->seekable = 0;
     muxer->pb = io.get();
     muxer->flags |= AVFMT_FLAG_BITEXACT;
@@ -151,13 +152,12 @@ struct Mp4Writer::Stream {
     track->avg_frame_rate = {rate.num, rate.den};
     track->r_frame_rate = {rate.num, rate.den};
     error = avcodec_parameters_from_context(track->codecpar, encoder.get());
-    AVDictionary* options = nullptr;
-    // frag_custom: a fragment ends where we say. empty_moov: the head needs no frame. skip_trailer: no index at the
-    // end, so that the file is its head and its fragments and nothing else.
-    av_dict_set(&options, "movflags",
-                "frag_custom+empty_moov+default_base_moof+skip_trailer", 0);
-    if (error >= 0) error = avformat_write_header(muxer, &options);
-    av_dict_free(&options);
+    AVDictionary* settings = nullptr;
+    // frag_custom: a fragment ends where we say. empty_moov: the head needs no frame. skip_trailer:
+    // no index at the end, so that the file is its head and its fragments and nothing else.
+    av_dict_set(&settings, "movflags", "frag_custom+empty_moov+default_base_moof+skip_trailer", 0);
+    if (error >= 0) error = avformat_write_header(muxer, &settings);
+    av_dict_free(&settings);
     if (error < 0) return AvError(absl::StatusCode::kInternal, "MP4: cannot write the head", error);
     return HandOver();
   }
@@ -223,8 +223,7 @@ absl::StatusOr<std::unique_ptr<Mp4Writer>> Mp4Writer::Create(const Mp4Options& o
   stream->options = options;
   stream->sink = std::move(sink);
   stream->fragment_frames = FragmentFrames(options, rate);
-  KINO_ASSIGN_OR_RETURN(stream->encoder,
-                        OpenChosenEncoder(options, rate, stream->fragment_frames));
+  KINO_ASSIGN_OR_RETURN(stream->encoder, OpenChosenEncoder(options, rate, stream->fragment_frames));
   stream->packet.reset(av_packet_alloc());
   stream->frame.reset(av_frame_alloc());
   if (stream->packet == nullptr || stream->frame == nullptr) {

@@ -14,7 +14,9 @@ absl::StatusOr<std::unique_ptr<Mp4Writer>> Mp4Writer::Create(const Mp4Options&, 
 }
 
 // Without Create there is no object to call these on.
-absl::Status Mp4Writer::AddFrame(const uint8_t*) { return absl::UnimplementedError("MP4: no FFmpeg"); }
+absl::Status Mp4Writer::AddFrame(const uint8_t*) {
+  return absl::UnimplementedError("MP4: no FFmpeg");
+}
 absl::Status Mp4Writer::Finish() { return absl::UnimplementedError("MP4: no FFmpeg"); }
 std::string_view Mp4Writer::encoder_name() const { return ""; }
 

@@ -18,7 +18,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, ".npy data is copied as it lies");
 
 constexpr std::string_view kMagic("\x93NUMPY", 6);
-constexpr size_t kWrittenHeaderBytes = 128;  // of our files, magic and length included; numpy aligns to 64
+constexpr size_t kWrittenHeaderBytes =
+    128;  // of our files, magic and length included; numpy aligns to 64
 constexpr size_t kMaxHeaderBytes = 4096;
 constexpr size_t kMaxRank = 8;
 
@@ -148,9 +149,8 @@ absl::StatusOr<NpyArray> ParseNpy(std::string_view bytes) {
   if (bytes.size() < 10) return absl::InvalidArgumentError(".npy: the header is truncated");
   const int version = static_cast<uint8_t>(bytes[6]);
   if ((version != 1 && version != 2) || bytes[7] != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(".npy: version ", version, ".",
-                                                   static_cast<uint8_t>(bytes[7]),
-                                                   "; expected 1.0 or 2.0"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        ".npy: version ", version, ".", static_cast<uint8_t>(bytes[7]), "; expected 1.0 or 2.0"));
   }
   const size_t length_bytes = version == 1 ? 2 : 4;
   size_t header_bytes = 0;
@@ -160,8 +160,8 @@ absl::StatusOr<NpyArray> ParseNpy(std::string_view bytes) {
   std::memcpy(&header_bytes, bytes.data() + 8, length_bytes);
   const size_t data_at = 8 + length_bytes + header_bytes;
   if (header_bytes > kMaxHeaderBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(".npy: the header has ", header_bytes,
-                                                   " bytes; at most ", kMaxHeaderBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat(".npy: the header has ", header_bytes, " bytes; at most ", kMaxHeaderBytes));
   }
   if (bytes.size() < data_at) return absl::InvalidArgumentError(".npy: the header is truncated");
   const auto header = HeaderParser(bytes.substr(8 + length_bytes, header_bytes)).Parse();
@@ -244,9 +244,9 @@ absl::Status NpyWriter::WriteHeader() {
   const size_t dict_bytes = kWrittenHeaderBytes - 10;
   header.resize(dict_bytes - 1, ' ');
   const char length[2] = {static_cast<char>(dict_bytes), 0};
-  header = absl::StrCat(absl::string_view(kMagic.data(), kMagic.size()),
-                        absl::string_view("\x01\x00", 2), absl::string_view(length, 2), header,
-                        "\n");
+  header =
+      absl::StrCat(absl::string_view(kMagic.data(), kMagic.size()),
+                   absl::string_view("\x01\x00", 2), absl::string_view(length, 2), header, "\n");
   if (std::fwrite(header.data(), 1, header.size(), file_.get()) != header.size()) {
     return WriteError();
   }

@@ -16,7 +16,8 @@
 namespace kino::engine {
 namespace {
 
-// Everything that lives across libpng's longjmp: nothing with a destructor is made between setjmp and a jump.
+// Everything that lives across libpng's longjmp: nothing with a destructor is made between setjmp
+// and a jump.
 struct PngReader {
   std::string_view rest;
   png_structp png = nullptr;
@@ -59,8 +60,8 @@ bool ReadHeader(PngReader& reader) {
   return true;
 }
 
-// Samples of fewer than 8 bits become bytes: palette indices as they are, grey scaled to 0..255 as Pillow scales it.
-// 16-bit colour keeps its high byte; 16-bit grey stays two bytes.
+// Samples of fewer than 8 bits become bytes: palette indices as they are, grey scaled to 0..255 as
+// Pillow scales it. 16-bit colour keeps its high byte; 16-bit grey stays two bytes.
 bool StartRows(PngReader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   if (reader.color_type == PNG_COLOR_TYPE_PALETTE) {
@@ -76,7 +77,8 @@ bool StartRows(PngReader& reader) {
   return true;
 }
 
-// REQUIRES: `samples` holds all rows when the file is interlaced, else one row, handed to `take` as it is read.
+// REQUIRES: `samples` holds all rows when the file is interlaced, else one row, handed to `take` as
+// it is read.
 template <typename TakeRow>
 bool ReadRows(PngReader& reader, uint8_t* samples, const TakeRow& take) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
@@ -91,7 +93,8 @@ bool ReadRows(PngReader& reader, uint8_t* samples, const TakeRow& take) {
   return true;
 }
 
-// Chunks after the pixels may hold the orientation; as in Pillow, a file that ends here is complete enough.
+// Chunks after the pixels may hold the orientation; as in Pillow, a file that ends here is complete
+// enough.
 void ReadEnd(PngReader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return;
   png_read_end(reader.png, reader.end_info);
@@ -160,8 +163,7 @@ int FindOrientation(const PngReader& reader) {
     const int count = png_get_text(reader.png, info, &texts, nullptr);
     for (int i = 0; i < count; ++i) {
       const absl::string_view key(texts[i].key);
-      const size_t size =
-          texts[i].itxt_length != 0 ? texts[i].itxt_length : texts[i].text_length;
+      const size_t size = texts[i].itxt_length != 0 ? texts[i].itxt_length : texts[i].text_length;
       const absl::string_view text(texts[i].text == nullptr ? "" : texts[i].text,
                                    texts[i].text == nullptr ? 0 : size);
       if (key == "Raw profile type exif") raw_profile = DecodeRawProfile(text);

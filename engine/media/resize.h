@@ -1,5 +1,6 @@
-// Pillow's Image.resize with LANCZOS on RGB bytes, bit for bit (Pillow 13.0): an area-aware window of three lobes, the
-// weights rounded to 22 fractional bits, a horizontal pass to bytes, then a vertical one. Pure function.
+// Pillow's Image.resize with LANCZOS on RGB bytes, bit for bit (Pillow 13.0): an area-aware window
+// of three lobes, the weights rounded to 22 fractional bits, two passes with bytes between them.
+// Pure function.
 #pragma once
 
 #include "absl/status/statusor.h"

@@ -30,8 +30,8 @@ std::string_view FindChunk(const WebPDemuxer* demuxer, const char* name) {
 
 }  // namespace
 
-// Through the animation decoder even for a still picture, as Pillow does: the first frame lies on a transparent black
-// canvas, unblended.
+// Through the animation decoder even for a still picture, as Pillow does: the first frame lies on a
+// transparent black canvas, unblended.
 absl::StatusOr<StoredImage> DecodeWebp(std::string_view bytes, const MediaLimits& limits) {
   const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
   WebPBitstreamFeatures features;

@@ -1,0 +1,44 @@
+#include "engine/media/resize.h"
+
+#include <string>
+
+#include "engine/media/npy.h"
+#include "gtest/gtest.h"
+#include "tests/engine/media/media_fixtures.h"
+
+namespace kino::engine {
+namespace {
+
+RgbImage FromNpy(const std::string& path) {
+  const auto array = ReadNpy(path);
+  EXPECT_TRUE(array.ok()) << array.status();
+  return {static_cast<int>(array->shape[1]), static_cast<int>(array->shape[0]),
+          std::vector<uint8_t>(array->data.begin(), array->data.end())};
+}
+
+TEST(ResizeTest, LanczosEqualsPillowBitForBit) {
+  int cases = 0;
+  for (const auto& row : PillowCorpus().index) {
+    if (row[0] != "resize") continue;
+    ++cases;
+    const RgbImage source = FromNpy(PillowCorpus().scratch.path(row[1]));
+    const RgbImage want = FromNpy(PillowCorpus().scratch.path(row[4]));
+    const auto got = ResizeLanczos(source, std::stoi(row[2]), std::stoi(row[3]));
+    ASSERT_TRUE(got.ok()) << got.status();
+    ASSERT_EQ(got->width, want.width);
+    ASSERT_EQ(got->height, want.height);
+    EXPECT_TRUE(got->rgb == want.rgb)
+        << source.width << "x" << source.height << " to " << want.width << "x" << want.height;
+  }
+  EXPECT_GT(cases, 100);
+}
+
+TEST(ResizeTest, SidesBelowOneAreInvalid) {
+  const RgbImage image = MovingPicture(4, 4, 0);
+  EXPECT_EQ(ResizeLanczos(image, 0, 4).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ResizeLanczos(image, 4, -1).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ResizeLanczos({}, 4, 4).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace kino::engine
