@@ -9,8 +9,8 @@ ByteTrie ByteTrie::Build(std::vector<Entry> entries) {
   std::stable_sort(entries.begin(), entries.end(),
                    [](const Entry& a, const Entry& b) { return a.key < b.key; });
 
-  // Breadth first over ranges of sorted entries that share their first `depth` bytes: so children get neighbouring
-  // numbers, and no recursion depends on the length of a key.
+  // Breadth first over ranges of sorted entries that share their first `depth` bytes: so children
+  // get neighbouring numbers, and no recursion depends on the length of a key.
   struct Range {
     size_t begin;
     size_t end;

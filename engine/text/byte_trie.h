@@ -18,7 +18,8 @@ class ByteTrie {
     uint32_t value;
   };
 
-  // Of entries with the same key the last one counts; empty keys are left out. O(bytes of all keys * log entries).
+  // Of entries with the same key the last one counts; empty keys are left out. O(bytes of all keys
+  // * log entries).
   static ByteTrie Build(std::vector<Entry> entries);
 
   // Calls visit(length in bytes, value) for each key that `text` starts with, shortest first.

@@ -16,8 +16,8 @@ uint32_t LittleEndian32(std::string_view bytes, size_t at) {
   return value;
 }
 
-// A unit of a Darts-clone double array: offset in bits 10..30 (shifted by 8 when bit 9 is set), bit 8 "a value
-// follows", label in bits 0..7 with bit 31 marking a value unit.
+// A unit of a Darts-clone double array: offset in bits 10..30 (shifted by 8 when bit 9 is set), bit
+// 8 "a value follows", label in bits 0..7 with bit 31 marking a value unit.
 uint32_t Offset(uint32_t unit) { return (unit >> 10) << ((unit & (1u << 9)) >> 6); }
 bool HasLeaf(uint32_t unit) { return (unit >> 8 & 1) != 0; }
 uint32_t Label(uint32_t unit) { return unit & (1u << 31 | 0xFF); }
@@ -29,7 +29,8 @@ bool IsPrintableAscii(char c) { return c >= 0x20 && c < 0x7F; }
 
 absl::StatusOr<Charsmap> Charsmap::Parse(std::string_view blob) {
   if (blob.size() < 4) {
-    return absl::InvalidArgumentError(absl::StrCat("charsmap of ", blob.size(), " bytes, expected at least 4"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("charsmap of ", blob.size(), " bytes, expected at least 4"));
   }
   // The reference reads size/4 whole units and takes the strings to start right after them.
   const size_t unit_count = LittleEndian32(blob, 0) / 4;
@@ -63,7 +64,8 @@ std::optional<std::string_view> Charsmap::Replacement(std::string_view text) con
     if (!HasLeaf(unit)) continue;
     if (node >= units_.size()) return std::nullopt;
     const uint32_t start = Value(units_[node]);
-    // An index into the middle of a character would make ill-formed text; only a hostile file has one.
+    // An index into the middle of a character would make ill-formed text; only a hostile file has
+    // one.
     if (start > strings_.size()) return std::nullopt;
     if (start < strings_.size() && (static_cast<uint8_t>(strings_[start]) & 0xC0) == 0x80) {
       return std::nullopt;
@@ -80,8 +82,8 @@ std::string Charsmap::Normalize(std::string_view text) const {
   size_t pos = 0;
   while (pos < text.size()) {
     // Two printable ASCII characters never share a cluster: no need to look their classes up.
-    const bool is_plain = IsPrintableAscii(text[pos]) &&
-                          (pos + 1 == text.size() || IsPrintableAscii(text[pos + 1]));
+    const bool is_plain =
+        IsPrintableAscii(text[pos]) && (pos + 1 == text.size() || IsPrintableAscii(text[pos + 1]));
     const size_t end = is_plain ? pos + 1 : GraphemeEnd(text, pos);
     const std::string_view cluster = text.substr(pos, end - pos);
     pos = end;

@@ -41,7 +41,8 @@ class WireReader {
     KINO_ASSIGN_OR_RETURN(const uint64_t tag, ReadVarint());
     field.number = static_cast<uint32_t>(tag >> 3);
     field.wire_type = static_cast<uint32_t>(tag & 7);
-    if (tag >> 3 == 0 || tag >> 3 >= (1u << 29)) return Malformed(field.offset, "field number out of range");
+    if (tag >> 3 == 0 || tag >> 3 >= (1u << 29))
+      return Malformed(field.offset, "field number out of range");
     switch (field.wire_type) {
       case kVarint: {
         KINO_ASSIGN_OR_RETURN(field.value, ReadVarint());
@@ -50,7 +51,8 @@ class WireReader {
       case kFixed64:
       case kFixed32: {
         const size_t size = field.wire_type == kFixed64 ? 8 : 4;
-        if (bytes_.size() - pos_ < size) return Malformed(field.offset, "field runs past its message");
+        if (bytes_.size() - pos_ < size)
+          return Malformed(field.offset, "field runs past its message");
         for (size_t i = size; i > 0; --i) {
           field.value = field.value << 8 | static_cast<uint8_t>(bytes_[pos_ + i - 1]);
         }
@@ -72,12 +74,14 @@ class WireReader {
     }
   }
 
-  // Where a length-delimited field's content starts in the file. REQUIRES: field is the last one read.
+  // Where a length-delimited field's content starts in the file. REQUIRES: field is the last one
+  // read.
   size_t ContentOffset(const Field& field) const { return offset_ + pos_ - field.bytes.size(); }
 
  private:
   static absl::Status Malformed(size_t at, const std::string& what) {
-    return absl::InvalidArgumentError(absl::StrCat("not a sentencepiece model: at byte ", at, ": ", what));
+    return absl::InvalidArgumentError(
+        absl::StrCat("not a sentencepiece model: at byte ", at, ": ", what));
   }
 
   absl::StatusOr<uint64_t> ReadVarint() {
@@ -99,11 +103,13 @@ class WireReader {
 
 absl::Status Expect(const Field& field, uint32_t wire_type, const char* name) {
   if (field.wire_type == wire_type) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("not a sentencepiece model: at byte ", field.offset, ": ", name,
-                                                 " has wire type ", field.wire_type, ", expected ", wire_type));
+  return absl::InvalidArgumentError(absl::StrCat("not a sentencepiece model: at byte ",
+                                                 field.offset, ": ", name, " has wire type ",
+                                                 field.wire_type, ", expected ", wire_type));
 }
 
-absl::StatusOr<SentencePieceModel::Piece> ParsePiece(std::string_view bytes, size_t offset, size_t id) {
+absl::StatusOr<SentencePieceModel::Piece> ParsePiece(std::string_view bytes, size_t offset,
+                                                     size_t id) {
   SentencePieceModel::Piece piece;
   WireReader reader(bytes, offset);
   while (!reader.done()) {

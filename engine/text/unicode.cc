@@ -13,7 +13,8 @@ bool IsContinuation(std::string_view text, size_t i) {
   return i < text.size() && (Byte(text, i) & 0xC0) == 0x80;
 }
 
-// Length of the well-formed sequence at text[i], 0 when there is none (Unicode standard, table 3-7).
+// Length of the well-formed sequence at text[i], 0 when there is none (Unicode standard, table
+// 3-7).
 size_t WellFormedLength(std::string_view text, size_t i) {
   const uint8_t lead = Byte(text, i);
   if (lead < 0x80) return 1;
@@ -33,13 +34,13 @@ size_t WellFormedLength(std::string_view text, size_t i) {
   return 4;
 }
 
-// What the rules must remember of the cluster so far. Looking back never leaves the cluster: all that GB9c, GB11 and
-// GB12 look back over is joined to it already.
+// What the rules must remember of the cluster so far. Looking back never leaves the cluster: all
+// that GB9c, GB11 and GB12 look back over is joined to it already.
 struct ClusterState {
   GraphemeClass last = GraphemeClass::kOther;
-  bool has_consonant = false;  // ConjunctConsonant (Extend | Linker)*
-  bool has_linker = false;     // ... at least one Linker among them
-  bool has_pictograph = false;  // Pictographic Extend*
+  bool has_consonant = false;          // ConjunctConsonant (Extend | Linker)*
+  bool has_linker = false;             // ... at least one Linker among them
+  bool has_pictograph = false;         // Pictographic Extend*
   bool has_joined_pictograph = false;  // Pictographic Extend* ZWJ
   bool has_odd_indicators = false;
 
@@ -63,13 +64,13 @@ struct ClusterState {
 
   bool BreaksBefore(GraphemeClass c) const {
     using enum GraphemeClass;
-    if (last == kCr && c == kLf) return false;                                    // GB3
-    if (last == kControl || last == kCr || last == kLf) return true;              // GB4
-    if (c == kControl || c == kCr || c == kLf) return true;                       // GB5
-    if (last == kHangulL) {                                                       // GB6
+    if (last == kCr && c == kLf) return false;                        // GB3
+    if (last == kControl || last == kCr || last == kLf) return true;  // GB4
+    if (c == kControl || c == kCr || c == kLf) return true;           // GB5
+    if (last == kHangulL) {                                           // GB6
       if (c == kHangulL || c == kHangulV || c == kHangulLv || c == kHangulLvt) return false;
     }
-    if (last == kHangulLv || last == kHangulV) {                                  // GB7
+    if (last == kHangulLv || last == kHangulV) {  // GB7
       if (c == kHangulV || c == kHangulT) return false;
     }
     if ((last == kHangulLvt || last == kHangulT) && c == kHangulT) return false;  // GB8
@@ -83,10 +84,10 @@ struct ClusterState {
       default:
         break;
     }
-    if (last == kPrepend) return false;                                           // GB9b
-    if (c == kConjunctConsonant) return !has_linker;                              // GB9c
-    if (c == kPictographic) return !has_joined_pictograph;                        // GB11
-    if (c == kRegionalIndicator) return !has_odd_indicators;                      // GB12, GB13
+    if (last == kPrepend) return false;                       // GB9b
+    if (c == kConjunctConsonant) return !has_linker;          // GB9c
+    if (c == kPictographic) return !has_joined_pictograph;    // GB11
+    if (c == kRegionalIndicator) return !has_odd_indicators;  // GB12, GB13
     return true;
   }
 };

@@ -1,5 +1,5 @@
-// The little of Unicode 17.0 that tokenizers need: UTF-8, white space, word characters and extended grapheme
-// clusters (UAX #29, rules GB3 to GB13). All functions are pure and thread-safe.
+// The little of Unicode 17.0 that tokenizers need: UTF-8, white space, word characters and extended
+// grapheme clusters (UAX #29, rules GB3 to GB13). All functions are pure and thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace kino::engine {
 
-// Grapheme_Cluster_Break, with Indic_Conjunct_Break and Extended_Pictographic folded in. make_unicode_tables.py
-// writes these numbers.
+// Grapheme_Cluster_Break, with Indic_Conjunct_Break and Extended_Pictographic folded in.
+// make_unicode_tables.py writes these numbers.
 enum class GraphemeClass : uint8_t {
   kOther = 0,
   kCr = 1,
@@ -31,20 +31,22 @@ enum class GraphemeClass : uint8_t {
   kConjunctConsonant = 17,
 };
 
-// The index of the first byte that is not part of well-formed UTF-8 (surrogates, overlong forms and values past
-// U+10FFFF are not), or text.size() when all of it is.
+// The index of the first byte that is not part of well-formed UTF-8 (surrogates, overlong forms and
+// values past U+10FFFF are not), or text.size() when all of it is.
 size_t Utf8ErrorOffset(std::string_view text);
 
-// The number of bytes of the UTF-8 sequence that starts with `lead`. REQUIRES: lead starts a well-formed sequence.
+// The number of bytes of the UTF-8 sequence that starts with `lead`. REQUIRES: lead starts a
+// well-formed sequence.
 size_t Utf8Length(char lead);
 
-// The code point at text[*pos]; moves *pos past it. REQUIRES: text is well-formed, *pos starts a code point.
+// The code point at text[*pos]; moves *pos past it. REQUIRES: text is well-formed, *pos starts a
+// code point.
 char32_t DecodeUtf8(std::string_view text, size_t* pos);
 
 GraphemeClass GraphemeClassOf(char32_t c);
 
-// The end of the extended grapheme cluster that starts at `begin`. REQUIRES: text is well-formed, begin is the
-// start of a cluster, begin < text.size().
+// The end of the extended grapheme cluster that starts at `begin`. REQUIRES: text is well-formed,
+// begin is the start of a cluster, begin < text.size().
 size_t GraphemeEnd(std::string_view text, size_t begin);
 
 // The White_Space property.

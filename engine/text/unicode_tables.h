@@ -1,4 +1,5 @@
-// The Unicode 17.0 data behind unicode.h, written by make_unicode_tables.py. Constant. Only unicode.cc reads it.
+// The Unicode 17.0 data behind unicode.h, written by make_unicode_tables.py. Constant. Only
+// unicode.cc reads it.
 #pragma once
 
 #include <cstddef>

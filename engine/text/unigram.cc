@@ -19,9 +19,9 @@ constexpr size_t kMaxPieces = size_t{1} << 24;
 
 absl::StatusOr<Unigram> Unigram::Create(const std::vector<UnigramPiece>& pieces, int32_t unk_id) {
   if (unk_id < 0 || static_cast<size_t>(unk_id) >= pieces.size() || pieces.size() > kMaxPieces) {
-    return absl::InvalidArgumentError(absl::StrCat("vocabulary of ", pieces.size(), " pieces, expected ",
-                                                   int64_t{unk_id} + 1, " (it must hold <unk>) to ",
-                                                   kMaxPieces));
+    return absl::InvalidArgumentError(absl::StrCat("vocabulary of ", pieces.size(),
+                                                   " pieces, expected ", int64_t{unk_id} + 1,
+                                                   " (it must hold <unk>) to ", kMaxPieces));
   }
   Unigram model;
   model.unk_id_ = unk_id;
@@ -73,7 +73,8 @@ void Unigram::Encode(std::string_view word, std::vector<int64_t>* ids) const {
     begin += char_bytes;
   }
 
-  // Walk back; a run of unknowns is one piece, which may even be in the vocabulary (the text "<unk>" is).
+  // Walk back; a run of unknowns is one piece, which may even be in the vocabulary (the text
+  // "<unk>" is).
   const size_t first = ids->size();
   for (size_t end = word.size(); end > 0;) {
     size_t begin = best[end].begin;

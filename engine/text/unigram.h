@@ -1,8 +1,9 @@
-// The unigram language model of sentencepiece vocabularies: the most probable split of a word into pieces (Viterbi).
-// Immutable after Create; thread-safe. Owns its vocabulary.
+// The unigram language model of sentencepiece vocabularies: the most probable split of a word into
+// pieces (Viterbi). Immutable after Create; thread-safe. Owns its vocabulary.
 //
-// Source: Kudo 2018 (arXiv 1804.10959); scores in double, ties, the unknown character's score (lowest score - 10) and
-// the fusing of neighbouring unknowns as in Hugging Face tokenizers 0.23, models/unigram (encode_optimized).
+// Source: Kudo 2018 (arXiv 1804.10959); scores in double, ties, the unknown character's score
+// (lowest score - 10) and the fusing of neighbouring unknowns as in Hugging Face tokenizers 0.23,
+// models/unigram (encode_optimized).
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,180 @@
+#include "engine/text/t5_encoder.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/isinf.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/where.h>
+
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+#include "engine/core/status_bridge.h"
+#include "engine/ops/attention.h"
+
+namespace kino::engine {
+namespace {
+
+// float16 overflows in deep encoders; transformers clamps just below the largest value, further
+// below once something is inf.
+at::Tensor ClampHalf(at::Tensor hidden) {
+  if (hidden.scalar_type() != at::kHalf) return hidden;
+  const double limit = 65504.0 - (at::isinf(hidden).any().item<bool>() ? 1000.0 : 0.0);
+  return hidden.clamp_(-limit, limit);
+}
+
+}  // namespace
+
+absl::StatusOr<T5EncoderConfig> T5EncoderConfig::Read(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  ConfigReader reader(json, path);
+  T5EncoderConfig config;
+  config.vocab_size = reader.Get("vocab_size", config.vocab_size);
+  config.d_model = reader.Get("d_model", config.d_model);
+  config.d_kv = reader.Get("d_kv", config.d_kv);
+  config.d_ff = reader.Get("d_ff", config.d_ff);
+  config.num_layers = reader.Get("num_layers", config.num_layers);
+  config.num_heads = reader.Get("num_heads", config.num_heads);
+  config.relative_attention_num_buckets =
+      reader.Get("relative_attention_num_buckets", config.relative_attention_num_buckets);
+  config.relative_attention_max_distance =
+      reader.Get("relative_attention_max_distance", config.relative_attention_max_distance);
+  config.layer_norm_epsilon = reader.Get("layer_norm_epsilon", config.layer_norm_epsilon);
+  const std::string activation = reader.Get("feed_forward_proj", std::string("relu"));
+  KINO_RETURN_IF_ERROR(reader.status());
+  if (activation != "gated-gelu") {
+    return absl::UnimplementedError(absl::StrCat(path, ": feed_forward_proj '", activation,
+                                                 "', expected 'gated-gelu' (T5 v1.1)"));
+  }
+  if (config.vocab_size < 1 || config.d_model < 1 || config.d_kv < 1 || config.d_ff < 1 ||
+      config.num_layers < 1 || config.num_heads < 1 || config.relative_attention_num_buckets < 4 ||
+      config.relative_attention_max_distance < 2) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": a size is not positive"));
+  }
+  return config;
+}
+
+absl::StatusOr<std::shared_ptr<const T5Encoder>> T5Encoder::Load(const std::string& folder,
+                                                                 const std::string& variant,
+                                                                 c10::ScalarType dtype,
+                                                                 c10::Device device,
+                                                                 const ResidencyPolicy& policy) {
+  KINO_ASSIGN_OR_RETURN(const T5EncoderConfig config, T5EncoderConfig::Read(folder));
+  KINO_ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint,
+                        Checkpoint::Open(folder, variant));
+  std::shared_ptr<T5Encoder> encoder(new T5Encoder(
+      config, std::make_unique<WeightSet>(std::move(checkpoint), dtype, device), policy));
+  KINO_RETURN_IF_ERROR(encoder->weights_->Finish());
+  KINO_RETURN_IF_ERROR(RunGuarded([&] {
+    encoder->residency_->LoadAll();
+    return absl::OkStatus();
+  }));
+  return encoder;
+}
+
+T5Encoder::T5Encoder(const T5EncoderConfig& config, std::unique_ptr<WeightSet> weights,
+                     const ResidencyPolicy& policy)
+    : config_(config),
+      weights_(std::move(weights)),
+      residency_(std::make_unique<Residency>(*weights_, policy)) {
+  identity_ =
+      absl::StrCat("t5:", weights_->checkpoint().identity(), c10::toString(weights_->dtype()));
+  const int64_t d = config_.d_model;
+  const int64_t inner = int64_t{config_.num_heads} * config_.d_kv;
+  WeightGroup& rest = weights_->AddGroup("text_encoder");
+  const WeightScope root(*weights_, rest);
+  embedding_ =
+      root.GetAny({"shared.weight", "encoder.embed_tokens.weight"}, {config_.vocab_size, d});
+  final_norm_ = root.Get("encoder.final_layer_norm.weight", {d});
+  weights_->AllowUnexpected("decoder.");  // A full T5 checkpoint serves as well.
+  weights_->AllowUnexpected("lm_head.");
+  std::vector<WeightGroup*> groups;
+  for (int i = 0; i < config_.num_layers; ++i) {
+    WeightGroup& group = weights_->AddGroup(absl::StrCat("encoder.block.", i));
+    groups.push_back(&group);
+    const WeightScope scope = root.Sub("encoder.block", i).In(group);
+    const WeightScope attention = scope.Sub("layer.0.SelfAttention");
+    const WeightScope feed_forward = scope.Sub("layer.1.DenseReluDense");
+    const WeightScope wo =
+        weights_->dtype() == at::kHalf ? feed_forward.WithDType(at::kFloat) : feed_forward;
+    blocks_.push_back({.attention_norm = scope.Get("layer.0.layer_norm.weight", {d}),
+                       .feed_forward_norm = scope.Get("layer.1.layer_norm.weight", {d}),
+                       .q = attention.Linear("q", d, inner, /*bias=*/false),
+                       .k = attention.Linear("k", d, inner, false),
+                       .v = attention.Linear("v", d, inner, false),
+                       .o = attention.Linear("o", inner, d, false),
+                       .wi_0 = feed_forward.Linear("wi_0", d, config_.d_ff, false),
+                       .wi_1 = feed_forward.Linear("wi_1", d, config_.d_ff, false),
+                       .wo = wo.Linear("wo", config_.d_ff, d, false)});
+    if (i == 0) {
+      // Read before the first block runs, so it stays with the rest.
+      position_bias_ =
+          attention.In(rest).Get("relative_attention_bias.weight",
+                                 {config_.relative_attention_num_buckets, config_.num_heads});
+    }
+  }
+  stack_ = std::make_unique<BlockStack>(*residency_, std::move(groups));
+}
+
+at::Tensor T5Encoder::Norm(const at::Tensor& hidden, const WeightRef& weight) const {
+  const at::Tensor variance = hidden.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true);
+  return (hidden * (variance + config_.layer_norm_epsilon).rsqrt_())
+      .to(weights_->dtype())
+      .mul_(weight.get());
+}
+
+at::Tensor T5Encoder::PositionBias(int64_t length) const {
+  const auto options = at::TensorOptions().dtype(at::kLong).device(weights_->device());
+  const at::Tensor positions = at::arange(length, options);
+  const at::Tensor relative = positions.unsqueeze(0) - positions.unsqueeze(1);
+  // Half the buckets for each direction; half of those exact, the others logarithmic (computed in
+  // float32, truncated).
+  const int64_t buckets = config_.relative_attention_num_buckets / 2;
+  const int64_t exact = buckets / 2;
+  const at::Tensor distance = relative.abs();
+  const double log_range = std::log(static_cast<double>(config_.relative_attention_max_distance) /
+                                    static_cast<double>(exact));
+  at::Tensor far = (distance.to(at::kFloat) / static_cast<double>(exact)).log_().div_(log_range);
+  far = far.mul_(static_cast<double>(buckets - exact))
+            .to(at::kLong)
+            .add_(exact)
+            .clamp_max_(buckets - 1);
+  const at::Tensor bucket =
+      (relative > 0).to(at::kLong).mul_(buckets) + at::where(distance < exact, distance, far);
+  return at::embedding(position_bias_.get(), bucket).permute({2, 0, 1}).unsqueeze(0).contiguous();
+}
+
+at::Tensor T5Encoder::Forward(const at::Tensor& ids, const RunContext& context) const {
+  if (ids.numel() > 0 &&
+      (ids.min().item<int64_t>() < 0 || ids.max().item<int64_t>() >= config_.vocab_size)) {
+    throw StatusError(absl::InvalidArgumentError(absl::StrCat(
+        "token id ", ids.max().item<int64_t>(), ", but the text encoder '",
+        weights_->checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
+  }
+  at::Tensor hidden = at::embedding(embedding_.get(), ids);
+  const at::Tensor bias = PositionBias(ids.size(1));
+  const AttentionContext unscaled{.scale = 1.0};
+  stack_->Run(context, [&](int i) {
+    const Block& block = blocks_[i];
+    at::Tensor normed = Norm(hidden, block.attention_norm);
+    hidden =
+        hidden + block.o.Apply(Attention(block.q.Apply(normed), block.k.Apply(normed),
+                                         block.v.Apply(normed), config_.num_heads, unscaled, bias));
+    hidden = ClampHalf(hidden);
+    normed = Norm(hidden, block.feed_forward_norm);
+    at::Tensor gate = block.wi_0.Apply(normed);
+    at::Tensor inner = at::gelu_(gate, "tanh").mul_(block.wi_1.Apply(normed));
+    if (weights_->dtype() == at::kHalf) inner = inner.to(at::kFloat);
+    hidden = ClampHalf(hidden + block.wo.Apply(inner));
+  });
+  return Norm(hidden, final_norm_);
+}
+
+}  // namespace kino::engine
