@@ -22,7 +22,7 @@ __attribute__((format(printf, 3, 0))) void OnFfmpegLog(void*, int level, const c
   std::vsnprintf(line, sizeof(line), format, arguments);
   std::string_view text(line);
   while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
-  Log(LogLevel::kWarning, absl::StrCat("ffmpeg: ", absl::string_view(text.data(), text.size())));
+  Log(LogLevel::kDebug, absl::StrCat("ffmpeg: ", absl::string_view(text.data(), text.size())));
 }
 
 }  // namespace

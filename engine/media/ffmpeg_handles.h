@@ -37,7 +37,8 @@ using AvioContextPtr = std::unique_ptr<AVIOContext, FreeAv>;
 // 0.
 absl::Status AvError(absl::StatusCode code, std::string_view what, int av_error);
 
-// Sends FFmpeg's errors to engine::Log as warnings and drops the rest. Idempotent and thread-safe.
+// Sends FFmpeg's errors to engine::Log as debug lines (what matters is in the status) and drops the
+// rest. Idempotent and thread-safe.
 void RouteFfmpegLog();
 
 }  // namespace kino::engine

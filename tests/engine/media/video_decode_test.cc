@@ -1,0 +1,133 @@
+#include "engine/media/video_decode.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+#include <string>
+
+#include "engine/media/npy.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/media/media_fixtures.h"
+
+namespace kino::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::Status Ignore(RgbImage) { return absl::OkStatus(); }
+
+std::string CorpusFile(const std::string& name) {
+  return ReadFile(VideoCorpus().scratch.path(name));
+}
+
+TEST(VideoDecodeTest, FramesAreTheOnesFfmpegGives) {
+  int cases = 0;
+  for (const auto& row : VideoCorpus().index) {
+    if (row[0] != "video") continue;
+    ++cases;
+    SCOPED_TRACE(row[1]);
+    const auto want = ReadNpy(VideoCorpus().scratch.path(row[2]));
+    ASSERT_TRUE(want.ok()) << want.status();
+    std::string got;
+    const auto info = DecodeVideo(CorpusFile(row[1]), {}, [&](RgbImage frame) {
+      got.append(frame.rgb.begin(), frame.rgb.end());
+      return absl::OkStatus();
+    });
+    ASSERT_TRUE(info.ok()) << info.status();
+    EXPECT_EQ(info->num_frames, want->shape[0]);
+    EXPECT_EQ(info->height, want->shape[1]);
+    EXPECT_EQ(info->width, want->shape[2]);
+    EXPECT_EQ(info->codec, row[3]);
+    EXPECT_EQ(info->frame_rate.num, std::stoi(row[4]));
+    EXPECT_EQ(info->frame_rate.den, std::stoi(row[5]));
+    ASSERT_EQ(got.size(), want->data.size());
+    size_t differing = 0;
+    int largest = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const int difference =
+          std::abs(static_cast<uint8_t>(got[i]) - static_cast<uint8_t>(want->data[i]));
+      differing += difference != 0;
+      largest = std::max(largest, difference);
+    }
+    EXPECT_EQ(differing, 0u) << "of " << got.size() << ", by up to " << largest;
+  }
+  EXPECT_GT(cases, 15);
+}
+
+TEST(VideoDecodeTest, OtherContainersAndCodecsAreInvalid) {
+  int cases = 0;
+  for (const auto& row : VideoCorpus().index) {
+    if (row[0] != "refused") continue;
+    ++cases;
+    const auto info = DecodeVideo(CorpusFile(row[1]), {}, Ignore);
+    EXPECT_EQ(info.status().code(), absl::StatusCode::kInvalidArgument) << row[1] << info.status();
+  }
+  EXPECT_GT(cases, 10);
+}
+
+TEST(VideoDecodeTest, LimitsAreHeld) {
+  const std::string bytes = CorpusFile("h264.mp4");  // 9 frames of 64x48
+  EXPECT_TRUE(
+      DecodeVideo(bytes, {.max_frames = 9, .max_output_bytes = 9 * 64 * 48 * 3}, Ignore).ok());
+  for (const MediaLimits& limits :
+       {MediaLimits{.max_frames = 8}, MediaLimits{.max_output_bytes = 9 * 64 * 48 * 3 - 1},
+        MediaLimits{.max_side_px = 63}, MediaLimits{.max_pixels = 64 * 48 - 1},
+        MediaLimits{.max_aspect_ratio = 1.1}}) {
+    EXPECT_EQ(DecodeVideo(bytes, limits, Ignore).status().code(),
+              absl::StatusCode::kResourceExhausted);
+  }
+}
+
+TEST(VideoDecodeTest, ErrorOfTheSinkEndsTheDecoding) {
+  int calls = 0;
+  const auto info = DecodeVideo(CorpusFile("h264.mp4"), {}, [&](RgbImage) {
+    return ++calls == 3 ? absl::AbortedError("enough") : absl::OkStatus();
+  });
+  EXPECT_EQ(info.status().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(calls, 3);
+}
+
+TEST(VideoDecodeTest, TruncatedMp4IsInvalid) {
+  // ffmpeg writes the index at the end, so each of these cuts loses it or a part of it.
+  const std::string bytes = CorpusFile("h264.mp4");
+  for (const double part : {0.1, 0.5, 0.8}) {
+    const auto size = static_cast<size_t>(static_cast<double>(bytes.size()) * part);
+    EXPECT_EQ(DecodeVideo(bytes.substr(0, size), {}, Ignore).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << part;
+  }
+}
+
+TEST(VideoDecodeTest, TruncationAndFlippedBitsGiveAStatusOrFrames) {
+  const uint32_t seed = std::random_device{}();
+  std::printf("seed %u\n", seed);
+  std::mt19937 random(seed);
+  const MediaLimits limits{.max_side_px = 512, .max_pixels = 1 << 16, .max_frames = 64};
+  int refused = 0;
+  for (const std::string name : {"h264_bt709.mp4", "h264_fragments.mp4", "vp9.webm",
+                                 "ffv1_yuv444p.mkv", "h264_sound.mp4", "h264_turned90.mp4"}) {
+    SCOPED_TRACE(name);
+    const std::string whole = CorpusFile(name);
+    for (int round = 0; round < 150; ++round) {
+      std::string bytes = whole;
+      if (round % 3 == 0) {
+        bytes.resize(random() % bytes.size());
+      } else {
+        // The heads of the containers stand at both ends; most flips should hit one of them.
+        for (int i = 0; i < 6; ++i) {
+          size_t at = random() % bytes.size();
+          if (i < 4) at = random() % 2 == 0 ? at % 900 : bytes.size() - 1 - at % 900;
+          bytes[at % bytes.size()] ^= static_cast<char>(1 << random() % 8);
+        }
+      }
+      const auto info = DecodeVideo(bytes, limits, Ignore);
+      refused += !info.ok();
+      EXPECT_TRUE(!info.ok() || info->num_frames > 0);
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
+}  // namespace
+}  // namespace kino::engine
