@@ -72,18 +72,20 @@ function(kino_python_test name)
     ENVIRONMENT "KINO_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};KINO_SOURCE_DIR=${CMAKE_SOURCE_DIR};HF_HUB_OFFLINE=1;TRANSFORMERS_OFFLINE=1;PYTHONDONTWRITEBYTECODE=1;KINO_GOOGLEAPIS_DIR=${KINO_GOOGLEAPIS_DIR}")
 endfunction()
 
-# LibTorch stays PRIVATE to the targets that ask for it; they share one precompiled header.
+# Compiled alike in every torch target, since they share one precompiled header: per-operator headers, and OpenMP, without
+# which at::parallel_for is serial.
+set(KINO_TORCH_COMPILE_OPTIONS $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+set(KINO_TORCH_COMPILE_DEFINITIONS AT_PER_OPERATOR_HEADERS)
+
+# LibTorch stays PRIVATE to the targets that ask for it.
 function(kino_use_torch target)
-  # -Wconversion is off here: ATen's own inline headers, pulled in through the precompiled header, trip it.
-  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-conversion>)
+  target_compile_options(${target} PRIVATE ${KINO_TORCH_COMPILE_OPTIONS})
+  target_compile_definitions(${target} PRIVATE ${KINO_TORCH_COMPILE_DEFINITIONS})
   target_link_libraries(${target} PRIVATE torch::c10 torch::torch_cpu)
   if(KINO_WITH_CUDA)
     # libtorch_cuda itself is opened at run time, when a cuda device is asked for (engine/core/device.cc): a CPU run
     # neither loads it nor needs it.
     target_link_libraries(${target} PRIVATE torch::c10_cuda)
-  endif()
-  if(NOT TARGET kino_torch_pch)
-    return()
   endif()
   target_precompile_headers(${target} REUSE_FROM kino_torch_pch)
 endfunction()

@@ -1,8 +1,9 @@
 // The engine's public door: load a model, start a run, advance it. No torch, no protobuf.
 //
-// Threads: an Engine, its Models and its Runs belong to one thread at a time. A CancelToken may be set from any thread.
-// Errors: absl::Status everywhere; RESOURCE_EXHAUSTED is out of memory (host or device), CANCELLED a set token, INTERNAL with
-// Engine::device_lost() an accelerator error after which the process must end.
+// Threads: an Engine, its Models and its Runs belong to one thread at a time. A CancelToken may be
+// set from any thread. Errors: absl::Status everywhere; RESOURCE_EXHAUSTED is out of memory (host
+// or device), CANCELLED a set token, INTERNAL with Engine::device_lost() an accelerator error after
+// which the process must end.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ const char* StageName(Stage stage);
 struct StageStats {
   Stage stage;
   double seconds = 0;
-  // Highest sum of live tensor bytes while the stage ran. On the CPU both are the host's. Mapped weight files do not count.
+  // Highest sum of live tensor bytes while the stage ran. On the CPU both are the host's. Mapped
+  // weight files do not count.
   int64_t peak_device_bytes = 0;
   int64_t peak_host_bytes = 0;
 };
@@ -52,7 +54,8 @@ struct MediaInput {
   std::vector<uint8_t> rgb;
 };
 
-// Final frames in order, float32 in 0..1, [num_frames, height, width, 3]; valid during the call only.
+// Final frames in order, float32 in 0..1, [num_frames, height, width, 3]; valid during the call
+// only.
 struct FloatFrames {
   int first_frame = 0;
   int num_frames = 0;
@@ -68,7 +71,8 @@ struct RunOutput {
 };
 
 // Intermediates for parity: a name and float32 values. See tests/parity.
-using Tap = std::function<void(std::string_view name, absl::Span<const int64_t> shape, const float* data)>;
+using Tap =
+    std::function<void(std::string_view name, absl::Span<const int64_t> shape, const float* data)>;
 
 struct RunResult {
   std::vector<StageStats> stages;
@@ -86,7 +90,8 @@ struct RunResult {
 class Run {
  public:
   virtual ~Run() = default;
-  // Does one step, tile or chunk. False once the run is finished. After an error the run must be destroyed.
+  // Does one step, tile or chunk. False once the run is finished. After an error the run must be
+  // destroyed.
   virtual absl::StatusOr<bool> Advance() = 0;
   virtual const RunProgress& progress() const = 0;
   // Rises with every step, block, tile and chunk, also inside Advance; readable from any thread.
@@ -106,8 +111,10 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelDescription& description() const = 0;
   virtual const StageStats& load_stats() const = 0;
-  // `request` is effective; `media` holds one entry per condition. INVALID_ARGUMENT names what does not fit.
-  virtual absl::StatusOr<std::unique_ptr<Run>> Start(const Request& request, std::vector<MediaInput> media,
+  // `request` is effective; `media` holds one entry per condition. INVALID_ARGUMENT names what does
+  // not fit.
+  virtual absl::StatusOr<std::unique_ptr<Run>> Start(const Request& request,
+                                                     std::vector<MediaInput> media,
                                                      RunOptions options) = 0;
 };
 
@@ -128,11 +135,13 @@ struct EngineOptions {
 
 class Engine {
  public:
-  // INVALID_ARGUMENT: an unknown device name. FAILED_PRECONDITION: no such device, or a build without CUDA.
+  // INVALID_ARGUMENT: an unknown device name. FAILED_PRECONDITION: no such device, or a build
+  // without CUDA.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
   virtual ~Engine() = default;
   // Models that name the same component files share them.
-  virtual absl::StatusOr<std::shared_ptr<Model>> Load(const ModelOptions& options, const CancelToken* cancel) = 0;
+  virtual absl::StatusOr<std::shared_ptr<Model>> Load(const ModelOptions& options,
+                                                      const CancelToken* cancel) = 0;
   virtual std::string device_name() const = 0;
   virtual int64_t device_memory_bytes() const = 0;
   virtual int64_t device_memory_used_bytes() const = 0;

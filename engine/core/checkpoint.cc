@@ -28,9 +28,11 @@ absl::StatusOr<std::vector<std::string>> ShardsOf(const std::string& index_path)
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     // The index names files of its own folder; anything else would be a way out of it.
     const std::string name = file.is_string() ? file.get<std::string>() : "";
-    if (name.empty() || name.find('/') != std::string::npos || !absl::EndsWith(name, ".safetensors")) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("'", index_path, "': tensor '", tensor, "' is in '", name, "', expected a .safetensors file"));
+    if (name.empty() || name.find('/') != std::string::npos ||
+        !absl::EndsWith(name, ".safetensors")) {
+      return absl::InvalidArgumentError(absl::StrCat("'", index_path, "': tensor '", tensor,
+                                                     "' is in '", name,
+                                                     "', expected a .safetensors file"));
     }
     names.insert(name);
   }
@@ -38,13 +40,14 @@ absl::StatusOr<std::vector<std::string>> ShardsOf(const std::string& index_path)
 }
 
 // Every tensor the index names must be in the shard it names.
-absl::Status CheckIndex(const std::string& index_path, const std::map<std::string, const TensorEntry*, std::less<>>& tensors) {
+absl::Status CheckIndex(const std::string& index_path,
+                        const std::map<std::string, const TensorEntry*, std::less<>>& tensors) {
   KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     const auto it = tensors.find(tensor);
     if (it == tensors.end() || fs::path(it->second->file).filename() != file.get<std::string>()) {
-      return absl::InvalidArgumentError(absl::StrCat("'", index_path, "': tensor '", tensor, "' is not in '",
-                                                     file.get<std::string>(), "'"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "'", index_path, "': tensor '", tensor, "' is not in '", file.get<std::string>(), "'"));
     }
   }
   return absl::OkStatus();
@@ -62,7 +65,8 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   std::string index_path;
   for (const char* base : kBaseNames) {
     const std::string single = absl::StrCat(base, middle, ".safetensors");
-    // diffusers writes "name.safetensors.index.fp16.json" for a sharded variant, transformers "name.safetensors.index.fp16.json" too.
+    // diffusers writes "name.safetensors.index.fp16.json" for a sharded variant, transformers
+    // "name.safetensors.index.fp16.json" too.
     const std::string index = absl::StrCat(base, ".safetensors.index", middle, ".json");
     looked_for.insert(looked_for.end(), {single, index});
     if (fs::exists(fs::path(folder) / single)) {
@@ -83,16 +87,17 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
         hint = "; it holds pickled weights, which Kino never reads: convert them to safetensors";
       }
     }
-    return absl::NotFoundError(
-        absl::StrCat("no weights in '", folder, "': looked for ", absl::StrJoin(looked_for, ", "), hint));
+    return absl::NotFoundError(absl::StrCat("no weights in '", folder, "': looked for ",
+                                            absl::StrJoin(looked_for, ", "), hint));
   }
   for (const std::string& name : files) {
     const std::string path = (fs::path(folder) / name).string();
     KINO_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
     for (const auto& [tensor, entry] : file->tensors()) {
       if (!checkpoint->tensors_.emplace(tensor, &entry).second) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor, "' is in '", path, "' and in '",
-                                                       checkpoint->Find(tensor)->file, "'"));
+        return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor, "' is in '", path,
+                                                       "' and in '", checkpoint->Find(tensor)->file,
+                                                       "'"));
       }
       checkpoint->bytes_ += entry.bytes;
     }

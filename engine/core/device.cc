@@ -28,7 +28,8 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
     valid = error == std::errc() && end == name.data() + name.size() && index >= 0 && index < 128;
   }
   if (!valid) {
-    return absl::InvalidArgumentError(absl::StrCat("device '", name, "', expected 'cpu' or 'cuda:N'"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("device '", name, "', expected 'cpu' or 'cuda:N'"));
   }
 #ifdef KINO_WITH_CUDA
   // libtorch_cuda registers its kernels when it is loaded; nothing here refers to its symbols.
@@ -38,7 +39,8 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
   }
   const int count = c10::cuda::device_count();
   if (index >= count) {
-    return absl::FailedPreconditionError(absl::StrCat("device '", name, "': this machine has ", count, " CUDA devices"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("device '", name, "': this machine has ", count, " CUDA devices"));
   }
   return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
 #else

@@ -1,4 +1,5 @@
-// The compute device by name. CUDA is opened at run time, so that a CPU run neither loads nor needs it.
+// The compute device by name. CUDA is opened at run time, so that a CPU run neither loads nor needs
+// it.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,8 @@
 
 namespace kino::engine {
 
-// "cpu" or "cuda:N". INVALID_ARGUMENT: another name. FAILED_PRECONDITION: a build without CUDA, no CUDA libraries, or no
-// such device; the message says which.
+// "cpu" or "cuda:N". INVALID_ARGUMENT: another name. FAILED_PRECONDITION: a build without CUDA, no
+// CUDA libraries, or no such device; the message says which.
 absl::StatusOr<c10::Device> OpenDevice(const std::string& name);
 
 struct DeviceInfo {
@@ -20,7 +21,8 @@ struct DeviceInfo {
 };
 DeviceInfo GetDeviceInfo(c10::Device device);
 
-// Peak and live bytes of tensors on `device`: the CUDA caching allocator's, or the host counter's for the CPU.
+// Peak and live bytes of tensors on `device`: the CUDA caching allocator's, or the host counter's
+// for the CPU.
 int64_t DevicePeakBytes(c10::Device device);
 void ResetDevicePeak(c10::Device device);
 

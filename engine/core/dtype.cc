@@ -11,7 +11,8 @@ struct Row {
   int64_t size;
 };
 
-// https://github.com/huggingface/safetensors#format: the names; F4, F6 and F8_E8M0 are packed types Kino has no use for.
+// https://github.com/huggingface/safetensors#format: the names; F4, F6 and F8_E8M0 are packed types
+// Kino has no use for.
 constexpr std::array<Row, 15> kRows = {{{DType::kBool, "BOOL", 1},
                                         {DType::kU8, "U8", 1},
                                         {DType::kI8, "I8", 1},

@@ -14,14 +14,16 @@ absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path) {
   const auto size = std::filesystem::file_size(path, error);
   if (error) return absl::NotFoundError(absl::StrCat("'", path, "': ", error.message()));
   if (size > (64u << 20)) {
-    return absl::InvalidArgumentError(absl::StrCat("'", path, "': ", size, " bytes of JSON, at most 64 MB accepted"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", path, "': ", size, " bytes of JSON, at most 64 MB accepted"));
   }
   std::ifstream file(path, std::ios::binary);
   std::stringstream text;
   text << file.rdbuf();
   if (!file) return absl::PermissionDeniedError(absl::StrCat("'", path, "': cannot be read"));
   nlohmann::json json = nlohmann::json::parse(text.str(), nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat("'", path, "': not a JSON object"));
+  if (!json.is_object())
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "': not a JSON object"));
   return json;
 }
 
@@ -40,7 +42,8 @@ bool ConfigReader::Read(const nlohmann::json& json, bool& out) {
 bool ConfigReader::Read(const nlohmann::json& json, int& out) {
   if (!json.is_number_integer()) return false;
   const int64_t value = json.get<int64_t>();
-  if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max()) return false;
+  if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max())
+    return false;
   out = static_cast<int>(value);
   return true;
 }

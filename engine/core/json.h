@@ -1,4 +1,5 @@
-// Reading JSON files a model folder holds: configs of known keys with class defaults, unknown keys ignored. Values only.
+// Reading JSON files a model folder holds: configs of known keys with class defaults, unknown keys
+// ignored. Values only.
 #pragma once
 
 #include <string>
@@ -13,11 +14,12 @@ namespace kino::engine {
 // NOT_FOUND, INVALID_ARGUMENT (not a JSON object, or larger than 64 MB) name the file.
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path);
 
-// Reads typed keys of a config and remembers the first that has the wrong type, so that a config struct is filled in one
-// expression a key. `where` names the file in messages.
+// Reads typed keys of a config and remembers the first that has the wrong type, so that a config
+// struct is filled in one expression a key. `where` names the file in messages.
 class ConfigReader {
  public:
-  ConfigReader(const nlohmann::json& json, std::string where) : json_(json), where_(std::move(where)) {}
+  ConfigReader(const nlohmann::json& json, std::string where)
+      : json_(json), where_(std::move(where)) {}
 
   // The key's value; `fallback` when it is absent or null.
   template <typename T>
@@ -26,8 +28,8 @@ class ConfigReader {
     if (it == json_.end() || it->is_null()) return fallback;
     T value = std::move(fallback);
     if (!Read(*it, value) && status_.ok()) {
-      status_ = absl::InvalidArgumentError(absl::StrCat(where_, ": '", key, "' is ", Short(*it), ", expected ",
-                                                        TypeName(value)));
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat(where_, ": '", key, "' is ", Short(*it), ", expected ", TypeName(value)));
     }
     return value;
   }
@@ -55,7 +57,9 @@ class ConfigReader {
   static std::string TypeName(double) { return "a number"; }
   static std::string TypeName(const std::string&) { return "a string"; }
   template <typename T>
-  static std::string TypeName(const std::vector<T>&) { return absl::StrCat("a list, each ", TypeName(T{})); }
+  static std::string TypeName(const std::vector<T>&) {
+    return absl::StrCat("a list, each ", TypeName(T{}));
+  }
 
   const nlohmann::json& json_;
   std::string where_;

@@ -1,5 +1,5 @@
-// Where the engine writes what a person should know: a callback the process sets once at start (spdlog in the worker,
-// stderr in kino-render). Thread-safe. Never a prompt.
+// Where the engine writes what a person should know: a callback the process sets once at start
+// (spdlog in the worker, stderr in kino-render). Thread-safe. Never a prompt.
 #pragma once
 
 #include <functional>

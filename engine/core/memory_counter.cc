@@ -13,8 +13,8 @@ namespace {
 std::atomic<int64_t> live{0};
 std::atomic<int64_t> peak{0};
 
-// The deleter learns the size from a prefix, so that a tensor freed on any thread is counted out. The prefix keeps the
-// alignment torch promises (64 bytes).
+// The deleter learns the size from a prefix, so that a tensor freed on any thread is counted out.
+// The prefix keeps the alignment torch promises (64 bytes).
 constexpr size_t kPrefix = 64;
 
 class CountingAllocator final : public c10::Allocator {
@@ -30,9 +30,12 @@ class CountingAllocator final : public c10::Allocator {
     }
     return {block + kPrefix, block, &Free, c10::Device(c10::DeviceType::CPU)};
   }
-  // No raw deleter: raw_allocate() hands out pointers without their context, which the prefix needs.
+  // No raw deleter: raw_allocate() hands out pointers without their context, which the prefix
+  // needs.
   c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
 
  private:
   static void Free(void* block) {
@@ -53,9 +56,12 @@ void InstallMemoryCounter() {
 }
 
 MemoryCount HostMemoryCount() {
-  return {.live_bytes = live.load(std::memory_order_relaxed), .peak_bytes = peak.load(std::memory_order_relaxed)};
+  return {.live_bytes = live.load(std::memory_order_relaxed),
+          .peak_bytes = peak.load(std::memory_order_relaxed)};
 }
 
-void ResetHostMemoryPeak() { peak.store(live.load(std::memory_order_relaxed), std::memory_order_relaxed); }
+void ResetHostMemoryPeak() {
+  peak.store(live.load(std::memory_order_relaxed), std::memory_order_relaxed);
+}
 
 }  // namespace kino::engine

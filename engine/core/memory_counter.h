@@ -10,8 +10,8 @@ struct MemoryCount {
   int64_t peak_bytes = 0;
 };
 
-// Puts the counting allocator in front of torch's CPU allocator, once per process. Tensors allocated before are not counted.
-// oneDNN's own scratch memory is not either.
+// Puts the counting allocator in front of torch's CPU allocator, once per process. Tensors
+// allocated before are not counted. oneDNN's own scratch memory is not either.
 void InstallMemoryCounter();
 
 MemoryCount HostMemoryCount();

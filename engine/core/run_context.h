@@ -1,5 +1,5 @@
-// What a run hands down to every layer that can be interrupted or looked at: cancel flag, progress counter, tap.
-// One thread; the counter is read by others. No torch.
+// What a run hands down to every layer that can be interrupted or looked at: cancel flag, progress
+// counter, tap. One thread; the counter is read by others. No torch.
 #pragma once
 
 #include <atomic>

@@ -22,7 +22,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Far above any published checkpoint (a 13B transformer's header is 0.2 MB), far below what would hurt.
+// Far above any published checkpoint (a 13B transformer's header is 0.2 MB), far below what would
+// hurt.
 constexpr uint64_t kMaxHeaderBytes = 16 << 20;
 constexpr size_t kMaxTensors = 100'000;
 constexpr size_t kMaxDimensions = 16;
@@ -41,7 +42,8 @@ class DuplicateKeys : public nlohmann::json_sax<Json> {
   bool string(string_t&) override { return true; }
   bool binary(binary_t&) override { return true; }
   bool start_object(std::size_t) override {
-    // __metadata__ and a tensor's own object are the only nesting; a header of brackets must not use up the stack.
+    // __metadata__ and a tensor's own object are the only nesting; a header of brackets must not
+    // use up the stack.
     if (keys_.size() >= 8) return Fail("nested too deeply");
     keys_.emplace_back();
     return true;
@@ -106,8 +108,9 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std
   }
   const size_t size = static_cast<size_t>(info.st_size);
   if (size < 10) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "safetensors '", path, "': ", size, " bytes, expected at least 10 (header length and header)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("safetensors '", path, "': ", size,
+                     " bytes, expected at least 10 (header length and header)"));
   }
   void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (map == MAP_FAILED) {
@@ -131,14 +134,17 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
     return error(absl::StrCat("header length ", header_bytes, " in a file of ", size_, " bytes"));
   }
   if (header_bytes > kMaxHeaderBytes) {
-    return error(absl::StrCat("header length ", header_bytes, ", at most ", kMaxHeaderBytes, " accepted"));
+    return error(
+        absl::StrCat("header length ", header_bytes, ", at most ", kMaxHeaderBytes, " accepted"));
   }
   const std::string_view text(reinterpret_cast<const char*>(begin + 8), header_bytes);
   if (text[0] != '{') return error("the header does not begin with '{'");
   DuplicateKeys check;
   if (!Json::sax_parse(text, &check)) {
-    if (!check.duplicate.empty()) return error(absl::StrCat("key '", check.duplicate, "' stands twice in the header"));
-    return error(absl::StrCat("the header is broken: ", check.error.empty() ? "not JSON" : check.error));
+    if (!check.duplicate.empty())
+      return error(absl::StrCat("key '", check.duplicate, "' stands twice in the header"));
+    return error(
+        absl::StrCat("the header is broken: ", check.error.empty() ? "not JSON" : check.error));
   }
   const Json header = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!header.is_object()) return error("the header is not a JSON object");
@@ -157,7 +163,8 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
     if (name == "__metadata__") {
       if (!value.is_object()) return error("__metadata__ is not an object");
       for (const auto& [key, entry] : value.items()) {
-        if (!entry.is_string()) return error(absl::StrCat("__metadata__ '", key, "' is not a string"));
+        if (!entry.is_string())
+          return error(absl::StrCat("__metadata__ '", key, "' is not a string"));
         metadata_[key] = entry.get<std::string>();
       }
       continue;
@@ -165,9 +172,11 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
     const std::string where = Where(path, name);
     if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") ||
         !value.contains("data_offsets")) {
-      return absl::InvalidArgumentError(where + "expected an object with dtype, shape and data_offsets");
+      return absl::InvalidArgumentError(where +
+                                        "expected an object with dtype, shape and data_offsets");
     }
-    if (!value["dtype"].is_string()) return absl::InvalidArgumentError(where + "dtype is not a string");
+    if (!value["dtype"].is_string())
+      return absl::InvalidArgumentError(where + "dtype is not a string");
     const std::optional<DType> dtype = DTypeFromName(value["dtype"].get<std::string>());
     if (!dtype) {
       return absl::InvalidArgumentError(
@@ -182,8 +191,10 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
     uint64_t bytes = static_cast<uint64_t>(DTypeSize(*dtype));
     for (const Json& dimension : shape) {
       KINO_ASSIGN_OR_RETURN(const uint64_t extent, AsUnsigned(dimension, where + "shape"));
-      if (extent > INT64_MAX || __builtin_mul_overflow(bytes, extent, &bytes) || bytes > INT64_MAX) {
-        return absl::InvalidArgumentError(absl::StrCat(where, "shape ", shape.dump(), " overflows"));
+      if (extent > INT64_MAX || __builtin_mul_overflow(bytes, extent, &bytes) ||
+          bytes > INT64_MAX) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(where, "shape ", shape.dump(), " overflows"));
       }
       entry.shape.push_back(static_cast<int64_t>(extent));
     }
@@ -198,9 +209,9 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
           absl::StrCat(where, "offsets [", from, ", ", to, ") in ", data_bytes, " bytes of data"));
     }
     if (to - from != bytes) {
-      return absl::InvalidArgumentError(absl::StrCat(where, "offsets [", from, ", ", to, ") hold ", to - from,
-                                                     " bytes, but ", DTypeName(*dtype), " [",
-                                                     absl::StrJoin(entry.shape, ", "), "] takes ", bytes));
+      return absl::InvalidArgumentError(absl::StrCat(
+          where, "offsets [", from, ", ", to, ") hold ", to - from, " bytes, but ",
+          DTypeName(*dtype), " [", absl::StrJoin(entry.shape, ", "), "] takes ", bytes));
     }
     entry.data = data + from;
     entry.bytes = static_cast<int64_t>(bytes);
@@ -214,14 +225,17 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
   uint64_t end = 0;
   for (const Extent& extent : extents) {
     if (extent.begin != end) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          Where(path, *extent.name), "offsets [", extent.begin, ", ", extent.end, ") ",
-          extent.begin < end ? "overlap the tensor before, which ends at " : "leave a hole after byte ", end));
+      return absl::InvalidArgumentError(
+          absl::StrCat(Where(path, *extent.name), "offsets [", extent.begin, ", ", extent.end, ") ",
+                       extent.begin < end ? "overlap the tensor before, which ends at "
+                                          : "leave a hole after byte ",
+                       end));
     }
     end = extent.end;
   }
   if (end != data_bytes) {
-    return error(absl::StrCat("the tensors end at byte ", end, " of ", data_bytes, " bytes of data"));
+    return error(
+        absl::StrCat("the tensors end at byte ", end, " of ", data_bytes, " bytes of data"));
   }
   return absl::OkStatus();
 }

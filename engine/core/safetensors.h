@@ -1,6 +1,7 @@
-// A strict reader of one safetensors file: the header is checked whole before any tensor is looked at, the data stays in
-// the mapped file. Immutable after Open, thread-safe. Tensor bytes live as long as the SafetensorsFile.
-// Format: https://github.com/huggingface/safetensors#format (8-byte little-endian header length, JSON header, data).
+// A strict reader of one safetensors file: the header is checked whole before any tensor is looked
+// at, the data stays in the mapped file. Immutable after Open, thread-safe. Tensor bytes live as
+// long as the SafetensorsFile. Format: https://github.com/huggingface/safetensors#format (8-byte
+// little-endian header length, JSON header, data).
 #pragma once
 
 #include <cstddef>
@@ -27,8 +28,8 @@ struct TensorEntry {
 
 class SafetensorsFile {
  public:
-  // Maps the file read-only. NOT_FOUND, PERMISSION_DENIED: as the system says. INVALID_ARGUMENT: malformed; the message
-  // names the tensor, its offsets and the file.
+  // Maps the file read-only. NOT_FOUND, PERMISSION_DENIED: as the system says. INVALID_ARGUMENT:
+  // malformed; the message names the tensor, its offsets and the file.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;

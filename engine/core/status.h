@@ -1,14 +1,15 @@
-// Early returns on absl::Status, and nothing else. Errors name the thing, what was expected and what was got.
+// Early returns on absl::Status, and nothing else. Errors name the thing, what was expected and
+// what was got.
 #pragma once
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 // KINO_RETURN_IF_ERROR(expr): returns expr's status from the enclosing function unless it is OK.
-#define KINO_RETURN_IF_ERROR(expr)                      \
-  do {                                                  \
-    ::absl::Status kino_status_ = (expr);               \
-    if (!kino_status_.ok()) return kino_status_;        \
+#define KINO_RETURN_IF_ERROR(expr)               \
+  do {                                           \
+    ::absl::Status kino_status_ = (expr);        \
+    if (!kino_status_.ok()) return kino_status_; \
   } while (false)
 
 #define KINO_CONCAT_INNER_(a, b) a##b

@@ -30,7 +30,8 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
   } catch (const StatusError& error) {
     return error.status();
   } catch (const c10::OutOfMemoryError& error) {
-    return absl::ResourceExhaustedError(absl::StrCat("out of device memory: ", error.what_without_backtrace()));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("out of device memory: ", error.what_without_backtrace()));
   } catch (const c10::AcceleratorError& error) {
     return DeviceLost(error.what_without_backtrace());
   } catch (const c10::NotImplementedError& error) {

@@ -1,4 +1,5 @@
-// The one place where exceptions become absl::Status. torch throws inside the engine; nothing throws out of it.
+// The one place where exceptions become absl::Status. torch throws inside the engine; nothing
+// throws out of it.
 #pragma once
 
 #include <stdexcept>
@@ -9,10 +10,12 @@
 
 namespace kino::engine {
 
-// Thrown inside the engine where a status must cross code that returns tensors; RunGuarded turns it back.
+// Thrown inside the engine where a status must cross code that returns tensors; RunGuarded turns it
+// back.
 class StatusError : public std::exception {
  public:
-  explicit StatusError(absl::Status status) : status_(std::move(status)), message_(status_.ToString()) {}
+  explicit StatusError(absl::Status status)
+      : status_(std::move(status)), message_(status_.ToString()) {}
   const absl::Status& status() const { return status_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
@@ -24,9 +27,10 @@ class StatusError : public std::exception {
 // Throws unless OK.
 void ThrowIfError(const absl::Status& status);
 
-// Runs `body` in inference mode. Out of memory (host or device) is RESOURCE_EXHAUSTED, an accelerator error INTERNAL with
-// the payload kDeviceLostPayload, a missing kernel UNIMPLEMENTED, any other c10::Error or std::exception INTERNAL with a short
-// message (the backtrace goes to the log).
+// Runs `body` in inference mode. Out of memory (host or device) is RESOURCE_EXHAUSTED, an
+// accelerator error INTERNAL with the payload kDeviceLostPayload, a missing kernel UNIMPLEMENTED,
+// any other c10::Error or std::exception INTERNAL with a short message (the backtrace goes to the
+// log).
 absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body);
 
 // Set on a status after which the device is of no use to this process.

@@ -1,6 +1,7 @@
-// What a checkpoint can do, from its configs and weight index alone: tasks, defaults, limits, the effective request, the
-// bytes of its weights. The frontend asks it before a job is accepted, and the engine before it runs one.
-// Everything here is immutable after construction and thread-safe. No torch.
+// What a checkpoint can do, from its configs and weight index alone: tasks, defaults, limits, the
+// effective request, the bytes of its weights. The frontend asks it before a job is accepted, and
+// the engine before it runs one. Everything here is immutable after construction and thread-safe.
+// No torch.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +21,12 @@ struct TaskDescription {
 };
 
 struct Limits {
-  int size_multiple = 1;    // height and width are multiples of this
-  int min_size = 1;         // pixels a side
+  int size_multiple = 1;  // height and width are multiples of this
+  int min_size = 1;       // pixels a side
   int max_size = 1;
   int frames_multiple = 1;  // num_frames is k * frames_multiple + 1
   int max_frames = 1;
-  int64_t max_pixels = 1;   // height * width * num_frames
+  int64_t max_pixels = 1;  // height * width * num_frames
   int max_steps = 1;
   int max_sequence_length = 1;
 };
@@ -33,7 +34,7 @@ struct Limits {
 // One component of a model folder (text_encoder, transformer, vae, ...).
 struct ComponentDescription {
   std::string name;
-  std::string library;     // "diffusers", "transformers"
+  std::string library;  // "diffusers", "transformers"
   std::string class_name;
   // Bytes of its weight tensors in the files, and the number of their elements.
   int64_t weight_bytes = 0;
@@ -46,8 +47,8 @@ class FamilyDescription {
   virtual ~FamilyDescription() = default;
   virtual const std::vector<TaskDescription>& tasks() const = 0;
   virtual const Limits& limits() const = 0;
-  // Appends what is wrong with the family's own fields, and fills the family's own defaults. `request` has its task and
-  // the common defaults set.
+  // Appends what is wrong with the family's own fields, and fills the family's own defaults.
+  // `request` has its task and the common defaults set.
   virtual void Resolve(Request& request, std::vector<FieldViolation>& violations) const = 0;
 };
 
@@ -62,8 +63,9 @@ struct ModelDescription {
   int64_t WeightBytes(DType dtype) const;
 };
 
-// Reads model_index.json, each component's config.json and safetensors headers. NOT_FOUND: no such folder or file.
-// INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino does not know.
+// Reads model_index.json, each component's config.json and safetensors headers. NOT_FOUND: no such
+// folder or file. INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino does
+// not know.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder);
 
 // The effective request. When violations is not empty the request must not run.
@@ -72,8 +74,9 @@ struct ResolvedRequest {
   std::vector<FieldViolation> violations;
 };
 
-// Infers the task, fills defaults and checks every field against the model's limits. `draw_seed` is used when the request
-// has no seed.
-ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& request, uint64_t draw_seed);
+// Infers the task, fills defaults and checks every field against the model's limits. `draw_seed` is
+// used when the request has no seed.
+ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& request,
+                               uint64_t draw_seed);
 
 }  // namespace kino::engine

@@ -1,5 +1,5 @@
-// A request as the engine knows it: what GenerateRequest says, in plain structs. In an effective request every optional
-// that the task uses is set. Values only; no torch, no protobuf.
+// A request as the engine knows it: what GenerateRequest says, in plain structs. In an effective
+// request every optional that the task uses is set. Values only; no torch, no protobuf.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ struct Condition {
 // Sizes in pixels and frames; absent means diffusers' default of the VAE class.
 struct VaeTiling {
   std::optional<int> tile_sample_min_height, tile_sample_min_width, tile_sample_min_num_frames;
-  std::optional<int> tile_sample_stride_height, tile_sample_stride_width, tile_sample_stride_num_frames;
+  std::optional<int> tile_sample_stride_height, tile_sample_stride_width,
+      tile_sample_stride_num_frames;
   bool framewise = false;
 };
 
@@ -62,7 +63,8 @@ struct Request {
   std::optional<LtxOptions> ltx;
 };
 
-// A field of the request that cannot be accepted. `field` is the API's path ("ltx.frame_rate", "conditions[0].strength").
+// A field of the request that cannot be accepted. `field` is the API's path ("ltx.frame_rate",
+// "conditions[0].strength").
 struct FieldViolation {
   std::string field;
   std::string description;  // what was expected and what was got

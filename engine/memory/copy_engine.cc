@@ -26,7 +26,8 @@ std::vector<at::Tensor> Views(const SlotCopy& copy) {
   std::vector<at::Tensor> views;
   for (size_t i = 0; i < copy.weights.size(); ++i) {
     const Weight& weight = *copy.weights[i];
-    views.push_back(copy.buffer.narrow(0, offsets[i], weight.bytes()).view(weight.dtype).view(weight.shape));
+    views.push_back(
+        copy.buffer.narrow(0, offsets[i], weight.bytes()).view(weight.dtype).view(weight.shape));
   }
   return views;
 }
@@ -79,7 +80,8 @@ class ThreadCopyEngine final : public CopyEngine {
       }
       std::exception_ptr error;
       try {
-        for (size_t i = 0; i < job.weights.size(); ++i) job.views[i].copy_(HomeTensor(*job.weights[i]));
+        for (size_t i = 0; i < job.weights.size(); ++i)
+          job.views[i].copy_(HomeTensor(*job.weights[i]));
       } catch (...) {
         error = std::current_exception();
       }
@@ -92,11 +94,11 @@ class ThreadCopyEngine final : public CopyEngine {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> queue_;       // guarded by mutex_
-  Ticket started_ = 0;          // guarded by mutex_
-  Ticket finished_ = 0;         // guarded by mutex_
-  std::exception_ptr error_;    // guarded by mutex_
-  bool stop_ = false;           // guarded by mutex_
+  std::deque<Job> queue_;     // guarded by mutex_
+  Ticket started_ = 0;        // guarded by mutex_
+  Ticket finished_ = 0;       // guarded by mutex_
+  std::exception_ptr error_;  // guarded by mutex_
+  bool stop_ = false;         // guarded by mutex_
   std::thread thread_;
 };
 
@@ -114,7 +116,8 @@ std::vector<int64_t> SlotOffsets(const std::vector<Weight*>& weights, int64_t* t
 }
 
 at::Tensor HomeTensor(const Weight& weight) {
-  // from_blob takes a writable pointer; the pages are mapped read-only, so a write would fault rather than pass.
+  // from_blob takes a writable pointer; the pages are mapped read-only, so a write would fault
+  // rather than pass.
   return at::from_blob(const_cast<std::byte*>(weight.home->data), weight.shape,
                        at::TensorOptions().dtype(ToTorch(weight.home->dtype)));
 }

@@ -1,6 +1,6 @@
-// Copies weights from the mapped file to slots while the compute thread works: a thread on the CPU; on CUDA a pinned
-// staging buffer and a copy stream, ordered by events alone.
-// Threads: Start, Wait and Release are called by the compute thread.
+// Copies weights from the mapped file to slots while the compute thread works: a thread on the CPU;
+// on CUDA a pinned staging buffer and a copy stream, ordered by events alone. Threads: Start, Wait
+// and Release are called by the compute thread.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,11 @@ class CopyEngine {
   using Ticket = uint64_t;
 
   virtual ~CopyEngine() = default;
-  // Starts copying every weight into the buffer; its view becomes the weight's value by the time Wait returns.
+  // Starts copying every weight into the buffer; its view becomes the weight's value by the time
+  // Wait returns.
   virtual Ticket Start(const SlotCopy& copy) = 0;
-  // After this the compute thread (on CUDA: its stream) sees the weights. Rethrows what the copy threw.
+  // After this the compute thread (on CUDA: its stream) sees the weights. Rethrows what the copy
+  // threw.
   virtual void Wait(Ticket ticket) = 0;
   // The compute thread has enqueued its last use of the buffer; a later Start may overwrite it.
   virtual void Release(const SlotCopy& copy) = 0;

@@ -21,7 +21,8 @@ absl::StatusOr<ResidencyPolicy> ResidencyPolicy::Parse(const std::string& text) 
     const auto [stop, error] = std::from_chars(begin, end, policy.blocks_per_group);
     if (error == std::errc() && stop == end && policy.blocks_per_group >= 1) return policy;
   }
-  return absl::InvalidArgumentError(absl::StrCat("offload '", text, "', expected 'none' or 'block:N' with N from 1"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("offload '", text, "', expected 'none' or 'block:N' with N from 1"));
 }
 
 std::string ResidencyPolicy::ToString() const {
@@ -31,20 +32,21 @@ std::string ResidencyPolicy::ToString() const {
 // A place on the device for one run of groups.
 struct WeightStream::Slot {
   SlotCopy copy;
-  int run = -1;               // what it holds, or what is on its way
+  int run = -1;                   // what it holds, or what is on its way
   CopyEngine::Ticket ticket = 0;  // not yet waited for
-  bool in_use = false;        // a guard is held
+  bool in_use = false;            // a guard is held
 };
 
-WeightStream::WeightStream(std::vector<WeightGroup*> groups, const ResidencyPolicy& policy, c10::Device device,
-                           CopyEngine* copies)
+WeightStream::WeightStream(std::vector<WeightGroup*> groups, const ResidencyPolicy& policy,
+                           c10::Device device, CopyEngine* copies)
     : groups_(std::move(groups)), policy_(policy), device_(device), copies_(copies) {
   if (policy_.blocks_per_group == 0) return;
   int64_t largest = 0;
   for (int run = 0; run < Runs(); ++run) {
     std::vector<Weight*> weights;
     int64_t total = 0;
-    for (int i = run * policy_.blocks_per_group; i < std::min((run + 1) * policy_.blocks_per_group, size()); ++i) {
+    for (int i = run * policy_.blocks_per_group;
+         i < std::min((run + 1) * policy_.blocks_per_group, size()); ++i) {
       weights.insert(weights.end(), groups_[i]->weights().begin(), groups_[i]->weights().end());
     }
     SlotOffsets(weights, &total);
@@ -53,7 +55,8 @@ WeightStream::WeightStream(std::vector<WeightGroup*> groups, const ResidencyPoli
   const int slots = std::min(policy_.prefetch + 1, Runs());
   for (int i = 0; i < slots; ++i) {
     slots_.push_back(std::make_unique<Slot>());
-    slots_.back()->copy.buffer = at::empty({largest}, at::TensorOptions().dtype(at::kByte).device(device_));
+    slots_.back()->copy.buffer =
+        at::empty({largest}, at::TensorOptions().dtype(at::kByte).device(device_));
   }
 }
 
@@ -81,8 +84,10 @@ void WeightStream::StartCopy(int run) {
   if (target == nullptr) return;  // every slot is in use; Enter copies when it comes to it
   for (Weight* weight : target->copy.weights) weight->value.reset();
   target->copy.weights.clear();
-  for (int i = run * policy_.blocks_per_group; i < std::min((run + 1) * policy_.blocks_per_group, size()); ++i) {
-    target->copy.weights.insert(target->copy.weights.end(), groups_[i]->weights().begin(), groups_[i]->weights().end());
+  for (int i = run * policy_.blocks_per_group;
+       i < std::min((run + 1) * policy_.blocks_per_group, size()); ++i) {
+    target->copy.weights.insert(target->copy.weights.end(), groups_[i]->weights().begin(),
+                                groups_[i]->weights().end());
   }
   target->run = run;
   target->ticket = copies_->Start(target->copy);
@@ -96,7 +101,8 @@ WeightStream::Guard WeightStream::Enter(int index) {
     if (slot->run != run) continue;
     if (slot->ticket != 0) copies_->Wait(std::exchange(slot->ticket, 0));
     slot->in_use = true;
-    for (int ahead = 1; ahead <= policy_.prefetch && ahead < Runs(); ++ahead) StartCopy((run + ahead) % Runs());
+    for (int ahead = 1; ahead <= policy_.prefetch && ahead < Runs(); ++ahead)
+      StartCopy((run + ahead) % Runs());
     return Guard(this, run);
   }
   // All slots hold prefetched runs that were not the next one after all: give the first of them up.
@@ -105,7 +111,8 @@ WeightStream::Guard WeightStream::Enter(int index) {
     copies_->Wait(std::exchange(slot->ticket, 0));
     return Enter(index);
   }
-  TORCH_CHECK(false, "weight group '", groups_[index]->name(), "' has no slot: every slot is in use");
+  TORCH_CHECK(false, "weight group '", groups_[index]->name(),
+              "' has no slot: every slot is in use");
 }
 
 void WeightStream::Leave(int run) {
@@ -136,13 +143,14 @@ void Residency::LoadAll() {
   for (const std::unique_ptr<WeightGroup>& group : set_.groups()) {
     const bool streamed = policy_.blocks_per_group > 0 &&
                           std::any_of(streams_.begin(), streams_.end(), [&](const auto& stream) {
-                            return std::find(stream->groups_.begin(), stream->groups_.end(), group.get()) !=
-                                   stream->groups_.end();
+                            return std::find(stream->groups_.begin(), stream->groups_.end(),
+                                             group.get()) != stream->groups_.end();
                           });
     if (streamed) continue;
     for (Weight* weight : group->weights()) {
       // On the CPU a tensor whose dtype fits is used in the mapped file; else this is its one copy.
-      weight->value = HomeTensor(*weight).to(at::TensorOptions().device(set_.device()).dtype(weight->dtype));
+      weight->value =
+          HomeTensor(*weight).to(at::TensorOptions().device(set_.device()).dtype(weight->dtype));
     }
   }
 }

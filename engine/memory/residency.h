@@ -1,13 +1,15 @@
-// Where a component's weights are. One mechanism for every policy: weight groups entered through a guard.
+// Where a component's weights are. One mechanism for every policy: weight groups entered through a
+// guard.
 //
-// "none": every group is brought to the device by LoadAll and stays. "block:N": groups given to AddStream are cut into
-// runs of N that share prefetch + 1 slots on the device; entering one starts the copy of the next, in the order the stream
-// is used, first after last. Groups that are in no stream stay, as with "none".
+// "none": every group is brought to the device by LoadAll and stays. "block:N": groups given to
+// AddStream are cut into runs of N that share prefetch + 1 slots on the device; entering one starts
+// the copy of the next, in the order the stream is used, first after last. Groups that are in no
+// stream stay, as with "none".
 //
-// Home of the weights is the mapped file: its pages are the page cache's, not ours. On the CPU a weight whose dtype is
-// already the file's is used where it lies when resident; a streamed one is copied to its slot all the same, so that the
-// CPU runs the code a device runs.
-// Threads: one thread enters guards; copies run on one thread of the Residency's own (CPU) or a copy stream (CUDA).
+// Home of the weights is the mapped file: its pages are the page cache's, not ours. On the CPU a
+// weight whose dtype is already the file's is used where it lies when resident; a streamed one is
+// copied to its slot all the same, so that the CPU runs the code a device runs. Threads: one thread
+// enters guards; copies run on one thread of the Residency's own (CPU) or a copy stream (CUDA).
 #pragma once
 
 #include <memory>
@@ -39,7 +41,9 @@ class WeightStream {
   // While it lives the group's weights are on the device.
   class Guard {
    public:
-    Guard(Guard&& other) noexcept : stream_(other.stream_), run_(other.run_) { other.stream_ = nullptr; }
+    Guard(Guard&& other) noexcept : stream_(other.stream_), run_(other.run_) {
+      other.stream_ = nullptr;
+    }
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
     Guard& operator=(Guard&&) = delete;
@@ -59,7 +63,8 @@ class WeightStream {
  private:
   friend class Residency;
   struct Slot;
-  WeightStream(std::vector<WeightGroup*> groups, const ResidencyPolicy& policy, c10::Device device, CopyEngine* copies);
+  WeightStream(std::vector<WeightGroup*> groups, const ResidencyPolicy& policy, c10::Device device,
+               CopyEngine* copies);
   int Runs() const;
   void StartCopy(int run);
   void Leave(int run);

@@ -1,9 +1,10 @@
-// T5 v1.1 encoder (transformers 5.23 models/t5/modeling_t5.py), as video pipelines use it: no attention mask, one prompt.
-// Immutable after Load; one thread at a time.
+// T5 v1.1 encoder (transformers 5.23 models/t5/modeling_t5.py), as video pipelines use it: no
+// attention mask, one prompt. Immutable after Load; one thread at a time.
 //
-// Numerics: RMS norms take their variance in float32; attention is not scaled by 1/sqrt(K); the relative position bias of the
-// first block serves all. In float16 the second feed-forward matrix (`wo`) stays float32, and with it the residual stream;
-// transformers 5.23 does so for float16 only, not for bfloat16.
+// Numerics: RMS norms take their variance in float32; attention is not scaled by 1/sqrt(K); the
+// relative position bias of the first block serves all. In float16 the second feed-forward matrix
+// (`wo`) stays float32, and with it the residual stream; transformers 5.23 does so for float16
+// only, not for bfloat16.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,11 +37,13 @@ struct T5EncoderConfig {
 class T5Encoder {
  public:
   // `folder`: a text_encoder component. Errors: those of Checkpoint::Open and WeightSet::Finish.
-  static absl::StatusOr<std::shared_ptr<const T5Encoder>> Load(const std::string& folder, const std::string& variant,
-                                                               c10::ScalarType dtype, c10::Device device,
+  static absl::StatusOr<std::shared_ptr<const T5Encoder>> Load(const std::string& folder,
+                                                               const std::string& variant,
+                                                               c10::ScalarType dtype,
+                                                               c10::Device device,
                                                                const ResidencyPolicy& policy);
-  // ids: [1, L] int64 on the device -> [1, L, d_model] in the encoder's dtype. INVALID_ARGUMENT (thrown as StatusError): an
-  // id outside the vocabulary.
+  // ids: [1, L] int64 on the device -> [1, L, d_model] in the encoder's dtype. INVALID_ARGUMENT
+  // (thrown as StatusError): an id outside the vocabulary.
   at::Tensor Forward(const at::Tensor& ids, const RunContext& context) const;
 
   c10::ScalarType dtype() const { return weights_->dtype(); }
@@ -53,7 +56,8 @@ class T5Encoder {
     LinearWeight q, k, v, o, wi_0, wi_1, wo;
   };
 
-  T5Encoder(const T5EncoderConfig& config, std::unique_ptr<WeightSet> weights, const ResidencyPolicy& policy);
+  T5Encoder(const T5EncoderConfig& config, std::unique_ptr<WeightSet> weights,
+            const ResidencyPolicy& policy);
   at::Tensor Norm(const at::Tensor& hidden, const WeightRef& weight) const;
   at::Tensor PositionBias(int64_t length) const;
 

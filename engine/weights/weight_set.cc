@@ -17,9 +17,10 @@ constexpr size_t kNamesShown = 20;
 
 void AppendNames(std::string& message, const char* what, const std::vector<std::string>& names) {
   if (names.empty()) return;
-  absl::StrAppend(&message, message.empty() ? "" : "; ", names.size(), " ", what, ": ",
-                  absl::StrJoin(absl::MakeSpan(names).first(std::min(names.size(), kNamesShown)), ", "),
-                  names.size() > kNamesShown ? ", ..." : "");
+  absl::StrAppend(
+      &message, message.empty() ? "" : "; ", names.size(), " ", what, ": ",
+      absl::StrJoin(absl::MakeSpan(names).first(std::min(names.size(), kNamesShown)), ", "),
+      names.size() > kNamesShown ? ", ..." : "");
 }
 
 int64_t Elements(const std::vector<int64_t>& shape) {
@@ -30,7 +31,9 @@ int64_t Elements(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-int64_t Weight::bytes() const { return Elements(shape) * static_cast<int64_t>(c10::elementSize(dtype)); }
+int64_t Weight::bytes() const {
+  return Elements(shape) * static_cast<int64_t>(c10::elementSize(dtype));
+}
 
 int64_t WeightGroup::bytes() const {
   int64_t sum = 0;
@@ -38,7 +41,8 @@ int64_t WeightGroup::bytes() const {
   return sum;
 }
 
-WeightSet::WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarType dtype, c10::Device device)
+WeightSet::WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarType dtype,
+                     c10::Device device)
     : checkpoint_(std::move(checkpoint)), dtype_(dtype), device_(device) {}
 
 WeightGroup& WeightSet::AddGroup(std::string name) {
@@ -50,8 +54,9 @@ absl::Status WeightSet::Finish() const {
   std::vector<std::string> unexpected;
   for (const auto& [name, entry] : checkpoint_->tensors()) {
     if (by_name_.contains(name)) continue;
-    const bool allowed = std::any_of(allowed_prefixes_.begin(), allowed_prefixes_.end(),
-                                     [&name = name](const std::string& prefix) { return absl::StartsWith(name, prefix); });
+    const bool allowed = std::any_of(
+        allowed_prefixes_.begin(), allowed_prefixes_.end(),
+        [&name = name](const std::string& prefix) { return absl::StartsWith(name, prefix); });
     if (!allowed) unexpected.push_back(name);
   }
   std::string message;
@@ -99,9 +104,13 @@ WeightScope WeightScope::WithDType(c10::ScalarType dtype) const {
   return scope;
 }
 
-std::string WeightScope::Full(std::string_view name) const { return absl::StrCat(prefix_, std::string(name)); }
+std::string WeightScope::Full(std::string_view name) const {
+  return absl::StrCat(prefix_, std::string(name));
+}
 
-bool WeightScope::Has(std::string_view name) const { return set_->checkpoint_->Find(Full(name)) != nullptr; }
+bool WeightScope::Has(std::string_view name) const {
+  return set_->checkpoint_->Find(Full(name)) != nullptr;
+}
 
 WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> shape) const {
   auto weight = std::make_unique<Weight>();
@@ -112,8 +121,9 @@ WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> sh
   if (weight->home == nullptr) {
     set_->missing_.push_back(full_name);
   } else if (weight->home->shape != weight->shape) {
-    set_->misshapen_.push_back(absl::StrCat(full_name, " is [", absl::StrJoin(weight->home->shape, ", "),
-                                            "], expected [", absl::StrJoin(weight->shape, ", "), "]"));
+    set_->misshapen_.push_back(
+        absl::StrCat(full_name, " is [", absl::StrJoin(weight->home->shape, ", "), "], expected [",
+                     absl::StrJoin(weight->shape, ", "), "]"));
   }
   Weight* added = weight.get();
   set_->by_name_[full_name] = added;
@@ -126,7 +136,8 @@ WeightRef WeightScope::Get(std::string_view name, std::vector<int64_t> shape) co
   return Add(Full(name), std::move(shape));
 }
 
-WeightRef WeightScope::GetAny(const std::vector<std::string>& full_names, std::vector<int64_t> shape) const {
+WeightRef WeightScope::GetAny(const std::vector<std::string>& full_names,
+                              std::vector<int64_t> shape) const {
   const std::string* found = nullptr;
   for (const std::string& name : full_names) {
     if (set_->checkpoint_->Find(name) == nullptr) continue;
@@ -141,7 +152,8 @@ WeightRef WeightScope::GetAny(const std::vector<std::string>& full_names, std::v
 
 LinearWeight WeightScope::Linear(std::string_view name, int64_t in, int64_t out, bool bias) const {
   const WeightScope scope = Sub(name);
-  return LinearWeight(scope.Get("weight", {out, in}), bias ? scope.Get("bias", {out}) : WeightRef());
+  return LinearWeight(scope.Get("weight", {out, in}),
+                      bias ? scope.Get("bias", {out}) : WeightRef());
 }
 
 }  // namespace kino::engine

@@ -1,8 +1,10 @@
-// The parameters of one component: what a model's layers look up, by the checkpoint's own names, and where each is now.
+// The parameters of one component: what a model's layers look up, by the checkpoint's own names,
+// and where each is now.
 //
-// Layers are built from a WeightScope and keep WeightRefs; they never see a file, a device or a policy. Looking a weight up
-// never fails at once: WeightSet::Finish reports everything missing, misshapen and unexpected together.
-// Threads: building and use belong to the engine's thread; values are filled by memory/residency.
+// Layers are built from a WeightScope and keep WeightRefs; they never see a file, a device or a
+// policy. Looking a weight up never fails at once: WeightSet::Finish reports everything missing,
+// misshapen and unexpected together. Threads: building and use belong to the engine's thread;
+// values are filled by memory/residency.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,12 +25,12 @@ class WeightGroup;
 
 // One parameter or buffer.
 struct Weight {
-  std::string name;               // the checkpoint's
+  std::string name;  // the checkpoint's
   std::vector<int64_t> shape;
-  c10::ScalarType dtype;          // of computation
+  c10::ScalarType dtype;              // of computation
   const TensorEntry* home = nullptr;  // in the mapped file; nullptr until found
-  at::Tensor value;               // on the compute device; undefined while away
-  int64_t bytes() const;          // as computed with
+  at::Tensor value;                   // on the compute device; undefined while away
+  int64_t bytes() const;              // as computed with
 };
 
 // What moves together: a transformer block, what only Prepare needs, the rest.
@@ -58,7 +60,8 @@ class WeightAudit {
 class WeightSet {
  public:
   // `dtype` is what floating-point weights are computed in.
-  WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarType dtype, c10::Device device);
+  WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarType dtype,
+            c10::Device device);
 
   WeightGroup& AddGroup(std::string name);
   // INVALID_ARGUMENT with every missing, misshapen and unexpected name (the first 20 of each).
@@ -120,7 +123,8 @@ class LinearWeight {
 // A prefix of names, a group and a dtype: where a layer finds its weights.
 class WeightScope {
  public:
-  WeightScope(WeightSet& set, WeightGroup& group) : set_(&set), group_(&group), dtype_(set.dtype()) {}
+  WeightScope(WeightSet& set, WeightGroup& group)
+      : set_(&set), group_(&group), dtype_(set.dtype()) {}
 
   WeightScope Sub(std::string_view name) const;
   WeightScope Sub(std::string_view name, int index) const;
@@ -130,7 +134,8 @@ class WeightScope {
   WeightScope WithDType(c10::ScalarType dtype) const;
 
   WeightRef Get(std::string_view name, std::vector<int64_t> shape) const;
-  // The first of these full names that the checkpoint has; its other names for the same tensor are not unexpected.
+  // The first of these full names that the checkpoint has; its other names for the same tensor are
+  // not unexpected.
   WeightRef GetAny(const std::vector<std::string>& full_names, std::vector<int64_t> shape) const;
   // weight [out, in], and bias [out] if asked for.
   LinearWeight Linear(std::string_view name, int64_t in, int64_t out, bool bias = true) const;

@@ -1,0 +1,243 @@
+#include "engine/describe/describe.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/core/checkpoint.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+#include "engine/describe/families.h"
+
+namespace kino::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMaxPromptBytes = 8192;
+
+// Collects violations; each check says what was expected and what was got.
+class Checker {
+ public:
+  explicit Checker(std::vector<FieldViolation>& violations) : violations_(violations) {}
+  void Fail(const std::string& field, const std::string& description) {
+    violations_.push_back({.field = field, .description = description});
+  }
+  void Range(const char* field, int value, int low, int high) {
+    if (value < low || value > high) {
+      Fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
+    }
+  }
+  void Range(const char* field, double value, double low, double high) {
+    if (!(value >= low && value <= high)) {
+      Fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
+    }
+  }
+
+ private:
+  std::vector<FieldViolation>& violations_;
+};
+
+Task InferTask(const Request& request) {
+  if (request.task != Task::kUnspecified) return request.task;
+  Task task = Task::kTextToVideo;
+  for (const Condition& condition : request.conditions) {
+    if (condition.kind != ConditionKind::kImage) return Task::kVideoToVideo;
+    task = Task::kImageToVideo;
+  }
+  return task;
+}
+
+template <typename T>
+void Fill(std::optional<T>& field, const std::optional<T>& fallback) {
+  if (!field.has_value()) field = fallback;
+}
+
+void CheckSize(const Request& request, const Limits& limits, Checker& check) {
+  for (const auto& [field, value] :
+       {std::pair{"height", *request.height}, std::pair{"width", *request.width}}) {
+    check.Range(field, value, limits.min_size, limits.max_size);
+    if (value % limits.size_multiple != 0) {
+      check.Fail(field,
+                 absl::StrCat("expected a multiple of ", limits.size_multiple, ", got ", value));
+    }
+  }
+  const int frames = *request.num_frames;
+  check.Range("num_frames", frames, 1, limits.max_frames);
+  if (frames >= 1 && (frames - 1) % limits.frames_multiple != 0) {
+    check.Fail("num_frames",
+               absl::StrCat("expected k * ", limits.frames_multiple, " + 1, got ", frames));
+  }
+  const int64_t pixels = int64_t{*request.height} * *request.width;
+  if (*request.height > 0 && *request.width > 0 && frames > 0 &&
+      pixels > limits.max_pixels / frames) {
+    check.Fail("num_frames",
+               absl::StrCat("height * width * num_frames may be at most ", limits.max_pixels,
+                            ", got ", *request.height, " * ", *request.width, " * ", frames));
+  }
+}
+
+void CheckVaeTiling(const VaeTiling& tiling, Checker& check) {
+  const auto pair = [&check](const char* what, const std::optional<int>& size, int default_size,
+                             const std::optional<int>& stride, int default_stride, int unit) {
+    const std::string size_field = absl::StrCat("plan.vae_tiling.tile_sample_min_", what);
+    const std::string stride_field = absl::StrCat("plan.vae_tiling.tile_sample_stride_", what);
+    // 0 is "not given" to diffusers; here a value that is given counts.
+    if (size && (*size < unit || *size > 1 << 20)) {
+      check.Fail(size_field, absl::StrCat("expected at least ", unit, ", got ", *size));
+    }
+    if (stride && (*stride < unit || *stride > 1 << 20)) {
+      check.Fail(stride_field, absl::StrCat("expected at least ", unit, ", got ", *stride));
+    } else if (stride.value_or(default_stride) > size.value_or(default_size)) {
+      check.Fail(stride_field,
+                 absl::StrCat("expected at most the tile's ", size.value_or(default_size), ", got ",
+                              stride.value_or(default_stride)));
+    }
+  };
+  pair("height", tiling.tile_sample_min_height, 512, tiling.tile_sample_stride_height, 448, 32);
+  pair("width", tiling.tile_sample_min_width, 512, tiling.tile_sample_stride_width, 448, 32);
+  pair("num_frames", tiling.tile_sample_min_num_frames, 16, tiling.tile_sample_stride_num_frames, 8,
+       8);
+}
+
+}  // namespace
+
+const char* TaskName(Task task) {
+  switch (task) {
+    case Task::kUnspecified:
+      return "TASK_UNSPECIFIED";
+    case Task::kTextToVideo:
+      return "TEXT_TO_VIDEO";
+    case Task::kImageToVideo:
+      return "IMAGE_TO_VIDEO";
+    case Task::kVideoToVideo:
+      return "VIDEO_TO_VIDEO";
+    case Task::kUpscale:
+      return "UPSCALE";
+  }
+  return "TASK_UNSPECIFIED";
+}
+
+int64_t ModelDescription::WeightBytes(DType dtype) const {
+  int64_t elements = 0;
+  for (const ComponentDescription& component : components) elements += component.weight_elements;
+  return elements * DTypeSize(dtype);
+}
+
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder) {
+  const std::string index_path = (fs::path(folder) / "model_index.json").string();
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
+  ModelDescription model;
+  model.folder = folder;
+  ConfigReader reader(index, index_path);
+  model.pipeline_class = reader.Get("_class_name", std::string());
+  KINO_RETURN_IF_ERROR(reader.status());
+
+  const FamilyDescriber* family = nullptr;
+  std::vector<std::string> known;
+  for (const FamilyDescriber& describer : FamilyDescribers()) {
+    known.insert(known.end(), describer.pipeline_classes.begin(), describer.pipeline_classes.end());
+    if (absl::c_linear_search(describer.pipeline_classes, model.pipeline_class))
+      family = &describer;
+  }
+  if (family == nullptr) {
+    return absl::UnimplementedError(absl::StrCat(index_path, ": _class_name '",
+                                                 model.pipeline_class, "', expected one of ",
+                                                 absl::StrJoin(known, ", ")));
+  }
+  model.family = family->family;
+
+  for (const auto& [name, value] : index.items()) {
+    // Components are [library, class]; [null, null] is one that is absent, plain values are the
+    // pipeline's own config.
+    if (name.starts_with("_") || !value.is_array() || value.size() != 2 || !value[0].is_string() ||
+        !value[1].is_string()) {
+      continue;
+    }
+    ComponentDescription component{.name = name,
+                                   .library = value[0].get<std::string>(),
+                                   .class_name = value[1].get<std::string>()};
+    const std::string component_folder = (fs::path(folder) / name).string();
+    // Tokenizers and samplers have no weights.
+    if (fs::exists(fs::path(component_folder) / "config.json")) {
+      absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint =
+          Checkpoint::Open(component_folder, "");
+      for (const char* variant : {"bf16", "fp16"}) {
+        if (absl::IsNotFound(checkpoint.status()))
+          checkpoint = Checkpoint::Open(component_folder, variant);
+      }
+      if (!checkpoint.ok()) return checkpoint.status();
+      component.weight_bytes = (*checkpoint)->bytes();
+      for (const auto& [tensor, entry] : (*checkpoint)->tensors()) {
+        component.weight_elements += entry->bytes / DTypeSize(entry->dtype);
+      }
+    }
+    model.components.push_back(std::move(component));
+  }
+  KINO_ASSIGN_OR_RETURN(model.details, family->describe(folder, model.pipeline_class));
+  return model;
+}
+
+ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& request,
+                               uint64_t draw_seed) {
+  ResolvedRequest resolved{.request = request, .violations = {}};
+  Request& effective = resolved.request;
+  Checker check(resolved.violations);
+  effective.task = InferTask(request);
+  const TaskDescription* task = nullptr;
+  std::vector<std::string> tasks;
+  for (const TaskDescription& candidate : model.details->tasks()) {
+    tasks.emplace_back(TaskName(candidate.task));
+    if (candidate.task == effective.task) task = &candidate;
+  }
+  if (task == nullptr) {
+    check.Fail("task", absl::StrCat("this model does ", absl::StrJoin(tasks, ", "), "; got ",
+                                    TaskName(effective.task)));
+    return resolved;
+  }
+  const Request& defaults = task->defaults;
+  Fill(effective.negative_prompt, defaults.negative_prompt);
+  Fill(effective.height, defaults.height);
+  Fill(effective.width, defaults.width);
+  Fill(effective.num_frames, defaults.num_frames);
+  Fill(effective.num_inference_steps, defaults.num_inference_steps);
+  Fill(effective.guidance_scale, defaults.guidance_scale);
+  Fill(effective.fps, defaults.fps);
+  if (!effective.seed) effective.seed = draw_seed;
+  if (!effective.output.lossless) Fill(effective.output.quality, defaults.output.quality);
+
+  const Limits& limits = model.details->limits();
+  if (!effective.prompt) {
+    check.Fail("prompt",
+               absl::StrCat(TaskName(effective.task), " needs a prompt (it may be empty)"));
+  }
+  for (const auto& [field, text] : {std::pair{"prompt", &effective.prompt},
+                                    std::pair{"negative_prompt", &effective.negative_prompt}}) {
+    if (*text && (*text)->size() > kMaxPromptBytes) {
+      check.Fail(field, absl::StrCat("expected at most ", kMaxPromptBytes, " bytes, got ",
+                                     (*text)->size()));
+    }
+  }
+  CheckSize(effective, limits, check);
+  check.Range("num_inference_steps", *effective.num_inference_steps, 1, limits.max_steps);
+  check.Range("guidance_scale", *effective.guidance_scale, 0.0, 1000.0);
+  check.Range("fps", *effective.fps, 0.1, 1000.0);
+  if (effective.output.lossless && effective.output.quality) {
+    check.Fail("output.quality", "a lossless output has no quality; give one of the two");
+  } else if (effective.output.quality) {
+    check.Range("output.quality", *effective.output.quality, 0, 100);
+  }
+  for (size_t i = 0; i < effective.conditions.size(); ++i) {
+    const std::string field = absl::StrCat("conditions[", i, "].");
+    check.Range((field + "strength").c_str(), effective.conditions[i].strength, 0.0, 1.0);
+    check.Range((field + "frame_index").c_str(), effective.conditions[i].frame_index, 0,
+                *effective.num_frames - 1);
+  }
+  if (effective.plan.vae_tiling) CheckVaeTiling(*effective.plan.vae_tiling, check);
+  model.details->Resolve(effective, resolved.violations);
+  return resolved;
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,23 @@
+#include "engine/models/common/guidance.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/std.h>
+
+#include <numeric>
+#include <vector>
+
+namespace kino::engine {
+
+at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale) {
+  return (positive - negative).mul_(scale).add_(negative);
+}
+
+at::Tensor RescaleGuidance(const at::Tensor& guided, const at::Tensor& positive, double rescale) {
+  std::vector<int64_t> axes(static_cast<size_t>(guided.dim() - 1));
+  std::iota(axes.begin(), axes.end(), 1);
+  const at::Tensor ratio = at::std(positive, axes, /*unbiased=*/true, /*keepdim=*/true) /
+                           at::std(guided, axes, /*unbiased=*/true, /*keepdim=*/true);
+  return rescale * (guided * ratio) + (1 - rescale) * guided;
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,16 @@
+#include "engine/models/common/noise.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/randn.h>
+
+namespace kino::engine {
+
+NoiseSource::NoiseSource(uint64_t seed)
+    : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)),
+      global_(at::make_generator<at::CPUGeneratorImpl>(seed)) {}
+
+at::Tensor NoiseSource::Randn(at::IntArrayRef shape, c10::ScalarType dtype, c10::Device device) {
+  return at::randn(shape, generator_, at::TensorOptions().dtype(dtype)).to(device);
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,66 @@
+// What a family gives the engine: a pipeline that starts runs, and runs that do one step, tile or
+// chunk at a time. engine.cc turns exceptions into statuses, keeps the clock and the memory
+// statistics, and muxes. One thread at a time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/core/run_context.h"
+#include "engine/engine.h"
+#include "engine/memory/residency.h"
+#include "engine/models/common/component_pool.h"
+#include "engine/text/embedding_cache.h"
+
+namespace kino::engine {
+
+// Final frames in order: [T, H, W, 3] float32 in 0..1, contiguous, on the host.
+using FrameSink = std::function<void(const at::Tensor& frames)>;
+
+class PipelineRun {
+ public:
+  struct Position {
+    Stage stage;
+    int step = 0;  // finished in this stage
+    int total_steps = 0;
+    double fraction = 0;  // of the run
+    bool done = false;
+  };
+
+  virtual ~PipelineRun() = default;
+  // Where the next Advance starts.
+  virtual Position position() const = 0;
+  // REQUIRES: !position().done. Throws StatusError (CANCELLED among them) and what torch throws.
+  virtual void Advance(const RunContext& context, const FrameSink& sink) = 0;
+};
+
+struct PipelineOptions {
+  std::string folder;
+  std::string variant;
+  c10::ScalarType dtype;
+  c10::Device device;
+  ResidencyPolicy residency;
+};
+
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+  // `media` holds one entry per condition. `tap` may be empty.
+  virtual std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
+                                             Tap tap) = 0;
+};
+
+// Shared by all models of a worker.
+struct EngineShared {
+  ComponentPool components;
+  EmbeddingCache embeddings{int64_t{256} << 20};
+};
+
+// Calls `tap` with a float32 host copy of `values`.
+void TapTensor(const Tap& tap, std::string_view name, const at::Tensor& values);
+
+}  // namespace kino::engine

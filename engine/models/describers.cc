@@ -1,0 +1,14 @@
+// What describe knows, a line for each family. No torch here: the frontend links it.
+#include "engine/describe/families.h"
+#include "engine/models/ltx/describe.h"
+
+namespace kino::engine {
+
+const std::vector<FamilyDescriber>& FamilyDescribers() {
+  static const std::vector<FamilyDescriber> describers = {
+      LtxDescriber(),
+  };
+  return describers;
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,170 @@
+#include "engine/models/ltx/describe.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+
+namespace kino::engine {
+namespace {
+
+// LTXPipeline and LTXImageToVideoPipeline refuse other sizes whatever the VAE's ratio is
+// (check_inputs).
+constexpr int kSizeMultiple = 32;
+constexpr int kMaxSequenceLength = 512;
+
+class LtxDescription final : public FamilyDescription {
+ public:
+  explicit LtxDescription(int temporal_ratio) {
+    // Defaults of LTXPipeline.__call__ and LTXImageToVideoPipeline.__call__ in diffusers 0.42.1.
+    Request defaults;
+    defaults.negative_prompt = "";
+    defaults.height = 512;
+    defaults.width = 704;
+    defaults.num_frames = 161;
+    defaults.num_inference_steps = 50;
+    defaults.guidance_scale = 3.0;
+    defaults.fps = 25.0;
+    defaults.output.quality = 75;
+    defaults.ltx = LtxOptions{.frame_rate = 25.0,
+                              .guidance_rescale = 0.0,
+                              .decode_timestep = 0.0,
+                              .decode_noise_scale = std::nullopt,  // absent: decode_timestep
+                              .max_sequence_length = 128,
+                              .timesteps = {},
+                              .sigmas = {},
+                              .image_cond_noise_scale = std::nullopt,
+                              .denoise_strength = std::nullopt,
+                              .adain_factor = std::nullopt,
+                              .tone_map_compression_ratio = std::nullopt};
+    for (const Task task : {Task::kTextToVideo, Task::kImageToVideo}) {
+      defaults.task = task;
+      tasks_.push_back({.task = task, .defaults = defaults});
+    }
+    limits_ = {.size_multiple = kSizeMultiple,
+               .min_size = kSizeMultiple,
+               .max_size = 4096,
+               .frames_multiple = temporal_ratio,
+               .max_frames = 2048 * temporal_ratio + 1,
+               .max_pixels = 1'000'000'000,
+               .max_steps = 1000,
+               .max_sequence_length = kMaxSequenceLength};
+  }
+
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
+
+ private:
+  std::vector<TaskDescription> tasks_;
+  Limits limits_;
+};
+
+void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  const auto range = [&fail](const std::string& field, double value, double low, double high) {
+    if (!(value >= low && value <= high)) {
+      fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
+    }
+  };
+  const LtxOptions& defaults = *tasks_.front().defaults.ltx;
+  if (!request.ltx) request.ltx.emplace();
+  LtxOptions& options = *request.ltx;
+  if (!options.frame_rate) options.frame_rate = defaults.frame_rate;
+  if (!options.guidance_rescale) options.guidance_rescale = defaults.guidance_rescale;
+  if (!options.decode_timestep) options.decode_timestep = defaults.decode_timestep;
+  if (!options.decode_noise_scale) options.decode_noise_scale = options.decode_timestep;
+  if (!options.max_sequence_length) options.max_sequence_length = defaults.max_sequence_length;
+
+  range("ltx.frame_rate", *options.frame_rate, 0.1, 1000);
+  range("ltx.guidance_rescale", *options.guidance_rescale, 0, 1);
+  range("ltx.decode_timestep", *options.decode_timestep, 0, 1);
+  range("ltx.decode_noise_scale", *options.decode_noise_scale, 0, 1);
+  range("ltx.max_sequence_length", *options.max_sequence_length, 1, kMaxSequenceLength);
+
+  // A custom schedule falls from noise to picture.
+  const auto schedule = [&](const char* field, const std::vector<double>& values, double high) {
+    if (values.size() > static_cast<size_t>(limits_.max_steps)) {
+      fail(field,
+           absl::StrCat("expected at most ", limits_.max_steps, " values, got ", values.size()));
+    }
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!(values[i] > 0 && values[i] <= high) || (i > 0 && !(values[i] < values[i - 1]))) {
+        fail(field, absl::StrCat("expected falling values above 0 up to ", high, ", got ",
+                                 values[i], " at ", i));
+        return;
+      }
+    }
+    if (!values.empty()) request.num_inference_steps = static_cast<int>(values.size());
+  };
+  if (!options.timesteps.empty() && !options.sigmas.empty()) {
+    fail("ltx.sigmas", "timesteps and sigmas exclude each other");
+  }
+  schedule("ltx.timesteps", options.timesteps, 1000);
+  schedule("ltx.sigmas", options.sigmas, 1);
+
+  // Knobs of LTXConditionPipeline and LTXLatentUpsamplePipeline do nothing in these tasks: refused
+  // rather than ignored.
+  for (const auto& [field, value] :
+       {std::pair{"ltx.image_cond_noise_scale", options.image_cond_noise_scale},
+        std::pair{"ltx.denoise_strength", options.denoise_strength},
+        std::pair{"ltx.adain_factor", options.adain_factor},
+        std::pair{"ltx.tone_map_compression_ratio", options.tone_map_compression_ratio}}) {
+    if (value) fail(field, absl::StrCat(TaskName(request.task), " has no such option"));
+  }
+
+  if (request.task == Task::kTextToVideo && !request.conditions.empty()) {
+    fail("conditions", absl::StrCat("TEXT_TO_VIDEO takes none, got ", request.conditions.size()));
+  }
+  if (request.task == Task::kImageToVideo) {
+    if (request.conditions.size() != 1 || request.conditions[0].kind != ConditionKind::kImage) {
+      fail("conditions", absl::StrCat("IMAGE_TO_VIDEO takes exactly one IMAGE, got ",
+                                      request.conditions.size(), " conditions"));
+    } else {
+      if (request.conditions[0].frame_index != 0) {
+        fail("conditions[0].frame_index",
+             absl::StrCat("the image is the first frame here, expected 0, got ",
+                          request.conditions[0].frame_index));
+      }
+      if (request.conditions[0].strength != 1.0) {
+        fail("conditions[0].strength",
+             absl::StrCat("expected 1, got ", request.conditions[0].strength));
+      }
+    }
+  }
+}
+
+absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const std::string& folder,
+                                                                     const std::string&) {
+  const std::string path = folder + "/vae/config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  ConfigReader reader(json, path);
+  int ratio = reader.Get("temporal_compression_ratio", 0);
+  if (ratio == 0) {
+    // AutoencoderKLLTXVideo: each scaling block halves the frames.
+    ratio = reader.Get("patch_size_t", 1);
+    for (const bool scales :
+         reader.Get("spatio_temporal_scaling", std::vector<bool>{true, true, true, false})) {
+      if (scales) ratio *= 2;
+    }
+  }
+  KINO_RETURN_IF_ERROR(reader.status());
+  if (ratio < 1 || ratio > 64) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": temporal compression ratio ", ratio, ", expected 1 to 64"));
+  }
+  return std::make_shared<LtxDescription>(ratio);
+}
+
+}  // namespace
+
+FamilyDescriber LtxDescriber() {
+  return {.family = "ltx",
+          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline"},
+          .describe = DescribeLtx};
+}
+
+}  // namespace kino::engine

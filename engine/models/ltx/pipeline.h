@@ -1,0 +1,42 @@
+// LTX-Video's pipelines: text_to_video (diffusers 0.42.1 pipelines/ltx/pipeline_ltx.py) and
+// image_to_video (pipeline_ltx_image2video.py), with classifier-free guidance and guidance rescale.
+// One thread at a time.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/models/common/pipeline.h"
+#include "engine/models/ltx/transformer.h"
+#include "engine/models/ltx/vae.h"
+#include "engine/samplers/flow_match_euler.h"
+#include "engine/text/t5_encoder.h"
+#include "engine/text/t5_tokenizer.h"
+
+namespace kino::engine {
+
+// The VAE with the weights it reads. Immutable once loaded.
+struct LtxVaeComponent {
+  static absl::StatusOr<std::shared_ptr<const LtxVaeComponent>> Load(const std::string& folder,
+                                                                     const std::string& variant,
+                                                                     c10::ScalarType dtype,
+                                                                     c10::Device device,
+                                                                     const ResidencyPolicy& policy);
+  std::unique_ptr<WeightSet> weights;
+  std::unique_ptr<Residency> residency;
+  std::unique_ptr<const LtxVae> vae;
+};
+
+// What a run of any LTX pipeline reads. Immutable once loaded; runs share it.
+struct LtxComponents {
+  std::shared_ptr<const T5Tokenizer> tokenizer;
+  std::shared_ptr<const T5Encoder> text_encoder;
+  std::shared_ptr<const LtxTransformer> transformer;
+  std::shared_ptr<const LtxVaeComponent> vae;
+  FlowMatchEulerConfig sampler;
+};
+
+absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,
+                                                          EngineShared& shared);
+
+}  // namespace kino::engine

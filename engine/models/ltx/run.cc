@@ -1,0 +1,315 @@
+#include "engine/models/ltx/run.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/core/status_bridge.h"
+#include "engine/media/resize.h"
+#include "engine/models/common/guidance.h"
+
+namespace kino::engine {
+namespace {
+
+// Shares of a typical run's time, for the progress bar only.
+constexpr double kTextShare = 0.02;
+constexpr double kMediaShare = 0.02;
+constexpr double kDenoiseShare = 0.82;
+
+template <typename T>
+T ValueOrThrow(absl::StatusOr<T> value) {
+  ThrowIfError(value.status());
+  return *std::move(value);
+}
+
+// [C, F, h, w] statistics as [1, C, 1, 1, 1] in float32.
+at::Tensor ByChannel(const at::Tensor& statistics) {
+  return statistics.to(at::kFloat).view({1, -1, 1, 1, 1});
+}
+
+// [1, C, F, h, w] -> [1, F * h * w, C]
+at::Tensor Pack(const at::Tensor& latents) {
+  return latents.permute({0, 2, 3, 4, 1}).flatten(1, 3).contiguous();
+}
+
+// diffusers' linspace(1, 1 / n, n), in double.
+std::vector<double> DefaultSigmas(int steps) {
+  std::vector<double> sigmas;
+  const double last = 1.0 / steps;
+  for (int i = 0; i < steps; ++i) {
+    sigmas.push_back(steps == 1       ? 1.0
+                     : i == steps - 1 ? last
+                                      : 1.0 + i * ((last - 1.0) / (steps - 1)));
+  }
+  return sigmas;
+}
+
+// What the request says over diffusers' defaults.
+LtxVaeTiling Tiling(const std::optional<VaeTiling>& request) {
+  LtxVaeTiling tiling;
+  if (!request) return tiling;
+  const auto set = [](int64_t& field, const std::optional<int>& value) {
+    if (value) field = *value;
+  };
+  tiling.use_tiling = true;
+  tiling.use_framewise_decoding = request->framewise;
+  set(tiling.tile_sample_min_height, request->tile_sample_min_height);
+  set(tiling.tile_sample_min_width, request->tile_sample_min_width);
+  set(tiling.tile_sample_min_num_frames, request->tile_sample_min_num_frames);
+  set(tiling.tile_sample_stride_height, request->tile_sample_stride_height);
+  set(tiling.tile_sample_stride_width, request->tile_sample_stride_width);
+  set(tiling.tile_sample_stride_num_frames, request->tile_sample_stride_num_frames);
+  return tiling;
+}
+
+}  // namespace
+
+LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
+               const Request& request, std::vector<MediaInput> media, Tap tap)
+    : components_(std::move(components)),
+      embeddings_(embeddings),
+      request_(request),
+      media_(std::move(media)),
+      tap_(std::move(tap)),
+      state_{.stage = Stage::kEncodeText,
+             .step = 0,
+             .latents = {},
+             .noise = NoiseSource(*request.seed)} {
+  const LtxVaeConfig& vae_config = vae().config();
+  const LtxOptions& options = *request_.ltx;
+  grid_ = {.frames = (*request_.num_frames - 1) / vae_config.temporal_compression_ratio + 1,
+           .height = *request_.height / vae_config.spatial_compression_ratio,
+           .width = *request_.width / vae_config.spatial_compression_ratio,
+           .temporal_scale =
+               static_cast<double>(vae_config.temporal_compression_ratio) / *options.frame_rate,
+           .spatial_scale = static_cast<double>(vae_config.spatial_compression_ratio)};
+
+  ScheduleRequest schedule;
+  schedule.timesteps = options.timesteps;
+  schedule.sigmas = options.sigmas;
+  if (schedule.timesteps.empty() && schedule.sigmas.empty()) {
+    schedule.sigmas = DefaultSigmas(*request_.num_inference_steps);
+  }
+  schedule.mu = CalculateShift(components_->sampler, grid_.tokens());
+  schedule_ = ValueOrThrow(MakeSchedule(components_->sampler, schedule));
+}
+
+void LtxRun::Enter(Stage stage) {
+  state_.stage = stage;
+  state_.step = 0;
+}
+
+PipelineRun::Position LtxRun::position() const {
+  const double media_share = media_.empty() ? 0 : kMediaShare;
+  const double decode_start = kTextShare + media_share + kDenoiseShare;
+  Position position{
+      .stage = state_.stage, .step = state_.step, .total_steps = 1, .fraction = 0, .done = done_};
+  switch (state_.stage) {
+    case Stage::kEncodeText:
+      position.total_steps = guided() ? 2 : 1;
+      position.fraction = kTextShare * state_.step / position.total_steps;
+      break;
+    case Stage::kEncodeMedia:
+      position.fraction = kTextShare;
+      break;
+    case Stage::kDenoise:
+      position.total_steps = static_cast<int>(schedule_.timesteps.size());
+      position.fraction =
+          kTextShare + media_share + kDenoiseShare * state_.step / position.total_steps;
+      break;
+    default:
+      position.total_steps = *request_.num_frames;
+      position.fraction = decode_start + (1 - decode_start) * state_.step / position.total_steps;
+      break;
+  }
+  if (done_) position.fraction = 1;
+  return position;
+}
+
+void LtxRun::Advance(const RunContext& context, const FrameSink& sink) {
+  ThrowIfError(context.Advance());
+  switch (state_.stage) {
+    case Stage::kEncodeText:
+      return EncodeText(context);
+    case Stage::kEncodeMedia:
+      return EncodeImage(context);
+    case Stage::kDenoise:
+      return Denoise(context);
+    default:
+      return Decode(context, sink);
+  }
+}
+
+at::Tensor LtxRun::EncodePrompt(const std::string& prompt, const RunContext& context,
+                                at::Tensor* whole) {
+  const Tokens tokens =
+      ValueOrThrow(components_->tokenizer->Encode(prompt, *request_.ltx->max_sequence_length));
+  const c10::Device device = components_->transformer->device();
+  const std::string key = EmbeddingCache::Key(components_->text_encoder->identity(), tokens.ids);
+  at::Tensor embedding = embeddings_->Find(key);
+  if (!embedding.defined()) {
+    const at::Tensor ids =
+        at::tensor(tokens.ids, at::TensorOptions().dtype(at::kLong)).unsqueeze(0).to(device);
+    embedding = components_->text_encoder->Forward(ids, context);
+    embeddings_->Insert(key, embedding);
+  }
+  embedding = embedding.to(device);
+  *whole = embedding;
+  if (tap_) {
+    const at::Tensor ids = at::tensor(tokens.ids, at::TensorOptions().dtype(at::kFloat));
+    TapTensor(tap_, absl::StrCat("tokens_", text_.size()), ids);
+  }
+  // The encoder saw the padding (diffusers passes it no mask); cross-attention does not: its mask
+  // leaves the text alone.
+  const int64_t length = std::count(tokens.attention_mask.begin(), tokens.attention_mask.end(), 1);
+  return embedding.narrow(1, 0, length);
+}
+
+void LtxRun::EncodeText(const RunContext& context) {
+  const bool is_negative = guided() && text_.empty();
+  at::Tensor whole;
+  text_.push_back(
+      EncodePrompt(is_negative ? *request_.negative_prompt : *request_.prompt, context, &whole));
+  if (tap_) TapTensor(tap_, absl::StrCat("text_states_", text_.size() - 1), whole);
+  ++state_.step;
+  if (is_negative) return;
+  if (!media_.empty()) {
+    Enter(Stage::kEncodeMedia);
+  } else {
+    PrepareLatents({});
+    PrepareDenoise(context);
+  }
+}
+
+void LtxRun::EncodeImage(const RunContext& context) {
+  const MediaInput& media = media_.front();
+  RgbImage image{.width = media.width, .height = media.height, .rgb = {}};
+  image.rgb.assign(media.rgb.begin(), media.rgb.begin() + int64_t{3} * media.width * media.height);
+  // diffusers' VideoProcessor resizes even when the size is already right; Lanczos then changes
+  // nothing.
+  const RgbImage resized = ValueOrThrow(ResizeLanczos(image, *request_.width, *request_.height));
+  const at::Tensor bytes =
+      at::from_blob(const_cast<uint8_t*>(resized.rgb.data()), {resized.height, resized.width, 3},
+                    at::TensorOptions().dtype(at::kByte));
+  const at::Tensor pixels = bytes.to(at::kFloat).div_(255.0).permute({2, 0, 1}).mul(2.0).sub_(1.0);
+  const at::Tensor video = pixels.unsqueeze(0).unsqueeze(2).to(components_->vae->weights->device(),
+                                                               components_->vae->weights->dtype());
+  // A draw from the encoder's distribution (diffusers' DiagonalGaussianDistribution.sample), in the
+  // VAE's dtype.
+  const std::vector<at::Tensor> moments =
+      vae().Encode(video, Tiling(request_.plan.vae_tiling), context).chunk(2, 1);
+  const at::Tensor deviation = at::exp(moments[1].clamp(-30.0, 20.0) * 0.5);
+  const at::Tensor sample =
+      moments[0] + deviation * state_.noise.Randn(moments[0].sizes(), moments[0].scalar_type(),
+                                                  moments[0].device());
+  const at::Tensor first =
+      (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
+  if (tap_) TapTensor(tap_, "image_latents", first);
+  PrepareLatents(first);
+  PrepareDenoise(context);
+}
+
+void LtxRun::PrepareLatents(const at::Tensor& first_frame) {
+  const int64_t channels = components_->transformer->config().in_channels;
+  at::Tensor latents = state_.noise.Randn({1, channels, grid_.frames, grid_.height, grid_.width},
+                                          at::kFloat, components_->transformer->device());
+  if (first_frame.defined()) latents.narrow(2, 0, 1).copy_(first_frame);
+  state_.latents = Pack(latents);
+}
+
+void LtxRun::PrepareDenoise(const RunContext& context) {
+  // Row i of the timestep table is step i; behind them, a clean token's 0.
+  std::vector<float> timesteps = schedule_.timesteps;
+  if (!media_.empty()) timesteps.push_back(0.0f);
+  for (const at::Tensor& text : text_) {
+    prepared_.push_back(components_->transformer->Prepare(
+        text, grid_, timesteps, prepared_.empty() ? nullptr : prepared_.data(), context));
+  }
+  text_.clear();
+  Enter(Stage::kDenoise);
+}
+
+void LtxRun::Denoise(const RunContext& context) {
+  const size_t step = static_cast<size_t>(state_.step);
+  const int64_t tokens = grid_.tokens();
+  // An image is the first latent frame: its tokens are clean and stay as they are.
+  const int64_t clean = media_.empty() ? 0 : grid_.height * grid_.width;
+  const TokenSpans spans =
+      clean == 0 ? TokenSpans{{0, tokens, state_.step}}
+                 : TokenSpans{{0, clean, static_cast<int64_t>(schedule_.timesteps.size())},
+                              {clean, tokens, state_.step}};
+  std::vector<const LtxTransformer::Prepared*> rows;
+  for (const LtxTransformer::Prepared& prepared : prepared_) rows.push_back(&prepared);
+  const at::Tensor input = rows.size() == 1 ? state_.latents : state_.latents.expand({2, -1, -1});
+  const at::Tensor predictions =
+      components_->transformer
+          ->Forward(rows, spans, input.to(components_->text_encoder->dtype()), context)
+          .to(at::kFloat);
+  at::Tensor prediction = predictions;
+  if (guided()) {
+    const at::Tensor positive = predictions.narrow(0, 1, 1);
+    prediction = Guide(predictions.narrow(0, 0, 1), positive, *request_.guidance_scale);
+    const double rescale = *request_.ltx->guidance_rescale;
+    if (rescale > 0) prediction = RescaleGuidance(prediction, positive, rescale);
+  }
+  at::Tensor moving = state_.latents.narrow(1, clean, tokens - clean);
+  const at::Tensor next = EulerStep(moving, prediction.narrow(1, clean, tokens - clean),
+                                    schedule_.sigmas[step], schedule_.sigmas[step + 1]);
+  state_.latents = clean == 0 ? next : at::cat({state_.latents.narrow(1, 0, clean), next}, 1);
+  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
+  if (++state_.step == static_cast<int>(schedule_.timesteps.size())) PrepareDecode(context);
+}
+
+at::Tensor LtxRun::Unpack(const at::Tensor& latents) const {
+  return latents.unflatten(1, {grid_.frames, grid_.height, grid_.width}).permute({0, 4, 1, 2, 3});
+}
+
+void LtxRun::PrepareDecode(const RunContext& context) {
+  prepared_.clear();
+  at::Tensor latents =
+      Unpack(state_.latents) * ByChannel(vae().latents_std()) / vae().config().scaling_factor +
+      ByChannel(vae().latents_mean());
+  latents = latents.to(components_->text_encoder->dtype());
+  at::Tensor timestep;
+  if (vae().config().timestep_conditioning) {
+    const at::Tensor noise =
+        state_.noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
+    const at::TensorOptions options = latents.options();
+    timestep = at::tensor({*request_.ltx->decode_timestep}, at::TensorOptions().dtype(at::kDouble))
+                   .to(options);
+    const at::Tensor scale =
+        at::tensor({*request_.ltx->decode_noise_scale}, at::TensorOptions().dtype(at::kDouble))
+            .to(options);
+    latents = (1 - scale) * latents + scale * noise;
+  }
+  state_.latents = latents.to(components_->vae->weights->dtype()).contiguous();
+  if (tap_) TapTensor(tap_, "latents", state_.latents);
+  decoder_ = vae().Decode(state_.latents, {.timestep = timestep,
+                                           .noise_generator = state_.noise.global(),
+                                           .tiling = Tiling(request_.plan.vae_tiling)});
+  Enter(Stage::kDecode);
+  ThrowIfError(context.Advance());
+}
+
+void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {
+  const at::Tensor pixels = decoder_->NextFrames(context);
+  if (pixels.size(0) > 0) {
+    state_.step += static_cast<int>(pixels.size(0));
+    // diffusers rounds in the VAE's dtype before it goes to float32.
+    sink((pixels * 0.5 + 0.5).clamp_(0.0, 1.0).to(at::kCPU, at::kFloat).contiguous());
+  }
+  if (decoder_->done()) {
+    decoder_.reset();
+    state_.latents.reset();
+    done_ = true;
+  }
+}
+
+}  // namespace kino::engine

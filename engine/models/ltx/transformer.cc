@@ -1,0 +1,267 @@
+#include "engine/models/ltx/transformer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/meshgrid.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/rms_norm.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+#include "engine/core/status_bridge.h"
+#include "engine/ops/attention.h"
+
+namespace kino::engine {
+namespace {
+
+constexpr double kQkNormEps = 1e-5;
+constexpr double kNormOutEps = 1e-6;
+constexpr double kTheta = 10000.0;
+constexpr int64_t kTimestepSinusoids = 256;
+// Positions are fractions of this many seconds and pixels (LTXVideoRotaryPosEmbed's
+// base_num_frames, base_height, base_width).
+constexpr double kBaseFrames = 20;
+constexpr double kBasePixels = 2048;
+constexpr char kPreparePrefix[] = "prepare";
+
+}  // namespace
+
+absl::StatusOr<LtxTransformerConfig> LtxTransformerConfig::Read(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  ConfigReader reader(json, path);
+  LtxTransformerConfig config;
+  config.in_channels = reader.Get("in_channels", config.in_channels);
+  config.out_channels = reader.Get("out_channels", config.in_channels);
+  config.num_attention_heads = reader.Get("num_attention_heads", config.num_attention_heads);
+  config.attention_head_dim = reader.Get("attention_head_dim", config.attention_head_dim);
+  config.cross_attention_dim = reader.Get("cross_attention_dim", config.cross_attention_dim);
+  config.num_layers = reader.Get("num_layers", config.num_layers);
+  config.caption_channels = reader.Get("caption_channels", config.caption_channels);
+  config.norm_eps = reader.Get("norm_eps", config.norm_eps);
+  config.attention_bias = reader.Get("attention_bias", config.attention_bias);
+  config.attention_out_bias = reader.Get("attention_out_bias", config.attention_out_bias);
+  const std::string activation = reader.Get("activation_fn", std::string("gelu-approximate"));
+  const std::string qk_norm = reader.Get("qk_norm", std::string("rms_norm_across_heads"));
+  const bool affine = reader.Get("norm_elementwise_affine", false);
+  const int patch = reader.Get("patch_size", 1);
+  const int patch_t = reader.Get("patch_size_t", 1);
+  KINO_RETURN_IF_ERROR(reader.status());
+  const auto refuse = [&path](const std::string& what) {
+    return absl::UnimplementedError(path + ": " + what);
+  };
+  if (activation != "gelu-approximate") {
+    return refuse(absl::StrCat("activation_fn '", activation, "', expected 'gelu-approximate'"));
+  }
+  if (qk_norm != "rms_norm_across_heads") {
+    return refuse(absl::StrCat("qk_norm '", qk_norm, "', expected 'rms_norm_across_heads'"));
+  }
+  if (affine) return refuse("norm_elementwise_affine true, expected false");
+  if (patch != 1 || patch_t != 1)
+    return refuse(absl::StrCat("patch sizes ", patch, ", ", patch_t, ", expected 1, 1"));
+  if (config.in_channels < 1 || config.out_channels != config.in_channels ||
+      config.num_attention_heads < 1 || config.attention_head_dim < 1 || config.num_layers < 1 ||
+      config.caption_channels < 1 || config.width() % 2 != 0) {
+    return absl::InvalidArgumentError(
+        path +
+        ": a size is not positive, the width is odd, or in_channels and "
+        "out_channels differ");
+  }
+  if (config.cross_attention_dim != config.width()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": cross_attention_dim ", config.cross_attention_dim,
+                     ", expected heads * head_dim = ", config.width()));
+  }
+  return config;
+}
+
+absl::StatusOr<std::shared_ptr<const LtxTransformer>> LtxTransformer::Load(
+    const std::string& folder, const std::string& variant, c10::ScalarType dtype,
+    c10::Device device, const ResidencyPolicy& policy) {
+  KINO_ASSIGN_OR_RETURN(const LtxTransformerConfig config, LtxTransformerConfig::Read(folder));
+  KINO_ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint,
+                        Checkpoint::Open(folder, variant));
+  std::shared_ptr<LtxTransformer> transformer(new LtxTransformer(
+      config, std::make_unique<WeightSet>(std::move(checkpoint), dtype, device), policy));
+  KINO_RETURN_IF_ERROR(transformer->weights_->Finish());
+  KINO_RETURN_IF_ERROR(RunGuarded([&] {
+    transformer->residency_->LoadAll();
+    return absl::OkStatus();
+  }));
+  return transformer;
+}
+
+LtxTransformer::LtxTransformer(const LtxTransformerConfig& config,
+                               std::unique_ptr<WeightSet> weights, const ResidencyPolicy& policy)
+    : config_(config),
+      weights_(std::move(weights)),
+      residency_(std::make_unique<Residency>(*weights_, policy)) {
+  const int64_t d = config_.width();
+  WeightGroup& rest = weights_->AddGroup("transformer");
+  WeightGroup& prepare = weights_->AddGroup(kPreparePrefix);
+  const WeightScope root(*weights_, rest);
+  const WeightScope prepared = root.In(prepare);
+  proj_in_ = root.Linear("proj_in", config_.in_channels, d);
+  proj_out_ = root.Linear("proj_out", d, config_.out_channels);
+  scale_shift_table_ = root.Get("scale_shift_table", {2, d});
+  time_embedder_ = std::make_unique<TimestepEmbedder>(
+      prepared.Sub("time_embed.emb.timestep_embedder"), kTimestepSinusoids, d);
+  time_linear_ = prepared.Linear("time_embed.linear", d, 6 * d);
+  caption_projection_ = std::make_unique<GeluMlp>(
+      GeluMlp::TextProjection(prepared.Sub("caption_projection"), config_.caption_channels, d));
+
+  const bool bias = config_.attention_bias;
+  const bool out_bias = config_.attention_out_bias;
+  std::vector<WeightGroup*> groups;
+  std::vector<WeightGroup*> prepare_groups;
+  for (int i = 0; i < config_.num_layers; ++i) {
+    WeightGroup& group = weights_->AddGroup(absl::StrCat("transformer_blocks.", i));
+    WeightGroup& prepare_group =
+        weights_->AddGroup(absl::StrCat(kPreparePrefix, ".transformer_blocks.", i));
+    groups.push_back(&group);
+    prepare_groups.push_back(&prepare_group);
+    const WeightScope block = root.Sub("transformer_blocks", i).In(group);
+    const WeightScope self = block.Sub("attn1");
+    const WeightScope cross = block.Sub("attn2");
+    const WeightScope cross_prepare = cross.In(prepare_group);
+    blocks_.push_back({.scale_shift_table = block.Get("scale_shift_table", {6, d}),
+                       .self = {.q = self.Linear("to_q", d, d, bias),
+                                .k = self.Linear("to_k", d, d, bias),
+                                .v = self.Linear("to_v", d, d, bias),
+                                .out = self.Linear("to_out.0", d, d, out_bias),
+                                .norm_q = self.Get("norm_q.weight", {d}),
+                                .norm_k = self.Get("norm_k.weight", {d})},
+                       .cross = {.q = cross.Linear("to_q", d, d, bias),
+                                 .out = cross.Linear("to_out.0", d, d, out_bias),
+                                 .norm_q = cross.Get("norm_q.weight", {d}),
+                                 .k = cross_prepare.Linear("to_k", d, d, bias),
+                                 .v = cross_prepare.Linear("to_v", d, d, bias),
+                                 .norm_k = cross_prepare.Get("norm_k.weight", {d})},
+                       .feed_forward = GeluMlp::FeedForward(block.Sub("ff"), d)});
+  }
+  prepare_stack_ = std::make_unique<BlockStack>(*residency_, std::move(prepare_groups));
+  stack_ = std::make_unique<BlockStack>(*residency_, std::move(groups));
+}
+
+bool LtxTransformer::OwnedByPrepare(const std::string& group) const {
+  return absl::StartsWith(group, kPreparePrefix);
+}
+
+RotaryTable LtxTransformer::MakeRotaryTable(const LtxGrid& grid) const {
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
+  const std::vector<at::Tensor> axes =
+      at::meshgrid({at::arange(grid.frames, options), at::arange(grid.height, options),
+                    at::arange(grid.width, options)},
+                   "ij");
+  // One rounding for each factor, as the reference has it.
+  const at::Tensor positions = at::stack({(axes[0] * grid.temporal_scale / kBaseFrames).flatten(),
+                                          (axes[1] * grid.spatial_scale / kBasePixels).flatten(),
+                                          (axes[2] * grid.spatial_scale / kBasePixels).flatten()},
+                                         1);  // [S, 3]
+  // Frequencies span the whole width, not one head; what is left of width / 6 stands still, at the
+  // front.
+  const int64_t d = config_.width();
+  at::Tensor frequencies = at::pow(kTheta, at::linspace(0.0, 1.0, d / 6, options));
+  frequencies = frequencies * M_PI / 2.0;
+  const at::Tensor angles = (frequencies * (positions.unsqueeze(2) * 2 - 1))
+                                .transpose(1, 2)
+                                .flatten(1);  // [S, D / 6 * 3]
+  const int64_t still = d % 6 / 2;
+  const int64_t tokens = grid.tokens();
+  return {.cos = at::cat({at::ones({tokens, still}, options), angles.cos()}, 1).contiguous(),
+          .sin = at::cat({at::zeros({tokens, still}, options), angles.sin()}, 1).contiguous()};
+}
+
+LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const LtxGrid& grid,
+                                                 const std::vector<float>& timesteps,
+                                                 const Prepared* like,
+                                                 const RunContext& context) const {
+  Prepared prepared;
+  if (like != nullptr) {
+    prepared.rotary = like->rotary;
+    prepared.modulation = like->modulation;
+    prepared.embedded_timestep = like->embedded_timestep;
+  } else {
+    prepared.rotary = MakeRotaryTable(grid);
+    const at::Tensor t = at::tensor(timesteps, at::TensorOptions().dtype(at::kFloat)).to(device());
+    prepared.embedded_timestep = time_embedder_->Forward(t, dtype());
+    prepared.modulation =
+        time_linear_.Apply(at::silu(prepared.embedded_timestep)).unflatten(1, {6, config_.width()});
+  }
+  const at::Tensor caption = caption_projection_->Forward(text.to(dtype()));
+  prepare_stack_->Run(context, [&](int i) {
+    const CrossAttention& cross = blocks_[i].cross;
+    prepared.keys.push_back(
+        at::rms_norm(cross.k.Apply(caption), {config_.width()}, cross.norm_k.get(), kQkNormEps));
+    prepared.values.push_back(cross.v.Apply(caption));
+  });
+  return prepared;
+}
+
+void LtxTransformer::RunBlock(const Block& block, int index, absl::Span<const Prepared* const> rows,
+                              const at::Tensor& modulation, const TokenSpans& spans,
+                              at::Tensor& hidden) const {
+  const int64_t heads = config_.num_attention_heads;
+  // [6, timesteps, D]: shift, scale and gate of attention, then of the feed-forward.
+  const at::Tensor ada =
+      (block.scale_shift_table.get().unsqueeze(1) + modulation.transpose(0, 1)).contiguous();
+  const auto part = [&ada](int i) { return ada.select(0, i); };
+
+  at::Tensor normed =
+      NormModulate(hidden, NormKind::kRms, config_.norm_eps, part(0), part(1), spans);
+  at::Tensor q =
+      RmsRotary(block.self.q.Apply(normed), block.self.norm_q.get(), kQkNormEps, rows[0]->rotary);
+  at::Tensor k =
+      RmsRotary(block.self.k.Apply(normed), block.self.norm_k.get(), kQkNormEps, rows[0]->rotary);
+  at::Tensor attended = block.self.out.Apply(Attention(q, k, block.self.v.Apply(normed), heads));
+  AddGated(hidden, attended, part(2), spans);
+
+  q = at::rms_norm(block.cross.q.Apply(hidden), {config_.width()}, block.cross.norm_q.get(),
+                   kQkNormEps);
+  std::vector<at::Tensor> parts;
+  for (size_t row = 0; row < rows.size(); ++row) {
+    // Prompts have their own lengths: without padding there is nothing to mask.
+    parts.push_back(Attention(q.narrow(0, static_cast<int64_t>(row), 1), rows[row]->keys[index],
+                              rows[row]->values[index], heads));
+  }
+  hidden.add_(block.cross.out.Apply(parts.size() == 1 ? parts[0] : at::cat(parts, 0)));
+
+  normed = NormModulate(hidden, NormKind::kRms, config_.norm_eps, part(3), part(4), spans);
+  at::Tensor out = block.feed_forward.Forward(normed);
+  AddGated(hidden, out, part(5), spans);
+}
+
+at::Tensor LtxTransformer::Forward(absl::Span<const Prepared* const> rows, const TokenSpans& spans,
+                                   const at::Tensor& latents, const RunContext& context) const {
+  TORCH_CHECK(static_cast<int64_t>(rows.size()) == latents.size(0), rows.size(),
+              " prepared rows for latents ", latents.sizes());
+  // Only the timesteps this step uses, renumbered.
+  std::vector<int64_t> used;
+  TokenSpans local = spans;
+  for (TokenSpan& span : local) {
+    used.push_back(span.row);
+    span.row = static_cast<int64_t>(used.size()) - 1;
+  }
+  const at::Tensor index = at::tensor(used, at::TensorOptions().dtype(at::kLong)).to(device());
+  const at::Tensor modulation = rows[0]->modulation.index_select(0, index);
+  const at::Tensor embedded = rows[0]->embedded_timestep.index_select(0, index);
+
+  at::Tensor hidden = proj_in_.Apply(latents.to(dtype()));
+  stack_->Run(context, [&](int i) { RunBlock(blocks_[i], i, rows, modulation, local, hidden); });
+  const at::Tensor table = scale_shift_table_.get();
+  return proj_out_.Apply(NormModulate(hidden, NormKind::kLayer, kNormOutEps, embedded + table[0],
+                                      embedded + table[1], local));
+}
+
+}  // namespace kino::engine

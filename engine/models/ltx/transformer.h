@@ -1,0 +1,126 @@
+// LTX-Video's diffusion transformer (arXiv 2501.00103; diffusers 0.42.1
+// models/transformers/transformer_ltx.py), of the size its config.json says (2B and 13B published).
+// Immutable after Load; one thread at a time.
+//
+// Prepare computes once per prompt what does not change from step to step: the caption projection
+// and every block's cross-attention keys and values, the rotary table, the embedding of each
+// distinct timestep. Forward is the loop body and reads no weight that Prepare owns.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/core/run_context.h"
+#include "engine/memory/residency.h"
+#include "engine/nn/block_stack.h"
+#include "engine/nn/mlp.h"
+#include "engine/nn/timestep_embedding.h"
+#include "engine/ops/norm_modulate.h"
+#include "engine/ops/rms_rotary.h"
+
+namespace kino::engine {
+
+struct LtxTransformerConfig {
+  int in_channels = 128;
+  int out_channels = 128;
+  int num_attention_heads = 32;
+  int attention_head_dim = 64;
+  int cross_attention_dim = 2048;
+  int num_layers = 28;
+  int caption_channels = 4096;
+  double norm_eps = 1e-6;
+  bool attention_bias = true;
+  bool attention_out_bias = true;
+
+  // From the folder's config.json. UNIMPLEMENTED: an option no published LTX-Video uses.
+  static absl::StatusOr<LtxTransformerConfig> Read(const std::string& folder);
+  int64_t width() const { return int64_t{num_attention_heads} * attention_head_dim; }
+};
+
+// The latent grid and what a step in it means.
+struct LtxGrid {
+  int64_t frames = 0, height = 0, width = 0;  // latent
+  double temporal_scale = 0;                  // seconds per latent frame: VAE ratio / frame rate
+  double spatial_scale = 0;                   // pixels per latent
+  int64_t tokens() const { return frames * height * width; }
+};
+
+class LtxTransformer {
+ public:
+  static absl::StatusOr<std::shared_ptr<const LtxTransformer>> Load(const std::string& folder,
+                                                                    const std::string& variant,
+                                                                    c10::ScalarType dtype,
+                                                                    c10::Device device,
+                                                                    const ResidencyPolicy& policy);
+
+  // One prompt on one grid over one schedule. Values; sharing tensors with the Prepared it was made
+  // like.
+  struct Prepared {
+    std::vector<at::Tensor> keys, values;  // of each block: [1, L, D]
+    RotaryTable rotary;                    // [S, D / 2]
+    at::Tensor modulation;                 // [timesteps, 6, D]
+    at::Tensor embedded_timestep;          // [timesteps, D]
+  };
+  // text: [1, L, caption_channels] without padding. timesteps: each distinct value once, 0..1000.
+  // `like`, if given, was prepared for the same grid and timesteps.
+  Prepared Prepare(const at::Tensor& text, const LtxGrid& grid, const std::vector<float>& timesteps,
+                   const Prepared* like, const RunContext& context) const;
+
+  // One denoise step. latents: [B, S, in_channels], one row of B per Prepared, all over the same
+  // schedule; spans tell which timestep each token is at -> [B, S, out_channels] in the
+  // transformer's dtype.
+  at::Tensor Forward(absl::Span<const Prepared* const> rows, const TokenSpans& spans,
+                     const at::Tensor& latents, const RunContext& context) const;
+
+  const LtxTransformerConfig& config() const { return config_; }
+  c10::ScalarType dtype() const { return weights_->dtype(); }
+  c10::Device device() const { return weights_->device(); }
+  // For tests: what Prepare owns, and a record of what is read.
+  const WeightSet& weights() const { return *weights_; }
+  void set_audit(WeightAudit* audit) const { weights_->set_audit(audit); }
+  bool OwnedByPrepare(const std::string& group) const;
+
+ private:
+  struct SelfAttention {
+    LinearWeight q, k, v, out;
+    WeightRef norm_q, norm_k;
+  };
+  struct CrossAttention {
+    LinearWeight q, out;
+    WeightRef norm_q;
+    LinearWeight k, v;  // Prepare's
+    WeightRef norm_k;   // Prepare's
+  };
+  struct Block {
+    WeightRef scale_shift_table;
+    SelfAttention self;
+    CrossAttention cross;
+    GeluMlp feed_forward;
+  };
+
+  LtxTransformer(const LtxTransformerConfig& config, std::unique_ptr<WeightSet> weights,
+                 const ResidencyPolicy& policy);
+  RotaryTable MakeRotaryTable(const LtxGrid& grid) const;
+  void RunBlock(const Block& block, int index, absl::Span<const Prepared* const> rows,
+                const at::Tensor& modulation, const TokenSpans& spans, at::Tensor& hidden) const;
+
+  LtxTransformerConfig config_;
+  std::unique_ptr<WeightSet> weights_;
+  std::unique_ptr<Residency> residency_;
+  LinearWeight proj_in_, proj_out_;
+  WeightRef scale_shift_table_;
+  // Prepare's.
+  std::unique_ptr<TimestepEmbedder> time_embedder_;
+  LinearWeight time_linear_;
+  std::unique_ptr<GeluMlp> caption_projection_;
+  std::vector<Block> blocks_;
+  std::unique_ptr<BlockStack> prepare_stack_;
+  std::unique_ptr<BlockStack> stack_;
+};
+
+}  // namespace kino::engine
