@@ -14,15 +14,15 @@ struct StateEvent {
   int64_t number = 0;  // from 1 without gaps, per job
   JobState state = JobState::kQueued;
   int attempt = 0;  // 0 before the first
-  absl::Time time;
-  std::string reason;  // where there is something to say: "worker lost", "cancel requested"
+  absl::Time time{};
+  std::string reason{};  // where there is something to say: "worker lost", "cancel requested"
 };
 
 // One StateEvent, seen over all jobs.
 struct Change {
   int64_t cursor = 0;  // rises with every change of the store; may have gaps
-  std::string job_id;
-  StateEvent event;
+  std::string job_id{};
+  StateEvent event{};
 };
 
 }  // namespace kino::scheduler

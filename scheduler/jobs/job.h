@@ -55,32 +55,32 @@ const char* FailureCauseName(FailureCause cause);  // "OUT_OF_MEMORY", ...
 
 // Names one attempt and proves the right to speak for it.
 struct AttemptRef {
-  std::string job_id;
-  int attempt = 0;    // from 1
-  std::string token;  // 32 lower-case hexadecimal digits
+  std::string job_id{};
+  int attempt = 0;      // from 1
+  std::string token{};  // 32 lower-case hexadecimal digits
   bool operator==(const AttemptRef&) const = default;
 };
 
 struct Attempt {
   int number = 0;  // from 1
-  std::string token;
-  std::string worker;
-  absl::Time start_time;
-  std::optional<absl::Time> end_time;
+  std::string token{};
+  std::string worker{};
+  absl::Time start_time{};
+  std::optional<absl::Time> end_time{};
   // Both unset for the attempt that succeeded or still runs.
-  absl::Status error;
+  absl::Status error{};
   FailureCause cause = FailureCause::kNone;
 };
 
 struct Artifact {
-  std::string content_type;
+  std::string content_type{};
   int64_t size_bytes = 0;
-  std::string sha256;
+  std::string sha256{};
   int width = 0;
   int height = 0;
   int num_frames = 0;
   double fps = 0;
-  std::string file_name;  // server-made, relative to the artifact folder
+  std::string file_name{};  // server-made, relative to the artifact folder
 };
 
 // What the counts below limit is in RetryPolicy.
@@ -91,63 +91,63 @@ struct FailureCounts {
 };
 
 struct Job {
-  std::string id;
-  std::string tenant;
-  std::string model;
+  std::string id{};
+  std::string tenant{};
+  std::string model{};
   Priority priority = Priority::kNormal;
-  std::map<std::string, std::string> labels;
-  std::string request;              // opaque
-  std::string request_fingerprint;  // equal fingerprints mean the same request
-  std::string request_id;           // empty: none
-  std::vector<std::string> asset_ids;
-  std::string server_version;
+  std::map<std::string, std::string> labels{};
+  std::string request{};              // opaque
+  std::string request_fingerprint{};  // equal fingerprints mean the same request
+  std::string request_id{};           // empty: none
+  std::vector<std::string> asset_ids{};
+  std::string server_version{};
 
   JobState state = JobState::kQueued;
   int64_t state_number = 0;  // number of the last StateEvent
   bool cancel_requested = false;
-  std::vector<Attempt> attempts;
-  FailureCounts failures;
-  absl::Time create_time;
-  std::optional<absl::Time> start_time;  // of the first attempt
-  std::optional<absl::Time> end_time;
+  std::vector<Attempt> attempts{};
+  FailureCounts failures{};
+  absl::Time create_time{};
+  std::optional<absl::Time> start_time{};  // of the first attempt
+  std::optional<absl::Time> end_time{};
   absl::Duration start_timeout =
       absl::InfiniteDuration();  // limits time in the queue, over all attempts
   absl::Duration run_timeout = absl::InfiniteDuration();  // limits one attempt
-  std::optional<absl::Time> retry_not_before;             // back-off of a requeued job
-  absl::Status error;                                     // not OK on FAILED, QUARANTINED, EXPIRED
-  std::optional<Artifact> artifact;                       // on SUCCEEDED until it is purged
+  std::optional<absl::Time> retry_not_before{};           // back-off of a requeued job
+  absl::Status error{};                                   // not OK on FAILED, QUARANTINED, EXPIRED
+  std::optional<Artifact> artifact{};                     // on SUCCEEDED until it is purged
   bool artifact_purged = false;
-  std::string stats;  // opaque: stages, plan
+  std::string stats{};  // opaque: stages, plan
 };
 
 // A submission. Text is UTF-8 without NUL; the frontend has checked formats and sizes of fields.
 struct NewJob {
-  std::string id;  // empty: the store makes one (MakeId)
-  std::string tenant;
-  std::string model;
+  std::string id{};  // empty: the store makes one (MakeId)
+  std::string tenant{};
+  std::string model{};
   Priority priority = Priority::kNormal;
-  std::map<std::string, std::string> labels;
-  std::string request;
-  std::string request_fingerprint;
-  std::string request_id;
-  std::vector<std::string> asset_ids;
-  std::string server_version;
+  std::map<std::string, std::string> labels{};
+  std::string request{};
+  std::string request_fingerprint{};
+  std::string request_id{};
+  std::vector<std::string> asset_ids{};
+  std::string server_version{};
   absl::Duration start_timeout = absl::InfiniteDuration();
   absl::Duration run_timeout = absl::InfiniteDuration();
 };
 
 // An uploaded input.
 struct Asset {
-  std::string id;  // made by the caller with MakeId
-  std::string tenant;
+  std::string id{};  // made by the caller with MakeId
+  std::string tenant{};
   int64_t size_bytes = 0;
-  std::string sha256;
-  std::string content_type;
+  std::string sha256{};
+  std::string content_type{};
   int width = 0;
   int height = 0;
   int num_frames = 0;
-  absl::Time create_time;  // set by the store
-  std::string file_name;   // server-made, relative to the asset folder
+  absl::Time create_time{};  // set by the store
+  std::string file_name{};   // server-made, relative to the asset folder
 };
 
 }  // namespace kino::scheduler

@@ -24,16 +24,16 @@ struct RetryPolicy {
 struct FailedAttempt {
   int number = 0;  // of the attempt that ended
   FailureCause cause = FailureCause::kInternal;
-  absl::Status error;
-  FailureCounts failures;  // of the job, this attempt included
+  absl::Status error{};
+  FailureCounts failures{};  // of the job, this attempt included
   bool cancel_requested = false;
 };
 
 struct RetryVerdict {
   JobTrigger trigger = JobTrigger::kFailed;  // kAttemptLost, kFailed, kQuarantined or kCancelled
-  absl::Duration backoff;                    // of kAttemptLost; zero for interruptions
-  absl::Status error;                        // of the job, when it ends; OK for kCancelled
-  std::string reason;                        // for the event
+  absl::Duration backoff{};                  // of kAttemptLost; zero for interruptions
+  absl::Status error{};                      // of the job, when it ends; OK for kCancelled
+  std::string reason{};                      // for the event
 };
 
 // `counts` with one more failure of `cause`.

@@ -13,8 +13,8 @@ namespace kino::scheduler {
 
 // A job that may start now: QUEUED, back-off over, start_timeout not passed.
 struct QueuedJob {
-  std::string id;
-  std::string model;
+  std::string id{};
+  std::string model{};
   Priority priority = Priority::kNormal;
   int64_t order = 0;  // of submission; kept when the job is queued again
 };
@@ -22,13 +22,13 @@ struct QueuedJob {
 // The queue as the policy needs it. It may be cut down to the first job of each (priority, model):
 // the result is the same.
 struct QueueSnapshot {
-  std::vector<QueuedJob> jobs;  // in any order
+  std::vector<QueuedJob> jobs{};  // in any order
 };
 
 // A worker that can take one more attempt.
 struct ReadyWorker {
-  std::string name;
-  std::vector<std::string> models;  // it serves, loaded or not
+  std::string name{};
+  std::vector<std::string> models{};  // it serves, loaded or not
 };
 
 // The index in `queue.jobs` of the job `worker` should run next: of the models it serves the

@@ -40,53 +40,53 @@ template <typename T>
 using Done = absl::AnyInvocable<void(absl::StatusOr<T>)>;
 
 struct StoreOptions {
-  RetryPolicy retry;
-  AdmissionLimits admission;
+  RetryPolicy retry{};
+  AdmissionLimits admission{};
   // What an operator should know. Called from any of the store's threads.
   std::function<void(const std::string&)> log = [](const std::string&) {};
 };
 
 struct SubmitResult {
-  Job job;
+  Job job{};
   bool is_new = true;  // false: request_id named a job that was there already
 };
 
 // A lease: what a worker needs to run one attempt.
 struct ClaimedAttempt {
-  AttemptRef ref;
-  Job job;
+  AttemptRef ref{};
+  Job job{};
 };
 
 // The end of an attempt without a result.
 struct AttemptFailure {
   FailureCause cause = FailureCause::kInternal;
-  absl::Status error;  // not OK
-  std::string stats;   // empty: keep what the job has
+  absl::Status error{};  // not OK
+  std::string stats{};   // empty: keep what the job has
 };
 
 struct RunningAttempt {
-  AttemptRef ref;
-  std::string worker;
-  absl::Time start_time;
+  AttemptRef ref{};
+  std::string worker{};
+  absl::Time start_time{};
   absl::Duration run_timeout = absl::InfiniteDuration();
   bool cancel_requested = false;
 };
 
 struct JobFilter {
-  std::string tenant;                         // empty: all
-  std::vector<JobState> states;               // empty: all
-  std::string model;                          // empty: all
-  std::map<std::string, std::string> labels;  // every pair must match
+  std::string tenant{};                         // empty: all
+  std::vector<JobState> states{};               // empty: all
+  std::string model{};                          // empty: all
+  std::map<std::string, std::string> labels{};  // every pair must match
 };
 
 struct JobPage {
-  std::vector<Job> jobs;        // newest first
-  std::string next_page_token;  // empty on the last page
+  std::vector<Job> jobs{};        // newest first
+  std::string next_page_token{};  // empty on the last page
 };
 
 struct QueueLoad {
-  std::map<Priority, int64_t> queued;  // all three classes
-  std::map<JobState, int64_t> jobs;    // all states, rows that exist now
+  std::map<Priority, int64_t> queued{};  // all three classes
+  std::map<JobState, int64_t> jobs{};    // all states, rows that exist now
 };
 
 // Gets the changes of one transaction, in cursor order, on the store's thread, after the commit and

@@ -41,53 +41,53 @@ struct LeaseOptions {
 };
 
 struct WorkerModel {
-  std::string name;
+  std::string name{};
   bool loaded = false;
 };
 
 struct WorkerHello {
-  std::string name;
+  std::string name{};
   int64_t process_id = 0;  // tells a process that comes back from a restarted one
-  std::string device;
+  std::string device{};
   int max_attempts = 1;
-  std::vector<WorkerModel> models;
-  std::vector<AttemptRef> held;  // from before the connection broke
+  std::vector<WorkerModel> models{};
+  std::vector<AttemptRef> held{};  // from before the connection broke
 };
 
 struct LostAttempt {
-  AttemptRef ref;
-  std::string worker;
+  AttemptRef ref{};
+  std::string worker{};
   SessionId session = 0;  // of the worker where it is still connected: tell it to drop the attempt
   FailureCause cause = FailureCause::kLeaseLost;  // or kCrash, kHang, kRunTimeout, kInterrupted
-  std::string reason;                             // "worker lost: no heartbeat for 10s"
+  std::string reason{};                           // "worker lost: no heartbeat for 10s"
 };
 
 struct HelloResult {
   SessionId session = 0;
-  std::vector<AttemptRef> resumed;  // still the worker's: it goes on
-  std::vector<AttemptRef> dropped;  // not (any more): it must drop them
+  std::vector<AttemptRef> resumed{};  // still the worker's: it goes on
+  std::vector<AttemptRef> dropped{};  // not (any more): it must drop them
   // The registry knew them as the worker's, the worker has them no more; to be ended in the store.
   // kCrash where the process is another one, kInterrupted where it is the same (the order to start
   // never reached it), kLeaseLost where that is not known.
-  std::vector<LostAttempt> lost;
+  std::vector<LostAttempt> lost{};
 };
 
 // A worker as it is now.
 struct WorkerSnapshot {
-  std::string name;
-  std::string device;
+  std::string name{};
+  std::string device{};
   SessionId session = 0;  // 0 while it is not connected
   bool is_draining = false;
   int max_attempts = 1;
   int reserved = 0;  // slots taken by Reserve and not yet by Assign
-  std::vector<WorkerModel> models;
-  std::vector<AttemptRef> held;
+  std::vector<WorkerModel> models{};
+  std::vector<AttemptRef> held{};
 };
 
 // A slot kept free for one attempt of `worker`.
 struct Reservation {
   SessionId session = 0;
-  ReadyWorker worker;
+  ReadyWorker worker{};
 };
 
 class WorkerRegistry {

@@ -13,9 +13,9 @@
 namespace kino::scheduler {
 
 struct SqliteOptions {
-  std::string path;     // of the database; its folder must exist. "<path>.lock" is locked while the
+  std::string path{};   // of the database; its folder must exist. "<path>.lock" is locked while the
                         // store is open
-  std::string vfs;      // a registered SQLite VFS; empty: the default. Tests inject faults here
+  std::string vfs{};    // a registered SQLite VFS; empty: the default. Tests inject faults here
   int max_readers = 4;  // read-only connections, opened when first needed
   int max_batch = 256;  // operations in one transaction
   int max_pending = 10000;  // of clients, waiting; more are refused with UNAVAILABLE

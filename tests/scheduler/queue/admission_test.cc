@@ -1,0 +1,54 @@
+#include "scheduler/queue/admission.h"
+
+#include <gtest/gtest.h>
+
+#include "scheduler/status.h"
+
+namespace kino::scheduler {
+namespace {
+
+NewJob GoodJob() {
+  NewJob job;
+  job.tenant = "default";
+  job.model = "ltx";
+  job.request = "request";
+  return job;
+}
+
+TEST(AdmissionTest, GoodJobEntersUntilTheQueueIsFull) {
+  const AdmissionLimits limits{.max_queued_jobs = 3};
+  EXPECT_TRUE(CheckAdmission(limits, 2, GoodJob()).ok());
+  const absl::Status full = CheckAdmission(limits, 3, GoodJob());
+  EXPECT_TRUE(absl::IsResourceExhausted(full)) << full;
+  EXPECT_EQ(ReasonOf(full), kReasonQueueFull);
+}
+
+TEST(AdmissionTest, RequestLargerThanTheLimitIsRefused) {
+  NewJob job = GoodJob();
+  job.request.assign(100, 'x');
+  EXPECT_TRUE(CheckAdmission({.max_request_bytes = 100}, 0, job).ok());
+  const absl::Status refused = CheckAdmission({.max_request_bytes = 99}, 0, job);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(ReasonOf(refused), kReasonRequestTooLarge);
+}
+
+TEST(AdmissionTest, MalformedRecordsAreRefused) {
+  NewJob job = GoodJob();
+  job.tenant = "";
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckAdmission({}, 0, job)));
+  job = GoodJob();
+  job.model = "";
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckAdmission({}, 0, job)));
+  job = GoodJob();
+  job.priority = static_cast<Priority>(4);
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckAdmission({}, 0, job)));
+  job = GoodJob();
+  job.start_timeout = absl::ZeroDuration();
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckAdmission({}, 0, job)));
+  job = GoodJob();
+  job.run_timeout = -absl::Seconds(1);
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckAdmission({}, 0, job)));
+}
+
+}  // namespace
+}  // namespace kino::scheduler

@@ -1,0 +1,268 @@
+#include "tests/scheduler/store/store_fixture.h"
+
+namespace kino::scheduler {
+namespace {
+
+using AttemptsTest = StoreTest;
+KINO_FOR_EVERY_STORE(AttemptsTest);
+
+TEST_P(AttemptsTest, ClaimLeasesTheJobUnderANewToken) {
+  const std::string id = Submit(MakeJob()).id;
+  clock_.Advance(absl::Seconds(3));
+  const ClaimedAttempt claimed = Claim();
+  EXPECT_EQ(claimed.ref.job_id, id);
+  EXPECT_EQ(claimed.ref.attempt, 1);
+  EXPECT_THAT(claimed.ref.token, testing::MatchesRegex("[0-9a-f]{32}"));
+  EXPECT_EQ(claimed.job.state, JobState::kRunning);
+  EXPECT_EQ(claimed.job.start_time, clock_.Now());
+  EXPECT_EQ(claimed.job.request, MakeJob().request);
+  ASSERT_EQ(claimed.job.attempts.size(), 1u);
+  EXPECT_EQ(claimed.job.attempts[0].worker, "worker-0");
+  EXPECT_TRUE(store_->CheckAttempt(claimed.ref).ok());
+  EXPECT_FALSE(HasWorkFor(kWorker));
+}
+
+TEST_P(AttemptsTest, ClaimsFollowClassThenOrderThenModel) {
+  const auto submit = [&](const char* model, Priority priority) {
+    NewJob job = MakeJob(model);
+    job.priority = priority;
+    return Submit(job).id;
+  };
+  const std::string low = submit("ltx", Priority::kLow);
+  const std::string normal = submit("ltx", Priority::kNormal);
+  const std::string foreign = submit("mochi", Priority::kHigh);
+  const std::string normal2 = submit("ltx", Priority::kNormal);
+  const std::string high = submit("ltx", Priority::kHigh);
+  for (const std::string& want : {high, normal, normal2, low}) {
+    EXPECT_EQ(Claim().ref.job_id, want);
+  }
+  EXPECT_FALSE(HasWorkFor(kWorker));
+  EXPECT_EQ(Claim({.name = "worker-1", .models = {"ltx", "mochi"}}).ref.job_id, foreign);
+}
+
+TEST_P(AttemptsTest, CommitMakesTheResultVisible) {
+  Submit(MakeJob());
+  const ClaimedAttempt claimed = Claim();
+  clock_.Advance(absl::Minutes(1));
+  const auto done = store_->Commit(claimed.ref, MakeArtifact("a.mp4"), std::string("st\0ats", 6));
+  ASSERT_TRUE(done.ok()) << done.status();
+  Reopen();
+  const auto read = store_->GetAnyTenant(claimed.ref.job_id);
+  EXPECT_EQ(read->state, JobState::kSucceeded);
+  EXPECT_EQ(read->end_time, clock_.Now());
+  EXPECT_EQ(read->stats, std::string("st\0ats", 6));
+  ASSERT_TRUE(read->artifact);
+  EXPECT_EQ(read->artifact->file_name, "a.mp4");
+  EXPECT_EQ(read->artifact->content_type, "video/mp4");
+  EXPECT_EQ(read->artifact->size_bytes, 12345);
+  EXPECT_EQ(read->artifact->sha256, "ab12");
+  EXPECT_EQ(read->artifact->width, 64);
+  EXPECT_EQ(read->artifact->height, 48);
+  EXPECT_EQ(read->artifact->num_frames, 17);
+  EXPECT_EQ(read->artifact->fps, 23.976);
+  ASSERT_EQ(read->attempts.size(), 1u);
+  EXPECT_EQ(read->attempts[0].end_time, clock_.Now());
+  EXPECT_TRUE(read->attempts[0].error.ok());
+}
+
+TEST_P(AttemptsTest, EveryOperationOfAStaleAttemptIsRefused) {
+  Submit(MakeJob());
+  const AttemptRef first = Claim().ref;
+  Fail(first, FailureCause::kInterrupted);
+  const auto expect_refused = [&](const AttemptRef& ref, const char* what) {
+    for (const absl::Status& status :
+         {store_->CheckAttempt(ref), store_->RecordStats(ref, "x").status(),
+          store_->Commit(ref, MakeArtifact("stale.mp4"), "x").status(),
+          store_->Fail(ref, {.cause = FailureCause::kClient, .error = absl::InternalError("x")})
+              .status()}) {
+      EXPECT_TRUE(absl::IsAborted(status)) << what << ": " << status;
+      EXPECT_TRUE(IsStaleAttempt(status)) << what;
+    }
+  };
+  expect_refused(first, "the job is queued");
+  const AttemptRef second = Claim().ref;
+  EXPECT_EQ(second.attempt, 2);
+  EXPECT_NE(second.token, first.token);
+  expect_refused(first, "another attempt runs");
+  expect_refused({second.job_id, 2, first.token}, "another token");
+  expect_refused({second.job_id, 2, ""}, "no token");
+  expect_refused({second.job_id, 1, second.token}, "another number");
+  expect_refused({"nonsense", 2, second.token}, "another job");
+  EXPECT_EQ(StateOf(second.job_id), JobState::kRunning);
+  ASSERT_TRUE(store_->Commit(second, MakeArtifact("b.mp4"), "").ok());
+  expect_refused(second, "the job has ended");
+  expect_refused({second.job_id, 2, ""}, "no token, and the job has ended");
+  EXPECT_EQ(store_->GetAnyTenant(second.job_id)->artifact->file_name, "b.mp4");
+}
+
+TEST_P(AttemptsTest, LostAttemptRunsAgainAtItsOldPlaceAfterTheBackoff) {
+  const std::string id = Submit(MakeJob()).id;
+  const std::string later = Submit(MakeJob()).id;
+  const Job job = Fail(Claim().ref, FailureCause::kLeaseLost);
+  EXPECT_EQ(job.state, JobState::kQueued);
+  ASSERT_TRUE(job.retry_not_before);
+  EXPECT_EQ(*job.retry_not_before, clock_.Now() + absl::Seconds(1));
+  EXPECT_EQ(*store_->NextTimer(), *job.retry_not_before);
+  const AttemptRef other = Claim().ref;
+  EXPECT_EQ(other.job_id, later) << "a job that waits holds nobody up";
+  Fail(other, FailureCause::kInterrupted);
+  clock_.Advance(absl::Seconds(1));
+  const ClaimedAttempt again = Claim();
+  EXPECT_EQ(again.ref.job_id, id) << "the older job goes first";
+  EXPECT_EQ(again.ref.attempt, 2);
+  EXPECT_FALSE(again.job.retry_not_before);
+  ASSERT_EQ(again.job.attempts.size(), 2u);
+  EXPECT_EQ(again.job.attempts[0].cause, FailureCause::kLeaseLost);
+  EXPECT_EQ(again.job.attempts[0].error.message(), "it broke");
+  EXPECT_TRUE(again.job.attempts[0].end_time);
+  EXPECT_FALSE(again.job.attempts[1].end_time);
+}
+
+TEST_P(AttemptsTest, BackoffIsForgottenWhenTheWallClockIsSetBack) {
+  Submit(MakeJob());
+  Fail(Claim().ref, FailureCause::kInternal);
+  EXPECT_FALSE(HasWorkFor(kWorker));
+  clock_.JumpWall(-absl::Hours(24) * 3650);
+  EXPECT_TRUE(HasWorkFor(kWorker));
+}
+
+TEST_P(AttemptsTest, FourthFailureIsFinal) {
+  const std::string id = Submit(MakeJob()).id;
+  for (int attempt = 1; attempt <= 4; ++attempt) {
+    EXPECT_EQ(StateOf(id), JobState::kQueued);
+    Fail(Claim().ref, FailureCause::kInternal);
+    clock_.Advance(absl::Minutes(1));
+  }
+  const auto read = store_->GetAnyTenant(id);
+  EXPECT_EQ(read->state, JobState::kFailed);
+  EXPECT_EQ(read->error.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(read->attempts.size(), 4u);
+}
+
+TEST_P(AttemptsTest, SecondCrashQuarantinesAndOtherJobsRunOn) {
+  const std::string poison = Submit(MakeJob()).id;
+  const std::string good = Submit(MakeJob()).id;
+  Fail(Claim().ref, FailureCause::kCrash);
+  clock_.Advance(absl::Minutes(1));
+  EXPECT_EQ(Fail(Claim().ref, FailureCause::kHang).state, JobState::kQuarantined);
+  EXPECT_EQ(store_->GetAnyTenant(poison)->failures.crashes, 2);
+  EXPECT_EQ(Claim().ref.job_id, good);
+}
+
+TEST_P(AttemptsTest, InterruptionsCountNeitherAsCrashNorAsAttempt) {
+  const std::string id = Submit(MakeJob()).id;
+  for (int i = 0; i < 10; ++i) Fail(Claim().ref, FailureCause::kInterrupted);
+  EXPECT_EQ(Fail(Claim().ref, FailureCause::kCrash).state, JobState::kQueued);
+  clock_.Advance(absl::Minutes(1));
+  const ClaimedAttempt claimed = Claim();
+  EXPECT_EQ(claimed.ref.attempt, 12);
+  EXPECT_EQ(claimed.job.failures.interruptions, 10);
+  ASSERT_TRUE(store_->Commit(claimed.ref, MakeArtifact("a"), "").ok());
+  EXPECT_EQ(StateOf(id), JobState::kSucceeded);
+}
+
+TEST_P(AttemptsTest, FaultyRequestFailsAtOnce) {
+  Submit(MakeJob());
+  const ClaimedAttempt claimed = Claim();
+  const auto job = store_->Fail(claimed.ref, {.cause = FailureCause::kClient,
+                                              .error = absl::InvalidArgumentError("no such size"),
+                                              .stats = "partial"});
+  ASSERT_TRUE(job.ok());
+  EXPECT_EQ(job->state, JobState::kFailed);
+  EXPECT_EQ(job->error, absl::InvalidArgumentError("no such size"));
+  EXPECT_EQ(job->stats, "partial");
+}
+
+TEST_P(AttemptsTest, RecordedStatsStayUntilReplaced) {
+  Submit(MakeJob());
+  const ClaimedAttempt claimed = Claim();
+  ASSERT_TRUE(store_->RecordStats(claimed.ref, "plan").ok());
+  const auto job = store_->Commit(claimed.ref, MakeArtifact("a"), "");
+  EXPECT_EQ(job->stats, "plan");
+}
+
+TEST_P(AttemptsTest, QueuedJobIsCancelledAtOnce) {
+  const std::string id = Submit(MakeJob()).id;
+  const auto job = store_->Cancel("default", id);
+  ASSERT_TRUE(job.ok());
+  EXPECT_EQ(job->state, JobState::kCancelled);
+  EXPECT_TRUE(job->end_time);
+  EXPECT_TRUE(job->error.ok());
+  EXPECT_FALSE(HasWorkFor(kWorker));
+}
+
+TEST_P(AttemptsTest, CommitAfterACancelRequestIsNotTaken) {
+  Submit(MakeJob());
+  const ClaimedAttempt claimed = Claim();
+  const auto marked = store_->Cancel("default", claimed.ref.job_id);
+  ASSERT_TRUE(marked.ok());
+  EXPECT_EQ(marked->state, JobState::kRunning);
+  EXPECT_TRUE(marked->cancel_requested);
+  Reopen();
+  const auto job = store_->Commit(claimed.ref, MakeArtifact("a.mp4"), "stats");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->state, JobState::kCancelled);
+  EXPECT_FALSE(job->artifact);
+  EXPECT_THAT(*store_->ListLiveFiles(), testing::IsEmpty());
+}
+
+TEST_P(AttemptsTest, LostAttemptOfACancelledJobDoesNotRunAgain) {
+  Submit(MakeJob());
+  const ClaimedAttempt claimed = Claim();
+  ASSERT_TRUE(store_->Cancel("default", claimed.ref.job_id).ok());
+  EXPECT_EQ(Fail(claimed.ref, FailureCause::kLeaseLost).state, JobState::kCancelled);
+}
+
+TEST_P(AttemptsTest, CancellingAnEndedJobChangesNothing) {
+  Submit(MakeJob());
+  const ClaimedAttempt claimed = Claim();
+  ASSERT_TRUE(store_->Commit(claimed.ref, MakeArtifact("a"), "").ok());
+  const auto job = store_->Cancel("default", claimed.ref.job_id);
+  ASSERT_TRUE(job.ok());
+  EXPECT_EQ(job->state, JobState::kSucceeded);
+  EXPECT_FALSE(job->cancel_requested);
+  EXPECT_EQ(job->state_number, 3);
+}
+
+TEST_P(AttemptsTest, CancellingTwiceMarksOnce) {
+  Submit(MakeJob());
+  const std::string id = Claim().ref.job_id;
+  ASSERT_TRUE(store_->Cancel("default", id).ok());
+  EXPECT_EQ(store_->Cancel("default", id)->state_number, 3);
+}
+
+TEST_P(AttemptsTest, QueuedJobThatCannotRunAnyMoreFails) {
+  const std::string id = Submit(MakeJob()).id;
+  const auto job = store_->FailQueued(id, absl::NotFoundError("model 'ltx' is gone"));
+  ASSERT_TRUE(job.ok());
+  EXPECT_EQ(job->state, JobState::kFailed);
+  EXPECT_EQ(job->error, absl::NotFoundError("model 'ltx' is gone"));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(store_->FailQueued(id, absl::InternalError("x")).status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->FailQueued("no", absl::InternalError("x")).status()));
+}
+
+TEST_P(AttemptsTest, RunningAttemptsOutliveTheProcess) {
+  NewJob limited = MakeJob();
+  limited.run_timeout = absl::Minutes(7);
+  Submit(MakeJob());
+  Submit(limited);
+  Submit(MakeJob());
+  const AttemptRef first = Claim().ref, second = Claim({"worker-1", {"ltx"}}).ref;
+  ASSERT_TRUE(store_->Cancel("default", second.job_id).ok());
+  Reopen();
+  const auto running = store_->RunningAttempts();
+  ASSERT_TRUE(running.ok()) << running.status();
+  ASSERT_EQ(running->size(), 2u);
+  EXPECT_EQ((*running)[0].ref, first);
+  EXPECT_EQ((*running)[0].worker, "worker-0");
+  EXPECT_EQ((*running)[0].run_timeout, absl::InfiniteDuration());
+  EXPECT_FALSE((*running)[0].cancel_requested);
+  EXPECT_EQ((*running)[1].ref, second);
+  EXPECT_EQ((*running)[1].run_timeout, absl::Minutes(7));
+  EXPECT_TRUE((*running)[1].cancel_requested);
+  EXPECT_TRUE(store_->CheckAttempt(first).ok());
+}
+
+}  // namespace
+}  // namespace kino::scheduler

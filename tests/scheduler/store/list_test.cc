@@ -1,0 +1,163 @@
+#include "tests/scheduler/store/store_fixture.h"
+
+namespace kino::scheduler {
+namespace {
+
+class ListTest : public StoreTest {
+ protected:
+  std::vector<std::string> Ids(const JobFilter& filter, int page_size = 1000) {
+    std::vector<std::string> ids;
+    std::string token;
+    do {
+      const auto page = store_->List(filter, page_size, token);
+      EXPECT_TRUE(page.ok()) << page.status();
+      if (!page.ok()) break;
+      EXPECT_LE(page->jobs.size(), static_cast<size_t>(page_size));
+      for (const Job& job : page->jobs) ids.push_back(job.id);
+      token = page->next_page_token;
+    } while (!token.empty());
+    return ids;
+  }
+};
+KINO_FOR_EVERY_STORE(ListTest);
+
+TEST_P(ListTest, NewestComesFirst) {
+  const std::string first = Submit(MakeJob()).id, second = Submit(MakeJob()).id;
+  EXPECT_THAT(Ids({}), testing::ElementsAre(second, first));
+}
+
+TEST_P(ListTest, FiltersByEveryField) {
+  NewJob job = MakeJob("ltx");
+  job.labels = {{"a", "1"}, {"b", "2"}};
+  const std::string labelled = Submit(job).id;
+  job.labels = {{"a", "1"}};
+  const std::string half = Submit(job).id;
+  const std::string mochi = Submit(MakeJob("mochi")).id;
+  job = MakeJob("ltx");
+  job.tenant = "other";
+  const std::string foreign = Submit(job).id;
+  ASSERT_TRUE(store_->Cancel("default", half).ok());
+
+  EXPECT_THAT(Ids({}), testing::SizeIs(4));
+  EXPECT_THAT(Ids({.tenant = "default"}), testing::ElementsAre(mochi, half, labelled));
+  EXPECT_THAT(Ids({.tenant = "other"}), testing::ElementsAre(foreign));
+  EXPECT_THAT(Ids({.model = "mochi"}), testing::ElementsAre(mochi));
+  EXPECT_THAT(Ids({.labels = {{"a", "1"}}}), testing::ElementsAre(half, labelled));
+  EXPECT_THAT(Ids({.labels = {{"a", "1"}, {"b", "2"}}}), testing::ElementsAre(labelled));
+  EXPECT_THAT(Ids({.labels = {{"a", "2"}}}), testing::IsEmpty());
+  EXPECT_THAT(Ids({.states = {JobState::kCancelled}}), testing::ElementsAre(half));
+  EXPECT_THAT(Ids({.tenant = "default",
+                   .states = {JobState::kQueued, JobState::kCancelled},
+                   .model = "ltx"}),
+              testing::ElementsAre(half, labelled));
+}
+
+TEST_P(ListTest, PagesAreCompleteAndStableWhileJobsComeIn) {
+  std::vector<std::string> want;
+  for (int i = 0; i < 25; ++i) want.insert(want.begin(), Submit(MakeJob()).id);
+  EXPECT_EQ(Ids({}, 7), want);
+  EXPECT_EQ(Ids({}, 25), want);
+
+  std::vector<std::string> seen;
+  std::string token;
+  do {
+    const auto page = store_->List({}, 4, token);
+    ASSERT_TRUE(page.ok());
+    for (const Job& job : page->jobs) seen.push_back(job.id);
+    token = page->next_page_token;
+    Submit(MakeJob());
+  } while (!token.empty());
+  EXPECT_EQ(seen, want);
+}
+
+TEST_P(ListTest, ForeignPageTokensAreRefused) {
+  for (int i = 0; i < 3; ++i) Submit(MakeJob());
+  const std::string token = store_->List({}, 1, "")->next_page_token;
+  ASSERT_FALSE(token.empty());
+  EXPECT_TRUE(store_->List({}, 2, token).ok());
+  for (const std::string& bad : {std::string("x"), std::string("-"), token + "0", token.substr(1),
+                                 std::string("ffffffffffffffffffff-0"), std::string("1")}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(store_->List({}, 1, bad).status())) << bad;
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(store_->List({.model = "ltx"}, 1, token).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(store_->List({}, 0, "").status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(store_->List({}, 1001, "").status()));
+}
+
+TEST_P(ListTest, OnlyEndedJobsAreDeleted) {
+  const std::string id = Submit(MakeJob()).id;
+  const auto expect_refused = [&] {
+    const auto refused = store_->Delete("default", id);
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+    EXPECT_EQ(ReasonOf(refused.status()), kReasonJobNotEnded);
+  };
+  expect_refused();
+  const ClaimedAttempt claimed = Claim();
+  expect_refused();
+  ASSERT_TRUE(store_->Commit(claimed.ref, MakeArtifact("a.mp4"), "").ok());
+  EXPECT_EQ(*store_->Delete("default", id), "a.mp4");
+  EXPECT_TRUE(absl::IsNotFound(store_->Get("default", id).status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->ReadEvents(id, 0, 10).status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->Delete("default", id).status()));
+  EXPECT_THAT(*store_->ListLiveFiles(), testing::IsEmpty());
+}
+
+TEST_P(ListTest, PurgedResultLeavesASucceededJob) {
+  std::vector<std::string> ids;
+  for (const char* file : {"old", "new"}) {
+    Submit(MakeJob());
+    const ClaimedAttempt claimed = Claim();
+    ids.push_back(claimed.ref.job_id);
+    ASSERT_TRUE(store_->Commit(claimed.ref, MakeArtifact(file), "").ok());
+    clock_.Advance(absl::Hours(1));
+  }
+  EXPECT_THAT(*store_->PurgeResults(clock_.Now() - absl::Minutes(90), 100),
+              testing::ElementsAre("old"));
+  EXPECT_THAT(*store_->PurgeResults(clock_.Now() - absl::Minutes(90), 100), testing::IsEmpty());
+  const auto job = store_->GetAnyTenant(ids[0]);
+  EXPECT_EQ(job->state, JobState::kSucceeded);
+  EXPECT_TRUE(job->artifact_purged);
+  EXPECT_FALSE(job->artifact);
+  EXPECT_TRUE(store_->GetAnyTenant(ids[1])->artifact);
+  EXPECT_THAT(*store_->ListLiveFiles(), testing::ElementsAre("new"));
+  EXPECT_EQ(*store_->Delete("default", ids[0]), "");
+}
+
+TEST_P(ListTest, PositionsFollowTheOrderOfClaims) {
+  NewJob job = MakeJob();
+  const std::string normal = Submit(job).id, normal2 = Submit(job).id;
+  job.priority = Priority::kHigh;
+  const std::string high = Submit(job).id;
+  job.priority = Priority::kLow;
+  const std::string low = Submit(job).id;
+  std::map<std::string, int64_t> want = {{high, 0}, {normal, 1}, {normal2, 2}, {low, 3}};
+  EXPECT_EQ(*store_->QueuePositions({low, normal, high, normal2, "nonsense"}), want);
+  Claim();
+  want = {{normal2, 1}};
+  EXPECT_EQ(*store_->QueuePositions({normal2, high}), want);
+  EXPECT_TRUE(store_->QueuePositions({})->empty());
+}
+
+TEST_P(ListTest, LoadCountsJobsByClassAndState) {
+  NewJob job = MakeJob();
+  Submit(job);
+  Submit(job);
+  job.priority = Priority::kLow;
+  const std::string low = Submit(job).id;
+  Claim();
+  ASSERT_TRUE(store_->Cancel("default", low).ok());
+  const auto load = store_->Load();
+  ASSERT_TRUE(load.ok());
+  EXPECT_EQ(load->queued.at(Priority::kNormal), 1);
+  EXPECT_EQ(load->queued.at(Priority::kLow), 0);
+  EXPECT_EQ(load->queued.at(Priority::kHigh), 0);
+  EXPECT_EQ(load->jobs.at(JobState::kQueued), 1);
+  EXPECT_EQ(load->jobs.at(JobState::kRunning), 1);
+  EXPECT_EQ(load->jobs.at(JobState::kCancelled), 1);
+  EXPECT_EQ(load->jobs.at(JobState::kSucceeded), 0);
+  ASSERT_TRUE(store_->Delete("default", low).ok());
+  EXPECT_EQ(store_->Load()->jobs.at(JobState::kCancelled), 0);
+}
+
+}  // namespace
+}  // namespace kino::scheduler
