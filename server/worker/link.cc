@@ -145,16 +145,15 @@ bool Link::RunStream() {
       WriteLoop(*stream);
     });
     ReadLoop(*stream);
+    // The call is over, so a write that waits for the peer's window fails now.
     {
       absl::MutexLock lock(&mutex_);
       stream_ended_ = true;
       changed_.SignalAll();
     }
-    // A write that waits for the peer's window must not outlive the reads.
-    context.TryCancel();
     writer.join();
-  } else {
-    context.TryCancel();
+  } else if (reply.message_case() != v1::FrontendMessage::MESSAGE_NOT_SET) {
+    context.TryCancel();  // It speaks, but not our protocol.
   }
   const grpc::Status status = stream->Finish();
   absl::MutexLock lock(&mutex_);

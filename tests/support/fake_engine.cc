@@ -15,7 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 
-namespace kino::testing {
+namespace kino::support {
 namespace {
 
 namespace fs = std::filesystem;
@@ -219,4 +219,4 @@ std::string FakeOutput(uint64_t seed, int chunks, int chunk_bytes) {
   return bytes;
 }
 
-}  // namespace kino::testing
+}  // namespace kino::support

@@ -20,7 +20,7 @@
 
 #include "engine/engine.h"
 
-namespace kino::testing {
+namespace kino::support {
 
 struct FakeEngineOptions {
   int64_t memory_bytes = 1 << 30;
@@ -47,4 +47,4 @@ class FakeEngine : public engine::Engine {
 // What such a run puts out for `seed`: `chunks` times `chunk_bytes` bytes.
 std::string FakeOutput(uint64_t seed, int chunks, int chunk_bytes);
 
-}  // namespace kino::testing
+}  // namespace kino::support

@@ -1,0 +1,509 @@
+// The worker process against a scripted frontend: fake-worker is kino-worker with
+// tests/support/fake_engine inside.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "server/digest/sha256.h"
+#include "tests/server/worker/scripted_frontend.h"
+#include "tests/support/fake_engine.h"
+#include "tests/support/process.h"
+
+namespace kino::worker {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Cause = v1::AttemptFailed::Cause;
+
+const std::string kSecret(64, '5');
+
+std::string ReadAll(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+class WorkerTest : public ::testing::Test {
+ protected:
+  WorkerTest()
+      : folder_("/tmp/kino-worker-test-" + std::to_string(getpid())),
+        frontend_((MakeFolders(), "unix:" + folder_ + "/data/run/link.sock")) {}
+  ~WorkerTest() override {
+    worker_.reset();
+    frontend_.Close();
+    if (HasFailure()) std::cerr << ReadAll(log_);
+    fs::remove_all(folder_);
+  }
+
+  void MakeFolders() {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ + "/data/run");
+    fs::permissions(folder_ + "/data/run", fs::perms::owner_all);
+    std::ofstream(folder_ + "/data/run/link.secret") << kSecret;
+    fs::permissions(folder_ + "/data/run/link.secret",
+                    fs::perms::owner_read | fs::perms::owner_write);
+    for (const char* model : {"good", "other", "broken"}) {
+      fs::create_directories(folder_ + "/" + model);
+      if (std::string(model) != "broken") {
+        std::ofstream(folder_ + "/" + model + "/model_index.json") << "{}";
+      }
+    }
+  }
+  void StartWorker(const std::string& link = "", std::vector<std::string> extra = {}) {
+    std::ofstream(folder_ + "/kino.yaml")
+        << "data_dir: " << folder_ << "/data\n"
+        << "workers: [{name: w1, device: cpu, threads: 1}]\n"
+        << "models: [{name: good, folder: good}, {name: other, folder: other},"
+        << " {name: broken, folder: broken}]\n"
+        << link;
+    std::vector<std::string> command = {std::string(KINO_BIN_DIR) + "/fake-worker", "--config",
+                                        folder_ + "/kino.yaml", "--name", "w1"};
+    command.insert(command.end(), extra.begin(), extra.end());
+    worker_ = std::make_unique<support::Process>(command, log_);
+    Hello();
+  }
+
+  v1::WorkerHello Hello() {
+    return frontend_.Await(&position_, [](const auto& m) { return m.has_hello(); }).hello();
+  }
+  v1::StartAttempt Command(const std::string& job, const std::string& prompt) {
+    v1::StartAttempt command;
+    command.mutable_ref()->set_job_id(job);
+    command.mutable_ref()->set_attempt(1);
+    command.mutable_ref()->set_token("00112233445566778899aabbccddeeff");
+    command.mutable_request()->set_model("good");
+    command.mutable_request()->set_prompt(prompt);
+    command.mutable_request()->set_seed(7);
+    return command;
+  }
+  v1::AttemptRef Start(const v1::StartAttempt& command) {
+    v1::FrontendMessage message;
+    *message.mutable_start() = command;
+    frontend_.Send(message);
+    return command.ref();
+  }
+  v1::AttemptRef Start(const std::string& job, const std::string& prompt) {
+    return Start(Command(job, prompt));
+  }
+  v1::AttemptEvent AwaitEvent(const v1::AttemptRef& ref,
+                              std::function<bool(const v1::AttemptEvent&)> wanted) {
+    return frontend_
+        .Await(&position_,
+               [&](const v1::WorkerMessage& m) {
+                 return m.has_event() && m.event().ref().job_id() == ref.job_id() &&
+                        wanted(m.event());
+               })
+        .event();
+  }
+  v1::AttemptDone AwaitDone(const v1::AttemptRef& ref) {
+    return AwaitEvent(ref, [](const auto& e) { return e.has_done() || e.has_failed(); }).done();
+  }
+  v1::AttemptFailed AwaitFailed(const v1::AttemptRef& ref) {
+    return AwaitEvent(ref, [](const auto& e) { return e.has_done() || e.has_failed(); }).failed();
+  }
+  void AwaitFile(const std::string& name) {
+    for (int i = 0; i < 60000 && !fs::exists(folder_ + "/" + name); ++i) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    ASSERT_TRUE(fs::exists(folder_ + "/" + name)) << name;
+  }
+  void Touch(const std::string& name) { std::ofstream(folder_ + "/" + name) << "x"; }
+  // A script whose step `at` tells that it is reached, then waits for the file "go".
+  std::string WaitingScript(int at) {
+    return "at=" + std::to_string(at) + " do=wait touch=" + folder_ + "/reached until=" + folder_ +
+           "/go";
+  }
+  // The numbered events of `job` in the order received; duplicates replaced by their later copy.
+  std::map<int64_t, v1::AttemptEvent> Numbered(const std::string& job) {
+    std::map<int64_t, v1::AttemptEvent> events;
+    for (const v1::WorkerMessage& m : frontend_.messages()) {
+      if (m.has_event() && m.event().ref().job_id() == job && m.event().number() > 0) {
+        events[m.event().number()] = m.event();
+      }
+    }
+    return events;
+  }
+  std::string Bytes(const std::string& job) {
+    std::string bytes;
+    for (const auto& [number, event] : Numbered(job)) {
+      if (!event.has_chunk()) continue;
+      EXPECT_EQ(event.chunk().offset(), static_cast<int64_t>(bytes.size()));
+      EXPECT_LE(event.chunk().data().size(), 256u << 10);
+      bytes += event.chunk().data();
+    }
+    return bytes;
+  }
+
+  const std::string folder_;
+  const std::string log_ = "/tmp/kino-worker-test-" + std::to_string(getpid()) + ".log";
+  ScriptedFrontend frontend_;
+  std::unique_ptr<support::Process> worker_;
+  size_t position_ = 0;
+};
+
+TEST_F(WorkerTest, HelloSaysWhoItIs) {
+  StartWorker();
+  const v1::WorkerHello hello = frontend_.messages()[0].hello();
+  EXPECT_EQ(hello.protocol_version(), 1);
+  EXPECT_EQ(hello.worker(), "w1");
+  EXPECT_EQ(hello.version(), KINO_VERSION);
+  EXPECT_EQ(hello.device(), "cpu");
+  EXPECT_EQ(hello.device_name(), "fake");
+  EXPECT_EQ(hello.device_memory_bytes(), 1 << 30);
+  EXPECT_EQ(hello.max_attempts(), 1);
+  EXPECT_EQ(hello.pid(), worker_->pid());
+  EXPECT_EQ(hello.link_secret(), kSecret);
+  ASSERT_EQ(hello.models_size(), 3);
+  EXPECT_EQ(hello.models(0).name(), "good");
+  EXPECT_EQ(hello.models(0).fingerprint().size(), 64u);
+  EXPECT_EQ(hello.held_size(), 0);
+}
+
+TEST_F(WorkerTest, RunsAnAttemptToItsArtifact) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", "chunks=3 chunk_bytes=600000 secret-prompt");
+  const v1::AttemptDone done = AwaitDone(ref);
+  const auto events = Numbered("job");
+  EXPECT_TRUE(events.at(1).has_started());
+  EXPECT_EQ(events.rbegin()->first, static_cast<int64_t>(events.size())) << "numbers have a gap";
+  const std::string expected = support::FakeOutput(7, 3, 600000);
+  EXPECT_TRUE(Bytes("job") == expected);
+  EXPECT_EQ(done.artifact().size_bytes(), 1800000);
+  digest::Sha256 digest;
+  digest.Update(expected.data(), expected.size());
+  EXPECT_EQ(done.artifact().sha256(), digest.Hex());
+  EXPECT_EQ(done.artifact().content_type(), "video/mp4");
+  ASSERT_EQ(done.stages_size(), 3);
+  EXPECT_EQ(done.stages(0).stage(), v1::LOAD);
+  EXPECT_EQ(done.step_seconds_size(), 4);
+  EXPECT_EQ(done.first_chunk_seconds(), 0.25);
+  // The second one finds the model loaded.
+  EXPECT_EQ(AwaitDone(Start("again", "")).stages_size(), 2);
+  EXPECT_THAT(ReadAll(log_), Not(HasSubstr("secret-prompt")));
+}
+
+TEST_F(WorkerTest, ProgressCarriesAttemptStageAndStep) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", "steps=5 step_ms=120");
+  const v1::Progress progress =
+      AwaitEvent(ref, [](const auto& e) {
+        return e.has_progress() && e.progress().stage() == v1::DENOISE && e.progress().step() >= 2;
+      }).progress();
+  EXPECT_EQ(progress.attempt(), 1);
+  EXPECT_EQ(progress.total_steps(), 5);
+  EXPECT_GT(progress.fraction(), 0);
+  AwaitDone(ref);
+}
+
+TEST_F(WorkerTest, HeartbeatsGoOnWhileAStepRuns) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(2));
+  AwaitFile("reached");
+  int64_t counter = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto heartbeat =
+        frontend_.Await(&position_, [](const auto& m) { return m.has_heartbeat(); }).heartbeat();
+    EXPECT_GE(heartbeat.progress_counter(), counter);
+    counter = heartbeat.progress_counter();
+  }
+  Touch("go");
+  AwaitDone(ref);
+  EXPECT_GT(frontend_
+                .Await(&position_,
+                       [&](const auto& m) {
+                         return m.has_heartbeat() && m.heartbeat().progress_counter() > counter;
+                       })
+                .heartbeat()
+                .progress_counter(),
+            counter);
+}
+
+TEST_F(WorkerTest, ABrokenStreamLosesNothing) {
+  StartWorker();
+  // Breaks after two of four chunks.
+  const v1::AttemptRef ref = Start("job", "steps=2 chunks=4 " + WaitingScript(4));
+  AwaitFile("reached");
+  AwaitEvent(ref, [](const auto& e) { return e.number() == 3; });
+  frontend_.Acknowledge(ref, 2);
+  frontend_.OnHello([&](const v1::WorkerHello& hello) {
+    EXPECT_EQ(hello.held_size(), 1);
+    EXPECT_EQ(hello.held(0).token(), ref.token());
+    v1::HelloReply reply;
+    *reply.add_resumed()->mutable_ref() = ref;
+    reply.mutable_resumed(0)->set_number(2);
+    return reply;
+  });
+  frontend_.Break();
+  Hello();
+  EXPECT_EQ(AwaitEvent(ref, [](const auto& e) { return e.number() > 0; }).number(), 3);
+  Touch("go");
+  AwaitDone(ref);
+  EXPECT_TRUE(Bytes("job") == support::FakeOutput(7, 4, 1000));
+}
+
+TEST_F(WorkerTest, AFrontendThatRestartsFindsTheRunGoingOn) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(1));
+  AwaitFile("reached");
+  frontend_.OnHello([&](const v1::WorkerHello&) {
+    v1::HelloReply reply;
+    *reply.add_resumed()->mutable_ref() = ref;
+    return reply;
+  });
+  frontend_.Close();
+  Touch("go");  // the whole run happens without a frontend
+  frontend_.Listen();
+  Hello();
+  AwaitDone(ref);
+  EXPECT_TRUE(Bytes("job") == support::FakeOutput(7, 3, 1000));
+}
+
+TEST_F(WorkerTest, AnAttemptThatIsNotResumedIsDropped) {
+  StartWorker();
+  Start("job", "at=1 do=hang touch=" + folder_ + "/reached");
+  AwaitFile("reached");
+  frontend_.Break();
+  Hello();
+  const size_t after = position_;
+  AwaitDone(Start("next", ""));
+  const auto messages = frontend_.messages();
+  for (size_t i = after; i < messages.size(); ++i) {
+    EXPECT_NE(messages[i].event().ref().job_id(), "job");
+  }
+}
+
+TEST_F(WorkerTest, CancelEndsTheRunAndFreesTheDevice) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", "at=1 do=hang touch=" + folder_ + "/reached");
+  AwaitFile("reached");
+  v1::FrontendMessage message;
+  *message.mutable_cancel()->mutable_ref() = ref;
+  message.mutable_cancel()->mutable_ref()->set_token("ffffffffffffffffffffffffffffffff");
+  frontend_.Send(message);  // stale: no effect
+  message.mutable_cancel()->mutable_ref()->set_token(ref.token());
+  frontend_.Send(message);
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::CANCELLED_BY_US);
+  AwaitDone(Start("next", ""));
+}
+
+TEST_F(WorkerTest, NothingMoreIsSentOfADroppedAttempt) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(1));
+  AwaitFile("reached");
+  v1::FrontendMessage message;
+  *message.mutable_drop()->mutable_ref() = ref;
+  frontend_.Send(message);
+  AwaitDone(Start("next", ""));
+  for (const auto& [number, event] : Numbered("job")) EXPECT_TRUE(event.has_started());
+}
+
+TEST_F(WorkerTest, EveryFailureHasItsCause) {
+  StartWorker();
+  const auto check = [&](const v1::StartAttempt& command, Cause cause, int code,
+                         const char* message) {
+    const v1::AttemptFailed failed = AwaitFailed(Start(command));
+    EXPECT_EQ(failed.cause(), cause) << command.ref().job_id();
+    EXPECT_EQ(failed.error().code(), code) << command.ref().job_id();
+    EXPECT_THAT(failed.error().message(), HasSubstr(message));
+  };
+  check(Command("oom", "at=1 do=oom"), v1::AttemptFailed::OUT_OF_MEMORY, 8, "out of memory");
+  check(Command("invalid", "at=1 do=invalid"), v1::AttemptFailed::CLIENT, 3, "does not fit");
+  check(Command("internal", "at=1 do=internal"), v1::AttemptFailed::INTERNAL, 13, "broke");
+  v1::StartAttempt unknown = Command("unknown", "");
+  unknown.mutable_request()->set_model("nothing");
+  check(unknown, v1::AttemptFailed::MODEL, 5, "nothing");
+  v1::StartAttempt broken = Command("broken", "");
+  broken.mutable_request()->set_model("broken");
+  check(broken, v1::AttemptFailed::MODEL, 3, "model_index.json");
+  v1::StartAttempt contradiction = Command("contradiction", "");
+  contradiction.mutable_request()->mutable_mochi();
+  check(contradiction, v1::AttemptFailed::CLIENT, 3, "mochi");
+  v1::StartAttempt image = Command("image", "");
+  image.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
+  image.mutable_request()->mutable_conditions(0)->set_asset_id("a");
+  check(image, v1::AttemptFailed::INTERNAL, 13, "0 condition files for 1");
+  Touch("empty");
+  fs::resize_file(folder_ + "/empty", 0);
+  image.mutable_ref()->set_job_id("image2");
+  image.add_condition_files(folder_ + "/empty");
+  check(image, v1::AttemptFailed::CLIENT, 3, "conditions[0]: not an image");
+  v1::StartAttempt slow = Command("slow", "at=1 do=hang");
+  slow.mutable_run_timeout()->set_nanos(50'000'000);
+  check(slow, v1::AttemptFailed::CLIENT, 4, "run_timeout");
+  // None of it broke the worker.
+  AwaitDone(Start("last", ""));
+}
+
+TEST_F(WorkerTest, ASecondAttemptAtATimeIsRefused) {
+  StartWorker();
+  const v1::AttemptRef first = Start("first", WaitingScript(1));
+  AwaitFile("reached");
+  const v1::AttemptFailed refused = AwaitFailed(Start("second", ""));
+  EXPECT_EQ(refused.cause(), v1::AttemptFailed::INTERNAL);
+  EXPECT_THAT(refused.error().message(), HasSubstr("1 attempt at a time"));
+  Touch("go");
+  AwaitDone(first);
+}
+
+TEST_F(WorkerTest, LoadAndUnloadAnswerAndShowInHeartbeats) {
+  StartWorker();
+  const auto await_result = [&] {
+    return frontend_.Await(&position_, [](const auto& m) { return m.has_model_result(); })
+        .model_result();
+  };
+  const auto await_loaded = [&](bool loaded) {
+    frontend_.Await(&position_, [&](const auto& m) {
+      return m.has_heartbeat() && m.heartbeat().models(1).loaded() == loaded;
+    });
+  };
+  v1::FrontendMessage message;
+  message.mutable_load_model()->set_command_id(1);
+  message.mutable_load_model()->set_model("other");
+  frontend_.Send(message);
+  v1::ModelCommandResult result = await_result();
+  EXPECT_EQ(result.command_id(), 1);
+  EXPECT_FALSE(result.has_error());
+  await_loaded(true);
+  message.mutable_unload_model()->set_command_id(2);
+  message.mutable_unload_model()->set_model("other");
+  frontend_.Send(message);
+  EXPECT_FALSE(await_result().has_error());
+  await_loaded(false);
+  message.mutable_load_model()->set_command_id(3);
+  message.mutable_load_model()->set_model("broken");
+  frontend_.Send(message);
+  result = await_result();
+  EXPECT_EQ(result.command_id(), 3);
+  EXPECT_EQ(result.error().code(), 3);
+}
+
+TEST_F(WorkerTest, ALostDeviceIsReportedThenEndsTheProcess) {
+  StartWorker();
+  const v1::AttemptFailed failed = AwaitFailed(Start("job", "at=1 do=device_lost"));
+  EXPECT_EQ(failed.cause(), v1::AttemptFailed::INTERNAL);
+  EXPECT_EQ(worker_->Wait(), 70);
+}
+
+TEST_F(WorkerTest, SigtermOnAnIdleWorkerEndsIt) {
+  StartWorker();
+  worker_->Signal(SIGTERM);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(WorkerTest, SigtermLetsTheRunningAttemptFinish) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(1));
+  AwaitFile("reached");
+  worker_->Signal(SIGTERM);
+  frontend_.Await(&position_, [](const auto& m) { return m.has_draining(); });
+  const v1::AttemptFailed refused = AwaitFailed(Start("late", ""));
+  EXPECT_EQ(refused.cause(), v1::AttemptFailed::INTERRUPTED);
+  Touch("go");
+  const v1::AttemptEvent last =
+      AwaitEvent(ref, [](const auto& e) { return e.has_done() || e.has_failed(); });
+  EXPECT_TRUE(last.has_done());
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(WorkerTest, ASecondSigtermInterrupts) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", "at=1 do=hang touch=" + folder_ + "/reached");
+  AwaitFile("reached");
+  worker_->Signal(SIGTERM);
+  frontend_.Await(&position_, [](const auto& m) { return m.has_draining(); });
+  worker_->Signal(SIGTERM);
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::INTERRUPTED);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(WorkerTest, TheDrainDeadlineInterrupts) {
+  StartWorker("", {"--drain-seconds", "1"});
+  const v1::AttemptRef ref = Start("job", "at=1 do=hang touch=" + folder_ + "/reached");
+  AwaitFile("reached");
+  worker_->Signal(SIGTERM);
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::INTERRUPTED);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(WorkerTest, ADrainCommandEndsTheWorkerAfterItsAttempt) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(1));
+  AwaitFile("reached");
+  v1::FrontendMessage message;
+  message.mutable_drain();
+  frontend_.Send(message);
+  frontend_.Await(&position_, [](const auto& m) { return m.has_draining(); });
+  Touch("go");
+  AwaitDone(ref);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(WorkerTest, AttemptsAreGivenUpAfterLeaseAndGrace) {
+  frontend_.OnHello([](const v1::WorkerHello&) {
+    v1::HelloReply reply;
+    reply.mutable_lease()->set_nanos(100'000'000);
+    return reply;
+  });
+  StartWorker("link: {reattach_grace: 100ms}\n");
+  Start("job", "at=1 do=hang touch=" + folder_ + "/reached");
+  AwaitFile("reached");
+  frontend_.Close();
+  for (int i = 0; i < 60000 && ReadAll(log_).find("given up") == std::string::npos; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_THAT(ReadAll(log_), HasSubstr("given up"));
+  frontend_.Listen();
+  EXPECT_EQ(Hello().held_size(), 0);
+  AwaitDone(Start("next", ""));
+}
+
+TEST_F(WorkerTest, AFrontendThatStopsAnsweringIsDialledAgain) {
+  frontend_.OnHello([](const v1::WorkerHello&) {
+    v1::HelloReply reply;
+    reply.mutable_lease()->set_nanos(200'000'000);
+    return reply;
+  });
+  StartWorker();
+  frontend_.StopAnsweringHeartbeats();
+  Hello();
+}
+
+TEST_F(WorkerTest, ARefusedWorkerEndsWithTheReason) {
+  frontend_.RefuseHellos(grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "wrong link secret"));
+  std::ofstream(folder_ + "/kino.yaml") << "data_dir: " << folder_ << "/data\n"
+                                        << "workers: [{name: w1}]\n";
+  worker_ = std::make_unique<support::Process>(
+      std::vector<std::string>{std::string(KINO_BIN_DIR) + "/fake-worker", "--config",
+                               folder_ + "/kino.yaml", "--name", "w1"},
+      log_);
+  EXPECT_EQ(worker_->Wait(), 1);
+  EXPECT_THAT(ReadAll(log_), HasSubstr("wrong link secret"));
+}
+
+TEST_F(WorkerTest, LeftOverSpoolsAreRemovedAtTheStart) {
+  fs::create_directories(folder_ + "/data/spool/w1");
+  std::ofstream(folder_ + "/data/spool/w1/9.spool") << "old";
+  StartWorker();
+  EXPECT_TRUE(fs::is_empty(folder_ + "/data/spool/w1"));
+}
+
+TEST_F(WorkerTest, BadUsageIsRefused) {
+  const std::string binary = std::string(KINO_BIN_DIR) + "/fake-worker";
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"--colour"}, {}, {"--config", "/absent.yaml", "--name", "w"}}) {
+    std::vector<std::string> command = {binary};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    EXPECT_EQ(support::Process(command, log_).Wait(), 2);
+  }
+  EXPECT_EQ(support::Process({binary, "--version"}, log_).Wait(), 0);
+  EXPECT_THAT(ReadAll(log_), HasSubstr(KINO_VERSION));
+}
+
+}  // namespace
+}  // namespace kino::worker
