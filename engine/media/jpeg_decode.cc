@@ -11,6 +11,8 @@
 #include "engine/media/image_formats.h"
 // jpeglib.h needs <cstdio> before it.
 #include "jpeglib.h"
+// jerror.h needs jpeglib.h before it.
+#include "jerror.h"
 
 namespace kino::engine {
 namespace {
@@ -125,7 +127,9 @@ absl::StatusOr<StoredImage> DecodeJpeg(std::string_view bytes, const MediaLimits
   reader.errors.emit_message = IgnoreMessage;
   reader.jpeg.client_data = &reader;
   const auto broken = [&reader] {
-    return absl::InvalidArgumentError(absl::StrCat("JPEG: ", reader.message));
+    const std::string message = absl::StrCat("JPEG: ", reader.message);
+    return reader.errors.msg_code == JERR_OUT_OF_MEMORY ? absl::ResourceExhaustedError(message)
+                                                        : absl::InvalidArgumentError(message);
   };
   if (setjmp(reader.on_error)) return broken();
   jpeg_create_decompress(&reader.jpeg);
