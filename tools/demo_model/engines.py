@@ -22,7 +22,7 @@ class Diffusers:
         self._torch = torch
         diffusers.utils.logging.disable_progress_bar()
         self._text = diffusers.LTXPipeline.from_pretrained(
-            folder, torch_dtype=getattr(torch, dtype), local_files_only=True)
+            folder, dtype=getattr(torch, dtype), local_files_only=True)
         self._image = diffusers.LTXImageToVideoPipeline(**self._text.components)
         for pipeline in (self._text, self._image):
             pipeline.set_progress_bar_config(disable=True)

@@ -12,7 +12,7 @@ def load_pipeline(folder, request, dtype=torch.float32, variant=None):
     """The pipeline in `folder`/model, with the request's VAE options."""
     import diffusers
     pipeline = getattr(diffusers, request["pipeline_class"]).from_pretrained(
-        os.path.join(folder, "model"), torch_dtype=dtype, local_files_only=True, variant=variant)
+        os.path.join(folder, "model"), dtype=dtype, local_files_only=True, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
     apply_vae_options(pipeline, request)
     return pipeline

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Kino against diffusers on a mid-size random-weight LTX-Video, in one run on one machine.
+
+Usage
+  bench_ltx.py --kino-render build/bin/kino-render --work FOLDER [--vae 0.9.0|0.9.5] [--dtypes float32,bfloat16]
+               [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25] [--markdown FILE] [--check-speed 1.1]
+
+The two take turns, each run in a process of its own, with the same request file and the same number of threads. A number is
+the median over the repeats; seconds per step is the median over the steps but the first. Memory is the process's peak
+resident size as the kernel counts it (wait4); both count mapped weight files that were touched. Before anything is
+reported the frames are compared: float32 within 1e-3 of each other, bfloat16 no further from diffusers' float32 (PSNR,
+1 dB) than diffusers' own bfloat16.
+
+--check-speed R ends with status 1 where seconds per step or decode are above R times diffusers'.
+--markdown appends the table to a file.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import mid_size_ltx
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PROMPT = "An old sailor turns to the camera, soft shadows; warm tones"
+NEGATIVE = "worst quality, inconsistent motion, blurry, jittery, distorted"
+ENGINES = ("diffusers", "kino")
+ROWS = (("load (s)", "load"), ("text encode (s)", "encode_text"),
+        ("denoise step (s)", "step"), ("VAE decode (s)", "decode"),
+        ("whole process (s)", "process"), ("peak memory (MiB)", "peak_mib"))
+FRAME_ERROR = 1e-3
+PSNR_LOSS_DB = 1.0
+
+
+def write_request(path, size, steps):
+    height, width, frames = size
+    request = {"task": "TEXT_TO_VIDEO", "prompt": PROMPT, "negative_prompt": NEGATIVE,
+               "height": height, "width": width, "num_frames": frames,
+               "num_inference_steps": steps, "guidance_scale": 3.0, "seed": 11, "fps": 24,
+               "ltx": {"frame_rate": 24, "decode_timestep": 0.05, "decode_noise_scale": 0.025}}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(request, file)
+
+
+def run_once(engine, args, request, dtype):
+    """One process; returns its numbers (see ROWS), its version and the path of its frames."""
+    out = os.path.join(args.work, f"{engine}_{dtype}.npy")
+    stats_path = os.path.join(args.work, f"{engine}_{dtype}.json")
+    command = [args.kino_render, "--device", "cpu"] if engine == "kino" else [
+        sys.executable, os.path.join(HERE, "diffusers_render.py")]
+    command += ["--model", os.path.join(args.work, args.vae, "model"), "--request", request,
+                "--out", out, "--stats", stats_path, "--dtype", dtype]
+    log_path = os.path.join(args.work, f"{engine}.log")
+    start = time.perf_counter()
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={
+            **os.environ, "OMP_NUM_THREADS": str(args.threads),
+            "MKL_NUM_THREADS": str(args.threads)})
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        with open(log_path, encoding="utf-8", errors="replace") as log:
+            sys.exit(f"{' '.join(command)}: status {process.returncode}\n{log.read()[-3000:]}")
+    with open(stats_path, encoding="utf-8") as file:
+        stats = json.load(file)
+    numbers = {s["stage"]: s["seconds"] for s in stats["stages"]}
+    steps = stats["step_seconds"]
+    numbers["step"] = statistics.median(steps[1:] or steps)
+    numbers["process"] = seconds
+    numbers["peak_mib"] = usage.ru_maxrss / 1024
+    print(f"{engine} {dtype}: " + "  ".join(f"{k} {numbers[k]:.2f}" for _, k in ROWS), flush=True)
+    return numbers, stats["version"], out
+
+
+def psnr(want, got):
+    return -10 * np.log10(np.mean((want.astype(np.float64) - got) ** 2) + 1e-30)
+
+
+def check_frames(frames):
+    """`frames`: {(engine, dtype): array}; ends the program where Kino's are not the ones asked for."""
+    lines = []
+    for dtype in sorted({d for _, d in frames}, reverse=True):
+        theirs, ours = frames["diffusers", dtype], frames["kino", dtype]
+        if theirs.shape != ours.shape:
+            sys.exit(f"{dtype}: frames {ours.shape}, diffusers' {theirs.shape}")
+        if dtype == "float32":
+            error = float(np.abs(theirs - ours).max())
+            lines.append(f"float32 frames: max abs difference {error:.1e}")
+            if not error <= FRAME_ERROR:
+                sys.exit(f"float32 frames differ by {error:.1e}, allowed {FRAME_ERROR}: no numbers")
+        elif ("diffusers", "float32") in frames:
+            reference = frames["diffusers", "float32"]
+            a, b = psnr(reference, theirs), psnr(reference, ours)
+            lines.append(f"{dtype} frames against diffusers' float32: PSNR {b:.1f} dB, "
+                         f"diffusers' {a:.1f} dB")
+            if not b >= a - PSNR_LOSS_DB:
+                sys.exit(f"{dtype}: PSNR {b:.1f} dB, diffusers' {a:.1f} dB: no numbers")
+    return lines
+
+
+def machine():
+    name = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    with open("/proc/meminfo", encoding="utf-8") as file:
+        gib = int(file.readline().split()[1]) / 2 ** 20
+    return (f"{name}, {os.cpu_count()} cores, {gib:.0f} GiB, load before the run "
+            f"{os.getloadavg()[0]:.1f}")
+
+
+def table(results, versions, where, notes, args):
+    lines = [f"### LTX-Video, mid-size ({mid_size_ltx.sizes(os.path.join(args.work, args.vae))}; "
+             f"{args.vae} VAE)", "",
+             f"{datetime.date.today()}; {where}; {args.threads} threads; "
+             f"{versions['kino']} against {versions['diffusers']}, torch {versions['torch']}; "
+             f"{args.size} (height x width x frames), {args.steps} steps, guidance 3; "
+             f"medians of {args.repeats} runs, taking turns.", ""]
+    for dtype, by_engine in results.items():
+        lines += [f"| {dtype} | diffusers | Kino | Kino / diffusers |", "|---|---|---|---|"]
+        for title, key in ROWS:
+            a, b = (by_engine[e][key] for e in ENGINES)
+            lines.append(f"| {title} | {a:.2f} | {b:.2f} | {b / a:.2f} |")
+        lines.append("")
+    return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kino-render", required=True)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--vae", choices=sorted(mid_size_ltx.VAES), default="0.9.5")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--size", default="256x384x25")
+    parser.add_argument("--markdown")
+    parser.add_argument("--check-speed", type=float)
+    args = parser.parse_args()
+    os.makedirs(args.work, exist_ok=True)
+    where = machine()
+    mid_size_ltx.build(os.path.join(args.work, args.vae), args.vae)
+    request = os.path.join(args.work, "request.json")
+    write_request(request, tuple(int(n) for n in args.size.split("x")), args.steps)
+
+    import torch
+    versions = {"torch": torch.__version__}
+    results, frames = {}, {}
+    for dtype in args.dtypes.split(","):
+        runs = {engine: [] for engine in ENGINES}
+        for repeat in range(args.repeats):
+            for engine in ENGINES if repeat % 2 == 0 else reversed(ENGINES):
+                numbers, version, out = run_once(engine, args, request, dtype)
+                runs[engine].append(numbers)
+                versions[engine] = f"Kino {version}" if engine == "kino" else version
+                frames[engine, dtype] = np.load(out)
+        results[dtype] = {engine: {key: statistics.median(r[key] for r in rows)
+                                   for _, key in ROWS} for engine, rows in runs.items()}
+    notes = check_frames(frames)
+    text = table(results, versions, where, notes, args)
+    print(text)
+    if args.markdown:
+        with open(args.markdown, "a", encoding="utf-8") as file:
+            file.write("\n" + text)
+    if args.check_speed:
+        slow = [f"{dtype} {key}: {r['kino'][key] / r['diffusers'][key]:.2f}"
+                for dtype, r in results.items() for key in ("step", "decode")
+                if r["kino"][key] > args.check_speed * r["diffusers"][key]]
+        if slow:
+            sys.exit(f"slower than {args.check_speed} times diffusers: {', '.join(slow)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""A random-weight LTX-Video of some 500 million parameters, in bfloat16 as published checkpoints are.
+
+Transformer 16 layers of 16 heads x 64 (279 M), T5 8 layers of 1024 (103 M), and a published VAE generation at half its
+width (0.9.0: 106 M, 0.9.5: 227 M).
+"""
+import os
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "parity"))
+
+import oracle.text  # noqa: E402
+import oracle.weights  # noqa: E402
+
+VAES = {
+    "0.9.0": dict(latent_channels=128, block_out_channels=(64, 128, 256, 256),
+                  decoder_block_out_channels=(64, 128, 256, 256)),
+    "0.9.5": dict(
+        latent_channels=128, block_out_channels=(64, 128, 256, 512, 512),
+        down_block_types=("LTXVideo095DownBlock3D",) * 4, layers_per_block=(4, 6, 6, 2, 2),
+        spatio_temporal_scaling=(True,) * 4, spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+        downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+        decoder_block_out_channels=(128, 256, 512), decoder_layers_per_block=(5, 5, 5, 5),
+        decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
+        upsample_residual=(True, True, True), upsample_factor=(2, 2, 2),
+        timestep_conditioning=True),
+}
+
+
+def build(folder, vae, seed=1):
+    """Writes the pipeline into `folder`, unless a finished one is there."""
+    done = os.path.join(folder, "done")
+    if os.path.exists(done):
+        return
+    import torch
+    from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline,
+                           LTXVideoTransformer3DModel)
+    from transformers import T5Config, T5EncoderModel
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer, spiece = oracle.text.t5_tokenizer(os.path.join(folder, "work"), 128)
+    encoder = T5EncoderModel(T5Config(
+        vocab_size=len(tokenizer), d_model=1024, d_kv=64, d_ff=2816, num_heads=16, num_layers=8,
+        num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=128, out_channels=128, num_attention_heads=16, attention_head_dim=64,
+        cross_attention_dim=1024, num_layers=16, caption_channels=1024)
+    pipeline = LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
+            max_image_seq_len=4096, shift_terminal=0.1),
+        vae=AutoencoderKLLTXVideo(**VAES[vae]), text_encoder=encoder, tokenizer=tokenizer,
+        transformer=transformer)
+    pipeline.set_progress_bar_config(disable=True)
+    for index, part in enumerate((encoder, transformer, pipeline.vae)):
+        oracle.weights.randomize(part, seed + index)
+
+    def small_call():
+        with torch.no_grad():
+            pipeline(prompt="a paper boat", height=64, width=64, num_frames=9, output_type="np",
+                     num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+
+    oracle.weights.rescale_last_layer(transformer.proj_out, small_call, 0.8, centre=False)
+    oracle.weights.rescale_last_layer(pipeline.vae.decoder.conv_out, small_call, 0.45, centre=True)
+    model = os.path.join(folder, "model")
+    pipeline.to(torch.bfloat16).save_pretrained(model)
+    shutil.copy(spiece, os.path.join(model, "tokenizer"))
+    shutil.rmtree(os.path.join(folder, "work"))
+    millions = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in
+                (("text_encoder", encoder), ("transformer", transformer), ("vae", pipeline.vae))}
+    with open(done, "w", encoding="utf-8") as file:
+        file.write("\n".join(f"{name} {count:.0f} M" for name, count in millions.items()))
+
+
+def sizes(folder):
+    with open(os.path.join(folder, "done"), encoding="utf-8") as file:
+        return file.read().replace("\n", ", ")
+
