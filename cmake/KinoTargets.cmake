@@ -74,7 +74,8 @@ endfunction()
 
 # Compiled alike in every torch target, since they share one precompiled header: per-operator headers, and OpenMP, without
 # which at::parallel_for is serial.
-set(KINO_TORCH_COMPILE_OPTIONS $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+# -fPIC: an executable would get -fPIE, with which the libraries' precompiled header is not valid.
+set(KINO_TORCH_COMPILE_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:-fopenmp;-fPIC>")
 set(KINO_TORCH_COMPILE_DEFINITIONS AT_PER_OPERATOR_HEADERS)
 
 # LibTorch stays PRIVATE to the targets that ask for it.

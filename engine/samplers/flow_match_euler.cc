@@ -1,100 +1,269 @@
 #include "engine/samplers/flow_match_euler.h"
 
-#include <ATen/TensorOperators.h>
-
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 
 namespace kino::engine {
+namespace {
+
+constexpr int kMaxSteps = 10000;
+constexpr int kMaxTrainTimesteps = 1000000;
+
+absl::Status Invalid(const std::string& what) { return absl::InvalidArgumentError(what); }
+
+// Noise levels while they are shifted: T is float for a caller's own numbers, double for the
+// default table. numpy turns a Python scalar into the array's type before it computes; `T{...}`
+// below is that.
+template <typename T>
+void Shift(const FlowMatchEulerConfig& config, double mu, std::vector<T>& sigmas) {
+  using Type = FlowMatchEulerConfig::TimeShiftType;
+  for (T& s : sigmas) {
+    if (!config.use_dynamic_shifting) {
+      s = static_cast<T>(config.shift) * s / (1 + static_cast<T>(config.shift - 1) * s);
+    } else {
+      const T scale =
+          static_cast<T>(config.time_shift_type == Type::kExponential ? std::exp(mu) : mu);
+      s = scale / (scale + (1 / s - 1));
+    }
+  }
+}
+
+// Stretches 1 - sigma so that the last sigma becomes shift_terminal.
+template <typename T>
+void StretchToTerminal(double shift_terminal, std::vector<T>& sigmas) {
+  const T factor = (1 - sigmas.back()) / static_cast<T>(1 - shift_terminal);
+  for (T& s : sigmas) s = 1 - (1 - s) / factor;
+}
+
+// Karras 2022 (arXiv 2206.00364) with rho 7, or evenly in log sigma; from the first to the last
+// sigma, in double.
+std::vector<double> Respace(FlowMatchEulerConfig::Spacing spacing, double first, double last,
+                            size_t count) {
+  const int n = static_cast<int>(count);
+  if (spacing == FlowMatchEulerConfig::Spacing::kExponential) {
+    std::vector<double> out = Linspace(std::log(first), std::log(last), n);
+    for (double& s : out) s = std::exp(s);
+    return out;
+  }
+  constexpr double kRho = 7.0;
+  const double from = std::pow(first, 1 / kRho);
+  const double to = std::pow(last, 1 / kRho);
+  std::vector<double> out = Linspace(0, 1, n);
+  for (double& s : out) s = std::pow(from + s * (to - from), kRho);
+  return out;
+}
+
+template <typename T>
+std::vector<float> ShiftedSigmas(const FlowMatchEulerConfig& config, double mu,
+                                 std::vector<T> sigmas) {
+  Shift(config, mu, sigmas);
+  if (config.shift_terminal != 0) StretchToTerminal(config.shift_terminal, sigmas);
+  if (config.spacing == FlowMatchEulerConfig::Spacing::kGiven)
+    return {sigmas.begin(), sigmas.end()};
+  const std::vector<double> spaced =
+      Respace(config.spacing, sigmas.front(), sigmas.back(), sigmas.size());
+  return {spaced.begin(), spaced.end()};
+}
+
+// The ends of the class's training table, which the default table runs between: float32 numbers.
+std::pair<double, double> SigmaRange(const FlowMatchEulerConfig& config) {
+  const float count = static_cast<float>(config.num_train_timesteps);
+  std::vector<float> ends = {count / count, 1 / count};
+  if (!config.use_dynamic_shifting) Shift(config, 0, ends);
+  return {ends[0], ends[1]};
+}
+
+absl::Status CheckLists(const ScheduleRequest& request) {
+  const std::pair<const char*, const std::vector<double>&> lists[] = {
+      {"sigmas", request.sigmas}, {"timesteps", request.timesteps}};
+  for (const auto& [name, list] : lists) {
+    if (list.size() > kMaxSteps) {
+      return Invalid(
+          absl::StrCat(name, ": ", list.size(), " values, expected at most ", kMaxSteps));
+    }
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (!std::isfinite(list[i])) return Invalid(absl::StrCat(name, "[", i, "] is not finite"));
+    }
+  }
+  const bool has_sigmas = !request.sigmas.empty();
+  const bool has_timesteps = !request.timesteps.empty();
+  if (has_sigmas && has_timesteps && request.sigmas.size() != request.timesteps.size()) {
+    return Invalid(absl::StrCat("sigmas: ", request.sigmas.size(), " values, timesteps: ",
+                                request.timesteps.size(), ", expected as many"));
+  }
+  const int steps = request.num_inference_steps;
+  if (!has_sigmas && !has_timesteps && (steps < 1 || steps > kMaxSteps)) {
+    return Invalid(absl::StrCat("num_inference_steps is ", steps, ", expected 1 to ", kMaxSteps));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRanges(const FlowMatchEulerConfig& config, const std::string& where) {
+  if (config.num_train_timesteps < 1 || config.num_train_timesteps > kMaxTrainTimesteps) {
+    return Invalid(absl::StrCat(where, ": num_train_timesteps is ", config.num_train_timesteps,
+                                ", expected 1 to ", kMaxTrainTimesteps));
+  }
+  if (config.shift <= 0)
+    return Invalid(absl::StrCat(where, ": shift is ", config.shift, ", expected above 0"));
+  if (config.shift_terminal < 0 || config.shift_terminal >= 1) {
+    return Invalid(absl::StrCat(where, ": shift_terminal is ", config.shift_terminal,
+                                ", expected 0 to below 1"));
+  }
+  if (config.base_image_seq_len == config.max_image_seq_len) {
+    return Invalid(absl::StrCat(where, ": base_image_seq_len and max_image_seq_len are both ",
+                                config.max_image_seq_len, ", expected two lengths"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<FlowMatchEulerConfig> FlowMatchEulerConfig::FromJson(const nlohmann::json& json,
                                                                     const std::string& where) {
   ConfigReader reader(json, where);
-  FlowMatchEulerConfig config;
+  FlowMatchEulerConfig c;
   const std::string class_name =
       reader.Get("_class_name", std::string("FlowMatchEulerDiscreteScheduler"));
-  config.num_train_timesteps = reader.Get("num_train_timesteps", config.num_train_timesteps);
-  config.shift = reader.Get("shift", config.shift);
-  config.use_dynamic_shifting = reader.Get("use_dynamic_shifting", config.use_dynamic_shifting);
-  config.base_shift = reader.Get("base_shift", config.base_shift);
-  config.max_shift = reader.Get("max_shift", config.max_shift);
-  config.base_image_seq_len = reader.Get("base_image_seq_len", config.base_image_seq_len);
-  config.max_image_seq_len = reader.Get("max_image_seq_len", config.max_image_seq_len);
-  config.invert_sigmas = reader.Get("invert_sigmas", config.invert_sigmas);
-  config.shift_terminal = reader.Get("shift_terminal", config.shift_terminal);
-  const std::string type = reader.Get("time_shift_type", std::string("exponential"));
-  for (const char* option :
-       {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling"}) {
-    if (reader.Get(option, false)) {
-      return absl::UnimplementedError(absl::StrCat(where, ": ", option, " true, expected false"));
-    }
+  c.num_train_timesteps = reader.Get("num_train_timesteps", c.num_train_timesteps);
+  c.shift = reader.Get("shift", c.shift);
+  c.use_dynamic_shifting = reader.Get("use_dynamic_shifting", c.use_dynamic_shifting);
+  c.base_shift = reader.Get("base_shift", c.base_shift);
+  c.max_shift = reader.Get("max_shift", c.max_shift);
+  c.base_image_seq_len = reader.Get("base_image_seq_len", c.base_image_seq_len);
+  c.max_image_seq_len = reader.Get("max_image_seq_len", c.max_image_seq_len);
+  c.invert_sigmas = reader.Get("invert_sigmas", c.invert_sigmas);
+  c.shift_terminal = reader.Get("shift_terminal", c.shift_terminal);
+  const std::string time_shift_type = reader.Get("time_shift_type", std::string("exponential"));
+  const bool is_karras = reader.Get("use_karras_sigmas", false);
+  const bool is_exponential = reader.Get("use_exponential_sigmas", false);
+  for (const char* unsupported : {"use_beta_sigmas", "stochastic_sampling"}) {
+    if (reader.Get(unsupported, false))
+      return Invalid(absl::StrCat(where, ": ", unsupported, " is not supported"));
   }
   KINO_RETURN_IF_ERROR(reader.status());
+
   if (class_name != "FlowMatchEulerDiscreteScheduler") {
-    return absl::UnimplementedError(absl::StrCat(where, ": _class_name '", class_name,
-                                                 "', expected 'FlowMatchEulerDiscreteScheduler'"));
+    return Invalid(absl::StrCat(where, ": _class_name is '", class_name,
+                                "', expected 'FlowMatchEulerDiscreteScheduler'"));
   }
-  if (type != "exponential" && type != "linear") {
-    return absl::InvalidArgumentError(
-        absl::StrCat(where, ": time_shift_type '", type, "', expected 'exponential' or 'linear'"));
+  if (is_karras && is_exponential) {
+    return Invalid(absl::StrCat(
+        where,
+        ": use_karras_sigmas and use_exponential_sigmas are both set, expected one at most"));
   }
-  config.linear_time_shift = type == "linear";
-  return config;
+  if (is_karras) c.spacing = Spacing::kKarras;
+  if (is_exponential) c.spacing = Spacing::kExponential;
+  if (time_shift_type == "linear") {
+    c.time_shift_type = TimeShiftType::kLinear;
+  } else if (time_shift_type != "exponential") {
+    return Invalid(absl::StrCat(where, ": time_shift_type is '", time_shift_type,
+                                "', expected 'exponential' or 'linear'"));
+  }
+  KINO_RETURN_IF_ERROR(CheckRanges(c, where));
+  return c;
 }
 
 absl::StatusOr<FlowMatchSchedule> MakeSchedule(const FlowMatchEulerConfig& config,
                                                const ScheduleRequest& request) {
-  if (config.use_dynamic_shifting && !request.mu) {
-    return absl::InvalidArgumentError("the sampler shifts dynamically, but no mu was given");
+  KINO_RETURN_IF_ERROR(CheckLists(request));
+  if (config.use_dynamic_shifting && !(request.mu && std::isfinite(*request.mu))) {
+    return Invalid("mu must be given, and finite, with use_dynamic_shifting");
   }
-  if (request.sigmas.empty() == request.timesteps.empty()) {
-    return absl::InvalidArgumentError("expected either sigmas or timesteps");
-  }
-  const float train = static_cast<float>(config.num_train_timesteps);
-  FlowMatchSchedule schedule;
-  std::vector<float>& sigmas = schedule.sigmas;
-  for (const double sigma : request.sigmas) sigmas.push_back(static_cast<float>(sigma));
-  for (const double timestep : request.timesteps)
-    sigmas.push_back(static_cast<float>(timestep) / train);
+  const double mu = request.mu.value_or(0);
+  const float train_timesteps = static_cast<float>(config.num_train_timesteps);
 
-  for (float& sigma : sigmas) {
-    if (config.use_dynamic_shifting) {
-      const float shift =
-          static_cast<float>(config.linear_time_shift ? *request.mu : std::exp(*request.mu));
-      sigma = shift / (shift + (1.0f / sigma - 1.0f));
-    } else {
-      const float shift = static_cast<float>(config.shift);
-      sigma = shift * sigma / (1.0f + static_cast<float>(config.shift - 1.0) * sigma);
+  FlowMatchSchedule out;
+  out.timesteps.assign(request.timesteps.begin(), request.timesteps.end());
+  if (!request.sigmas.empty()) {
+    out.sigmas =
+        ShiftedSigmas(config, mu, std::vector<float>(request.sigmas.begin(), request.sigmas.end()));
+  } else if (!request.timesteps.empty()) {
+    std::vector<float> sigmas = out.timesteps;
+    for (float& s : sigmas) s /= train_timesteps;
+    out.sigmas = ShiftedSigmas(config, mu, std::move(sigmas));
+  } else {
+    const auto [sigma_max, sigma_min] = SigmaRange(config);
+    const double count = config.num_train_timesteps;
+    std::vector<double> sigmas =
+        Linspace(sigma_max * count, sigma_min * count, request.num_inference_steps);
+    for (double& s : sigmas) s /= count;
+    out.sigmas = ShiftedSigmas(config, mu, std::move(sigmas));
+  }
+  for (size_t i = 0; i < out.sigmas.size(); ++i) {
+    if (!std::isfinite(out.sigmas[i])) {
+      return Invalid(absl::StrCat("sigma ", i, " of ", out.sigmas.size(), " comes out as ",
+                                  out.sigmas[i], " after shifting, expected a finite number"));
     }
   }
-  if (config.shift_terminal != 0) {
-    const float factor = (1.0f - sigmas.back()) / static_cast<float>(1.0 - config.shift_terminal);
-    for (float& sigma : sigmas) sigma = 1.0f - (1.0f - sigma) / factor;
+
+  if (config.invert_sigmas) {
+    for (float& s : out.sigmas) s = 1 - s;
   }
-  for (size_t i = 0; i < sigmas.size(); ++i) {
-    if (config.invert_sigmas) sigmas[i] = 1.0f - sigmas[i];
-    schedule.timesteps.push_back(request.timesteps.empty() || config.invert_sigmas
-                                     ? sigmas[i] * train
-                                     : static_cast<float>(request.timesteps[i]));
+  if (request.timesteps.empty() || config.invert_sigmas) {
+    out.timesteps = out.sigmas;
+    for (float& t : out.timesteps) t *= train_timesteps;
   }
-  sigmas.push_back(config.invert_sigmas ? 1.0f : 0.0f);
-  return schedule;
+  out.sigmas.push_back(config.invert_sigmas ? 1.0f : 0.0f);
+  return out;
 }
 
-double CalculateShift(const FlowMatchEulerConfig& config, int64_t tokens) {
+absl::StatusOr<int> FirstStep(const FlowMatchSchedule& schedule, float timestep) {
+  const auto begin = schedule.timesteps.begin();
+  const auto end = schedule.timesteps.end();
+  const auto first = std::find(begin, end, timestep);
+  if (first == end) return Invalid(absl::StrCat("timestep ", timestep, " is not in the schedule"));
+  const auto second = std::find(first + 1, end, timestep);
+  return static_cast<int>((second == end ? first : second) - begin);
+}
+
+std::vector<double> Linspace(double start, double stop, int count) {
+  std::vector<double> out;
+  const double span = stop - start;
+  const double step = count > 1 ? span / (count - 1) : 0;
+  for (int i = 0; i < count; ++i) {
+    // A step that underflows to zero is avoided as numpy does it.
+    const double offset = step != 0   ? i * step
+                          : count > 1 ? static_cast<double>(i) / (count - 1) * span
+                                      : i * span;
+    out.push_back(offset + start);
+  }
+  if (count > 1) out.back() = stop;
+  return out;
+}
+
+double CalculateShift(const FlowMatchEulerConfig& config, int64_t image_seq_len) {
   const double slope = (config.max_shift - config.base_shift) /
                        (config.max_image_seq_len - config.base_image_seq_len);
-  return static_cast<double>(tokens) * slope +
-         (config.base_shift - slope * config.base_image_seq_len);
+  const double intercept = config.base_shift - slope * config.base_image_seq_len;
+  return static_cast<double>(image_seq_len) * slope + intercept;
 }
 
-at::Tensor EulerStep(const at::Tensor& sample, const at::Tensor& model_output, float sigma,
-                     float sigma_next) {
-  return (sample.to(at::kFloat) + model_output * (sigma_next - sigma))
-      .to(model_output.scalar_type());
+std::vector<double> LinearQuadraticSchedule(int num_steps, double threshold_noise,
+                                            std::optional<int> linear_steps) {
+  if (num_steps < 2) return {1.0};
+  const int linear_count = linear_steps.value_or(num_steps / 2);
+  const double linear = linear_count;
+  const double quadratic = num_steps - linear_count;
+  const double difference = linear - threshold_noise * num_steps;
+  const double quadratic_coef = difference / (linear * (quadratic * quadratic));
+  const double linear_coef = threshold_noise / linear - 2 * difference / (quadratic * quadratic);
+  const double constant = quadratic_coef * (linear * linear);
+  std::vector<double> out;
+  for (int i = 0; i < num_steps; ++i) {
+    const double step = i;
+    const double noise = i < linear_count
+                             ? step * threshold_noise / linear
+                             : quadratic_coef * (step * step) + linear_coef * step + constant;
+    out.push_back(1.0 - noise);
+  }
+  return out;
 }
 
 }  // namespace kino::engine

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "engine/core/json.h"
-#include "tests/engine/text/fixture_folder.h"
+#include "tests/support/fixture_folder.h"
 
 namespace kino::engine {
 namespace {
