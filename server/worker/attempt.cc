@@ -138,8 +138,7 @@ class AttemptRun {
     if (files.empty()) return std::nullopt;
     PublishStage(v1::ENCODE_MEDIA);
     for (int i = 0; i < files.size(); ++i) {
-      auto decoded = context_.decode(files[i], request.conditions[static_cast<size_t>(i)].kind,
-                                     attempt_.token());
+      auto decoded = context_.decode(files[i], request.conditions[static_cast<size_t>(i)].kind);
       context_.monitor.Count();
       if (!decoded.ok()) {
         if (std::optional<Failure> stopped = StopFailure(attempt_)) return stopped;

@@ -19,8 +19,8 @@
 namespace kino::worker {
 
 // Decodes the file of one condition. INVALID_ARGUMENT: it is none that can be decoded.
-using MediaDecoder = std::function<absl::StatusOr<engine::MediaInput>(
-    const std::string& path, engine::ConditionKind kind, const engine::CancelToken& cancel)>;
+using MediaDecoder = std::function<absl::StatusOr<engine::MediaInput>(const std::string& path,
+                                                                      engine::ConditionKind kind)>;
 
 // What heartbeats tell of the engine thread. Thread-safe.
 class RunMonitor {

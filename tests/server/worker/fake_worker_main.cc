@@ -12,8 +12,8 @@ int main(int argc, char** argv) {
           -> absl::StatusOr<std::unique_ptr<kino::engine::Engine>> {
         return std::make_unique<kino::support::FakeEngine>();
       },
-      [](const std::string& path, kino::engine::ConditionKind,
-         const kino::engine::CancelToken&) -> absl::StatusOr<kino::engine::MediaInput> {
+      [](const std::string& path,
+         kino::engine::ConditionKind) -> absl::StatusOr<kino::engine::MediaInput> {
         std::error_code error;
         if (std::filesystem::file_size(path, error) == 0 || error) {
           return absl::InvalidArgumentError("not an image or video");

@@ -1,0 +1,20 @@
+// The pixels of a request's condition, decoded by kino-media and checked against the condition's
+// kind. Free functions; each call may block for as long as kino-media takes. Thread-safe.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/describe/request.h"
+#include "engine/engine.h"
+
+namespace kino::convert {
+
+// INVALID_ARGUMENT: broken, of no known kind, or a video where an image belongs (or the other way
+// round).
+absl::StatusOr<engine::MediaInput> DecodeCondition(const std::string& path,
+                                                   engine::ConditionKind kind);
+absl::StatusOr<engine::MediaInput> DecodeConditionBytes(const std::string& bytes,
+                                                        engine::ConditionKind kind);
+
+}  // namespace kino::convert
