@@ -130,7 +130,7 @@ TEST_P(FaultTest, NoAckIsLostWhicheverWriteFails) {
 // Requests large enough that the log is written back into the file (checkpoint) within the
 // scenario.
 TEST_P(FaultTest, NoAckIsLostWhenACheckpointFails) {
-  const int step = GetParam().fault == Fault::kSyncError ? 1 : 211;
+  const int step = GetParam().fault == Fault::kSyncError ? 1 : 631;
   int count = 0;
   while (Run(count, 3'000'000) && !HasFailure()) count += step;
   EXPECT_GT(count, 4 * step) << "the fault never struck";
