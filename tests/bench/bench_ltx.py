@@ -53,7 +53,7 @@ def run_once(engine, args, request, dtype):
     """One process; returns its numbers (see ROWS), its version and the path of its frames."""
     out = os.path.join(args.work, f"{engine}_{dtype}.npy")
     stats_path = os.path.join(args.work, f"{engine}_{dtype}.json")
-    command = [args.kino_render, "--device", "cpu"] if engine == "kino" else [
+    command = [args.kino_render, "--device", "cpu", "--threads", str(args.threads)] if engine == "kino" else [
         sys.executable, os.path.join(HERE, "diffusers_render.py")]
     command += ["--model", os.path.join(args.work, args.vae, "model"), "--request", request,
                 "--out", out, "--stats", stats_path, "--dtype", dtype]

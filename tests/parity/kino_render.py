@@ -22,7 +22,7 @@ def render(model, request, dtype="float32", variant=None, taps=None, stats=None,
             request = path
         out = os.path.join(folder, "frames.npy")
         command = [binary(), "--model", model, "--request", request, "--out", out,
-                   "--device", "cpu", "--dtype", dtype]
+                   "--device", "cpu", "--dtype", dtype, "--threads", str(threads)]
         if variant:
             command += ["--variant", variant]
         if taps:

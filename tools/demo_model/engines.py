@@ -60,7 +60,7 @@ class KinoRender:
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(request, file)
             command = [self._binary, "--model", self._folder, "--request", path, "--out", out,
-                       "--device", "cpu", "--dtype", self._dtype]
+                       "--device", "cpu", "--dtype", self._dtype, "--threads", str(self._threads)]
             done = subprocess.run(command, capture_output=True, text=True,
                                   env={**os.environ, "OMP_NUM_THREADS": str(self._threads)})
             if done.returncode != 0:
