@@ -1,0 +1,52 @@
+// AutoencoderKLLTXVideo: the VAE of LTX-Video, all published generations.
+// Immutable after construction; Encode and Decode may be used by one thread at a time. The
+// WeightSet outlives it; while it works, the weights of "vae.encoder" or "vae.decoder" are on the
+// device. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "engine/core/run_context.h"
+#include "engine/models/ltx/vae_config.h"
+#include "engine/models/ltx/vae_decoder.h"
+#include "engine/models/ltx/vae_encoder.h"
+#include "engine/models/ltx/vae_tiling.h"
+#include "engine/weights/weight_set.h"
+
+namespace kino::engine {
+
+class LtxVae {
+ public:
+  // Looks up all weights of the component, in the groups "vae.encoder", "vae.decoder" and
+  // "vae.statistics". Problems are reported by set.Finish().
+  LtxVae(const LtxVaeConfig& config, WeightSet& set);
+
+  const LtxVaeConfig& config() const { return config_; }
+  // [C], in the weights' dtype: normalised = (latent - mean) * scaling_factor / std.
+  const at::Tensor& latents_mean() const { return latents_mean_.get(); }
+  const at::Tensor& latents_std() const { return latents_std_.get(); }
+
+  // video: [1, 3, T, H, W] in -1..1, H and W multiples of the compression ratio -> moments [1, 2 *
+  // C, F, h, w] in the weights' dtype: means, then log variances. Throws as
+  // LtxVaeDecodeStream::Next does.
+  at::Tensor Encode(const at::Tensor& video, const LtxVaeTiling& tiling,
+                    const RunContext& context) const;
+
+  // latents: [1, C, F, h, w], denormalised. Draws what noise the decoder injects at once (with
+  // framewise decoding, at each tile in time). Throws StatusError INVALID_ARGUMENT for tiles that
+  // cannot be.
+  std::unique_ptr<LtxVaeDecodeStream> Decode(const at::Tensor& latents,
+                                             const LtxVaeDecodeOptions& options) const;
+
+ private:
+  LtxVaeConfig config_;
+  c10::ScalarType dtype_;
+  LtxVaeEncoder encoder_;
+  LtxVaeDecoder decoder_;
+  WeightRef latents_mean_;
+  WeightRef latents_std_;
+};
+
+}  // namespace kino::engine

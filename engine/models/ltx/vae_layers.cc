@@ -1,0 +1,198 @@
+#include "engine/models/ltx/vae_layers.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/randn.h>
+
+#include <algorithm>
+
+namespace kino::engine {
+
+void LtxFrameQueue::Hold(const at::Tensor& fresh, int64_t from_held, int64_t from_fresh) {
+  const at::Tensor old =
+      size() == 0 ? at::Tensor() : held_.narrow(0, from_held, size() - from_held);
+  const at::Tensor rest = fresh.narrow(0, from_fresh, fresh.size(0) - from_fresh);
+  // Copies: a view would keep all of `fresh` alive.
+  held_ = old.defined() && old.size(0) > 0 ? at::cat({old, rest}) : rest.clone();
+}
+
+at::Tensor LtxFrameQueue::Exchange(const at::Tensor& fresh, int64_t count) {
+  const int64_t from_held = std::min(size(), count), from_fresh = count - from_held;
+  const at::Tensor newest = fresh.narrow(0, 0, from_fresh);
+  at::Tensor taken = from_held == 0 ? newest : at::cat({held_.narrow(0, 0, from_held), newest});
+  Hold(fresh, from_held, from_fresh);
+  return taken;
+}
+
+void LtxFrameQueue::AddTo(at::Tensor& out, const at::Tensor& fresh) {
+  const int64_t count = out.size(0), from_held = std::min(size(), count),
+                from_fresh = count - from_held;
+  if (from_held > 0) out.narrow(0, 0, from_held).add_(held_.narrow(0, 0, from_held));
+  if (from_fresh > 0) out.narrow(0, from_held, from_fresh).add_(fresh.narrow(0, 0, from_fresh));
+  Hold(fresh, from_held, from_fresh);
+}
+
+LtxTemporalConv::LtxTemporalConv(const WeightScope& scope, int64_t in_channels,
+                                 int64_t out_channels, const LtxVaeStride& stride, bool causal)
+    : weight_(
+          scope.Sub("conv").Get("weight", {out_channels, in_channels, kKernel, kKernel, kKernel})),
+      bias_(scope.Sub("conv").Get("bias", {out_channels})),
+      out_channels_(out_channels),
+      stride_(stride),
+      causal_(causal) {}
+
+LtxTemporalConv::Window LtxTemporalConv::Open(const State& state, at::IntArrayRef fresh_shape,
+                                              const at::TensorOptions& options, bool last) const {
+  const bool started = state.tail.defined();
+  const int64_t fresh = fresh_shape[0];
+  TORCH_CHECK(started || fresh > 0, "a video without frames");
+  const int64_t lead = started ? state.tail.size(0) : (causal_ ? kKernel - 1 : kKernel / 2);
+  const int64_t trail = last && !causal_ ? kKernel / 2 : 0;
+  Window window;
+  window.lead = lead;
+  window.buffer =
+      at::empty({lead + fresh + trail, fresh_shape[1], fresh_shape[2], fresh_shape[3]}, options);
+  window.fresh = window.buffer.narrow(0, lead, fresh);
+  if (started) window.buffer.narrow(0, 0, lead).copy_(state.tail);
+  return window;
+}
+
+at::Tensor LtxTemporalConv::Close(State& state, Window window, bool last) const {
+  at::Tensor buffer = std::move(window.buffer);
+  const int64_t end = window.lead + window.fresh.size(0), length = buffer.size(0);
+  if (!state.tail.defined())
+    buffer.narrow(0, 0, window.lead).copy_(buffer.narrow(0, window.lead, 1));
+  if (length > end) buffer.narrow(0, end, length - end).copy_(buffer.narrow(0, end - 1, 1));
+  if (length < kKernel) {
+    state.tail = last ? at::Tensor() : buffer;
+    return at::empty({0, (buffer.size(1) - 1) / stride_.h + 1, (buffer.size(2) - 1) / stride_.w + 1,
+                      out_channels_},
+                     buffer.options());
+  }
+  const int64_t count = (length - kKernel) / stride_.t + 1;
+  state.tail =
+      last ? at::Tensor() : buffer.narrow(0, count * stride_.t, length - count * stride_.t).clone();
+  return LtxConvolve(buffer, weight_.get(), bias_.get(), stride_);
+}
+
+at::Tensor LtxTemporalConv::Push(State& state, const at::Tensor& frames, bool last) const {
+  Window window = Open(state, frames.sizes(), frames.options(), last);
+  window.fresh.copy_(frames);
+  return Close(state, std::move(window), last);
+}
+
+LtxVaeResnet::LtxVaeResnet(const WeightScope& scope, const LtxResnetOptions& options)
+    : conv1_(scope.Sub("conv1"), options.in_channels, options.out_channels, {}, options.causal),
+      conv2_(scope.Sub("conv2"), options.out_channels, options.out_channels, {}, options.causal),
+      norm_eps_(options.norm_eps) {
+  const int64_t in = options.in_channels, out = options.out_channels;
+  if (in != out) {
+    norm3_weight_ = scope.Sub("norm3").Get("weight", {in});
+    norm3_bias_ = scope.Sub("norm3").Get("bias", {in});
+    shortcut_weight_ = scope.Sub("conv_shortcut").Sub("conv").Get("weight", {out, in, 1, 1, 1});
+    shortcut_bias_ = scope.Sub("conv_shortcut").Sub("conv").Get("bias", {out});
+  }
+  if (options.inject_noise) {
+    per_channel_scale1_ = scope.Get("per_channel_scale1", {in, 1, 1});
+    per_channel_scale2_ = scope.Get("per_channel_scale2", {in, 1, 1});
+  }
+  if (options.timestep_conditioning) scale_shift_table_ = scope.Get("scale_shift_table", {4, in});
+}
+
+LtxVaeResnet::State LtxVaeResnet::Start(const at::Tensor& temb,
+                                        std::optional<at::Generator> noise_generator,
+                                        int64_t height, int64_t width,
+                                        const at::TensorOptions& options) const {
+  State state;
+  if (scale_shift_table_) {
+    const at::Tensor table = temb.view({4, -1}) + scale_shift_table_.get();
+    state.modulation1 = {.shift = table[0], .scale_plus_one = table[1] + 1};
+    state.modulation2 = {.shift = table[2], .scale_plus_one = table[3] + 1};
+  }
+  if (per_channel_scale1_) {
+    TORCH_CHECK(noise_generator.has_value(), "this decoder injects noise: a generator is needed");
+    const auto draw = [&] {
+      return at::randn({height, width}, noise_generator, options.device(at::kCPU))
+          .unsqueeze(2)
+          .to(options.device());
+    };
+    state.noise1 = draw();
+    state.noise2 = draw();
+  }
+  return state;
+}
+
+at::Tensor LtxVaeResnet::Shortcut(const at::Tensor& frames) const {
+  if (!shortcut_weight_) return frames;
+  const at::Tensor normed =
+      at::layer_norm(frames, {frames.size(3)}, norm3_weight_.get(), norm3_bias_.get(), norm_eps_);
+  return LtxConvolve(normed, shortcut_weight_.get(), shortcut_bias_.get(), {});
+}
+
+at::Tensor LtxVaeResnet::Push(State& state, const at::Tensor& frames, bool last) const {
+  LtxTemporalConv::Window window = conv1_.Open(state.conv1, frames.sizes(), frames.options(), last);
+  LtxNormSilu(frames, state.modulation1, window.fresh);
+  at::Tensor hidden = conv1_.Close(state.conv1, std::move(window), last);
+  if (state.noise1.defined()) hidden.add_(state.noise1 * per_channel_scale1_.get().flatten());
+  if (hidden.size(0) > 0 || last) {
+    window = conv2_.Open(state.conv2, hidden.sizes(), hidden.options(), last);
+    LtxNormSilu(hidden, state.modulation2, window.fresh);
+    hidden = conv2_.Close(state.conv2, std::move(window), last);
+    if (state.noise2.defined()) hidden.add_(state.noise2 * per_channel_scale2_.get().flatten());
+  }
+  state.shortcut.AddTo(hidden, Shortcut(frames));
+  return hidden;
+}
+
+LtxVaeDownsampler::LtxVaeDownsampler(const WeightScope& scope, int64_t in_channels,
+                                     int64_t out_channels, const LtxVaeStride& stride, bool causal)
+    : conv_(scope.Sub("conv"), in_channels, out_channels / stride.product(), {}, causal),
+      out_channels_(out_channels),
+      stride_(stride) {}
+
+at::Tensor LtxVaeDownsampler::Push(State& state, const at::Tensor& frames, bool last) const {
+  at::Tensor input = frames;
+  if (!state.started && frames.size(0) > 0) {
+    if (stride_.t > 1)
+      input = at::cat({frames.narrow(0, 0, std::min(stride_.t - 1, frames.size(0))), frames});
+    state.started = true;
+  }
+  const at::Tensor hidden = conv_.Push(state.conv, input, last);
+  // Whole groups of stride.t frames go on.
+  const int64_t ready = (state.conv_frames.size() + hidden.size(0)) / stride_.t * stride_.t;
+  at::Tensor out = LtxSpaceToDepth(state.conv_frames.Exchange(hidden, ready), stride_);
+  const at::Tensor residual =
+      LtxSpaceToDepth(state.residual_frames.Exchange(input, ready), stride_);
+  TORCH_CHECK(!last || state.conv_frames.size() == 0,
+              "a video whose frames do not fill the VAE's groups of ", stride_.t);
+  const int64_t group = residual.size(3) / out_channels_;
+  return out.add_(
+      residual.view({out.size(0), out.size(1), out.size(2), out_channels_, group}).mean(-1));
+}
+
+LtxVaeUpsampler::LtxVaeUpsampler(const WeightScope& scope, int64_t in_channels,
+                                 int64_t upscale_factor, bool residual, bool causal)
+    : conv_(scope.Sub("conv"), in_channels, in_channels * kStride.product() / upscale_factor, {},
+            causal),
+      residual_(residual) {}
+
+at::Tensor LtxVaeUpsampler::Push(State& state, const at::Tensor& frames, bool last) const {
+  const at::Tensor hidden = conv_.Push(state.conv, frames, last);
+  const int64_t ready = hidden.size(0);
+  at::Tensor out = LtxDepthToSpace(hidden, kStride);
+  if (residual_) {
+    const at::Tensor residual =
+        LtxDepthToSpace(state.residual_frames.Exchange(frames, ready), kStride);
+    // Repeated as a whole to fill the channels.
+    const int64_t channels = residual.size(3);
+    out.view({out.size(0), out.size(1), out.size(2), out.size(3) / channels, channels})
+        .add_(residual.unsqueeze(3));
+  }
+  if (state.started || ready == 0) return out;
+  state.started = true;
+  return out.narrow(0, kStride.t - 1, out.size(0) - (kStride.t - 1));
+}
+
+}  // namespace kino::engine

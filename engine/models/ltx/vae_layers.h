@@ -1,0 +1,154 @@
+// The layers of the LTX-Video VAE, encoder and decoder. Each takes a video a run of frames at a
+// time and gives frames as soon as their neighbours in time are known, so that any cutting into
+// runs yields what one run yields: what a layer still needs of earlier frames is in a state object,
+// one per video and layer. The last run flushes it.
+//
+// Frames are [T, H, W, C], contiguous; T may be 0. Layers are immutable after construction; a state
+// belongs to one thread. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py;
+// parameter names are the checkpoint's.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "engine/models/ltx/vae_config.h"
+#include "engine/models/ltx/vae_kernels.h"
+#include "engine/weights/weight_set.h"
+
+namespace kino::engine {
+
+// Frames that wait for a slower branch.
+class LtxFrameQueue {
+ public:
+  int64_t size() const { return held_.defined() ? held_.size(0) : 0; }
+  // The oldest `count` frames of those held and `fresh`; the rest is copied and held.
+  at::Tensor Exchange(const at::Tensor& fresh, int64_t count);
+  // out += Exchange(fresh, frames of out), without joining them first.
+  void AddTo(at::Tensor& out, const at::Tensor& fresh);
+
+ private:
+  void Hold(const at::Tensor& fresh, int64_t from_held, int64_t from_fresh);
+  at::Tensor held_;
+};
+
+// LTXVideoCausalConv3d with kernel 3 in each axis: in time the first frame is repeated (causal), or
+// the first and the last.
+class LtxTemporalConv {
+ public:
+  struct State {
+    at::Tensor tail;  // input frames the next output needs; undefined before the first
+  };
+  // Where the frames of one run are written, so that nothing is joined or padded by copying.
+  struct Window {
+    at::Tensor buffer;
+    int64_t lead = 0;
+    at::Tensor fresh;  // the part to fill: [new frames, H, W, in]
+  };
+
+  LtxTemporalConv(const WeightScope& scope, int64_t in_channels, int64_t out_channels,
+                  const LtxVaeStride& stride, bool causal);
+  Window Open(const State& state, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
+              bool last) const;
+  // REQUIRES: window.fresh is filled. Gives 0 frames or more.
+  at::Tensor Close(State& state, Window window, bool last) const;
+  // Open, copy, Close.
+  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+
+ private:
+  static constexpr int64_t kKernel = 3;
+  WeightRef weight_;
+  WeightRef bias_;
+  int64_t out_channels_;
+  LtxVaeStride stride_;
+  bool causal_;
+};
+
+struct LtxResnetOptions {
+  int64_t in_channels = 0;
+  int64_t out_channels = 0;
+  bool causal = true;
+  double norm_eps = 1e-6;
+  bool inject_noise = false;
+  bool timestep_conditioning = false;
+};
+
+// LTXVideoResnetBlock3d.
+class LtxVaeResnet {
+ public:
+  struct State {
+    LtxTemporalConv::State conv1;
+    LtxTemporalConv::State conv2;
+    LtxFrameQueue shortcut;
+    LtxVaeModulation modulation1;
+    LtxVaeModulation modulation2;
+    at::Tensor noise1;  // [H, W, 1]: one for all frames
+    at::Tensor noise2;
+  };
+
+  LtxVaeResnet(const WeightScope& scope, const LtxResnetOptions& options);
+  // temb: [4 * C], the block's timestep embedding; undefined when not conditioned. Noise, where
+  // injected, is drawn here: `height` x `width` for the first convolution, then for the second.
+  State Start(const at::Tensor& temb, std::optional<at::Generator> noise_generator, int64_t height,
+              int64_t width, const at::TensorOptions& options) const;
+  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+
+ private:
+  at::Tensor Shortcut(const at::Tensor& frames) const;
+
+  LtxTemporalConv conv1_;
+  LtxTemporalConv conv2_;
+  double norm_eps_;
+  WeightRef norm3_weight_;
+  WeightRef norm3_bias_;
+  WeightRef shortcut_weight_;
+  WeightRef shortcut_bias_;
+  WeightRef per_channel_scale1_;
+  WeightRef per_channel_scale2_;
+  WeightRef scale_shift_table_;
+};
+
+// LTXVideoDownsampler3d: space to depth behind a convolution, plus the mean over groups of the
+// input's.
+class LtxVaeDownsampler {
+ public:
+  struct State {
+    LtxTemporalConv::State conv;
+    LtxFrameQueue conv_frames;
+    LtxFrameQueue residual_frames;
+    bool started = false;
+  };
+
+  LtxVaeDownsampler(const WeightScope& scope, int64_t in_channels, int64_t out_channels,
+                    const LtxVaeStride& stride, bool causal);
+  // REQUIRES: the video has a multiple of stride.t frames, plus one when stride.t > 1.
+  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+
+ private:
+  LtxTemporalConv conv_;
+  int64_t out_channels_;
+  LtxVaeStride stride_;
+};
+
+// LTXVideoUpsampler3d: depth to space behind a convolution, without the first frame; with a
+// residual of the same kind.
+class LtxVaeUpsampler {
+ public:
+  struct State {
+    LtxTemporalConv::State conv;
+    LtxFrameQueue residual_frames;
+    bool started = false;
+  };
+
+  LtxVaeUpsampler(const WeightScope& scope, int64_t in_channels, int64_t upscale_factor,
+                  bool residual, bool causal);
+  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+
+ private:
+  static constexpr LtxVaeStride kStride = {.t = 2, .h = 2, .w = 2};
+  LtxTemporalConv conv_;
+  bool residual_;
+};
+
+}  // namespace kino::engine

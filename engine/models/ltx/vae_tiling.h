@@ -1,0 +1,74 @@
+// diffusers' tiling of AutoencoderKLLTXVideo: overlapping tiles in space (enable_tiling) and in
+// time (use_framewise_decoding), decoded or encoded by themselves and blended along straight lines.
+// It changes the picture slightly; the exact decode by runs of frames needs it only where one frame
+// is too large for the device.
+//
+// Tiles in space advance through time together and are blended frame by frame, so that memory does
+// not grow with the video. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py. One
+// thread.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "engine/core/run_context.h"
+#include "engine/models/ltx/vae_config.h"
+#include "engine/models/ltx/vae_decoder.h"
+#include "engine/models/ltx/vae_encoder.h"
+
+namespace kino::engine {
+
+// diffusers' names and defaults; pixels and pixel frames.
+struct LtxVaeTiling {
+  bool use_tiling = false;
+  bool use_framewise_decoding = false;  // tiles in time, when encoding as well
+  int64_t tile_sample_min_height = 512;
+  int64_t tile_sample_min_width = 512;
+  int64_t tile_sample_min_num_frames = 16;
+  int64_t tile_sample_stride_height = 448;
+  int64_t tile_sample_stride_width = 448;
+  int64_t tile_sample_stride_num_frames = 8;
+
+  // INVALID_ARGUMENT when a tile or its stride is less than one latent, or tiles would leave gaps.
+  absl::Status Check(const LtxVaeConfig& config) const;
+};
+
+struct LtxVaeDecodeOptions {
+  at::Tensor timestep;                           // [1]; for a decoder conditioned on it
+  std::optional<at::Generator> noise_generator;  // CPU; for a decoder that injects noise
+  LtxVaeTiling tiling;
+  int latent_frames_per_push = 1;
+};
+
+// A decode driven from outside, a run of latent frames at a time. The VAE outlives it.
+class LtxVaeDecodeStream {
+ public:
+  virtual ~LtxVaeDecodeStream() = default;
+  virtual bool done() const = 0;
+  // Decodes the next run. Frames that are final now, [1, 3, t, H, W] in about -1..1 (not clamped;
+  // channels last in memory), or an undefined tensor when none is. Throws what torch throws, and
+  // StatusError when the run is cancelled.
+  at::Tensor Next(const RunContext& context);
+
+  // As Next, but [t, H, W, 3]; t may be 0.
+  virtual at::Tensor NextFrames(const RunContext& context) = 0;
+};
+
+// latents: [1, C, F, h, w], denormalised, in the weights' dtype.
+std::unique_ptr<LtxVaeDecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder,
+                                                 const LtxVaeConfig& config, at::Tensor latents,
+                                                 const LtxVaeDecodeOptions& options);
+
+// video: [1, 3, T, H, W] in -1..1, in the weights' dtype, H and W multiples of the compression
+// ratio -> [1, 2 * C, F, h, w]. Goes through the video `frames_per_push` pixel frames at a time.
+// Throws as LtxVaeDecodeStream::Next does, and StatusError INVALID_ARGUMENT when tiles are not
+// multiples of the compression ratios.
+at::Tensor LtxVaeEncode(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
+                        const at::Tensor& video, const LtxVaeTiling& tiling, int frames_per_push,
+                        const RunContext& context);
+
+}  // namespace kino::engine

@@ -1,0 +1,411 @@
+// The LTX-Video VAE against diffusers, on small random models of every generation
+// (ltx_vae_fixtures.py writes them).
+#include "engine/models/ltx/vae.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <map>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/memory_counter.h"
+#include "engine/core/safetensors.h"
+#include "engine/core/status_bridge.h"
+#include "engine/core/torch_types.h"
+#include "engine/memory/residency.h"
+#include "tests/support/fixture_folder.h"
+
+namespace kino::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kNoiseSeed = 7;
+constexpr double kTimestep = 0.05;
+
+// Written once per process.
+const std::string& Fixtures() {
+  static const FixtureFolder* const folder = [] {
+    static FixtureFolder made;
+    made.RunOracle("models/ltx_vae_fixtures.py", "");
+    return &made;
+  }();
+  return folder->path();
+}
+
+// One small model with its weights in memory.
+class Model {
+ public:
+  Model(const std::string& name, c10::ScalarType dtype) {
+    const std::string folder = absl::StrCat(Fixtures(), "/", name);
+    const auto config = LtxVaeConfig::FromJson(*ReadJsonFile(folder + "/config.json"), folder);
+    EXPECT_TRUE(config.ok()) << config.status();
+    const auto checkpoint = Checkpoint::Open(folder, "");
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    set_ = std::make_unique<WeightSet>(*checkpoint, dtype, c10::Device(c10::kCPU));
+    vae_ = std::make_unique<LtxVae>(*config, *set_);
+    EXPECT_EQ(set_->Finish(), absl::OkStatus());
+    residency_ = std::make_unique<Residency>(*set_, ResidencyPolicy{});
+    residency_->LoadAll();
+    auto cases = SafetensorsFile::Open(folder + "/cases.safetensors");
+    EXPECT_TRUE(cases.ok()) << cases.status();
+    cases_ = *std::move(cases);
+  }
+
+  at::Tensor Case(const std::string& name) const {
+    const auto found = cases_->tensors().find(name);
+    TORCH_CHECK(found != cases_->tensors().end(), "the fixtures have no ", name);
+    const TensorEntry& entry = found->second;
+    return at::from_blob(const_cast<std::byte*>(entry.data), entry.shape, ToTorch(entry.dtype))
+        .clone();
+  }
+  std::vector<std::string> CaseNames(const std::string& prefix) const {
+    std::vector<std::string> names;
+    for (const auto& [name, entry] : cases_->tensors()) {
+      if (name.starts_with(prefix)) names.push_back(name);
+    }
+    return names;
+  }
+  const LtxVae& vae() const { return *vae_; }
+
+  LtxVaeDecodeOptions Options(int frames_per_push) const {
+    LtxVaeDecodeOptions options;
+    if (vae_->config().timestep_conditioning)
+      options.timestep = at::full({1}, kTimestep, at::kFloat);
+    options.noise_generator = at::make_generator<at::CPUGeneratorImpl>(kNoiseSeed);
+    options.latent_frames_per_push = frames_per_push;
+    return options;
+  }
+  at::Tensor Decode(const at::Tensor& latents, const LtxVaeDecodeOptions& options) const {
+    const std::unique_ptr<LtxVaeDecodeStream> stream = vae_->Decode(latents, options);
+    std::vector<at::Tensor> frames;
+    while (!stream->done()) {
+      at::Tensor next = stream->Next(RunContext{});
+      if (next.defined()) frames.push_back(std::move(next));
+    }
+    return at::cat(frames, 2);
+  }
+
+ private:
+  std::unique_ptr<WeightSet> set_;
+  std::unique_ptr<LtxVae> vae_;
+  std::unique_ptr<Residency> residency_;
+  std::unique_ptr<SafetensorsFile> cases_;
+};
+
+const Model& Float(const std::string& name) {
+  static std::map<std::string, Model> models;
+  const auto found = models.find(name);
+  return found != models.end() ? found->second
+                               : models.try_emplace(name, name, at::kFloat).first->second;
+}
+
+double MaxError(const at::Tensor& got, const at::Tensor& expected) {
+  if (got.sizes() != expected.sizes()) {
+    ADD_FAILURE() << "shape " << got.sizes() << ", expected " << expected.sizes();
+    return 1e9;
+  }
+  return (got.to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
+}
+
+// Tile sizes from a case's name: "space.decode_96_64" -> (96, 64).
+std::pair<int, int> TileOf(const std::string& name) {
+  int tile = 0, stride = 0;
+  TORCH_CHECK(std::sscanf(name.c_str() + name.find('_'), "_%d_%d", &tile, &stride) == 2, name);
+  return {tile, stride};
+}
+
+LtxVaeTiling SpaceTiling(int tile, int stride) {
+  LtxVaeTiling tiling;
+  tiling.use_tiling = true;
+  tiling.tile_sample_min_height = tiling.tile_sample_min_width = tile;
+  tiling.tile_sample_stride_height = tiling.tile_sample_stride_width = stride;
+  return tiling;
+}
+
+LtxVaeTiling TimeTiling(const std::string& name) {
+  LtxVaeTiling tiling = SpaceTiling(64, 32);
+  tiling.use_tiling = name.ends_with("_space");
+  tiling.use_framewise_decoding = true;
+  const auto [tile, stride] = TileOf(name);
+  tiling.tile_sample_min_num_frames = tile;
+  tiling.tile_sample_stride_num_frames = stride;
+  return tiling;
+}
+
+class LtxVaeTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  // One thread: the models are too small to be worth waking a second.
+  void SetUp() override { at::set_num_threads(1); }
+  c10::InferenceMode inference_mode_;
+};
+class LtxVaeTilingTest : public LtxVaeTest {};
+
+TEST_P(LtxVaeTest, WholeDecodeEqualsDiffusers) {
+  const Model& model = Float(GetParam());
+  for (const int frames : {1, 2, 3, 5, 9}) {
+    const std::string name = absl::StrCat("decode_", frames);
+    const at::Tensor got = model.Decode(model.Case(name + ".in"), model.Options(frames));
+    EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name;
+  }
+}
+
+TEST_P(LtxVaeTest, StreamingDecodeEqualsWholeDecode) {
+  const Model& model = Float(GetParam());
+  for (const int frames : {1, 2, 3, 5, 9}) {
+    const std::string name = absl::StrCat("decode_", frames);
+    for (const int per_push : {1, 2, 3, 4}) {
+      const at::Tensor got = model.Decode(model.Case(name + ".in"), model.Options(per_push));
+      EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name << " by " << per_push;
+    }
+  }
+}
+
+TEST_P(LtxVaeTest, EncodeEqualsDiffusers) {
+  const Model& model = Float(GetParam());
+  for (const int frames : {1, 9, 17}) {
+    const std::string name = absl::StrCat("encode_", frames);
+    const at::Tensor got = model.vae().Encode(model.Case(name + ".in"), {}, RunContext{});
+    EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name;
+  }
+}
+
+TEST_P(LtxVaeTest, EncodeByRunsOfFramesEqualsWholeEncode) {
+  const Model& model = Float(GetParam());
+  const std::string folder = absl::StrCat(Fixtures(), "/", GetParam());
+  WeightSet set(*Checkpoint::Open(folder, ""), at::kFloat, c10::Device(c10::kCPU));
+  const LtxVaeEncoder encoder(model.vae().config(),
+                              WeightScope(set, set.AddGroup("encoder")).Sub("encoder"));
+  Residency(set, ResidencyPolicy{}).LoadAll();
+  for (const int per_push : {1, 2, 5, 8, 17}) {
+    const at::Tensor got = LtxVaeEncode(encoder, model.vae().config(), model.Case("encode_17.in"),
+                                        {}, per_push, RunContext{});
+    EXPECT_LE(MaxError(got, model.Case("encode_17.out")), 2e-5) << per_push;
+  }
+}
+
+TEST_P(LtxVaeTest, StatisticsAreTheCheckpoints) {
+  const Model& model = Float(GetParam());
+  EXPECT_EQ(MaxError(model.vae().latents_mean(), model.Case("latents_mean")), 0);
+  EXPECT_EQ(MaxError(model.vae().latents_std(), model.Case("latents_std")), 0);
+}
+
+// bfloat16 against diffusers' bfloat16, by the distance of both to float32.
+TEST_P(LtxVaeTest, Bfloat16IsAsCloseToFloat32AsDiffusersIs) {
+  const Model model(GetParam(), at::kBFloat16);
+  const auto rms = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a.to(at::kDouble) - b.to(at::kDouble)).square().mean().sqrt().item<double>();
+  };
+  // In bfloat16 the noise is another stream of numbers than in float32, so only diffusers' bfloat16
+  // can be compared with.
+  const bool noisy = model.vae().config().InjectsNoise();
+  const at::Tensor latents = model.Case("decode_3.in");
+  const at::Tensor frames = model.Decode(latents, model.Options(3)),
+                   reference = model.Case("bfloat16.decode_3");
+  const at::Tensor exact = model.Case("decode_3.out");
+  const double signal = exact.to(at::kDouble).std().item<double>();
+  EXPECT_LE(rms(frames, reference), 0.03 * signal);
+  if (!noisy) {
+    EXPECT_LE(rms(frames, exact), 1.1 * rms(reference, exact));
+  }
+  const at::Tensor streamed = model.Decode(latents, model.Options(1));
+  EXPECT_LE(rms(streamed, frames), 0.03 * signal);
+
+  const at::Tensor moments = model.vae().Encode(model.Case("encode_9.in"), {}, RunContext{});
+  const at::Tensor exact_moments = model.Case("encode_9.out");
+  EXPECT_LE(rms(moments, exact_moments), 1.1 * rms(model.Case("bfloat16.encode_9"), exact_moments));
+}
+
+TEST_P(LtxVaeTest, MemoryDoesNotGrowWithTheVideo) {
+  const Model& model = Float(GetParam());
+  InstallMemoryCounter();
+  const auto peak = [&](int64_t frames) {
+    const at::Tensor latents =
+        at::randn({1, 8, frames, 4, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
+    const std::unique_ptr<LtxVaeDecodeStream> stream =
+        model.vae().Decode(latents, model.Options(1));
+    ResetHostMemoryPeak();
+    const int64_t before = HostMemoryCount().live_bytes;
+    while (!stream->done()) stream->Next(RunContext{});
+    return HostMemoryCount().peak_bytes - before;
+  };
+  const int64_t shorter = peak(16), longer = peak(32);
+  EXPECT_GT(shorter, 0);
+  EXPECT_LE(static_cast<double>(longer), 1.05 * static_cast<double>(shorter));
+}
+
+TEST_P(LtxVaeTest, CancelStopsTheDecode) {
+  const Model& model = Float(GetParam());
+  const std::unique_ptr<LtxVaeDecodeStream> stream =
+      model.vae().Decode(model.Case("decode_9.in"), model.Options(1));
+  CancelToken cancel;
+  std::atomic<uint64_t> counter{0};
+  RunContext context;
+  context.cancel = &cancel;
+  context.counter = &counter;
+  stream->Next(context);
+  EXPECT_GT(counter.load(), 0u);
+  cancel.Cancel();
+  const absl::Status status = RunGuarded([&] {
+    stream->Next(context);
+    return absl::OkStatus();
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+}
+
+TEST_P(LtxVaeTilingTest, TilesInSpaceEqualDiffusers) {
+  const Model& model = Float(GetParam());
+  for (const std::string& name : model.CaseNames("space.decode_")) {
+    const auto [tile, stride] = TileOf(name);
+    for (const int per_push : {1, 2, 3}) {
+      LtxVaeDecodeOptions options = model.Options(per_push);
+      options.tiling = SpaceTiling(tile, stride);
+      EXPECT_LE(MaxError(model.Decode(model.Case("space.z"), options), model.Case(name)), 2e-5)
+          << name << " by " << per_push;
+    }
+  }
+  for (const std::string& name : model.CaseNames("space.encode_")) {
+    const auto [tile, stride] = TileOf(name);
+    const at::Tensor got =
+        model.vae().Encode(model.Case("space.x"), SpaceTiling(tile, stride), RunContext{});
+    EXPECT_LE(MaxError(got, model.Case(name)), 2e-5) << name;
+  }
+}
+
+TEST_P(LtxVaeTilingTest, TilesInTimeEqualDiffusers) {
+  const Model& model = Float(GetParam());
+  for (const std::string& name : model.CaseNames("time.decode_")) {
+    for (const int per_push : {1, 3}) {
+      LtxVaeDecodeOptions options = model.Options(per_push);
+      options.tiling = TimeTiling(name);
+      EXPECT_LE(MaxError(model.Decode(model.Case("time.z"), options), model.Case(name)), 2e-5)
+          << name << " by " << per_push;
+    }
+  }
+  for (const std::string& name : model.CaseNames("time.encode_")) {
+    const at::Tensor got = model.vae().Encode(model.Case("time.x"), TimeTiling(name), RunContext{});
+    EXPECT_LE(MaxError(got, model.Case(name)), 2e-5) << name;
+  }
+}
+
+TEST_P(LtxVaeTilingTest, MemoryDoesNotGrowWithTheVideoInTiles) {
+  const Model& model = Float(GetParam());
+  InstallMemoryCounter();
+  const auto peak = [&](int64_t frames) {
+    const at::Tensor latents =
+        at::randn({1, 8, frames, 4, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
+    LtxVaeDecodeOptions options = model.Options(1);
+    options.tiling = SpaceTiling(96, 64);
+    const std::unique_ptr<LtxVaeDecodeStream> stream = model.vae().Decode(latents, options);
+    ResetHostMemoryPeak();
+    const int64_t before = HostMemoryCount().live_bytes;
+    while (!stream->done()) stream->Next(RunContext{});
+    return HostMemoryCount().peak_bytes - before;
+  };
+  EXPECT_LE(static_cast<double>(peak(32)), 1.05 * static_cast<double>(peak(16)));
+}
+
+TEST_P(LtxVaeTilingTest, ImpossibleTilesAreRefused) {
+  const Model& model = Float(GetParam());
+  const auto refused = [&](const LtxVaeTiling& tiling) {
+    LtxVaeDecodeOptions options = model.Options(1);
+    options.tiling = tiling;
+    return RunGuarded([&] {
+      model.vae().Decode(model.Case("space.z"), options);
+      return absl::OkStatus();
+    });
+  };
+  EXPECT_EQ(refused(SpaceTiling(64, 96)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused(SpaceTiling(16, 16)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused(TimeTiling("time.decode_16_4")).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused(SpaceTiling(64, 64)), absl::OkStatus());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, LtxVaeTest,
+                         ::testing::Values("v090", "v091", "v095", "v090_causal_decoder",
+                                           "v091_causal_decoder", "v090_free_encoder",
+                                           "v095_free_encoder"),
+                         [](const auto& model) { return model.param; });
+INSTANTIATE_TEST_SUITE_P(Models, LtxVaeTilingTest, ::testing::Values("v090", "v091", "v095"),
+                         [](const auto& model) { return model.param; });
+
+TEST(LtxVaeConfigTest, EmptyConfigIsTheClassDefault) {
+  const auto config = LtxVaeConfig::FromJson(nlohmann::json::object(), "config.json");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->latent_channels, 128);
+  EXPECT_EQ(config->spatial_compression_ratio, 32);
+  EXPECT_EQ(config->temporal_compression_ratio, 8);
+  EXPECT_EQ(config->down_blocks.size(), 4u);
+  EXPECT_EQ(config->up_blocks.size(), 4u);
+  EXPECT_FALSE(config->up_blocks[0].upsample);
+  EXPECT_FALSE(config->InjectsNoise());
+}
+
+TEST(LtxVaeConfigTest, WhatNoModelCanBeIsRefusedByName) {
+  const auto message = [](const char* text) {
+    const auto config = LtxVaeConfig::FromJson(nlohmann::json::parse(text), "vae/config.json");
+    EXPECT_FALSE(config.ok());
+    EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(config.status().message());
+  };
+  EXPECT_THAT(message(R"({"down_block_types": ["A", "A", "A", "A"]})"), HasSubstr("'A'"));
+  EXPECT_THAT(message(R"({"patch_size_t": 2})"), HasSubstr("patch_size_t"));
+  EXPECT_THAT(message(R"({"patch_size": "4"})"), HasSubstr("patch_size"));
+  EXPECT_THAT(message(R"({"decoder_layers_per_block": [1]})"),
+              HasSubstr("decoder_layers_per_block"));
+  EXPECT_THAT(message(R"({"upsample_factor": [0, 1, 1, 1]})"), HasSubstr("upsample_factor"));
+  EXPECT_THAT(message(R"({"timestep_conditioning": true})"), HasSubstr("up block"));
+  EXPECT_THAT(message(R"({"spatial_compression_ratio": 8})"), HasSubstr("compression ratios"));
+  EXPECT_THAT(message(R"({"block_out_channels": [8, 16, 32, 64, 128],
+                          "down_block_types": ["LTXVideo095DownBlock3D", "LTXVideo095DownBlock3D",
+                                               "LTXVideo095DownBlock3D", "LTXVideo095DownBlock3D"],
+                          "spatio_temporal_scaling": [true, true, true, true],
+                          "downsample_type": ["spatial", "temporal", "diagonal", "spatiotemporal"]})"),
+              HasSubstr("'diagonal'"));
+}
+
+class LtxNormSiluTest
+    : public ::testing::TestWithParam<std::tuple<c10::ScalarType, int64_t, bool>> {};
+
+TEST_P(LtxNormSiluTest, FusedEqualsComposed) {
+  const auto [dtype, channels, modulated] = GetParam();
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  const auto normal = [&](at::IntArrayRef shape, double scale) {
+    return (at::randn(shape, generator) * scale).to(dtype);
+  };
+  for (const double scale : {1e-3, 1.0, 40.0}) {
+    const at::Tensor x = normal({3, 2, 5, channels}, scale);
+    LtxVaeModulation modulation;
+    if (modulated)
+      modulation = {.shift = normal({channels}, 3), .scale_plus_one = normal({channels}, 30)};
+    at::Tensor fused = at::empty_like(x), composed = at::empty_like(x);
+    LtxNormSilu(x, modulation, fused);
+    LtxNormSiluComposed(x, modulation, composed);
+    // In bfloat16 a sum in another order may tip a rounding: one step of the largest value.
+    const double largest = composed.abs().max().item<double>();
+    EXPECT_LE(MaxError(fused, composed), largest * (dtype == at::kFloat ? 1e-6 : 1.0 / 128))
+        << scale;
+    const double typical =
+        (fused.to(at::kDouble) - composed.to(at::kDouble)).abs().mean().item<double>();
+    EXPECT_LE(typical, largest * (dtype == at::kFloat ? 1e-7 : 1e-4)) << scale;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LtxNormSiluTest,
+                         ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
+                                            ::testing::Values<int64_t>(1, 7, 16, 33, 512),
+                                            ::testing::Bool()));
+
+}  // namespace
+}  // namespace kino::engine
