@@ -40,6 +40,9 @@ constexpr int kAllowedCalls[] = {
     SYS_gettid,       SYS_tgkill,          SYS_clock_gettime, SYS_clock_nanosleep,
     SYS_gettimeofday, SYS_getrandom,       SYS_sysinfo,       SYS_sched_getaffinity,
     SYS_sched_yield,  SYS_restart_syscall,
+#if defined(__SANITIZE_ADDRESS__)
+    SYS_sigaltstack,  // the sanitizer asks for it before a function that does not return
+#endif
 };
 
 // These take a protection as their third argument; making memory executable is denied.
@@ -106,7 +109,8 @@ absl::Status EnterSandbox(const SandboxLimits& limits) {
     uint64_t soft, hard;
   };
   const auto cpu = static_cast<uint64_t>(limits.cpu_seconds);
-  const auto memory = static_cast<uint64_t>(AddressSpaceBytes() + limits.memory_bytes);
+  [[maybe_unused]] const auto memory =
+      static_cast<uint64_t>(AddressSpaceBytes() + limits.memory_bytes);
   const auto file = static_cast<uint64_t>(limits.file_bytes);
   for (const Limit& limit : {
          Limit{RLIMIT_CPU, "processor time", cpu, cpu + 1},
