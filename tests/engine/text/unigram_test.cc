@@ -56,8 +56,8 @@ TEST(UnigramTest, NeighbouringUnknownsAreOne) {
 TEST(UnigramTest, UnknownCostsTenMoreThanTheWorstPiece) {
   // "x" alone is unknown: -8 - 10 beats no piece but "xy" at -17.5, and loses to "xyz" + nothing at
   // -18.5.
-  EXPECT_EQ(Encoded(Model({{"<unk>", 0}, {"y", 0}, {"xy", -8}}), "xy"), (Ids{2}));
-  EXPECT_EQ(Encoded(Model({{"<unk>", 0}, {"y", 30}, {"xy", -8}}), "xy"), (Ids{0, 1}));
+  EXPECT_EQ(Encoded(Model({{"<unk>", 0}, {"y", 9.5}, {"xy", -8}}), "xy"), (Ids{2}));
+  EXPECT_EQ(Encoded(Model({{"<unk>", 0}, {"y", 10.5}, {"xy", -8}}), "xy"), (Ids{0, 1}));
 }
 
 TEST(UnigramTest, OfEqualPiecesTheLastCounts) {
