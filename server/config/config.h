@@ -1,7 +1,7 @@
-// The one configuration file (YAML) as structs, shared by kinod, kino-frontend, kino-worker and kino.
-// config/kino.yaml describes every key; a test holds it against this parser. Unknown keys, wrong types and values out of
-// range are refused with file:line:column. Relative paths are relative to the file that names them.
-// Values only: thread-safe once loaded.
+// The one configuration file (YAML) as structs, shared by kinod, kino-frontend, kino-worker and
+// kino. config/kino.yaml describes every key; a test holds it against this parser. Unknown keys,
+// wrong types and values out of range are refused with file:line:column. Relative paths are
+// relative to the file that names them. Values only: thread-safe once loaded.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ struct ListenConfig {
 };
 
 struct MetricsConfig {
-  // Prometheus text format at /metrics; loopback only. Port 0: a free one, see <data_dir>/metrics.addr.
+  // Prometheus text format at /metrics; loopback only. Port 0: a free one, see
+  // <data_dir>/metrics.addr.
   std::string address = "127.0.0.1:9464";
 };
 
@@ -36,21 +37,22 @@ struct AuthToken {
 struct AuthConfig {
   // Empty (with an empty token_file): no token is asked for, and the tenant is "default".
   std::vector<AuthToken> tokens;
-  // A file with one plain token per line, all of tenant "default"; only its owner may be able to read it.
+  // A file with one plain token per line, all of tenant "default"; only its owner may be able to
+  // read it.
   std::string token_file;
   bool required() const { return !tokens.empty() || !token_file.empty(); }
 };
 
 struct LimitsConfig {
   int64_t max_queued_jobs = 10000;
-  int64_t max_queued_jobs_per_tenant = 10000;
   int64_t max_upload_bytes = int64_t{256} << 20;
   int64_t max_prompt_bytes = 8192;
   // Of one image or video frame, and of all frames of an uploaded video together.
   int64_t max_image_pixels = 33'000'000;
   int64_t max_video_pixels = 2'000'000'000;
   absl::Duration run_timeout = absl::Hours(6);
-  // A running attempt whose progress counter stands still for so long is stuck: its worker is killed.
+  // A running attempt whose progress counter stands still for so long is stuck: its worker is
+  // killed.
   absl::Duration no_progress = absl::Minutes(10);
   // A cancelled attempt that has not ended within this time costs its worker.
   absl::Duration cancel_grace = absl::Seconds(10);
@@ -59,7 +61,8 @@ struct LimitsConfig {
 struct LinkConfig {
   absl::Duration heartbeat_interval = absl::Seconds(2);
   absl::Duration lease = absl::Seconds(10);
-  // How long a running attempt waits for its worker to come back, after the frontend restarted or the link broke.
+  // How long a running attempt waits for its worker to come back, after the frontend restarted or
+  // the link broke.
   absl::Duration reattach_grace = absl::Seconds(15);
 };
 
@@ -68,11 +71,14 @@ struct RetryConfig {
   int max_attempts = 4;
   // Attempts that ended their worker; at so many the job is QUARANTINED.
   int max_crashes = 2;
+  // The pause before the next attempt doubles from min to max, with full jitter.
+  absl::Duration min_backoff = absl::Seconds(1);
+  absl::Duration max_backoff = absl::Seconds(60);
 };
 
 struct RetentionConfig {
-  // Ended jobs and their artifacts are removed after this time.
-  absl::Duration jobs = absl::Hours(720);
+  // Artifacts of jobs that ended longer ago are removed; the jobs stay.
+  absl::Duration results = absl::Hours(720);
   // Uploaded assets that no job uses are removed after this time.
   absl::Duration assets = absl::Hours(24);
 };
@@ -126,7 +132,8 @@ struct Config {
   std::vector<ModelConfig> models;
 };
 
-// INVALID_ARGUMENT lists everything that is wrong, one "file:line:column: message" per line. NOT_FOUND: no such file.
+// INVALID_ARGUMENT lists everything that is wrong, one "file:line:column: message" per line.
+// NOT_FOUND: no such file.
 absl::StatusOr<Config> LoadConfig(const std::string& file);
 // `file` is only the name that messages and relative paths go by.
 absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& file);

@@ -1,6 +1,6 @@
-// What kinod and kino-frontend say to each other over the inherited socketpair (SOCK_SEQPACKET, one message per packet,
-// plain text): kinod tells of workers that started and ended, the frontend asks for a stuck worker to be killed.
-// Free functions over values; thread-safe.
+// What kinod and kino-frontend say to each other over the inherited socketpair (SOCK_SEQPACKET, one
+// message per packet, plain text): kinod tells of workers that started and ended, the frontend asks
+// for a stuck worker to be killed. Free functions over values; thread-safe.
 #pragma once
 
 #include <string>
@@ -10,6 +10,10 @@
 #include "absl/status/statusor.h"
 
 namespace kino::config {
+
+// The exit code by which a child says that no restart will help (a configuration it cannot use);
+// the frontend's ends kinod.
+inline constexpr int kExitUnusable = 78;
 
 struct WorkerStarted {
   std::string worker;
@@ -28,14 +32,20 @@ struct KillWorker {
   int pid = 0;
 };
 
-using ControlMessage = std::variant<WorkerStarted, WorkerExited, KillWorker>;
+// kinod stops everything: the workers are told to end, too, so their attempts are interrupted, not
+// lost.
+struct MachineStopping {};
+
+using ControlMessage = std::variant<WorkerStarted, WorkerExited, KillWorker, MachineStopping>;
 
 std::string EncodeControl(const ControlMessage& message);
 absl::StatusOr<ControlMessage> DecodeControl(const std::string& packet);
 
-// One packet out. UNAVAILABLE: the other end is gone. RESOURCE_EXHAUSTED: it does not read (the socket is non-blocking).
+// One packet out. UNAVAILABLE: the other end is gone. RESOURCE_EXHAUSTED: it does not read (the
+// socket is non-blocking).
 absl::Status SendControl(int fd, const ControlMessage& message);
-// One packet in. UNAVAILABLE: the other end is gone. NOT_FOUND: nothing to read now (non-blocking socket).
+// One packet in. UNAVAILABLE: the other end is gone. NOT_FOUND: nothing to read now (non-blocking
+// socket).
 absl::StatusOr<ControlMessage> ReceiveControl(int fd);
 
 }  // namespace kino::config

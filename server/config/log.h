@@ -1,4 +1,5 @@
-// Logging of the server's processes: spdlog to standard error, plain or one JSON object per line. Never log a prompt.
+// Logging of the server's processes: spdlog to standard error, plain or one JSON object per line.
+// Never log a prompt.
 #pragma once
 
 #include <string>
@@ -8,7 +9,8 @@
 
 namespace kino::config {
 
-// Sets spdlog's default logger. REQUIRES: called before other threads log. `process` is "kino-frontend", "worker cpu-0", ...
+// Sets spdlog's default logger. REQUIRES: called before other threads log. `process` is
+// "kino-frontend", "worker cpu-0", ...
 void SetUpLogging(const LogConfig& log, const std::string& process);
 
 // `text` as the inside of a JSON string.

@@ -1,0 +1,385 @@
+#include "server/config/config.h"
+
+#include <glob.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "server/config/yaml_reader.h"
+
+namespace kino::config {
+namespace {
+
+constexpr char kNameRule[] = "a name of [a-z0-9][a-z0-9._-]{0,127}";
+
+std::string Home() {
+  const char* home = std::getenv("HOME");
+  return home != nullptr && *home != 0 ? home : "/tmp";
+}
+
+std::string DefaultDataDir() {
+  const char* xdg = std::getenv("XDG_DATA_HOME");
+  if (xdg != nullptr && *xdg == '/') return absl::StrCat(xdg, "/kino");
+  return absl::StrCat(Home(), "/.local/share/kino");
+}
+
+// Relative to the file that names it; "~/" is the home folder.
+std::string ResolvePath(const std::string& file, const std::string& path) {
+  namespace fs = std::filesystem;
+  fs::path result =
+      absl::StartsWith(path, "~/") ? fs::path(Home()) / path.substr(2) : fs::path(path);
+  if (result.is_relative()) result = fs::absolute(file).parent_path() / result;
+  std::string text = result.lexically_normal().string();
+  if (text.size() > 1 && text.back() == '/') text.pop_back();
+  return text;
+}
+
+bool IsHostPort(const std::string& address, std::string& host) {
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos || colon == 0) return false;
+  host = address.substr(0, colon);
+  const std::string digits = address.substr(colon + 1);
+  int port = -1;
+  return !digits.empty() && std::all_of(digits.begin(), digits.end(), absl::ascii_isdigit) &&
+         absl::SimpleAtoi(digits, &port) && port >= 0 && port <= 65535;
+}
+
+// The whole of 127.0.0.0/8, ::1 and localhost.
+bool IsLoopback(const std::string& host) {
+  if (host == "localhost" || host == "[::1]") return true;
+  const std::vector<std::string> parts = absl::StrSplit(host, '.');
+  if (parts.size() != 4 || parts[0] != "127") return false;
+  for (const std::string& part : parts) {
+    int value = -1;
+    if (!absl::SimpleAtoi(part, &value) || value < 0 || value > 255) return false;
+  }
+  return true;
+}
+
+void ReadLoopbackAddress(MapReader& map, const std::string& key, std::string& out) {
+  std::string host;
+  const YAML::Node node = map.Take(key);
+  std::string address = out;
+  if (!map.String(key, address, "host:port with a port from 0 to 65535",
+                  [&](const std::string& text) { return IsHostPort(text, host); })) {
+    return;
+  }
+  if (!IsLoopback(host)) {
+    map.ErrorAt(node, absl::StrCat("'", key, "': '", address,
+                                   "' is not a loopback address. Kino listens on 127.0.0.0/8, "
+                                   "[::1] or localhost only until it has TLS"));
+    return;
+  }
+  out = address;
+}
+
+bool IsDevice(const std::string& device) {
+  if (device == "cpu") return true;
+  int index = -1;
+  return absl::StartsWith(device, "cuda:") && absl::SimpleAtoi(device.substr(5), &index) &&
+         index >= 0 && index < 64 && device == absl::StrCat("cuda:", index);
+}
+
+bool IsOffload(const std::string& offload) {
+  if (offload == "none") return true;
+  int blocks = 0;
+  return absl::StartsWith(offload, "block:") && absl::SimpleAtoi(offload.substr(6), &blocks) &&
+         blocks >= 1 && offload == absl::StrCat("block:", blocks);
+}
+
+bool IsSha256(const std::string& text) {
+  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
+           return absl::ascii_isdigit(static_cast<unsigned char>(c)) || (c >= 'a' && c <= 'f');
+         });
+}
+
+// GPUs that a process started by us would see. A build without CUDA can use none.
+int VisibleGpus() {
+#ifdef KINO_WITH_CUDA
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (visible != nullptr) {
+    const std::vector<std::string> parts = absl::StrSplit(visible, ',', absl::SkipWhitespace());
+    return static_cast<int>(parts.size());
+  }
+  int count = 0;
+  std::error_code error;
+  while (std::filesystem::exists(absl::StrCat("/dev/nvidia", count), error)) ++count;
+  return count;
+#else
+  return 0;
+#endif
+}
+
+void ReadModel(MapReader& map, Config& config) {
+  ModelConfig model;
+  model.source = map.where();
+  const bool has_name = map.String("name", model.name, kNameRule, IsValidName);
+  std::string folder;
+  const bool has_folder = map.String("folder", folder, "the path of a model's folder",
+                                     [](const std::string& text) { return !text.empty(); });
+  map.Choice("dtype", model.dtype, {"auto", "float32", "bfloat16", "float16"});
+  map.String("variant", model.variant, "a diffusers variant of [A-Za-z0-9_-]",
+             [](const std::string& text) {
+               return text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
+                        return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' ||
+                               c == '-';
+                      });
+             });
+  map.String("offload", model.offload, "'none' or 'block:N' with N of at least 1", IsOffload);
+  map.Bool("preload", model.preload);
+  if (map.is_listing()) return;
+  if (!has_name && !map.Has("name")) map.Error("a model needs 'name'");
+  if (!has_folder && !map.Has("folder")) map.Error("a model needs 'folder'");
+  if (!has_name || !has_folder) return;
+  for (const ModelConfig& other : config.models) {
+    if (other.name == model.name) {
+      map.Error(absl::StrCat("model '", model.name, "' was already configured at ", other.source));
+      return;
+    }
+  }
+  model.folder = ResolvePath(map.file(), folder);
+  config.models.push_back(std::move(model));
+}
+
+void ReadWorker(MapReader& map, Config& config) {
+  WorkerConfig worker;
+  int count = 1;
+  const bool has_name = map.String("name", worker.name, kNameRule, IsValidName);
+  map.String("device", worker.device, "'cpu' or 'cuda:N'", IsDevice);
+  map.Integer("threads", worker.threads, 0, 1024);
+  map.Integer("count", count, 1, 64);
+  if (map.is_listing()) return;
+  std::string stem = has_name ? worker.name : absl::StrReplaceAll(worker.device, {{":", "-"}});
+  for (int i = 0; i < count; ++i) {
+    WorkerConfig one = worker;
+    const auto taken = [&](const std::string& name) {
+      return std::any_of(config.workers.begin(), config.workers.end(),
+                         [&](const WorkerConfig& other) { return other.name == name; });
+    };
+    if (has_name) {
+      one.name = count == 1 ? stem : absl::StrCat(stem, "-", i);
+      if (taken(one.name)) {
+        map.Error(absl::StrCat("worker '", one.name, "' is configured twice"));
+        return;
+      }
+    } else {
+      one.name = stem;
+      for (int n = 1; taken(one.name); ++n) one.name = absl::StrCat(stem, "-", n);
+    }
+    config.workers.push_back(std::move(one));
+  }
+}
+
+void AddAutomaticWorkers(Config& config) {
+  const int gpus = VisibleGpus();
+  for (int i = 0; i < gpus; ++i) {
+    config.workers.push_back(
+        {.name = absl::StrCat("cuda-", i), .device = absl::StrCat("cuda:", i), .threads = 0});
+  }
+  if (gpus == 0) config.workers.push_back({.name = "cpu", .device = "cpu", .threads = 0});
+}
+
+void ReadWorkers(MapReader& map, Config& config) {
+  const YAML::Node node = map.Take("workers");
+  if (node.IsDefined() && node.IsScalar()) {
+    if (node.Scalar() != "auto") {
+      map.ErrorAt(node, absl::StrCat("'workers': expected 'auto' or a list of workers, got '",
+                                     node.Scalar(), "'"));
+    }
+  } else {
+    map.List("workers", [&](MapReader& entry) { ReadWorker(entry, config); });
+    if (node.IsDefined() && node.IsSequence() && node.size() == 0) {
+      map.ErrorAt(node, "'workers': expected 'auto' or at least one worker, got an empty list");
+    }
+  }
+  if (config.workers.empty()) AddAutomaticWorkers(config);
+}
+
+void ReadLimits(MapReader& map, LimitsConfig& limits) {
+  map.Integer("max_queued_jobs", limits.max_queued_jobs, 1, 10'000'000);
+  map.Bytes("max_upload_size", limits.max_upload_bytes, 1024, int64_t{64} << 30);
+  map.Bytes("max_prompt_size", limits.max_prompt_bytes, 1, 8192);
+  map.Integer("max_image_pixels", limits.max_image_pixels, 1, 1'000'000'000);
+  map.Integer("max_video_pixels", limits.max_video_pixels, 1, 1'000'000'000'000);
+  map.Duration("run_timeout", limits.run_timeout, absl::Seconds(1), absl::Hours(24 * 30));
+  map.Duration("no_progress", limits.no_progress, absl::Milliseconds(100), absl::Hours(24));
+  map.Duration("cancel_grace", limits.cancel_grace, absl::Milliseconds(100), absl::Minutes(10));
+}
+
+void ReadLink(MapReader& map, LinkConfig& link) {
+  map.Duration("heartbeat_interval", link.heartbeat_interval, absl::Milliseconds(20),
+               absl::Minutes(1));
+  map.Duration("lease", link.lease, absl::Milliseconds(60), absl::Minutes(10));
+  map.Duration("reattach_grace", link.reattach_grace, absl::Milliseconds(60), absl::Minutes(10));
+  if (link.lease < 3 * link.heartbeat_interval) {
+    map.Error(absl::StrCat("'link.lease': expected at least three heartbeat intervals (",
+                           absl::FormatDuration(3 * link.heartbeat_interval), "), got ",
+                           absl::FormatDuration(link.lease)));
+  }
+}
+
+void ReadAuth(MapReader& map, AuthConfig& auth) {
+  map.List("tokens", [&](MapReader& entry) {
+    AuthToken token{.tenant = "default", .sha256 = ""};
+    entry.String("tenant", token.tenant, kNameRule, IsValidName);
+    const bool has_sha =
+        entry.String("sha256", token.sha256, "64 lower-case hexadecimal digits", IsSha256);
+    if (entry.is_listing()) return;
+    if (!has_sha) {
+      if (!entry.Has("sha256")) entry.Error("a token needs 'sha256'");
+      return;
+    }
+    auth.tokens.push_back(std::move(token));
+  });
+  if (map.String("token_file", auth.token_file) && !auth.token_file.empty()) {
+    auth.token_file = ResolvePath(map.file(), auth.token_file);
+  }
+}
+
+void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes) {
+  std::string data_dir = DefaultDataDir();
+  map.String("data_dir", data_dir, "the path of a folder",
+             [](const std::string& text) { return !text.empty(); });
+  config.data_dir = ResolvePath(map.file(), data_dir);
+  map.Map("listen",
+          [&](MapReader& m) { ReadLoopbackAddress(m, "address", config.listen.address); });
+  map.Map("metrics",
+          [&](MapReader& m) { ReadLoopbackAddress(m, "address", config.metrics.address); });
+  map.Map("log", [&](MapReader& m) {
+    m.Choice("level", config.log.level, {"debug", "info", "warning", "error"});
+    m.Choice("format", config.log.format, {"plain", "json"});
+  });
+  map.Map("auth", [&](MapReader& m) { ReadAuth(m, config.auth); });
+  map.Map("limits", [&](MapReader& m) { ReadLimits(m, config.limits); });
+  map.Map("link", [&](MapReader& m) { ReadLink(m, config.link); });
+  map.Map("retry", [&](MapReader& m) {
+    m.Integer("max_attempts", config.retry.max_attempts, 1, 100);
+    m.Integer("max_crashes", config.retry.max_crashes, 1, 100);
+    m.Duration("min_backoff", config.retry.min_backoff, absl::ZeroDuration(), absl::Hours(1));
+    m.Duration("max_backoff", config.retry.max_backoff, config.retry.min_backoff, absl::Hours(24));
+  });
+  map.Map("retention", [&](MapReader& m) {
+    m.Duration("results", config.retention.results, absl::Seconds(1), absl::Hours(24 * 3650));
+    m.Duration("assets", config.retention.assets, absl::Seconds(1), absl::Hours(24 * 3650));
+  });
+  map.Map("supervisor", [&](MapReader& m) {
+    SupervisorConfig& supervisor = config.supervisor;
+    m.Duration("restart_min", supervisor.restart_min, absl::Milliseconds(10), absl::Hours(1));
+    m.Duration("restart_max", supervisor.restart_max, supervisor.restart_min, absl::Hours(1));
+    m.Duration("healthy_after", supervisor.healthy_after, absl::Milliseconds(10), absl::Hours(24));
+    m.Duration("stop_deadline", supervisor.stop_deadline, absl::Milliseconds(100), absl::Hours(1));
+  });
+  ReadWorkers(map, config);
+  map.List("models", [&](MapReader& entry) { ReadModel(entry, config); });
+  map.Strings("include", includes);
+}
+
+// An included file holds `models` and nothing else.
+void ReadIncluded(const std::string& file, Config& config, Findings& findings) {
+  YAML::Node root;
+  try {
+    root = YAML::LoadFile(file);
+  } catch (const YAML::BadFile&) {
+    findings.errors.push_back(absl::StrCat(file, ": cannot be read"));
+    return;
+  } catch (const YAML::Exception& e) {
+    findings.errors.push_back(
+        absl::StrCat(file, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
+    return;
+  }
+  MapReader map(file, "", root, findings);
+  map.List("models", [&](MapReader& entry) { ReadModel(entry, config); });
+}
+
+void ReadIncludes(const std::string& file, const std::vector<std::string>& includes, Config& config,
+                  Findings& findings) {
+  for (const std::string& include : includes) {
+    const std::string pattern = ResolvePath(file, include);
+    glob_t matches{};
+    const int result = glob(pattern.c_str(), GLOB_ERR, nullptr, &matches);
+    const bool is_pattern = include.find_first_of("*?[") != std::string::npos;
+    if (result == GLOB_NOMATCH && !is_pattern) {
+      findings.errors.push_back(absl::StrCat(file, ": 'include': no file '", include, "'"));
+    } else if (result != 0 && result != GLOB_NOMATCH) {
+      findings.errors.push_back(absl::StrCat(file, ": 'include': cannot read '", include, "'"));
+    }
+    std::vector<std::string> files;
+    for (size_t i = 0; result == 0 && i < matches.gl_pathc; ++i) {
+      files.emplace_back(matches.gl_pathv[i]);
+    }
+    globfree(&matches);
+    for (const std::string& one : files) ReadIncluded(one, config, findings);
+  }
+}
+
+}  // namespace
+
+bool IsValidName(const std::string& name) {
+  if (name.empty() || name.size() > 128) return false;
+  const auto is_alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return is_alnum(name[0]) && std::all_of(name.begin(), name.end(), [&](char c) {
+           return is_alnum(c) || c == '.' || c == '_' || c == '-';
+         });
+}
+
+absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& file) {
+  YAML::Node root;
+  Findings findings;
+  Config config;
+  config.file = std::filesystem::absolute(file).lexically_normal().string();
+  // yaml-cpp throws; nothing of it leaves this function.
+  try {
+    root = YAML::Load(yaml);
+    std::vector<std::string> includes;
+    {
+      MapReader map(file, "", root, findings);
+      ReadRoot(map, config, includes);
+    }
+    ReadIncludes(file, includes, config, findings);
+  } catch (const YAML::Exception& e) {
+    findings.errors.push_back(
+        absl::StrCat(file, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
+  }
+  if (!findings.errors.empty()) {
+    return absl::InvalidArgumentError(absl::StrJoin(findings.errors, "\n"));
+  }
+  return config;
+}
+
+absl::StatusOr<Config> LoadConfig(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    return absl::NotFoundError(absl::StrCat("configuration '", file, "' cannot be read"));
+  }
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (in.bad()) {
+    return absl::NotFoundError(absl::StrCat("configuration '", file, "' cannot be read"));
+  }
+  return ParseConfig(text.str(), file);
+}
+
+std::vector<std::string> KnownKeys() {
+  Findings findings;
+  Config config;
+  std::vector<std::string> includes;
+  {
+    MapReader map("", "", YAML::Node(YAML::NodeType::Undefined), findings);
+    ReadRoot(map, config, includes);
+  }
+  return {findings.keys.begin(), findings.keys.end()};
+}
+
+}  // namespace kino::config

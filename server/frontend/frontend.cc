@@ -1,0 +1,249 @@
+#include "server/frontend/frontend.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/status.h"
+#include "scheduler/store/sqlite/open.h"
+#include "server/config/data_dir.h"
+
+namespace kino::frontend {
+namespace {
+
+constexpr int kMaxMessageBytes = 4 << 20;
+constexpr int kMaxStreamsPerConnection = 1024;
+constexpr size_t kMaxTransportBytes = size_t{512} << 20;
+constexpr absl::Duration kShutdownDeadline = absl::Seconds(5);
+constexpr absl::Duration kLinkShutdownDeadline = absl::Seconds(2);
+
+std::chrono::system_clock::time_point In(absl::Duration duration) {
+  return std::chrono::system_clock::now() + absl::ToChronoMilliseconds(duration);
+}
+
+// Reflection is the only service on gRPC's own threads: it gets one queue and few threads.
+void Bound(grpc::ServerBuilder& builder, const std::string& name) {
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  grpc::ResourceQuota quota(name);
+  quota.Resize(kMaxTransportBytes);
+  quota.SetMaxThreads(4);
+  builder.SetResourceQuota(quota);
+  // Another process on the same port is an error, not a way to share it.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 15'000);
+}
+
+}  // namespace
+
+Frontend::Frontend(FrontendOptions options)
+    : options_(std::move(options)), tokens_(TokenTable::Load(options_.config.auth)) {}
+
+Frontend::~Frontend() { Stop(); }
+
+absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Start(FrontendOptions options) {
+  std::unique_ptr<Frontend> frontend(new Frontend(std::move(options)));
+  absl::Status status = frontend->OpenParts();
+  if (status.ok()) status = frontend->FailJobsOfRemovedModels();
+  if (status.ok()) status = frontend->RemoveLeftovers();
+  if (status.ok()) status = frontend->link_->Start();
+  if (status.ok()) status = frontend->ListenForWorkers();
+  if (status.ok()) status = frontend->ListenForClients();
+  if (!status.ok()) return status;
+  return frontend;
+}
+
+absl::Status Frontend::OpenParts() {
+  const config::Config& config = options_.config;
+  if (!tokens_.ok()) return tokens_.status();
+  absl::Status prepared = config::PrepareDataDir(config);
+  if (prepared.ok()) prepared = config::PrepareLinkFolder(config);
+  if (!prepared.ok()) return prepared;
+  const absl::StatusOr<std::string> secret = config::EnsureLinkSecret(config);
+  if (!secret.ok()) return secret.status();
+  absl::StatusOr<std::unique_ptr<FileStore>> files = FileStore::Open(config.data_dir);
+  if (!files.ok()) return files.status();
+  files_ = *std::move(files);
+
+  scheduler::StoreOptions store_options{
+      .retry = {.max_attempts = config.retry.max_attempts,
+                .max_crashes = config.retry.max_crashes,
+                .min_backoff = config.retry.min_backoff,
+                .max_backoff = config.retry.max_backoff},
+      .admission = {.max_queued_jobs = config.limits.max_queued_jobs},
+      .log = [](const std::string& message) { spdlog::warn("store: {}", message); }};
+  absl::StatusOr<std::unique_ptr<scheduler::JobStore>> store = scheduler::OpenSqliteJobStore(
+      {.path = absl::StrCat(config.data_dir, "/kino.db")}, store_options, clock_, random_);
+  if (!store.ok()) return store.status();
+  store_ = *std::move(store);
+  catalog_ = std::make_unique<Catalog>(config.models);
+
+  link_ = std::make_unique<WorkerLink>(WorkerLinkOptions{.link = config.link,
+                                                         .limits = config.limits,
+                                                         .retention = config.retention,
+                                                         .link_secret = *secret},
+                                       WorkerLinkParts{.store = *store_,
+                                                       .files = *files_,
+                                                       .hub = hub_,
+                                                       .metrics = metrics_,
+                                                       .clock = clock_,
+                                                       .io = io_});
+  context_ = std::make_unique<Context>(Context{.config = options_.config,
+                                               .store = *store_,
+                                               .files = *files_,
+                                               .hub = hub_,
+                                               .link = *link_,
+                                               .metrics = metrics_,
+                                               .catalog = *catalog_,
+                                               .tokens = *tokens_,
+                                               .clock = clock_,
+                                               .random = random_,
+                                               .probe = options_.probe,
+                                               .rpc = rpc_,
+                                               .watch = watch_,
+                                               .media = media_});
+  return absl::OkStatus();
+}
+
+absl::Status Frontend::FailJobsOfRemovedModels() {
+  std::string token;
+  do {
+    const absl::StatusOr<scheduler::JobPage> page = store_->List(
+        {.tenant = "", .states = {scheduler::JobState::kQueued}, .model = "", .labels = {}}, 1000,
+        token);
+    if (!page.ok()) return page.status();
+    for (const scheduler::Job& job : page->jobs) {
+      if (catalog_->Find(job.model) != nullptr) continue;
+      const auto failed =
+          store_->FailQueued(job.id, absl::FailedPreconditionError(absl::StrCat(
+                                         "model '", job.model, "' is no longer configured")));
+      if (!failed.ok()) return failed.status();
+      spdlog::warn("job {}: failed, model '{}' is no longer configured", job.id, job.model);
+    }
+    token = page->next_page_token;
+  } while (!token.empty());
+  return absl::OkStatus();
+}
+
+absl::Status Frontend::RemoveLeftovers() {
+  const absl::StatusOr<std::vector<std::string>> live = store_->ListLiveFiles();
+  if (!live.ok()) return live.status();
+  std::set<std::string> keep(live->begin(), live->end());
+  const auto running = store_->RunningAttempts();
+  if (!running.ok()) return running.status();
+  for (const scheduler::RunningAttempt& attempt : *running) {
+    keep.insert(FileStore::VideoName(attempt.ref.job_id, attempt.ref.attempt));
+  }
+  const int removed = files_->RemoveLeftovers(keep);
+  if (removed > 0) spdlog::info("removed {} left-over files", removed);
+  return absl::OkStatus();
+}
+
+absl::Status Frontend::ListenForWorkers() {
+  if (options_.control_fd >= 0) {
+    control_ = std::make_unique<ControlLink>(
+        options_.control_fd, [this](const config::ControlMessage& message) {
+          if (std::holds_alternative<config::MachineStopping>(message)) is_machine_stopping_ = true;
+          link_->OnControl(message);
+        });
+    link_->SetKillWorker(
+        [this](const std::string& worker, int pid) { return control_->Kill(worker, pid); });
+  }
+  link_service_ = std::make_unique<LinkService>(*link_);
+  const std::string socket = config::LinkSocketPath(options_.config);
+  // The store's lock says that no other frontend uses it.
+  unlink(socket.c_str());
+  grpc::ServerBuilder builder;
+  Bound(builder, "workers");
+  builder.AddListeningPort(config::LinkAddress(options_.config), grpc::InsecureServerCredentials());
+  builder.RegisterService(link_service_.get());
+  link_server_ = builder.BuildAndStart();
+  if (link_server_ == nullptr || chmod(socket.c_str(), 0600) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the workers' socket '", socket, "' cannot be listened on"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Frontend::ListenForClients() {
+  const config::Config& config = options_.config;
+  absl::StatusOr<std::string> metrics_address = metrics_.Listen(config.metrics.address);
+  if (!metrics_address.ok())
+    return absl::FailedPreconditionError(metrics_address.status().message());
+  metrics_address_ = *metrics_address;
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  video_service_ = std::make_unique<VideoService>(*context_);
+  model_service_ = std::make_unique<ModelService>(*context_);
+  grpc::ServerBuilder builder;
+  Bound(builder, "clients");
+  int port = 0;
+  builder.AddListeningPort(config.listen.address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(video_service_.get());
+  builder.RegisterService(model_service_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port == 0) {
+    return absl::FailedPreconditionError(absl::StrCat("listen.address: '", config.listen.address,
+                                                      "' cannot be listened on (is it taken?)"));
+  }
+  address_ =
+      absl::StrCat(config.listen.address.substr(0, config.listen.address.rfind(':')), ":", port);
+  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  for (const char* service : {"", "kino.v1.VideoService", "kino.v1.ModelService"}) {
+    health->SetServingStatus(service, true);
+  }
+  absl::Status written = config::WriteAddressFile(config, "metrics.addr", metrics_address_);
+  if (written.ok()) written = config::WriteAddressFile(config, "frontend.addr", address_);
+  if (!written.ok()) return written;
+  spdlog::info("kino-frontend {} serves {}, metrics on {}", KINO_VERSION, address_,
+               metrics_address_);
+  return absl::OkStatus();
+}
+
+void Frontend::Stop() {
+  if (is_stopped_) return;
+  is_stopped_ = true;
+  const absl::Time begun = absl::Now();
+  if (server_ != nullptr) {
+    server_->GetHealthCheckService()->SetServingStatus(false);
+    unlink(absl::StrCat(options_.config.data_dir, "/frontend.addr").c_str());
+    unlink(absl::StrCat(options_.config.data_dir, "/metrics.addr").c_str());
+  }
+  if (link_ != nullptr) link_->StopClaiming();
+  hub_.GoAway();
+  if (server_ != nullptr) server_->Shutdown(In(kShutdownDeadline));
+  if (is_machine_stopping_ && link_ != nullptr) {
+    // The workers give their attempts back by themselves; what is left when kinod's patience ends
+    // is found at the next start.
+    link_->WaitForAttempts(options_.config.supervisor.stop_deadline * 0.9 - (absl::Now() - begun));
+  }
+  if (link_ != nullptr) link_->Stop();
+  if (link_server_ != nullptr) link_server_->Shutdown(In(kLinkShutdownDeadline));
+  for (Executor* executor : {&rpc_, &watch_, &media_, &io_}) executor->Stop();
+  server_.reset();
+  link_server_.reset();
+  control_.reset();
+  store_.reset();
+  spdlog::info("kino-frontend has stopped");
+}
+
+}  // namespace kino::frontend

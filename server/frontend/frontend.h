@@ -1,0 +1,96 @@
+// kino-frontend as one object: the store, the files, the worker link, the listeners. main() makes
+// one, and so do tests. Start and Stop block and belong to one thread; everything inside has its
+// own threads.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "scheduler/clock.h"
+#include "scheduler/random.h"
+#include "scheduler/store/job_store.h"
+#include "server/config/config.h"
+#include "server/frontend/artifacts/file_store.h"
+#include "server/frontend/auth/token_table.h"
+#include "server/frontend/lifecycle/executor.h"
+#include "server/frontend/link/control_link.h"
+#include "server/frontend/link/session.h"
+#include "server/frontend/link/worker_link.h"
+#include "server/frontend/metrics/metrics.h"
+#include "server/frontend/rpc/catalog.h"
+#include "server/frontend/rpc/context.h"
+#include "server/frontend/rpc/model_service.h"
+#include "server/frontend/rpc/video_service.h"
+#include "server/frontend/watch/hub.h"
+
+namespace kino::frontend {
+
+struct FrontendOptions {
+  config::Config config;
+  MediaProbe probe;
+  // The inherited socket to kinod; -1: none, then stuck workers are only cut off.
+  int control_fd = -1;
+};
+
+class Frontend {
+ public:
+  // Opens the store, takes over running attempts, removes left-over files, and listens. The
+  // addresses are written to <data_dir>/frontend.addr and metrics.addr last, when everything
+  // serves. FAILED_PRECONDITION and PERMISSION_DENIED: what no restart will mend.
+  static absl::StatusOr<std::unique_ptr<Frontend>> Start(FrontendOptions options);
+  // Stops.
+  ~Frontend();
+
+  // Not serving; no new attempts; watchers are told where to go on; then the listeners and the
+  // store are closed. Running attempts stay with their workers, unless kinod stops the whole
+  // machine: then it waits for them to be given back.
+  void Stop();
+
+  const std::string& address() const { return address_; }
+  const std::string& metrics_address() const { return metrics_address_; }
+  scheduler::JobStore& store() { return *store_; }
+
+ private:
+  explicit Frontend(FrontendOptions options);
+  absl::Status OpenParts();
+  absl::Status FailJobsOfRemovedModels();
+  absl::Status RemoveLeftovers();
+  absl::Status ListenForWorkers();
+  absl::Status ListenForClients();
+
+  const FrontendOptions options_;
+  scheduler::SystemClock clock_;
+  scheduler::SystemRandom random_;
+  Metrics metrics_;
+  WatchHub hub_;
+  absl::StatusOr<TokenTable> tokens_;
+  std::unique_ptr<Catalog> catalog_;
+  std::unique_ptr<FileStore> files_;
+  std::atomic<bool> is_machine_stopping_{false};
+
+  Executor rpc_{"rpc", 3};
+  Executor watch_{"watch", 3};
+  Executor media_{"media", 2};
+  Executor io_{"io", 1};
+
+  // The store's threads call into the link: it goes first.
+  std::unique_ptr<WorkerLink> link_;
+  std::unique_ptr<scheduler::JobStore> store_;
+  std::unique_ptr<ControlLink> control_;
+  std::unique_ptr<Context> context_;
+  std::unique_ptr<VideoService> video_service_;
+  std::unique_ptr<ModelService> model_service_;
+  std::unique_ptr<LinkService> link_service_;
+  std::unique_ptr<grpc::Server> link_server_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+  std::string metrics_address_;
+  bool is_stopped_ = false;
+};
+
+}  // namespace kino::frontend

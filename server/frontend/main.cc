@@ -1,0 +1,120 @@
+// kino-frontend: API, queue, artifacts, metrics. kinod starts it; by hand it works too, for
+// debugging.
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "server/config/config.h"
+#include "server/config/control.h"
+#include "server/config/log.h"
+#include "server/flags/flags.h"
+#include "server/frontend/frontend.h"
+#include "server/media/decode_client.h"
+
+namespace {
+
+constexpr int kExitUsage = 2;
+
+int Fail(const absl::Status& status, int code) {
+  fprintf(stderr, "kino-frontend: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+// Prompts are in this process's memory: no core file, and no other process of the user may read it.
+// Each watcher may hold a file and a connection.
+void GuardProcess() {
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  prctl(PR_SET_DUMPABLE, 0);
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+}
+
+// What is wrong with the file is the client's to know; what is wrong with us is not the file's
+// fault.
+kino::frontend::MediaProbe MakeProbe(const kino::config::LimitsConfig& limits) {
+  return [limits](const std::string& path) -> absl::StatusOr<kino::frontend::ProbedMedia> {
+    kino::media::DecodeOptions options;
+    options.is_probe = true;
+    options.max_pixels = limits.max_image_pixels;
+    options.max_input_bytes = limits.max_upload_bytes;
+    const absl::StatusOr<kino::media::DecodedMedia> media =
+        kino::media::DecodeMediaFile(path, options);
+    if (absl::IsResourceExhausted(media.status()) || absl::IsDeadlineExceeded(media.status())) {
+      return absl::InvalidArgumentError(media.status().message());
+    }
+    if (!media.ok()) return media.status();
+    return kino::frontend::ProbedMedia{.content_type = media->mime_type(),
+                                       .width = media->width(),
+                                       .height = media->height(),
+                                       .num_frames = media->num_frames()};
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Every later thread inherits it; they are waited for below.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  std::string config_file;
+  int control_fd = -1;
+  bool version = false;
+  bool help = false;
+  kino::flags::FlagSet flags("kino-frontend --config FILE",
+                             "API, queue, artifacts and metrics of one server. kinod starts it.");
+  flags.Add("config", &config_file, "FILE", "the configuration (see config/kino.yaml)");
+  flags.Add("control-fd", &control_fd, "N", "the inherited socket to kinod");
+  flags.AddSwitch("version", &version, "print the version");
+  flags.AddSwitch("help", &help, "print this");
+  const absl::Status parsed =
+      flags.Parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
+  if (!parsed.ok()) return Fail(parsed, kExitUsage);
+  if (help) {
+    fputs(flags.Help().c_str(), stdout);
+    return 0;
+  }
+  if (version) {
+    puts("kino-frontend " KINO_VERSION);
+    return 0;
+  }
+  if (config_file.empty()) {
+    return Fail(absl::InvalidArgumentError("--config FILE is missing"), kExitUsage);
+  }
+  absl::StatusOr<kino::config::Config> config = kino::config::LoadConfig(config_file);
+  if (!config.ok()) return Fail(config.status(), kino::config::kExitUnusable);
+  GuardProcess();
+  kino::config::SetUpLogging(config->log, "kino-frontend");
+
+  kino::frontend::FrontendOptions options{
+      .config = *config, .probe = MakeProbe(config->limits), .control_fd = control_fd};
+  absl::StatusOr<std::unique_ptr<kino::frontend::Frontend>> frontend =
+      kino::frontend::Frontend::Start(std::move(options));
+  if (!frontend.ok()) {
+    // A full disk or a busy store may pass; a configuration or a folder that cannot be used does
+    // not mend itself.
+    const bool may_pass =
+        absl::IsUnavailable(frontend.status()) || absl::IsResourceExhausted(frontend.status());
+    return Fail(frontend.status(), may_pass ? 1 : kino::config::kExitUnusable);
+  }
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  spdlog::info("signal {}: stopping", signal_number);
+  (*frontend)->Stop();
+  return 0;
+}

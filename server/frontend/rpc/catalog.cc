@@ -1,0 +1,89 @@
+#include "server/frontend/rpc/catalog.h"
+
+#include <spdlog/spdlog.h>
+
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "server/convert/request.h"
+
+namespace kino::frontend {
+namespace {
+
+engine::DType DTypeOn(const std::string& configured, const std::string& device) {
+  if (configured == "float32") return engine::DType::kF32;
+  if (configured == "float16") return engine::DType::kF16;
+  if (configured == "bfloat16") return engine::DType::kBF16;
+  return device == "cpu" ? engine::DType::kF32 : engine::DType::kBF16;
+}
+
+const char* ConfigName(engine::DType dtype) {
+  return dtype == engine::DType::kF32   ? "float32"
+         : dtype == engine::DType::kF16 ? "float16"
+                                        : "bfloat16";
+}
+
+}  // namespace
+
+Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
+  for (const config::ModelConfig& model : models) {
+    entries_.push_back({.config = model, .description = engine::DescribeModel(model.folder)});
+    const absl::Status& status = entries_.back().description.status();
+    if (!status.ok()) {
+      spdlog::error("model '{}' cannot run: {}", model.name, std::string(status.message()));
+    }
+  }
+}
+
+const CatalogEntry* Catalog::Find(const std::string& name) const {
+  for (const CatalogEntry& entry : entries_) {
+    if (entry.config.name == name) return &entry;
+  }
+  return nullptr;
+}
+
+std::string Catalog::Names() const {
+  std::string names;
+  for (const CatalogEntry& entry : entries_) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", entry.config.name);
+  }
+  return names.empty() ? "none" : names;
+}
+
+v1::Model ToProto(const CatalogEntry& entry, const std::vector<std::string>& devices) {
+  v1::Model out;
+  out.set_name(entry.config.name);
+  if (!entry.description.ok()) {
+    out.set_problem(std::string(entry.description.status().message()));
+    return out;
+  }
+  const engine::ModelDescription& description = *entry.description;
+  out.set_family(description.family);
+  out.set_pipeline_class(description.pipeline_class);
+  for (const engine::TaskDescription& task : description.details->tasks()) {
+    v1::TaskInfo& info = *out.add_tasks();
+    info.set_task(convert::FromEngine(task.task));
+    convert::FromEngine(task.defaults, info.mutable_defaults());
+    info.mutable_defaults()->set_model(entry.config.name);
+  }
+  const engine::Limits& limits = description.details->limits();
+  v1::Limits& proto = *out.mutable_limits();
+  proto.set_size_multiple(limits.size_multiple);
+  proto.set_min_size(limits.min_size);
+  proto.set_max_size(limits.max_size);
+  proto.set_frames_multiple(limits.frames_multiple);
+  proto.set_max_frames(limits.max_frames);
+  proto.set_max_pixels(limits.max_pixels);
+  proto.set_max_steps(limits.max_steps);
+  for (const std::string& device : std::set<std::string>(devices.begin(), devices.end())) {
+    const engine::DType dtype = DTypeOn(entry.config.dtype, device);
+    v1::MemoryEstimate& memory = *out.add_memory();
+    memory.set_device(device);
+    memory.set_dtype(ConfigName(dtype));
+    memory.set_offload(entry.config.offload);
+    memory.set_weights_bytes(description.WeightBytes(dtype));
+  }
+  return out;
+}
+
+}  // namespace kino::frontend

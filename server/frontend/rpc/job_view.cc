@@ -1,0 +1,77 @@
+#include "server/frontend/rpc/job_view.h"
+
+#include "server/frontend/rpc/errors.h"
+
+namespace kino::frontend {
+
+void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
+  const int64_t nanos = absl::ToUnixNanos(time);
+  int64_t seconds = nanos / 1'000'000'000;
+  int64_t rest = nanos % 1'000'000'000;
+  if (rest < 0) {
+    rest += 1'000'000'000;
+    --seconds;
+  }
+  out->set_seconds(seconds);
+  out->set_nanos(static_cast<int32_t>(rest));
+}
+
+v1::StateChange ToProto(const scheduler::StateEvent& event) {
+  v1::StateChange out;
+  out.set_number(event.number);
+  out.set_state(static_cast<v1::JobState>(event.state));
+  out.set_attempt(event.attempt);
+  SetTime(event.time, out.mutable_time());
+  out.set_reason(event.reason);
+  return out;
+}
+
+v1::Job ToProto(const scheduler::Job& job) {
+  v1::Job out;
+  // Stages and plan; the rest of the message is filled below.
+  if (!job.stats.empty() && !out.ParseFromString(job.stats)) out.Clear();
+  out.set_id(job.id);
+  out.set_state(static_cast<v1::JobState>(job.state));
+  out.set_state_number(job.state_number);
+  if (!out.mutable_request()->ParseFromString(job.request)) out.clear_request();
+  SetTime(job.create_time, out.mutable_create_time());
+  if (job.start_time.has_value()) SetTime(*job.start_time, out.mutable_start_time());
+  if (job.end_time.has_value()) SetTime(*job.end_time, out.mutable_end_time());
+  for (const scheduler::Attempt& attempt : job.attempts) {
+    v1::Attempt& proto = *out.add_attempts();
+    proto.set_number(attempt.number);
+    proto.set_worker(attempt.worker);
+    SetTime(attempt.start_time, proto.mutable_start_time());
+    if (attempt.end_time.has_value()) SetTime(*attempt.end_time, proto.mutable_end_time());
+    if (!attempt.error.ok()) *proto.mutable_error() = ToWireStatus(attempt.error);
+  }
+  out.set_cancel_requested(job.cancel_requested);
+  if (!job.error.ok()) *out.mutable_error() = ToWireStatus(job.error);
+  if (job.artifact.has_value()) {
+    v1::Artifact& artifact = *out.mutable_artifact();
+    artifact.set_content_type(job.artifact->content_type);
+    artifact.set_size_bytes(job.artifact->size_bytes);
+    artifact.set_sha256(job.artifact->sha256);
+    artifact.set_width(job.artifact->width);
+    artifact.set_height(job.artifact->height);
+    artifact.set_num_frames(job.artifact->num_frames);
+    artifact.set_fps(job.artifact->fps);
+  }
+  out.set_server_version(job.server_version);
+  return out;
+}
+
+v1::Asset ToProto(const scheduler::Asset& asset) {
+  v1::Asset out;
+  out.set_id(asset.id);
+  out.set_size_bytes(asset.size_bytes);
+  out.set_sha256(asset.sha256);
+  out.set_content_type(asset.content_type);
+  out.set_width(asset.width);
+  out.set_height(asset.height);
+  out.set_num_frames(asset.num_frames);
+  SetTime(asset.create_time, out.mutable_create_time());
+  return out;
+}
+
+}  // namespace kino::frontend

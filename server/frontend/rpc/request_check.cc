@@ -1,0 +1,173 @@
+#include "server/frontend/rpc/request_check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/unknown_field_set.h"
+
+namespace kino::frontend {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+using Violations = std::vector<engine::FieldViolation>;
+
+constexpr int kMaxConditions = 16;
+constexpr int kMaxLabels = 16;
+constexpr size_t kMaxLabelBytes = 128;
+constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxInlineBytes = 3 << 20;
+constexpr int64_t kMaxTimeoutSeconds = int64_t{10} * 365 * 24 * 3600;
+
+void CheckValue(const Message& message, const FieldDescriptor* field, int index,
+                const std::string& path, Violations& violations) {
+  const Reflection* reflection = message.GetReflection();
+  const bool is_repeated = field->is_repeated();
+  switch (field->cpp_type()) {
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      CheckKnown(is_repeated ? reflection->GetRepeatedMessage(message, field, index)
+                             : reflection->GetMessage(message, field),
+                 path, violations);
+      break;
+    case FieldDescriptor::CPPTYPE_ENUM: {
+      const int value = is_repeated ? reflection->GetRepeatedEnumValue(message, field, index)
+                                    : reflection->GetEnumValue(message, field);
+      if (field->enum_type()->FindValueByNumber(value) == nullptr) {
+        violations.push_back({path, absl::StrCat("expected a value of ", field->enum_type()->name(),
+                                                 ", got ", value)});
+      }
+      break;
+    }
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
+      const double value = is_repeated ? reflection->GetRepeatedDouble(message, field, index)
+                                       : reflection->GetDouble(message, field);
+      if (!std::isfinite(value)) {
+        violations.push_back({path, absl::StrCat("expected a finite number, got ", value)});
+      }
+      break;
+    }
+    default:
+      break;
+  }
+}
+
+bool IsPrintableAscii(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+}
+
+bool IsLabelKey(const std::string& key) {
+  return !key.empty() && key.size() <= kMaxLabelBytes &&
+         std::all_of(key.begin(), key.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+                  c == '-';
+         });
+}
+
+void CheckTimeout(bool is_set, const google::protobuf::Duration& duration, const std::string& field,
+                  Violations& violations) {
+  if (!is_set) return;
+  const bool is_positive = duration.seconds() >= 0 && duration.nanos() >= 0 &&
+                           (duration.seconds() > 0 || duration.nanos() > 0);
+  if (!is_positive || duration.seconds() > kMaxTimeoutSeconds || duration.nanos() > 999'999'999) {
+    violations.push_back(
+        {field, absl::StrCat("expected a time above 0 and at most ten years, got ",
+                             duration.seconds(), " s and ", duration.nanos(), " ns")});
+  }
+}
+
+void CheckPrompt(const std::string& text, const std::string& field, int64_t max_bytes,
+                 Violations& violations) {
+  if (static_cast<int64_t>(text.size()) > max_bytes) {
+    violations.push_back(
+        {field, absl::StrCat("expected at most ", max_bytes, " bytes, got ", text.size())});
+  }
+}
+
+void CheckConditions(const v1::GenerateRequest& request, Violations& violations) {
+  if (request.conditions_size() > kMaxConditions) {
+    violations.push_back({"conditions", absl::StrCat("expected at most ", kMaxConditions, ", got ",
+                                                     request.conditions_size())});
+  }
+  for (int i = 0; i < request.conditions_size(); ++i) {
+    const v1::Condition& condition = request.conditions(i);
+    const std::string field = absl::StrCat("conditions[", i, "]");
+    if (condition.has_path()) {
+      violations.push_back({field + ".path",
+                            "the server reads no local files; upload the file (UploadAsset) or "
+                            "send its bytes in 'data'"});
+    }
+    if (condition.has_data() && condition.data().empty()) {
+      violations.push_back({field + ".data", "expected the bytes of a file, got none"});
+    }
+    if (condition.has_data() && condition.data().size() > kMaxInlineBytes) {
+      violations.push_back(
+          {field + ".data", absl::StrCat("expected at most ", kMaxInlineBytes, " bytes, got ",
+                                         condition.data().size(), "; use UploadAsset")});
+    }
+  }
+}
+
+}  // namespace
+
+void CheckKnown(const Message& message, const std::string& path, Violations& violations) {
+  const Reflection* reflection = message.GetReflection();
+  const google::protobuf::UnknownFieldSet& unknown = reflection->GetUnknownFields(message);
+  for (int i = 0; i < unknown.field_count(); ++i) {
+    const std::string number = absl::StrCat("field ", unknown.field(i).number());
+    violations.push_back({path.empty() ? number : absl::StrCat(path, ".", number),
+                          "this server does not know this field"});
+  }
+  std::vector<const FieldDescriptor*> fields;
+  reflection->ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    const std::string name = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
+    if (!field->is_repeated()) {
+      CheckValue(message, field, -1, name, violations);
+      continue;
+    }
+    for (int i = 0; i < reflection->FieldSize(message, field); ++i) {
+      CheckValue(message, field, i, absl::StrCat(name, "[", i, "]"), violations);
+    }
+  }
+}
+
+void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsConfig& limits,
+                       Violations& violations) {
+  CheckPrompt(request.prompt(), "prompt", limits.max_prompt_bytes, violations);
+  CheckPrompt(request.negative_prompt(), "negative_prompt", limits.max_prompt_bytes, violations);
+  if (request.request_id().size() > kMaxRequestIdBytes || !IsPrintableAscii(request.request_id())) {
+    violations.push_back({"request_id", absl::StrCat("expected at most ", kMaxRequestIdBytes,
+                                                     " printable ASCII characters, got ",
+                                                     request.request_id().size(), " bytes")});
+  }
+  if (request.labels_size() > kMaxLabels) {
+    violations.push_back({"labels", absl::StrCat("expected at most ", kMaxLabels, " pairs, got ",
+                                                 request.labels_size())});
+  }
+  for (const auto& [key, value] : request.labels()) {
+    if (!IsLabelKey(key)) {
+      violations.push_back({"labels", "a key is 1 to 128 characters of [a-z0-9._-]"});
+    } else if (value.size() > kMaxLabelBytes || value.find('\0') != std::string::npos) {
+      violations.push_back(
+          {absl::StrCat("labels.", key), absl::StrCat("expected at most ", kMaxLabelBytes,
+                                                      " bytes without NUL, got ", value.size())});
+    }
+  }
+  CheckTimeout(request.has_start_timeout(), request.start_timeout(), "start_timeout", violations);
+  CheckTimeout(request.has_run_timeout(), request.run_timeout(), "run_timeout", violations);
+  CheckConditions(request, violations);
+}
+
+Violations WithoutRepeats(Violations violations) {
+  std::set<std::string> seen;
+  std::erase_if(violations, [&](const engine::FieldViolation& violation) {
+    return !seen.insert(violation.field).second;
+  });
+  return violations;
+}
+
+}  // namespace kino::frontend
