@@ -14,7 +14,6 @@
 namespace kino::engine {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // A whole file and how it came: calls[0] is the head, each further one a fragment.

@@ -13,7 +13,6 @@
 namespace kino::engine {
 namespace {
 
-using ::testing::HasSubstr;
 
 absl::Status Ignore(RgbImage) { return absl::OkStatus(); }
 
