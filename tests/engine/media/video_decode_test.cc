@@ -13,7 +13,6 @@
 namespace kino::engine {
 namespace {
 
-
 absl::Status Ignore(RgbImage) { return absl::OkStatus(); }
 
 std::string CorpusFile(const std::string& name) {
