@@ -1,0 +1,87 @@
+#include "server/cli/client.h"
+
+#include <chrono>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "server/convert/status.h"
+
+namespace kino::cli {
+namespace {
+
+// LoadModel reads weights before it answers; the rest takes no time.
+constexpr auto kUnaryDeadline = std::chrono::minutes(15);
+constexpr int kMaxMessageBytes = 16 << 20;
+
+}  // namespace
+
+Client::Client(const ServerOptions& options) : options_(options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  // A server that comes back is found at once, not after gRPC's default of up to two minutes.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  channel_ =
+      grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(), arguments);
+  videos_ = v1::VideoService::NewStub(channel_);
+  models_ = v1::ModelService::NewStub(channel_);
+}
+
+std::unique_ptr<grpc::ClientContext> Client::StreamContext() const {
+  auto context = std::make_unique<grpc::ClientContext>();
+  if (!options_.token.empty()) {
+    context->AddMetadata("authorization", absl::StrCat("Bearer ", options_.token));
+  }
+  return context;
+}
+
+std::unique_ptr<grpc::ClientContext> Client::UnaryContext() const {
+  auto context = StreamContext();
+  context->set_deadline(std::chrono::system_clock::now() + kUnaryDeadline);
+  return context;
+}
+
+absl::Status ToStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  google::rpc::Status details;
+  if (details.ParseFromString(status.error_details()) &&
+      details.code() == static_cast<int>(status.error_code())) {
+    return convert::FromRpc(details);
+  }
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+ExitCode ReportError(const absl::Status& status, const std::string& server) {
+  google::rpc::BadRequest bad_request;
+  if (absl::IsUnavailable(status)) {
+    std::cerr << "kino: the server at " << server
+              << " cannot be reached: " << std::string(status.message()) << "\n";
+  } else if (convert::GetDetail(status, &bad_request) && bad_request.field_violations_size() > 0) {
+    std::cerr << "kino: the request was refused:\n";
+    for (const auto& violation : bad_request.field_violations()) {
+      std::cerr << "  " << violation.field() << ": " << violation.description() << "\n";
+    }
+  } else {
+    std::cerr << "kino: " << absl::StatusCodeToString(status.code()) << ": "
+              << std::string(status.message()) << "\n";
+  }
+  google::rpc::QuotaFailure quota;
+  if (convert::GetDetail(status, &quota)) {
+    for (const auto& violation : quota.violations()) {
+      std::cerr << "  quota " << violation.subject() << ": " << violation.description() << "\n";
+    }
+  }
+  google::rpc::ErrorInfo info;
+  if (convert::GetDetail(status, &info) && !info.reason().empty()) {
+    std::cerr << "  reason: " << info.reason() << "\n";
+  }
+  google::rpc::RetryInfo retry;
+  if (convert::GetDetail(status, &retry)) {
+    std::cerr << "  try again in " << retry.retry_delay().seconds() << " s\n";
+  }
+  return absl::IsUnavailable(status) ? kUnreachable : kRefused;
+}
+
+}  // namespace kino::cli

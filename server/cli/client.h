@@ -1,0 +1,57 @@
+// The connection to a Kino server: stubs, the token, deadlines, and errors as exit codes.
+// Thread-safe.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "kino/v1/models.grpc.pb.h"
+#include "kino/v1/video.grpc.pb.h"
+
+namespace kino::cli {
+
+enum ExitCode {
+  kOk = 0,
+  kJobFailed = 1,
+  kUsage = 2,
+  kUnreachable = 3,
+  kRefused = 4,  // the server refused the call, or a local file cannot be read or written
+  kCancelled = 5,
+  kInterrupted = 130,
+};
+
+struct ServerOptions {
+  std::string address;  // host:port or unix:/path
+  std::string token;    // empty: none
+};
+
+class Client {
+ public:
+  explicit Client(const ServerOptions& options);
+
+  v1::VideoService::Stub& videos() { return *videos_; }
+  v1::ModelService::Stub& models() { return *models_; }
+  const std::string& address() const { return options_.address; }
+
+  // A context with the token. A call without a stream gets a deadline, so that a dead server is
+  // told of.
+  std::unique_ptr<grpc::ClientContext> UnaryContext() const;
+  std::unique_ptr<grpc::ClientContext> StreamContext() const;
+
+ private:
+  const ServerOptions options_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::VideoService::Stub> videos_;
+  std::unique_ptr<v1::ModelService::Stub> models_;
+};
+
+// With google.rpc's details as payloads.
+absl::Status ToStatus(const grpc::Status& status);
+
+// Prints the error with its details, one a line, and says which exit code it is.
+ExitCode ReportError(const absl::Status& status, const std::string& server);
+
+}  // namespace kino::cli

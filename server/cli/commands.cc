@@ -1,0 +1,299 @@
+#include "server/cli/commands.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/cli/output_file.h"
+#include "server/cli/print.h"
+#include "server/cli/upload.h"
+
+namespace kino::cli {
+namespace {
+
+constexpr char kDefaultServer[] = "127.0.0.1:50051";
+constexpr int kDownloadTries = 8;
+constexpr int kMaxPage = 1000;
+
+std::string FromEnvironment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != 0 ? value : otherwise;
+}
+
+// A command whose one argument is an id or a name.
+struct OneArgument {
+  CommonFlags common;
+  std::vector<std::string> arguments;
+  flags::FlagSet flags;
+
+  OneArgument(const std::string& command, const std::string& placeholder, const std::string& text)
+      : flags(absl::StrCat("kino ", command, " ", placeholder, " [flags]"), text) {
+    common.Register(&flags);
+    flags.AddPositional(&arguments, 1);
+  }
+  std::optional<ExitCode> Parse(const std::vector<std::string>& given) {
+    if (auto code = common.Parse(flags, given)) return code;
+    if (arguments.empty()) return UsageError("an argument is missing");
+    return std::nullopt;
+  }
+};
+
+ExitCode ShowJobResult(const CommonFlags& common, const absl::Status& status, const v1::Job& job) {
+  if (!status.ok()) return ReportError(status, common.server.address);
+  common.is_json ? PrintJson(job) : PrintJob(job);
+  return kOk;
+}
+
+ExitCode ShowModelResult(const CommonFlags& common, const absl::Status& status,
+                         const v1::Model& model) {
+  if (!status.ok()) return ReportError(status, common.server.address);
+  common.is_json ? PrintJson(model) : PrintModel(model);
+  return kOk;
+}
+
+// Whole or from output->offset() on, however often the connection breaks.
+absl::Status DownloadInto(Client& client, const std::string& id, OutputFile* output) {
+  absl::Status status;
+  for (int tries = 0; tries < kDownloadTries; ++tries) {
+    if (tries > 0) absl::SleepFor(absl::Milliseconds(100) * (1 << std::min(tries, 5)));
+    auto context = client.StreamContext();
+    v1::DownloadVideoRequest request;
+    request.set_id(id);
+    request.set_offset(output->offset());
+    auto reader = client.videos().DownloadVideo(context.get(), request);
+    v1::DownloadVideoResponse piece;
+    while (reader->Read(&piece)) {
+      tries = 0;
+      const absl::Status written = output->Write(0, piece.offset(), piece.data());
+      if (written.ok()) continue;
+      context->TryCancel();
+      reader->Finish();
+      // A local fault; UNAVAILABLE would mean the server.
+      return absl::DataLossError(std::string(written.message()));
+    }
+    status = ToStatus(reader->Finish());
+    if (!absl::IsUnavailable(status)) return status;
+  }
+  return status;
+}
+
+}  // namespace
+
+CommonFlags::CommonFlags() {
+  server.address = FromEnvironment("KINO_SERVER", kDefaultServer);
+  server.token = FromEnvironment("KINO_TOKEN", "");
+}
+
+void CommonFlags::Register(flags::FlagSet* flags) {
+  flags->Add("server", &server.address, "ADDR",
+             "host:port. Default: $KINO_SERVER, else 127.0.0.1:50051.");
+  flags->Add("token", &server.token, "TOKEN", "Default: $KINO_TOKEN.");
+  flags->AddSwitch("json", &is_json, "One JSON object a line.");
+  flags->AddSwitch("quiet", &is_quiet, "No progress.");
+  flags->AddSwitch("help", &help, "Prints this.");
+}
+
+std::optional<ExitCode> CommonFlags::Parse(const flags::FlagSet& flags,
+                                           const std::vector<std::string>& arguments) {
+  const absl::Status parsed = flags.Parse(arguments);
+  if (help) {
+    std::cout << flags.Help();
+    return kOk;
+  }
+  if (!parsed.ok()) return UsageError(std::string(parsed.message()));
+  return std::nullopt;
+}
+
+ExitCode UsageError(const std::string& message) {
+  std::cerr << "kino: " << message << "\nTry --help.\n";
+  return kUsage;
+}
+
+ExitCode JobsCommand(const std::vector<std::string>& arguments) {
+  CommonFlags common;
+  std::vector<std::string> states, labels;
+  std::string model;
+  int limit = 100;
+  flags::FlagSet flags("kino jobs [flags]", "Lists jobs, newest first.");
+  common.Register(&flags);
+  flags.Add("state", &states, "STATE", "queued, running, succeeded, ...; repeatable.");
+  flags.Add("model", &model, "NAME", "Only this model's.");
+  flags.Add("label", &labels, "KEY=VALUE", "Only jobs with it; repeatable.");
+  flags.Add("limit", &limit, "N", "At most so many. Default: 100.");
+  if (auto code = common.Parse(flags, arguments)) return *code;
+  if (limit < 1) return UsageError("--limit: expected 1 or more");
+  v1::ListJobsRequest request;
+  for (const std::string& text : states) {
+    v1::JobState state;
+    if (!v1::JobState_Parse(absl::AsciiStrToUpper(text), &state)) {
+      return UsageError(absl::StrCat("--state: unknown state '", text, "'"));
+    }
+    request.add_states(state);
+  }
+  for (const std::string& label : labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return UsageError(absl::StrCat("--label: expected KEY=VALUE, got '", label, "'"));
+    }
+    (*request.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  request.set_model(model);
+  Client client(common.server);
+  if (!common.is_json) PrintJobHeader();
+  while (limit > 0) {
+    request.set_page_size(std::min(limit, kMaxPage));
+    v1::ListJobsResponse page;
+    auto context = client.UnaryContext();
+    const absl::Status status = ToStatus(client.videos().ListJobs(context.get(), request, &page));
+    if (!status.ok()) return ReportError(status, common.server.address);
+    for (const v1::Job& job : page.jobs()) {
+      common.is_json ? PrintJson(job) : PrintJobRow(job);
+    }
+    limit -= page.jobs_size();
+    if (page.next_page_token().empty()) break;
+    request.set_page_token(page.next_page_token());
+  }
+  return kOk;
+}
+
+ExitCode ShowCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("show", "ID", "Shows one job.");
+  if (auto code = command.Parse(arguments)) return *code;
+  Client client(command.common.server);
+  v1::GetJobRequest request;
+  request.set_id(command.arguments[0]);
+  v1::Job job;
+  auto context = client.UnaryContext();
+  const absl::Status status = ToStatus(client.videos().GetJob(context.get(), request, &job));
+  return ShowJobResult(command.common, status, job);
+}
+
+ExitCode CancelCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("cancel", "ID",
+                      "Cancels a job: at once when queued, within a step when running.");
+  if (auto code = command.Parse(arguments)) return *code;
+  Client client(command.common.server);
+  v1::CancelJobRequest request;
+  request.set_id(command.arguments[0]);
+  v1::Job job;
+  auto context = client.UnaryContext();
+  const absl::Status status = ToStatus(client.videos().CancelJob(context.get(), request, &job));
+  return ShowJobResult(command.common, status, job);
+}
+
+ExitCode DeleteCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("delete", "ID", "Removes an ended job and its video.");
+  if (auto code = command.Parse(arguments)) return *code;
+  Client client(command.common.server);
+  v1::DeleteJobRequest request;
+  request.set_id(command.arguments[0]);
+  v1::DeleteJobResponse response;
+  auto context = client.UnaryContext();
+  const absl::Status status =
+      ToStatus(client.videos().DeleteJob(context.get(), request, &response));
+  if (!status.ok()) return ReportError(status, command.common.server.address);
+  if (command.common.is_json) PrintJson(response);
+  return kOk;
+}
+
+ExitCode DownloadCommand(const std::vector<std::string>& arguments) {
+  CommonFlags common;
+  std::vector<std::string> ids;
+  std::string out;
+  flags::FlagSet flags("kino download ID [--out FILE] [flags]", "Fetches a finished job's video.");
+  common.Register(&flags);
+  flags.AddPositional(&ids, 1);
+  flags.Add("out", &out, "FILE", "Default: ID.mp4.");
+  if (auto code = common.Parse(flags, arguments)) return *code;
+  if (ids.empty()) return UsageError("an argument is missing");
+  Client client(common.server);
+  v1::GetJobRequest request;
+  request.set_id(ids[0]);
+  v1::Job job;
+  auto context = client.UnaryContext();
+  absl::Status status = ToStatus(client.videos().GetJob(context.get(), request, &job));
+  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!job.has_artifact()) {
+    return ReportError(absl::FailedPreconditionError(absl::StrCat(
+                           "the job is ", v1::JobState_Name(job.state()), " and has no video")),
+                       common.server.address);
+  }
+  if (out.empty()) out = absl::StrCat(job.id(), ".mp4");
+  auto output = OutputFile::Create(out);
+  if (!output.ok()) return ReportError(output.status(), common.server.address);
+  status = DownloadInto(client, job.id(), output->get());
+  if (status.ok()) {
+    status = (*output)->Finish(job.artifact().size_bytes(), job.artifact().sha256());
+  }
+  if (!status.ok()) return ReportError(status, common.server.address);
+  common.is_json ? PrintJson(job.artifact()) : (void)(std::cout << out << "\n");
+  return kOk;
+}
+
+ExitCode ModelsCommand(const std::vector<std::string>& arguments) {
+  CommonFlags common;
+  std::vector<std::string> names;
+  flags::FlagSet flags(
+      "kino models [NAME] [flags]",
+      "Lists the models, or shows one (with --json: its defaults and limits too).");
+  common.Register(&flags);
+  flags.AddPositional(&names, 1);
+  if (auto code = common.Parse(flags, arguments)) return *code;
+  Client client(common.server);
+  auto context = client.UnaryContext();
+  if (!names.empty()) {
+    v1::GetModelRequest request;
+    request.set_name(names[0]);
+    v1::Model model;
+    const absl::Status status = ToStatus(client.models().GetModel(context.get(), request, &model));
+    return ShowModelResult(common, status, model);
+  }
+  v1::ListModelsResponse models;
+  const absl::Status status =
+      ToStatus(client.models().ListModels(context.get(), v1::ListModelsRequest(), &models));
+  if (!status.ok()) return ReportError(status, common.server.address);
+  for (const v1::Model& model : models.models()) {
+    common.is_json ? PrintJson(model) : PrintModel(model);
+  }
+  return kOk;
+}
+
+ExitCode LoadCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("load", "MODEL", "Makes a worker hold the model now; returns when it does.");
+  if (auto code = command.Parse(arguments)) return *code;
+  Client client(command.common.server);
+  v1::LoadModelRequest request;
+  request.set_name(command.arguments[0]);
+  v1::Model model;
+  auto context = client.UnaryContext();
+  const absl::Status status = ToStatus(client.models().LoadModel(context.get(), request, &model));
+  return ShowModelResult(command.common, status, model);
+}
+
+ExitCode UnloadCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("unload", "MODEL", "Frees the model's weights on every worker.");
+  if (auto code = command.Parse(arguments)) return *code;
+  Client client(command.common.server);
+  v1::UnloadModelRequest request;
+  request.set_name(command.arguments[0]);
+  v1::Model model;
+  auto context = client.UnaryContext();
+  const absl::Status status = ToStatus(client.models().UnloadModel(context.get(), request, &model));
+  return ShowModelResult(command.common, status, model);
+}
+
+ExitCode UploadCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("upload", "FILE", "Uploads an image or video and prints the asset's id.");
+  if (auto code = command.Parse(arguments)) return *code;
+  Client client(command.common.server);
+  auto asset = UploadFile(client, command.arguments[0]);
+  if (!asset.ok()) return ReportError(asset.status(), command.common.server.address);
+  command.common.is_json ? PrintJson(*asset) : (void)(std::cout << asset->id() << "\n");
+  return kOk;
+}
+
+}  // namespace kino::cli

@@ -1,0 +1,169 @@
+#include "server/cli/print.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "google/rpc/error_details.pb.h"
+#include "server/convert/json.h"
+#include "server/convert/status.h"
+
+namespace kino::cli {
+namespace {
+
+constexpr int kBarCells = 24;
+constexpr size_t kPromptCells = 40;
+
+std::string TimeText(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(time.seconds()),
+                          absl::LocalTimeZone());
+}
+
+std::string BytesText(int64_t bytes) {
+  if (bytes < 1024) return absl::StrCat(bytes, " B");
+  if (bytes < 1024 * 1024) return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / 1024);
+  if (bytes < int64_t{1} << 30) {
+    return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  }
+  return absl::StrFormat("%.2f GiB", static_cast<double>(bytes) / (1 << 30));
+}
+
+std::string EtaText(const google::protobuf::Duration& eta) {
+  const int64_t seconds = eta.seconds();
+  return seconds < 60 ? absl::StrCat(seconds, " s")
+                      : absl::StrFormat("%d:%02d min", seconds / 60, seconds % 60);
+}
+
+// A stranger's text on a terminal: control characters would move the cursor.
+std::string Printable(const std::string& text, size_t limit) {
+  std::string out;
+  for (const char c : text) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
+  if (out.size() > limit) {
+    size_t end = limit - 3;
+    while (end > 0 && (static_cast<unsigned char>(out[end]) & 0xc0) == 0x80) --end;
+    out = out.substr(0, end) + "...";
+  }
+  return out;
+}
+
+void PrintLine(const char* name, const std::string& value) {
+  if (!value.empty()) std::cout << absl::StrFormat("%-12s %s\n", name, value);
+}
+
+}  // namespace
+
+void PrintJson(const google::protobuf::Message& message) {
+  std::cout << convert::ToJson(message, convert::JsonLayout::kOneLine) << std::endl;
+}
+
+void PrintJobHeader() {
+  std::cout << absl::StrFormat("%-36s  %-11s  %-20s  %-19s  %s\n", "ID", "STATE", "MODEL",
+                               "CREATED", "PROMPT");
+}
+
+void PrintJobRow(const v1::Job& job) {
+  std::cout << absl::StrFormat("%-36s  %-11s  %-20s  %-19s  %s\n", job.id(),
+                               v1::JobState_Name(job.state()), job.request().model(),
+                               TimeText(job.create_time()),
+                               Printable(job.request().prompt(), kPromptCells));
+}
+
+void PrintJob(const v1::Job& job) {
+  PrintLine("id", job.id());
+  PrintLine("state", v1::JobState_Name(job.state()));
+  if (job.has_queue_position()) PrintLine("ahead", absl::StrCat(job.queue_position()));
+  PrintLine("model", job.request().model());
+  PrintLine("prompt", Printable(job.request().prompt(), 8192));
+  if (job.request().has_seed()) PrintLine("seed", absl::StrCat(job.request().seed()));
+  PrintLine("created", TimeText(job.create_time()));
+  if (job.has_start_time()) PrintLine("started", TimeText(job.start_time()));
+  if (job.has_end_time()) PrintLine("ended", TimeText(job.end_time()));
+  for (const v1::Attempt& attempt : job.attempts()) {
+    PrintLine("attempt", absl::StrCat(attempt.number(), " on ", attempt.worker(),
+                                      attempt.has_error() ? ": " : "", attempt.error().message()));
+  }
+  for (const v1::StageStats& stage : job.stages()) {
+    PrintLine("stage", absl::StrFormat("%-13s %8.3f s  device %s  host %s",
+                                       absl::AsciiStrToLower(v1::Stage_Name(stage.stage())),
+                                       stage.seconds(), BytesText(stage.peak_device_bytes()),
+                                       BytesText(stage.peak_host_bytes())));
+  }
+  if (job.has_error()) PrintLine("error", job.error().message());
+  if (job.has_artifact()) {
+    const v1::Artifact& artifact = job.artifact();
+    PrintLine("video", absl::StrFormat("%dx%d, %d frames at %g/s, %s, sha256 %s", artifact.width(),
+                                       artifact.height(), artifact.num_frames(), artifact.fps(),
+                                       BytesText(artifact.size_bytes()), artifact.sha256()));
+  }
+  PrintLine("server", job.server_version());
+}
+
+void PrintModel(const v1::Model& model) {
+  std::vector<std::string> tasks;
+  for (const v1::TaskInfo& task : model.tasks()) tasks.push_back(v1::Task_Name(task.task()));
+  std::vector<std::string> workers;
+  for (const v1::ModelOnWorker& worker : model.workers()) {
+    workers.push_back(absl::StrCat(worker.worker(), worker.loaded() ? " (loaded)" : ""));
+  }
+  std::cout << absl::StrFormat("%-24s  %-14s  %s  [%s]\n", model.name(), model.family(),
+                               absl::StrJoin(tasks, ", "), absl::StrJoin(workers, ", "));
+  if (!model.problem().empty()) std::cout << "  problem: " << model.problem() << "\n";
+}
+
+std::string Describe(const v1::Progress& progress) {
+  if (progress.has_queue_position()) {
+    return absl::StrCat("queued, ", progress.queue_position(),
+                        progress.queue_position() == 1 ? " job ahead" : " jobs ahead");
+  }
+  std::string text = absl::AsciiStrToLower(v1::Stage_Name(progress.stage()));
+  if (progress.total_steps() > 0) {
+    absl::StrAppend(&text, " ", progress.step(), "/", progress.total_steps());
+  }
+  if (progress.total_passes() > 1) {
+    absl::StrAppend(&text, ", pass ", progress.pass(), "/", progress.total_passes());
+  }
+  if (progress.attempt() > 1) absl::StrAppend(&text, ", attempt ", progress.attempt());
+  if (progress.has_eta()) absl::StrAppend(&text, ", ", EtaText(progress.eta()), " left");
+  return text;
+}
+
+void ProgressView::Show(const v1::Progress& progress) {
+  const double fraction = std::clamp(progress.fraction(), 0.0, 1.0);
+  if (is_terminal_) {
+    const int filled = static_cast<int>(std::lround(fraction * kBarCells));
+    std::cerr << "\r\033[K[" << std::string(static_cast<size_t>(filled), '#')
+              << std::string(static_cast<size_t>(kBarCells - filled), '.') << "] "
+              << absl::StrFormat("%3.0f%%", fraction * 100) << "  " << Describe(progress)
+              << std::flush;
+    is_drawn_ = true;
+    return;
+  }
+  const std::string key = progress.has_queue_position()
+                              ? Describe(progress)
+                              : absl::StrCat(progress.attempt(), "/", progress.stage(), "/",
+                                             static_cast<int>(fraction * 10));
+  if (key == last_line_key_) return;
+  last_line_key_ = key;
+  std::cerr << absl::StrFormat("%3.0f%%  %s\n", fraction * 100, Describe(progress));
+}
+
+void ProgressView::Say(const std::string& line) {
+  Clear();
+  std::cerr << line << "\n";
+}
+
+void ProgressView::Clear() {
+  if (!is_drawn_) return;
+  std::cerr << "\r\033[K" << std::flush;
+  is_drawn_ = false;
+}
+
+}  // namespace kino::cli

@@ -1,0 +1,227 @@
+#include "server/cli/request_flags.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "server/convert/json.h"
+
+namespace kino::cli {
+namespace {
+
+absl::Status BadValue(const std::string& flag, const std::string& expected,
+                      const std::string& got) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, ": expected ", expected, ", got '", got, "'"));
+}
+
+// "90s", "5m", "1h30m".
+absl::Status SetDuration(const std::string& flag, const std::string& text,
+                         google::protobuf::Duration* out) {
+  absl::Duration duration;
+  if (!absl::ParseDuration(text, &duration) || duration <= absl::ZeroDuration() ||
+      duration > absl::Hours(24 * 365)) {
+    return BadValue(flag, "a duration like 90s or 5m", text);
+  }
+  out->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  return absl::OkStatus();
+}
+
+absl::Status AddNumbers(const std::string& flag, const std::vector<std::string>& lists,
+                        google::protobuf::RepeatedField<double>* out) {
+  for (const std::string& list : lists) {
+    for (const std::string& item : std::vector<std::string>(absl::StrSplit(list, ','))) {
+      double number = 0;
+      if (!absl::SimpleAtod(item, &number) || !std::isfinite(number)) {
+        return BadValue(flag, "numbers with commas between", list);
+      }
+      out->Add(number);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// "H,W" or "H,W,STRIDE_H,STRIDE_W", in pixels.
+absl::Status SetTiling(const std::string& text, v1::VaeTiling* tiling) {
+  std::vector<int> sizes;
+  for (const std::string& item : std::vector<std::string>(absl::StrSplit(text, ','))) {
+    int size = 0;
+    sizes.push_back(absl::SimpleAtoi(item, &size) ? size : 0);
+  }
+  const bool are_sizes = std::all_of(sizes.begin(), sizes.end(), [](int size) { return size > 0; });
+  if (!are_sizes || (sizes.size() != 2 && sizes.size() != 4)) {
+    return BadValue("vae-tile-size", "H,W or H,W,STRIDE_H,STRIDE_W in pixels", text);
+  }
+  tiling->set_tile_sample_min_height(sizes[0]);
+  tiling->set_tile_sample_min_width(sizes[1]);
+  if (sizes.size() == 4) {
+    tiling->set_tile_sample_stride_height(sizes[2]);
+    tiling->set_tile_sample_stride_width(sizes[3]);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void RequestFlags::Register(flags::FlagSet* flags) {
+  flags->AddPositional(&positional_, 1);
+  flags->Add("request", &request_file_, "FILE",
+             "A GenerateRequest in JSON; the other flags go on top of it.");
+  flags->Add("model", &model_, "NAME", "May be absent when the server has one model.");
+  flags->Add(
+      "task", &task_, "TASK",
+      "text_to_video, image_to_video, video_to_video or upscale. Default: by the conditions.");
+  flags->Add("prompt", &prompt_, "TEXT", "What to show; may also be given without the flag.");
+  flags->Add("negative-prompt", &negative_prompt_, "TEXT", "What not to show.");
+  flags->Add("height", &height_, "PX", "Pixels.");
+  flags->Add("width", &width_, "PX", "Pixels.");
+  flags->Add("num-frames", &num_frames_, "N", "Frames of the clip.");
+  flags->Add("steps", &steps_, "N", "Denoise steps (num_inference_steps).");
+  flags->Add("guidance-scale", &guidance_scale_, "X", "Classifier-free guidance.");
+  flags->Add("seed", &seed_, "N", "Default: drawn by the server and stored with the job.");
+  flags->Add("fps", &fps_, "X", "Frames per second of the output.");
+  flags->Add("image", &images_, "FILE", "Uploads an image and starts the clip with it.");
+  flags->Add("video", &videos_, "FILE", "Uploads a video as a condition.");
+  flags->Add("control-video", &control_videos_, "FILE", "Uploads a control video.");
+  flags->Add("frame-index", &frame_index_, "N", "The frame the conditions start at.");
+  flags->Add("strength", &strength_, "X", "Of the conditions, 0 to 1.");
+  flags->Add("frame-rate", &frame_rate_, "X",
+             "LTX: frames per second the model is conditioned on.");
+  flags->Add("guidance-rescale", &guidance_rescale_, "X", "LTX: 0 to 1.");
+  flags->Add("decode-timestep", &decode_timestep_, "X", "LTX: of a timestep-conditioned VAE.");
+  flags->Add("decode-noise-scale", &decode_noise_scale_, "X", "LTX: noise before such a decode.");
+  flags->Add("max-sequence-length", &max_sequence_length_, "N", "LTX: text tokens.");
+  flags->Add("timesteps", &timesteps_, "LIST", "LTX: a schedule of your own, with commas.");
+  flags->Add("sigmas", &sigmas_, "LIST", "LTX: the same, as sigmas.");
+  flags->Add("image-cond-noise-scale", &image_cond_noise_scale_, "X", "LTX: on hard conditions.");
+  flags->Add("denoise-strength", &denoise_strength_, "X", "LTX: of video_to_video.");
+  flags->Add("adain-factor", &adain_factor_, "X", "LTX: of upscale.");
+  flags->Add("tone-map-compression-ratio", &tone_map_compression_ratio_, "X", "LTX: of upscale.");
+  flags->Add("quality", &quality_, "N", "Of the video, 0 to 100.");
+  flags->AddSwitch("lossless", &lossless_, "Bit-exact pixels.");
+  flags->AddSwitch("vae-tiling", &tile_, "Tiles in the VAE, of the model's own sizes.");
+  flags->Add("vae-tile-size", &vae_tiling_, "SIZES", "H,W or H,W,STRIDE_H,STRIDE_W in pixels.");
+  flags->Add("offload", &offload_, "POLICY", "none or block:N.");
+  flags->Add("priority", &priority_, "CLASS", "low, normal or high.");
+  flags->Add("label", &labels_, "KEY=VALUE", "For bookkeeping; repeatable.");
+  flags->Add("request-id", &request_id_, "ID", "The same id gives the same job.");
+  flags->Add("start-timeout", &start_timeout_, "TIME",
+             "Give up when not started in time (90s, 5m).");
+  flags->Add("run-timeout", &run_timeout_, "TIME", "Give up when not finished in time.");
+  flags->Add("tenant", &tenant_, "NAME", "Must be the token's.");
+}
+
+absl::StatusOr<RequestInput> RequestFlags::Build() const {
+  RequestInput input;
+  v1::GenerateRequest& out = input.request;
+  if (!request_file_.empty()) {
+    std::ifstream file(request_file_, std::ios::binary);
+    std::ostringstream text;
+    if (!file || !(text << file.rdbuf())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--request: '", request_file_, "' cannot be read"));
+    }
+    auto parsed = convert::FromJson(text.str());
+    if (!parsed.ok()) return parsed.status();
+    out = *std::move(parsed);
+  }
+  if (!positional_.empty() && prompt_) {
+    return absl::InvalidArgumentError("the prompt is given twice");
+  }
+  if (!positional_.empty()) out.set_prompt(positional_[0]);
+  if (prompt_) out.set_prompt(*prompt_);
+  if (negative_prompt_) out.set_negative_prompt(*negative_prompt_);
+  if (!model_.empty()) out.set_model(model_);
+  if (!task_.empty()) {
+    v1::Task task;
+    if (!v1::Task_Parse(absl::AsciiStrToUpper(task_), &task)) {
+      return BadValue("task", "text_to_video, image_to_video, video_to_video or upscale", task_);
+    }
+    out.set_task(task);
+  }
+  if (height_) out.set_height(*height_);
+  if (width_) out.set_width(*width_);
+  if (num_frames_) out.set_num_frames(*num_frames_);
+  if (steps_) out.set_num_inference_steps(*steps_);
+  if (guidance_scale_) out.set_guidance_scale(*guidance_scale_);
+  if (seed_) out.set_seed(*seed_);
+  if (fps_) out.set_fps(*fps_);
+  if (quality_) out.mutable_output()->set_quality(*quality_);
+  if (lossless_) out.mutable_output()->set_lossless(true);
+  if (tile_) out.mutable_plan()->mutable_vae_tiling();
+  if (!vae_tiling_.empty()) {
+    absl::Status status = SetTiling(vae_tiling_, out.mutable_plan()->mutable_vae_tiling());
+    if (!status.ok()) return status;
+  }
+  if (!offload_.empty()) out.mutable_plan()->set_offload(offload_);
+  // Only when one of its flags is given: an empty message names the family too.
+  const auto set_ltx = [&](const std::optional<double>& value, auto setter) {
+    if (value) (out.mutable_ltx()->*setter)(*value);
+  };
+  set_ltx(frame_rate_, &v1::LtxOptions::set_frame_rate);
+  set_ltx(guidance_rescale_, &v1::LtxOptions::set_guidance_rescale);
+  set_ltx(decode_timestep_, &v1::LtxOptions::set_decode_timestep);
+  set_ltx(decode_noise_scale_, &v1::LtxOptions::set_decode_noise_scale);
+  set_ltx(image_cond_noise_scale_, &v1::LtxOptions::set_image_cond_noise_scale);
+  set_ltx(denoise_strength_, &v1::LtxOptions::set_denoise_strength);
+  set_ltx(adain_factor_, &v1::LtxOptions::set_adain_factor);
+  set_ltx(tone_map_compression_ratio_, &v1::LtxOptions::set_tone_map_compression_ratio);
+  if (max_sequence_length_) out.mutable_ltx()->set_max_sequence_length(*max_sequence_length_);
+  if (!timesteps_.empty()) {
+    absl::Status status =
+        AddNumbers("timesteps", timesteps_, out.mutable_ltx()->mutable_timesteps());
+    if (!status.ok()) return status;
+  }
+  if (!sigmas_.empty()) {
+    absl::Status status = AddNumbers("sigmas", sigmas_, out.mutable_ltx()->mutable_sigmas());
+    if (!status.ok()) return status;
+  }
+  if (!priority_.empty()) {
+    v1::Priority priority;
+    if (!v1::Priority_Parse(absl::AsciiStrToUpper(priority_), &priority) ||
+        priority == v1::PRIORITY_UNSPECIFIED) {
+      return BadValue("priority", "low, normal or high", priority_);
+    }
+    out.set_priority(priority);
+  }
+  for (const std::string& label : labels_) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) return BadValue("label", "KEY=VALUE", label);
+    (*out.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  if (!request_id_.empty()) out.set_request_id(request_id_);
+  if (!tenant_.empty()) out.set_tenant(tenant_);
+  if (!start_timeout_.empty()) {
+    absl::Status status = SetDuration("start-timeout", start_timeout_, out.mutable_start_timeout());
+    if (!status.ok()) return status;
+  }
+  if (!run_timeout_.empty()) {
+    absl::Status status = SetDuration("run-timeout", run_timeout_, out.mutable_run_timeout());
+    if (!status.ok()) return status;
+  }
+  for (const auto& [kind, paths] :
+       {std::pair{v1::Condition::IMAGE, &images_}, std::pair{v1::Condition::VIDEO, &videos_},
+        std::pair{v1::Condition::CONTROL_VIDEO, &control_videos_}}) {
+    for (const std::string& path : *paths) {
+      v1::Condition* condition = out.add_conditions();
+      condition->set_kind(kind);
+      if (frame_index_) condition->set_frame_index(*frame_index_);
+      if (strength_) condition->set_strength(*strength_);
+      input.files.push_back({kind, path});
+    }
+  }
+  if (input.files.empty() && (frame_index_ || strength_)) {
+    return absl::InvalidArgumentError(
+        "--frame-index and --strength belong to --image, --video or --control-video");
+  }
+  return input;
+}
+
+}  // namespace kino::cli

@@ -1,0 +1,48 @@
+// GenerateRequest's fields as flags of `kino generate` and `kino submit`. One thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kino/v1/video.pb.h"
+#include "server/flags/flags.h"
+
+namespace kino::cli {
+
+// A local file to upload and name as a condition.
+struct ConditionFile {
+  v1::Condition::Kind kind;
+  std::string path;
+};
+
+struct RequestInput {
+  v1::GenerateRequest request;
+  std::vector<ConditionFile> files;  // uploaded in order, after the request's own conditions
+};
+
+class RequestFlags {
+ public:
+  // `this` outlives `flags`' parsing.
+  void Register(flags::FlagSet* flags);
+  // The request file's fields with the flags' on top. INVALID_ARGUMENT names the flag.
+  absl::StatusOr<RequestInput> Build() const;
+
+ private:
+  std::string request_file_, model_, task_, priority_, request_id_, offload_, vae_tiling_;
+  std::string start_timeout_, run_timeout_, tenant_;
+  std::vector<std::string> positional_, labels_, images_, videos_, control_videos_;
+  std::optional<std::string> prompt_, negative_prompt_;
+  std::optional<int> height_, width_, num_frames_, steps_, quality_, max_sequence_length_;
+  std::optional<int> frame_index_;
+  std::optional<double> guidance_scale_, fps_, frame_rate_, guidance_rescale_, decode_timestep_;
+  std::optional<double> decode_noise_scale_, strength_, image_cond_noise_scale_, denoise_strength_;
+  std::optional<double> adain_factor_, tone_map_compression_ratio_;
+  std::vector<std::string> timesteps_, sigmas_;
+  std::optional<uint64_t> seed_;
+  bool lossless_ = false, tile_ = false;
+};
+
+}  // namespace kino::cli
