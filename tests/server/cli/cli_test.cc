@@ -1,0 +1,439 @@
+// The `kino` program against a scripted server.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <sstream>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
+#include "kino/v1/models.grpc.pb.h"
+#include "kino/v1/video.grpc.pb.h"
+#include "server/convert/status.h"
+#include "server/digest/sha256.h"
+#include "tests/support/process.h"
+
+namespace kino::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using grpc::ServerContext;
+using grpc::Status;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using EventWriter = grpc::ServerWriter<v1::JobEvent>;
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()),
+                convert::ToRpc(status).SerializeAsString());
+}
+
+std::string Digest(const std::string& bytes) {
+  digest::Sha256 digest;
+  digest.Update(bytes.data(), bytes.size());
+  return digest.Hex();
+}
+
+std::string ReadAll(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+// Each call does what the test put in.
+class ScriptedServer : public v1::VideoService::Service, public v1::ModelService::Service {
+ public:
+  std::function<Status(const v1::GenerateRequest&, EventWriter*)> generate;
+  std::function<Status(const v1::WatchJobRequest&, EventWriter*)> watch;
+  std::function<Status(int64_t offset, grpc::ServerWriter<v1::DownloadVideoResponse>*)> download;
+  v1::Job job;
+  Status status;
+  std::string authorization, cancelled_id, deleted_id, uploaded;
+  v1::SubmitJobRequest submitted;
+  std::vector<v1::ListJobsRequest> listed;
+  absl::Mutex mutex;
+
+  Status Generate(ServerContext*, const v1::GenerateRequest* request, EventWriter* out) override {
+    return generate(*request, out);
+  }
+  Status WatchJob(ServerContext*, const v1::WatchJobRequest* request, EventWriter* out) override {
+    return watch(*request, out);
+  }
+  Status DownloadVideo(ServerContext*, const v1::DownloadVideoRequest* request,
+                       grpc::ServerWriter<v1::DownloadVideoResponse>* out) override {
+    return download(request->offset(), out);
+  }
+  Status SubmitJob(ServerContext* context, const v1::SubmitJobRequest* request,
+                   v1::Job* out) override {
+    const auto found = context->client_metadata().find("authorization");
+    if (found != context->client_metadata().end()) {
+      authorization = std::string(found->second.data(), found->second.size());
+    }
+    submitted = *request;
+    *out = job;
+    return status;
+  }
+  Status GetJob(ServerContext*, const v1::GetJobRequest*, v1::Job* out) override {
+    *out = job;
+    return status;
+  }
+  Status CancelJob(ServerContext*, const v1::CancelJobRequest* request, v1::Job* out) override {
+    absl::MutexLock lock(&mutex);
+    cancelled_id = request->id();
+    *out = job;
+    return status;
+  }
+  Status DeleteJob(ServerContext*, const v1::DeleteJobRequest* request,
+                   v1::DeleteJobResponse*) override {
+    deleted_id = request->id();
+    return status;
+  }
+  Status ListJobs(ServerContext*, const v1::ListJobsRequest* request,
+                  v1::ListJobsResponse* out) override {
+    listed.push_back(*request);
+    *out->add_jobs() = job;
+    if (request->page_token().empty()) out->set_next_page_token("more");
+    return status;
+  }
+  Status UploadAsset(ServerContext*, grpc::ServerReader<v1::UploadAssetRequest>* in,
+                     v1::Asset* out) override {
+    v1::UploadAssetRequest message;
+    v1::UploadAssetRequest::Header header;
+    while (in->Read(&message)) {
+      if (message.has_header()) header = message.header();
+      uploaded += message.data();
+    }
+    EXPECT_EQ(header.size_bytes(), static_cast<int64_t>(uploaded.size()));
+    EXPECT_EQ(header.sha256(), Digest(uploaded));
+    out->set_id("asset-1");
+    return status;
+  }
+  Status ListModels(ServerContext*, const v1::ListModelsRequest*,
+                    v1::ListModelsResponse* out) override {
+    out->add_models()->set_name("demo");
+    return status;
+  }
+  Status LoadModel(ServerContext*, const v1::LoadModelRequest* request, v1::Model* out) override {
+    out->set_name(request->name());
+    return status;
+  }
+};
+
+class CliTest : public ::testing::Test {
+ protected:
+  CliTest() {
+    fs::create_directories(folder_);
+    Listen();
+    server_.job.set_id("job-1");
+    server_.job.mutable_request()->set_model("demo");
+    server_.job.mutable_request()->set_prompt("a \x1b[31mstar");
+  }
+  ~CliTest() override {
+    Close();
+    fs::remove_all(folder_);
+  }
+  void Listen() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("unix:" + folder_ + "/sock", grpc::InsecureServerCredentials());
+    builder.RegisterService(static_cast<v1::VideoService::Service*>(&server_));
+    builder.RegisterService(static_cast<v1::ModelService::Service*>(&server_));
+    grpc_ = builder.BuildAndStart();
+  }
+  void Close() {
+    if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
+    grpc_.reset();
+  }
+
+  std::vector<std::string> Command(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), std::string(KINO_BIN_DIR) + "/kino");
+    arguments.push_back("--server=unix:" + folder_ + "/sock");
+    return arguments;
+  }
+  int Run(const std::vector<std::string>& arguments) {
+    return support::Process(Command(arguments), log_).Wait();
+  }
+  std::string Output() const { return ReadAll(log_); }
+
+  v1::JobEvent State(int64_t number, v1::JobState state, int attempt = 1) {
+    v1::JobEvent event;
+    event.set_job_id("job-1");
+    event.mutable_state_change()->set_number(number);
+    event.mutable_state_change()->set_state(state);
+    event.mutable_state_change()->set_attempt(attempt);
+    return event;
+  }
+  v1::JobEvent Chunk(int attempt, int64_t offset, const std::string& data) {
+    v1::JobEvent event;
+    event.set_job_id("job-1");
+    event.mutable_video_chunk()->set_attempt(attempt);
+    event.mutable_video_chunk()->set_offset(offset);
+    event.mutable_video_chunk()->set_data(data);
+    return event;
+  }
+  v1::JobEvent Finished(v1::JobState state, const std::string& bytes = "") {
+    v1::JobEvent event;
+    event.set_job_id("job-1");
+    *event.mutable_finished() = server_.job;
+    event.mutable_finished()->set_state(state);
+    if (state == v1::SUCCEEDED) {
+      event.mutable_finished()->mutable_artifact()->set_size_bytes(
+          static_cast<int64_t>(bytes.size()));
+      event.mutable_finished()->mutable_artifact()->set_sha256(Digest(bytes));
+    }
+    return event;
+  }
+
+  const std::string folder_ = "/tmp/kino-cli-test-" + std::to_string(getpid());
+  const std::string log_ = folder_ + "/log";
+  const std::string out_ = folder_ + "/out.mp4";
+  ScriptedServer server_;
+  std::unique_ptr<grpc::Server> grpc_;
+};
+
+TEST_F(CliTest, GenerateWritesTheVideoAndPrintsItsName) {
+  server_.generate = [&](const v1::GenerateRequest& request, EventWriter* out) {
+    EXPECT_EQ(request.prompt(), "a star");
+    EXPECT_EQ(request.height(), 64);
+    EXPECT_FALSE(request.request_id().empty()) << "a repeated submission must not make two jobs";
+    out->Write(State(1, v1::QUEUED, 0));
+    v1::JobEvent progress;
+    progress.mutable_progress()->set_stage(v1::DENOISE);
+    progress.mutable_progress()->set_step(3);
+    progress.mutable_progress()->set_total_steps(25);
+    progress.mutable_progress()->set_fraction(0.5);
+    out->Write(progress);
+    out->Write(Chunk(1, 0, "first attempt's bytes"));
+    out->Write(Chunk(2, 0, "abc"));
+    out->Write(Chunk(2, 3, "def"));
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"generate", "a star", "--height", "64", "--out", out_}), 0);
+  EXPECT_EQ(ReadAll(out_), "abcdef");
+  EXPECT_THAT(Output(), HasSubstr("denoise 3/25"));
+  EXPECT_THAT(Output(), HasSubstr(out_ + "\n"));
+}
+
+TEST_F(CliTest, ALostConnectionIsTakenUpWhereItBroke) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(State(1, v1::QUEUED, 0));
+    out->Write(State(2, v1::RUNNING));
+    out->Write(Chunk(1, 0, "abc"));
+    return Status(grpc::StatusCode::UNAVAILABLE, "going down");
+  };
+  std::vector<v1::WatchJobRequest> watched;
+  server_.watch = [&](const v1::WatchJobRequest& request, EventWriter* out) {
+    watched.push_back(request);
+    if (watched.size() == 1) {
+      out->Write(Chunk(1, 3, "de"));
+      return Status::OK;  // an orderly end without the last event: the server is leaving
+    }
+    out->Write(Chunk(1, 5, "f"));
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"generate", "x", "--out", out_}), 0);
+  EXPECT_EQ(ReadAll(out_), "abcdef");
+  ASSERT_EQ(watched.size(), 2u);
+  EXPECT_EQ(watched[0].id(), "job-1");
+  EXPECT_EQ(watched[0].after_state_number(), 2);
+  EXPECT_EQ(watched[0].attempt(), 1);
+  EXPECT_EQ(watched[0].offset(), 3);
+  EXPECT_EQ(watched[1].offset(), 5);
+}
+
+TEST_F(CliTest, WrongBytesAreNotTakenForTheVideo) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(Chunk(1, 0, "abcdeX"));
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"generate", "x", "--out", out_}), 4);
+  EXPECT_THAT(Output(), HasSubstr("SHA-256"));
+  EXPECT_FALSE(fs::exists(out_));
+}
+
+TEST_F(CliTest, TheExitCodeTellsHowTheJobEnded) {
+  for (const auto& [state, code] :
+       {std::pair{v1::FAILED, 1}, {v1::QUARANTINED, 1}, {v1::EXPIRED, 1}, {v1::CANCELLED, 5}}) {
+    server_.generate = [&, s = state](const v1::GenerateRequest&, EventWriter* out) {
+      v1::JobEvent event = Finished(s);
+      event.mutable_finished()->mutable_error()->set_message("the reason why");
+      out->Write(event);
+      return Status::OK;
+    };
+    EXPECT_EQ(Run({"generate", "x", "--out", out_}), code) << state;
+    EXPECT_THAT(Output(), HasSubstr("the reason why"));
+    EXPECT_FALSE(fs::exists(out_) || fs::exists(out_ + ".part"));
+  }
+}
+
+TEST_F(CliTest, FieldViolationsArePrintedOneALine) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter*) {
+    return ToGrpc(convert::InvalidRequest({{"height", "too tall"}, {"ltx.frame_rate", "is odd"}}));
+  };
+  EXPECT_EQ(Run({"generate", "x", "--out", out_}), 4);
+  EXPECT_THAT(Output(), HasSubstr("  height: too tall\n  ltx.frame_rate: is odd\n"));
+}
+
+TEST_F(CliTest, QuotaReasonAndRetryArePrinted) {
+  absl::Status status = absl::ResourceExhaustedError("the queue is full");
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(7);
+  convert::AddDetail(&status, retry);
+  google::rpc::ErrorInfo info;
+  info.set_reason("QUEUE_FULL");
+  convert::AddDetail(&status, info);
+  server_.status = ToGrpc(status);
+  EXPECT_EQ(Run({"submit", "x"}), 4);
+  EXPECT_THAT(Output(), HasSubstr("the queue is full"));
+  EXPECT_THAT(Output(), HasSubstr("QUEUE_FULL"));
+  EXPECT_THAT(Output(), HasSubstr("try again in 7 s"));
+}
+
+TEST_F(CliTest, AnInterruptWithoutATerminalLeavesTheJobRunning) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(State(1, v1::QUEUED, 0));
+    std::ofstream(folder_ + "/reached") << "x";
+    // Until the client is gone.
+    while (out->Write(State(1, v1::QUEUED, 0))) absl::SleepFor(absl::Milliseconds(1));
+    return Status::CANCELLED;
+  };
+  support::Process process(Command({"generate", "x", "--out", out_}), log_);
+  for (int i = 0; i < 20000 && Output().find("job job-1") == std::string::npos; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  process.Signal(SIGINT);
+  EXPECT_EQ(process.Wait(), 130);
+  EXPECT_THAT(Output(), HasSubstr("kino watch job-1"));
+  absl::MutexLock lock(&server_.mutex);
+  EXPECT_EQ(server_.cancelled_id, "");
+}
+
+TEST_F(CliTest, SubmitPrintsTheIdAndSendsTheToken) {
+  EXPECT_EQ(Run({"submit", "x", "--token", "sesame", "--label", "a=b"}), 0);
+  EXPECT_EQ(Output(), "job-1\n");
+  EXPECT_EQ(server_.authorization, "Bearer sesame");
+  EXPECT_EQ(server_.submitted.request().labels().at("a"), "b");
+}
+
+TEST_F(CliTest, AnImageIsUploadedAndNamed) {
+  const std::string bytes(2'500'000, 'p');
+  std::ofstream(folder_ + "/a.png") << bytes;
+  EXPECT_EQ(Run({"submit", "x", "--image", folder_ + "/a.png"}), 0);
+  EXPECT_EQ(server_.uploaded, bytes);
+  ASSERT_EQ(server_.submitted.request().conditions_size(), 1);
+  EXPECT_EQ(server_.submitted.request().conditions(0).asset_id(), "asset-1");
+  EXPECT_EQ(Run({"submit", "x", "--image", folder_ + "/absent.png"}), 4);
+  EXPECT_THAT(Output(), HasSubstr("absent.png"));
+}
+
+TEST_F(CliTest, WatchWithoutAFileAsksForNoVideo) {
+  server_.watch = [&](const v1::WatchJobRequest& request, EventWriter* out) {
+    EXPECT_TRUE(request.no_video());
+    EXPECT_EQ(request.id(), "job-1");
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"watch", "job-1"}), 0);
+  EXPECT_EQ(Output(), "SUCCEEDED\n");
+}
+
+TEST_F(CliTest, JsonIsOneObjectALineWithoutVideoBytes) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(State(1, v1::QUEUED, 0));
+    out->Write(Chunk(1, 0, "abcdef"));
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"generate", "x", "--json", "--out", out_}), 0);
+  std::istringstream lines(Output());
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_THAT(line, HasSubstr(R"("state_change":{"number":"1","state":"QUEUED")"));
+  std::getline(lines, line);
+  EXPECT_THAT(line, HasSubstr(R"("finished":{"id":"job-1","state":"SUCCEEDED")"));
+  EXPECT_FALSE(std::getline(lines, line));
+}
+
+TEST_F(CliTest, DownloadResumesByOffset) {
+  *server_.job.mutable_artifact() = Finished(v1::SUCCEEDED, "abcdef").finished().artifact();
+  server_.download = [](int64_t offset, grpc::ServerWriter<v1::DownloadVideoResponse>* out) {
+    const std::string all = "abcdef";
+    v1::DownloadVideoResponse piece;
+    piece.set_offset(offset);
+    piece.set_data(all.substr(static_cast<size_t>(offset), 2));
+    out->Write(piece);
+    return offset < 4 ? Status(grpc::StatusCode::UNAVAILABLE, "dropped") : Status::OK;
+  };
+  EXPECT_EQ(Run({"download", "job-1", "--out", out_}), 0);
+  EXPECT_EQ(ReadAll(out_), "abcdef");
+}
+
+TEST_F(CliTest, DownloadOfAJobWithoutVideoIsRefused) {
+  EXPECT_EQ(Run({"download", "job-1", "--out", out_}), 4);
+  EXPECT_THAT(Output(), HasSubstr("has no video"));
+}
+
+TEST_F(CliTest, JobsFollowsPagesAndFilters) {
+  EXPECT_EQ(Run({"jobs", "--state", "queued", "--model", "demo", "--label", "a=b"}), 0);
+  ASSERT_EQ(server_.listed.size(), 2u);
+  EXPECT_EQ(server_.listed[0].states(0), v1::QUEUED);
+  EXPECT_EQ(server_.listed[0].model(), "demo");
+  EXPECT_EQ(server_.listed[0].labels().at("a"), "b");
+  EXPECT_EQ(server_.listed[1].page_token(), "more");
+  EXPECT_THAT(Output(), HasSubstr("job-1"));
+  EXPECT_THAT(Output(), Not(HasSubstr("\x1b"))) << "a prompt must not reach the terminal raw";
+}
+
+TEST_F(CliTest, TheOneCallCommandsReachTheirMethods) {
+  EXPECT_EQ(Run({"show", "job-1"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("job-1"));
+  EXPECT_EQ(Run({"cancel", "job-1"}), 0);
+  EXPECT_EQ(server_.cancelled_id, "job-1");
+  EXPECT_EQ(Run({"delete", "job-1"}), 0);
+  EXPECT_EQ(server_.deleted_id, "job-1");
+  EXPECT_EQ(Run({"models"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("demo"));
+  EXPECT_EQ(Run({"load", "demo", "--json"}), 0);
+  EXPECT_EQ(Output(), "{\"name\":\"demo\"}\n");
+  EXPECT_EQ(Run({"unload", "demo"}), 4) << "this server does not implement it";
+}
+
+TEST_F(CliTest, AnAbsentServerIsUnreachable) {
+  Close();
+  for (const char* command : {"generate", "submit", "models"}) {
+    std::vector<std::string> arguments = {command};
+    if (std::string(command) == "generate") arguments.push_back("--out=" + out_);
+    EXPECT_EQ(Run(arguments), 3) << command;
+    EXPECT_THAT(Output(), HasSubstr("cannot be reached"));
+  }
+  EXPECT_FALSE(fs::exists(out_ + ".part"));
+}
+
+TEST_F(CliTest, AnUnwritableFileIsToldBeforeAnythingIsSubmitted) {
+  server_.generate = [](const v1::GenerateRequest&, EventWriter*) {
+    ADD_FAILURE() << "submitted";
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"generate", "x", "--out", "/nonexistent/a.mp4"}), 4);
+  EXPECT_THAT(Output(), HasSubstr("/nonexistent/a.mp4"));
+}
+
+TEST_F(CliTest, BadUsageIsExitCodeTwo) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"dance"}, {"show"}, {"jobs", "--state", "odd"}, {"generate", "--height", "tall"}}) {
+    EXPECT_EQ(Run(arguments), 2) << arguments[0];
+  }
+  EXPECT_EQ(support::Process({std::string(KINO_BIN_DIR) + "/kino"}, log_).Wait(), 2);
+  EXPECT_EQ(support::Process({std::string(KINO_BIN_DIR) + "/kino", "--version"}, log_).Wait(), 0);
+  EXPECT_THAT(Output(), HasSubstr(KINO_VERSION));
+  EXPECT_EQ(Run({"generate", "--help"}), 0);
+}
+
+}  // namespace
+}  // namespace kino::cli
