@@ -54,7 +54,7 @@ if(KINO_WITH_ENGINE)
   kino_import_torch(c10)
   kino_import_torch(torch_cpu)
   # libtorch_cpu's own needs (libcudart, libcupti) are found by its RPATH at run time, not by our linker.
-  target_link_options(torch::torch_cpu INTERFACE -Wl,--allow-shlib-undefined)
+  target_link_options(torch::torch_cpu INTERFACE -Wl,--allow-shlib-undefined -fopenmp)
 
   include(CheckLanguage)
   if(NOT CMAKE_CUDA_COMPILER)

@@ -3,6 +3,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
+#include <malloc.h>
 
 #include <atomic>
 #include <mutex>
@@ -13,26 +14,25 @@ namespace {
 std::atomic<int64_t> live{0};
 std::atomic<int64_t> peak{0};
 
-// The deleter learns the size from a prefix, so that a tensor freed on any thread is counted out.
-// The prefix keeps the alignment torch promises (64 bytes).
-constexpr size_t kPrefix = 64;
+// What malloc set aside, which is a little more than what was asked for: known again when the block
+// is freed, without a prefix. (A prefix would make the context differ from the data, which torch's
+// raw_allocate forbids.)
+int64_t BlockBytes(void* block) { return static_cast<int64_t>(malloc_usable_size(block)); }
 
 class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes == 0) return {nullptr, nullptr, &Free, c10::Device(c10::DeviceType::CPU)};
-    auto* block = static_cast<char*>(c10::alloc_cpu(bytes + kPrefix));
-    *reinterpret_cast<size_t*>(block) = bytes;
-    const int64_t now = live.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed) +
-                        static_cast<int64_t>(bytes);
-    int64_t seen = peak.load(std::memory_order_relaxed);
-    while (now > seen && !peak.compare_exchange_weak(seen, now, std::memory_order_relaxed)) {
+    void* block = c10::alloc_cpu(bytes);
+    if (block != nullptr) {
+      const int64_t added = BlockBytes(block);
+      const int64_t now = live.fetch_add(added, std::memory_order_relaxed) + added;
+      int64_t seen = peak.load(std::memory_order_relaxed);
+      while (now > seen && !peak.compare_exchange_weak(seen, now, std::memory_order_relaxed)) {
+      }
     }
-    return {block + kPrefix, block, &Free, c10::Device(c10::DeviceType::CPU)};
+    return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
   }
-  // No raw deleter: raw_allocate() hands out pointers without their context, which the prefix
-  // needs.
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
   void copy_data(void* to, const void* from, size_t bytes) const override {
     default_copy_data(to, from, bytes);
   }
@@ -40,7 +40,7 @@ class CountingAllocator final : public c10::Allocator {
  private:
   static void Free(void* block) {
     if (block == nullptr) return;
-    live.fetch_sub(static_cast<int64_t>(*static_cast<size_t*>(block)), std::memory_order_relaxed);
+    live.fetch_sub(BlockBytes(block), std::memory_order_relaxed);
     c10::free_cpu(block);
   }
 };

@@ -31,9 +31,9 @@ Value Text(const std::string& text) {
 Value Object(const google::protobuf::Message& message) {
   Value value;
   // The message's own JSON form, which is a JSON object.
-  google::protobuf::util::JsonStringToMessage(
-      convert::ToJson(message, convert::JsonLayout::kOneLine), value.mutable_struct_value())
-      .IgnoreError();
+  const auto parsed = google::protobuf::util::JsonStringToMessage(
+      convert::ToJson(message, convert::JsonLayout::kOneLine), value.mutable_struct_value());
+  if (!parsed.ok()) value.mutable_struct_value()->Clear();
   return value;
 }
 

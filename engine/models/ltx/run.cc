@@ -39,18 +39,6 @@ at::Tensor Pack(const at::Tensor& latents) {
   return latents.permute({0, 2, 3, 4, 1}).flatten(1, 3).contiguous();
 }
 
-// diffusers' linspace(1, 1 / n, n), in double.
-std::vector<double> DefaultSigmas(int steps) {
-  std::vector<double> sigmas;
-  const double last = 1.0 / steps;
-  for (int i = 0; i < steps; ++i) {
-    sigmas.push_back(steps == 1       ? 1.0
-                     : i == steps - 1 ? last
-                                      : 1.0 + i * ((last - 1.0) / (steps - 1)));
-  }
-  return sigmas;
-}
-
 // What the request says over diffusers' defaults.
 LtxVaeTiling Tiling(const std::optional<VaeTiling>& request) {
   LtxVaeTiling tiling;
@@ -95,7 +83,8 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
   schedule.timesteps = options.timesteps;
   schedule.sigmas = options.sigmas;
   if (schedule.timesteps.empty() && schedule.sigmas.empty()) {
-    schedule.sigmas = DefaultSigmas(*request_.num_inference_steps);
+    const int steps = *request_.num_inference_steps;
+    schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
   }
   schedule.mu = CalculateShift(components_->sampler, grid_.tokens());
   schedule_ = ValueOrThrow(MakeSchedule(components_->sampler, schedule));
