@@ -63,7 +63,7 @@ void NormSiluOnCpu(const at::Tensor& x, const LtxVaeModulation& modulation, at::
 }  // namespace
 
 void LtxNormSiluComposed(const at::Tensor& x, const LtxVaeModulation& modulation, at::Tensor out) {
-  const at::Tensor variance = x.to(at::kFloat).square_().mean(-1, /*keepdim=*/true);
+  const at::Tensor variance = x.to(at::kFloat).square().mean(-1, /*keepdim=*/true);
   at::Tensor hidden = (x * variance.add_(kNormEps).rsqrt_()).to(x.scalar_type());
   if (modulation.shift.defined()) hidden.mul_(modulation.scale_plus_one).add_(modulation.shift);
   out.copy_(at::silu_(hidden));
