@@ -71,6 +71,8 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  // A file that may not grow is an error to answer, not an end.
+  signal(SIGXFSZ, SIG_IGN);
 
   std::string config_file;
   int control_fd = -1;
