@@ -100,6 +100,10 @@ ExitCode Render(const RenderOptions& options, const engine::CancelToken& cancel)
   auto media = ReadConditions(*message, options.request_file);
   if (!media.ok()) return Report(kBadRequest, media.status());
 
+  // Before the weights are read, which can take minutes.
+  auto output = Output::Create(options.out);
+  if (!output.ok()) return Report(kFailed, output.status());
+
   auto engine = engine::Engine::Create(options.engine);
   if (!engine.ok()) return Report(kUsage, engine.status());
   auto model = (*engine)->Load(options.model, &cancel);
@@ -111,8 +115,6 @@ ExitCode Render(const RenderOptions& options, const engine::CancelToken& cancel)
     std::cerr << "seed " << *resolved.request.seed << "\n";
   }
 
-  auto output = Output::Create(options.out);
-  if (!output.ok()) return Report(kFailed, output.status());
   TapWriter taps(options.taps);
   engine::RunOptions run_options;
   run_options.output = (*output)->Sink();

@@ -2,10 +2,12 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <sstream>
 
 #include "absl/synchronization/mutex.h"
@@ -312,6 +314,92 @@ TEST_F(CliTest, AnInterruptWithoutATerminalLeavesTheJobRunning) {
   EXPECT_THAT(Output(), HasSubstr("kino watch job-1"));
   absl::MutexLock lock(&server_.mutex);
   EXPECT_EQ(server_.cancelled_id, "");
+}
+
+// The program on a terminal of its own: Type reaches its keyboard, AwaitText reads its screen.
+class Terminal {
+ public:
+  explicit Terminal(const std::vector<std::string>& command) {
+    pid_ = forkpty(&fd_, nullptr, nullptr, nullptr);
+    if (pid_ != 0) return;
+    std::vector<char*> argv;
+    for (const std::string& argument : command) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  ~Terminal() { close(fd_); }
+  void Type(const std::string& keys) {
+    EXPECT_EQ(write(fd_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
+  }
+  bool AwaitText(const std::string& text) {
+    char buffer[4096];
+    while (screen_.find(text) == std::string::npos) {
+      const ssize_t got = read(fd_, buffer, sizeof(buffer));
+      if (got <= 0) return false;
+      screen_.append(buffer, static_cast<size_t>(got));
+    }
+    screen_.clear();
+    return true;
+  }
+  int Wait() {
+    char buffer[4096];
+    while (read(fd_, buffer, sizeof(buffer)) > 0) {
+    }
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  int fd_ = -1;
+  pid_t pid_ = -1;
+  std::string screen_;
+};
+
+class InterruptTest : public CliTest {
+ protected:
+  // Before the program starts, what it will find.
+  void SetUp() override {
+    server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+      while (out->Write(State(1, v1::RUNNING))) absl::SleepFor(absl::Milliseconds(1));
+      return Status::CANCELLED;
+    };
+    server_.watch = [&](const v1::WatchJobRequest& request, EventWriter* out) {
+      EXPECT_EQ(request.after_state_number(), 1);
+      out->Write(server_.cancelled_id.empty() ? Finished(v1::SUCCEEDED) : Finished(v1::CANCELLED));
+      return Status::OK;
+    };
+    terminal_.emplace(Command({"generate", "x", "--out", out_}));
+    EXPECT_TRUE(terminal_->AwaitText("job job-1"));
+    terminal_->Type("\x03");
+    EXPECT_TRUE(terminal_->AwaitText("[c]ancel"));
+  }
+  std::optional<Terminal> terminal_;
+};
+
+TEST_F(InterruptTest, CancelEndsTheJob) {
+  terminal_->Type("what\nc\n");
+  EXPECT_EQ(terminal_->Wait(), 5);
+  EXPECT_EQ(server_.cancelled_id, "job-1");
+}
+
+TEST_F(InterruptTest, LeaveLeavesItRunning) {
+  terminal_->Type("l\n");
+  EXPECT_TRUE(terminal_->AwaitText("kino watch job-1"));
+  EXPECT_EQ(terminal_->Wait(), 130);
+  EXPECT_EQ(server_.cancelled_id, "");
+}
+
+TEST_F(InterruptTest, GoOnWatchesOn) {
+  terminal_->Type("g\n");
+  EXPECT_EQ(terminal_->Wait(), 0);
+  EXPECT_EQ(server_.cancelled_id, "");
+}
+
+TEST_F(InterruptTest, ASecondInterruptLeaves) {
+  terminal_->Type("\x03");
+  EXPECT_EQ(terminal_->Wait(), 130);
 }
 
 TEST_F(CliTest, SubmitPrintsTheIdAndSendsTheToken) {

@@ -1,0 +1,173 @@
+"""kino-render's contract: files in, files out, exit codes. What it renders is tests/parity's business."""
+import json
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+
+BINARY = os.path.join(os.environ["KINO_BIN_DIR"], "kino-render")
+MODEL = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
+REQUEST = {"prompt": "a red circle moving up over a white background", "negative_prompt": "", "height": 64, "width": 64,
+           "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 4, "seed": 7, "ltx": {"frame_rate": 8}}
+OK, FAILED, USAGE, BAD_REQUEST = 0, 1, 2, 3
+
+
+@pytest.fixture
+def render(tmp_path):
+    def run(request, *flags, out="out.npy", model=MODEL, expect=OK):
+        path = tmp_path / "request.json"
+        path.write_text(request if isinstance(request, str) else json.dumps(request))
+        done = subprocess.run([BINARY, "--model", model, "--request", str(path), "--out", str(tmp_path / out),
+                               "--threads", "1", *flags], capture_output=True, text=True, timeout=120)
+        assert done.returncode == expect, done.stderr
+        if expect != OK:
+            left = [name for name in os.listdir(tmp_path) if name.startswith(out)]
+            assert not left, "a failed run leaves no output behind"
+        return done.stderr
+    return run
+
+
+def test_npy_holds_float_frames(render, tmp_path):
+    render(REQUEST)
+    frames = np.load(tmp_path / "out.npy")
+    assert frames.shape == (9, 64, 64, 3) and frames.dtype == np.float32
+    assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0
+
+
+def test_same_seed_gives_same_frames_and_another_seed_others(render, tmp_path):
+    frames = []
+    for seed in (7, 7, 8):
+        render({**REQUEST, "seed": seed})
+        frames.append(np.load(tmp_path / "out.npy"))
+    assert np.array_equal(frames[0], frames[1])
+    assert not np.array_equal(frames[0], frames[2])
+
+
+def test_absent_seed_is_drawn_and_reported(render, tmp_path):
+    request = {key: value for key, value in REQUEST.items() if key != "seed"}
+    stderr = render(request, "--stats", str(tmp_path / "stats.json"))
+    seed = json.loads((tmp_path / "stats.json").read_text())["effective_request"]["seed"]
+    assert f"seed {seed}" in stderr
+    drawn = np.load(tmp_path / "out.npy")
+    render({**REQUEST, "seed": seed})
+    assert np.array_equal(drawn, np.load(tmp_path / "out.npy"))
+
+
+def test_mp4_is_h264_of_every_frame(render, tmp_path):
+    render({**REQUEST, "fps": 8}, out="out.mp4")
+    probe = subprocess.run(["ffprobe", "-v", "error", "-count_frames", "-show_entries",
+                            "stream=codec_name,width,height,nb_read_frames", "-of", "json", str(tmp_path / "out.mp4")],
+                           capture_output=True, text=True, check=True)
+    stream = json.loads(probe.stdout)["streams"][0]
+    assert (stream["codec_name"], stream["width"], stream["height"], stream["nb_read_frames"]) == ("h264", 64, 64, "9")
+
+
+def test_stats_tell_stages_memory_and_the_effective_request(render, tmp_path):
+    render(REQUEST, "--stats", str(tmp_path / "stats.json"), "--dtype", "bfloat16")
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert set(stats) == {"version", "model", "device", "dtype", "stages", "step_seconds", "first_chunk_seconds",
+                          "peak_rss_bytes", "plan", "effective_request"}
+    assert (stats["model"], stats["device"], stats["dtype"]) == (MODEL, "cpu", "bfloat16")
+    stages = {stage["stage"]: stage for stage in stats["stages"]}
+    assert {"load", "encode_text", "denoise", "decode"} <= set(stages)
+    assert all(stages[name]["seconds"] > 0 and stages[name]["peak_host_bytes"] > 0 for name in ("denoise", "decode"))
+    assert len(stats["step_seconds"]) == 2 and stats["first_chunk_seconds"] > 0 and stats["peak_rss_bytes"] > 1 << 20
+    effective = stats["effective_request"]
+    assert effective["task"] == "TEXT_TO_VIDEO" and effective["seed"] == "7" and effective["height"] == 64
+    assert stats["plan"]["offload"] == "none"
+
+
+def test_taps_are_numpy_files(render, tmp_path):
+    render(REQUEST, "--taps", str(tmp_path / "taps"))
+    tokens = json.loads((tmp_path / "taps" / "tokens.json").read_text())["input_ids"]
+    assert len(tokens) == 2, "the negative prompt's row, then the prompt's"
+    assert tokens[0][0] == 1 and tokens[1] != tokens[0]
+    states = np.load(tmp_path / "taps" / "text_states.npy")
+    assert states.dtype == np.float32 and states.shape[:2] == (2, len(tokens[0]))
+    assert np.load(tmp_path / "taps" / "latents.npy").ndim == 5
+
+
+def test_condition_path_is_relative_to_the_request_and_npy_equals_png(render, tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
+    np.save(tmp_path / "image.npy", pixels)
+    image_module.fromarray(pixels).save(tmp_path / "image.png")
+    frames = []
+    for name in ("image.npy", "image.png"):
+        render({**REQUEST, "conditions": [{"kind": "IMAGE", "path": name}]})
+        frames.append(np.load(tmp_path / "out.npy"))
+    assert np.array_equal(*frames)
+    render(REQUEST)
+    assert not np.array_equal(frames[0], np.load(tmp_path / "out.npy")), "the image matters"
+
+
+@pytest.mark.parametrize("array, message", [
+    (np.zeros((64, 64, 3), np.float32), "expected uint8"),
+    (np.zeros((64, 64, 4), np.uint8), "[64, 64, 4]"),
+    (np.zeros((2, 64, 64, 3), np.uint8), "expected an image, got 2 frames"),
+])
+def test_unfit_npy_condition_is_refused(render, tmp_path, array, message):
+    np.save(tmp_path / "image.npy", array)
+    stderr = render({**REQUEST, "conditions": [{"kind": "IMAGE", "path": "image.npy"}]}, expect=BAD_REQUEST)
+    assert "conditions[0]" in stderr and message in stderr
+
+
+@pytest.mark.parametrize("request_, message", [
+    ({**REQUEST, "height": 65}, "height: expected a multiple of 32, got 65"),
+    ({**REQUEST, "heigt": 64}, "heigt"),
+    ({**REQUEST, "task": "DANCE"}, "DANCE"),
+    ({**REQUEST, "guidance_scale": "NaN"}, "guidance_scale: expected a finite number"),
+    ({**REQUEST, "num_frames": 10}, "num_frames"),
+    ({**REQUEST, "ltx": {"sigmas": [1.0], "timesteps": [1000.0]}}, "ltx.sigmas"),
+    ({**REQUEST, "mochi": {}}, "mochi"),
+    ({**REQUEST, "conditions": [{"kind": "IMAGE", "asset_id": "a"}]}, "no uploaded assets"),
+    ({**REQUEST, "conditions": [{"kind": "IMAGE", "path": "absent.png"}]}, "absent.png"),
+    ("{", "JSON"),
+])
+def test_bad_request_is_named(render, request_, message):
+    assert message in render(request_, expect=BAD_REQUEST)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--device", "tpu"], "tpu"), (["--dtype", "int8"], "int8"), (["--colour", "red"], "--colour"),
+    (["--threads", "-1"], "--threads"), (["--steps", "3"], "--steps"),
+])
+def test_bad_flag_is_usage(render, flags, message):
+    assert message in render(REQUEST, *flags, expect=USAGE)
+
+
+def test_output_of_another_kind_is_usage(render):
+    assert ".npy or FILE.mp4" in render(REQUEST, out="out.gif", expect=USAGE)
+
+
+def test_missing_and_broken_models_are_named(render, tmp_path):
+    assert "absent" in render(REQUEST, model=str(tmp_path / "absent"), expect=BAD_REQUEST)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model_index.json").write_text("{")
+    assert "model_index.json" in render(REQUEST, model=str(tmp_path / "broken"), expect=BAD_REQUEST)
+
+
+def test_unwritable_folder_is_told_of(render, tmp_path):
+    assert "nowhere" in render(REQUEST, out="nowhere/out.npy", expect=FAILED)
+
+
+def test_interrupt_ends_the_run_and_leaves_nothing(tmp_path):
+    (tmp_path / "request.json").write_text(json.dumps({**REQUEST, "num_inference_steps": 500}))
+    # The second step's tap shows that the run is under way.
+    process = subprocess.Popen([BINARY, "--model", MODEL, "--request", str(tmp_path / "request.json"), "--out",
+                                str(tmp_path / "out.npy"), "--taps", str(tmp_path / "taps"), "--threads", "1"],
+                               stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "taps" / "denoise_001.npy").exists():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == FAILED and "cancelled" in stderr
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("out")]
+
+
+def test_version_and_help():
+    version = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("kino-render ")
+    assert "Exit codes" in subprocess.run([BINARY, "--help"], capture_output=True, text=True, check=True).stdout
