@@ -1,5 +1,5 @@
 // LTXVideoEncoder3d: pixels to the moments of the latent distribution, a run of frames at a time.
-// Immutable after construction; a state belongs to one video and one thread.
+// The weights do not change; an object and its states belong to one thread at a time.
 // Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
 #pragma once
 

@@ -2,10 +2,13 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/List.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/ops/conv3d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/mkldnn_convolution.h>
+#include <ATen/ops/mkldnn_reorder_conv3d_weight.h>
 #include <ATen/ops/silu.h>
 
 #include <algorithm>
@@ -60,6 +63,28 @@ void NormSiluOnCpu(const at::Tensor& x, const LtxVaeModulation& modulation, at::
       });
 }
 
+std::vector<int64_t> Padding(const at::Tensor& weight) {
+  return {0, weight.size(3) / 2, weight.size(4) / 2};
+}
+std::vector<int64_t> Strides(const LtxVaeStride& stride) { return {stride.t, stride.h, stride.w}; }
+
+// The one operator of torch that takes dense frames and a packed weight; torch's own compiler uses
+// it.
+at::Tensor PackedConvolution(const at::Tensor& input, const at::Tensor& packed,
+                             const at::Tensor& bias, const std::vector<int64_t>& padding,
+                             const std::vector<int64_t>& strides) {
+  using Signature =
+      at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                 at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, std::string_view,
+                 c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
+                             .typed<Signature>();
+  const std::vector<int64_t> dilation = {1, 1, 1};
+  return op.call(input, packed, bias, padding, strides, dilation, 1, "none",
+                 c10::List<std::optional<at::Scalar>>(), std::nullopt);
+}
+
 }  // namespace
 
 void LtxNormSiluComposed(const at::Tensor& x, const LtxVaeModulation& modulation, at::Tensor out) {
@@ -96,23 +121,33 @@ at::Tensor LtxSpaceToDepth(const at::Tensor& x, const LtxVaeStride& stride) {
       .view({frames, height, width, x.size(3) * stride.product()});
 }
 
-at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                       const LtxVaeStride& stride) {
-  const int64_t kernel_t = weight.size(2), kernel_h = weight.size(3), kernel_w = weight.size(4);
-  if (kernel_t * kernel_h * kernel_w * stride.product() == 1) {
+at::Tensor LtxPackConvolution(const at::Tensor& weight, const LtxVaeStride& stride,
+                              at::IntArrayRef input_shape) {
+  const bool is_float = weight.scalar_type() == at::kFloat;
+  const bool is_bfloat16 = weight.scalar_type() == at::kBFloat16 && at::cpu::is_avx512_vnni_supported();
+  if (!weight.is_cpu() || !(is_float || is_bfloat16) || !at::globalContext().userEnabledMkldnn()) {
+    return {};
+  }
+  const std::vector<int64_t> shape = {1, input_shape[3], input_shape[0], input_shape[1],
+                                      input_shape[2]};
+  return at::mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), Padding(weight), Strides(stride),
+                                          {1, 1, 1}, 1, shape);
+}
+
+at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& packed,
+                       const at::Tensor& bias, const LtxVaeStride& stride) {
+  if (weight.size(2) * weight.size(3) * weight.size(4) * stride.product() == 1) {
     return at::linear(x, weight.view({weight.size(0), weight.size(1)}), bias);
   }
-  const at::Tensor input =
-      x.permute({3, 0, 1, 2}).unsqueeze(0);  // a view: [1, C, T, H, W], channels last in memory
-  const std::vector<int64_t> padding = {0, kernel_h / 2, kernel_w / 2},
-                             strides = {stride.t, stride.h, stride.w};
-  const std::vector<int64_t> dilation = {1, 1, 1};
-  // at::conv3d leaves oneDNN for a slower loop of its own when the frames are few and small.
-  const bool direct =
-      x.is_cpu() && x.scalar_type() == at::kFloat && at::globalContext().userEnabledMkldnn();
-  const at::Tensor output =
-      direct ? at::mkldnn_convolution(input, weight, bias, padding, strides, dilation, 1)
-             : at::conv3d(input, weight, bias, strides, padding, dilation, 1);
+  // A view: [1, C, T, H, W], channels last in memory.
+  const at::Tensor input = x.permute({3, 0, 1, 2}).unsqueeze(0);
+  at::Tensor output;
+  if (packed.defined()) {
+    output = PackedConvolution(input, packed, bias, Padding(weight), Strides(stride));
+  } else {
+    const std::vector<int64_t> dilation = {1, 1, 1};
+    output = at::conv3d(input, weight, bias, Strides(stride), Padding(weight), dilation, 1);
+  }
   return output.squeeze(0).permute({1, 2, 3, 0}).contiguous();
 }
 

@@ -74,7 +74,18 @@ at::Tensor LtxTemporalConv::Close(State& state, Window window, bool last) const 
   const int64_t count = (length - kKernel) / stride_.t + 1;
   state.tail =
       last ? at::Tensor() : buffer.narrow(0, count * stride_.t, length - count * stride_.t).clone();
-  return LtxConvolve(buffer, weight_.get(), bias_.get(), stride_);
+  if (state.packed == nullptr) state.packed = Pack(buffer.sizes());
+  return LtxConvolve(buffer, weight_.get(), *state.packed, bias_.get(), stride_);
+}
+
+std::shared_ptr<const at::Tensor> LtxTemporalConv::Pack(at::IntArrayRef input_shape) const {
+  std::shared_ptr<const at::Tensor> packed = packed_.lock();
+  if (packed == nullptr) {
+    packed =
+        std::make_shared<const at::Tensor>(LtxPackConvolution(weight_.get(), stride_, input_shape));
+    packed_ = packed;
+  }
+  return packed;
 }
 
 at::Tensor LtxTemporalConv::Push(State& state, const at::Tensor& frames, bool last) const {
@@ -128,7 +139,7 @@ at::Tensor LtxVaeResnet::Shortcut(const at::Tensor& frames) const {
   if (!shortcut_weight_) return frames;
   const at::Tensor normed =
       at::layer_norm(frames, {frames.size(3)}, norm3_weight_.get(), norm3_bias_.get(), norm_eps_);
-  return LtxConvolve(normed, shortcut_weight_.get(), shortcut_bias_.get(), {});
+  return LtxConvolve(normed, shortcut_weight_.get(), {}, shortcut_bias_.get(), {});
 }
 
 at::Tensor LtxVaeResnet::Push(State& state, const at::Tensor& frames, bool last) const {

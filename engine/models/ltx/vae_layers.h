@@ -3,13 +3,14 @@
 // runs yields what one run yields: what a layer still needs of earlier frames is in a state object,
 // one per video and layer. The last run flushes it.
 //
-// Frames are [T, H, W, C], contiguous; T may be 0. Layers are immutable after construction; a state
-// belongs to one thread. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py;
+// Frames are [T, H, W, C], contiguous; T may be 0. A layer and its states belong to
+// one thread at a time. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py;
 // parameter names are the checkpoint's.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -39,6 +40,9 @@ class LtxTemporalConv {
  public:
   struct State {
     at::Tensor tail;  // input frames the next output needs; undefined before the first
+    // The weight as LtxPackConvolution has it; shared by all states of the layer that live at the
+    // time.
+    std::shared_ptr<const at::Tensor> packed;
   };
   // Where the frames of one run are written, so that nothing is joined or padded by copying.
   struct Window {
@@ -58,11 +62,14 @@ class LtxTemporalConv {
 
  private:
   static constexpr int64_t kKernel = 3;
+  std::shared_ptr<const at::Tensor> Pack(at::IntArrayRef input_shape) const;
+
   WeightRef weight_;
   WeightRef bias_;
   int64_t out_channels_;
   LtxVaeStride stride_;
   bool causal_;
+  mutable std::weak_ptr<const at::Tensor> packed_;
 };
 
 struct LtxResnetOptions {

@@ -1,7 +1,6 @@
 #include "engine/models/ltx/vae_rows.h"
 
-#include <bit>
-
+// __builtin_bit_cast, since std::bit_cast is a function and would not be inlined into the clones.
 #define KINO_CLONES target_clones("arch=x86-64-v4", "avx2", "default")
 // Sums in several lanes may be reordered: the compiler vectorises them only when told that it may.
 #define KINO_SUM              \
@@ -14,16 +13,16 @@ namespace kino::engine::cpu {
 namespace {
 
 KINO_INLINE float FromBFloat16(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
 }
 
 // To nearest, ties to even.
 KINO_INLINE uint32_t RoundedBits(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
   return bits + 0x7fffu + ((bits >> 16) & 1u);
 }
 KINO_INLINE float RoundToBFloat16(float x) {
-  return std::bit_cast<float>(RoundedBits(x) & 0xffff0000u);
+  return __builtin_bit_cast(float, RoundedBits(x) & 0xffff0000u);
 }
 
 // e^x to about 1e-7 of its value: 2^k e^r with |r| <= ln 2 / 2, e^r by Taylor to the seventh power.
@@ -42,7 +41,8 @@ KINO_INLINE float Exp(float x) {
   sum = sum * r + 0.5f;
   sum = sum * r + 1.0f;
   sum = sum * r + 1.0f;
-  return sum * std::bit_cast<float>((std::bit_cast<uint32_t>(biased) << 23) + 0x3f800000u);
+  return sum *
+         __builtin_bit_cast(float, (__builtin_bit_cast(uint32_t, biased) << 23) + 0x3f800000u);
 }
 
 KINO_INLINE float Silu(float x) { return x / (1.0f + Exp(-x)); }
