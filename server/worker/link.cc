@@ -221,6 +221,11 @@ void Link::Dispatch(v1::FrontendMessage message) {
   }
 }
 
+void Link::KeepResults(std::deque<v1::ModelCommandResult> results) {
+  absl::MutexLock lock(&mutex_);
+  model_results_.insert(model_results_.begin(), results.begin(), results.end());
+}
+
 void Link::WriteLoop(Stream& stream) {
   absl::Time next_heartbeat = absl::InfinitePast();
   bool told_draining = false;
@@ -243,12 +248,18 @@ void Link::WriteLoop(Stream& stream) {
       if (!stream.Write(message)) return;
       told_draining = true;
     }
+    if (!results.empty()) {
+      // What the command changed must be known when its answer arrives.
+      *message.mutable_heartbeat() = delegate_.Heartbeat();
+      if (!stream.Write(message)) {
+        KeepResults(std::move(results));
+        return;
+      }
+    }
     while (!results.empty()) {
       *message.mutable_model_result() = results.front();
       if (!stream.Write(message)) {
-        // Told on the next stream; the frontend asks again or takes the late answer.
-        absl::MutexLock lock(&mutex_);
-        model_results_.insert(model_results_.begin(), results.begin(), results.end());
+        KeepResults(std::move(results));
         return;
       }
       results.pop_front();

@@ -78,6 +78,8 @@ class Link {
   bool RunStream();
   void ReadLoop(Stream& stream);
   void WriteLoop(Stream& stream);
+  // For the next stream: the frontend asks again or takes the late answer.
+  void KeepResults(std::deque<v1::ModelCommandResult> results);
   void Dispatch(v1::FrontendMessage message);
   void TakeHelloReply(const v1::HelloReply& reply);
   void Heard();

@@ -369,6 +369,13 @@ TEST_F(WorkerTest, LoadAndUnloadAnswerAndShowInHeartbeats) {
   v1::ModelCommandResult result = await_result();
   EXPECT_EQ(result.command_id(), 1);
   EXPECT_FALSE(result.has_error());
+  // The last heartbeat before the answer shows the change already.
+  const auto before = frontend_.messages();
+  bool is_loaded = false;
+  for (size_t i = 0; i + 1 < position_; ++i) {
+    if (before[i].has_heartbeat()) is_loaded = before[i].heartbeat().models(1).loaded();
+  }
+  EXPECT_TRUE(is_loaded);
   await_loaded(true);
   message.mutable_unload_model()->set_command_id(2);
   message.mutable_unload_model()->set_model("other");
