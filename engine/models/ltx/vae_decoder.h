@@ -2,8 +2,8 @@
 //
 // With a decoder that is not causal each layer waits for the right neighbours of its frames, so the
 // first pushes may give no picture; whatever the cutting into runs, the frames are those of one
-// run. Immutable after construction; a state belongs to one video and one thread. Source: diffusers
-// 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
+// run. The weights do not change; an object and its states belong to one thread at a time. Source:
+// diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
 #pragma once
 
 #include <ATen/core/Generator.h>

@@ -124,7 +124,8 @@ at::Tensor LtxSpaceToDepth(const at::Tensor& x, const LtxVaeStride& stride) {
 at::Tensor LtxPackConvolution(const at::Tensor& weight, const LtxVaeStride& stride,
                               at::IntArrayRef input_shape) {
   const bool is_float = weight.scalar_type() == at::kFloat;
-  const bool is_bfloat16 = weight.scalar_type() == at::kBFloat16 && at::cpu::is_avx512_vnni_supported();
+  const bool is_bfloat16 =
+      weight.scalar_type() == at::kBFloat16 && at::cpu::is_avx512_vnni_supported();
   if (!weight.is_cpu() || !(is_float || is_bfloat16) || !at::globalContext().userEnabledMkldnn()) {
     return {};
   }
