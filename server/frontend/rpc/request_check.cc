@@ -55,6 +55,28 @@ void CheckValue(const Message& message, const FieldDescriptor* field, int index,
   }
 }
 
+void CheckUnknownFields(const Message& message, const std::string& path, Violations& violations) {
+  const google::protobuf::UnknownFieldSet& unknown =
+      message.GetReflection()->GetUnknownFields(message);
+  for (int i = 0; i < unknown.field_count(); ++i) {
+    const std::string number = absl::StrCat("field ", unknown.field(i).number());
+    violations.push_back({path.empty() ? number : absl::StrCat(path, ".", number),
+                          "this server does not know this field"});
+  }
+}
+
+void CheckField(const Message& message, const FieldDescriptor* field, const std::string& path,
+                Violations& violations) {
+  const std::string name = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
+  if (!field->is_repeated()) {
+    CheckValue(message, field, -1, name, violations);
+    return;
+  }
+  for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i) {
+    CheckValue(message, field, i, absl::StrCat(name, "[", i, "]"), violations);
+  }
+}
+
 bool IsPrintableAscii(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
 }
@@ -114,24 +136,19 @@ void CheckConditions(const v1::GenerateRequest& request, Violations& violations)
 }  // namespace
 
 void CheckKnown(const Message& message, const std::string& path, Violations& violations) {
-  const Reflection* reflection = message.GetReflection();
-  const google::protobuf::UnknownFieldSet& unknown = reflection->GetUnknownFields(message);
-  for (int i = 0; i < unknown.field_count(); ++i) {
-    const std::string number = absl::StrCat("field ", unknown.field(i).number());
-    violations.push_back({path.empty() ? number : absl::StrCat(path, ".", number),
-                          "this server does not know this field"});
-  }
+  CheckUnknownFields(message, path, violations);
   std::vector<const FieldDescriptor*> fields;
-  reflection->ListFields(message, &fields);
+  message.GetReflection()->ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) CheckField(message, field, path, violations);
+}
+
+void CheckEnvelope(const Message& message, Violations& violations) {
+  CheckUnknownFields(message, "", violations);
+  std::vector<const FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
   for (const FieldDescriptor* field : fields) {
-    const std::string name = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
-    if (!field->is_repeated()) {
-      CheckValue(message, field, -1, name, violations);
-      continue;
-    }
-    for (int i = 0; i < reflection->FieldSize(message, field); ++i) {
-      CheckValue(message, field, i, absl::StrCat(name, "[", i, "]"), violations);
-    }
+    if (field->message_type() == v1::GenerateRequest::descriptor()) continue;
+    CheckField(message, field, "", violations);
   }
 }
 

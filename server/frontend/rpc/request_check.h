@@ -18,6 +18,10 @@ namespace kino::frontend {
 void CheckKnown(const google::protobuf::Message& message, const std::string& path,
                 std::vector<engine::FieldViolation>& violations);
 
+// The same of an RPC's message around a GenerateRequest, which is left to its own check.
+void CheckEnvelope(const google::protobuf::Message& message,
+                   std::vector<engine::FieldViolation>& violations);
+
 void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsConfig& limits,
                        std::vector<engine::FieldViolation>& violations);
 

@@ -28,7 +28,7 @@ grpc::ServerUnaryReactor* ServeUnary(const Context& context, Executor& executor,
   }
   executor.Post([reactor, request, tenant = *std::move(tenant), work = std::move(work)]() mutable {
     std::vector<engine::FieldViolation> violations;
-    CheckKnown(*request, "", violations);
+    CheckEnvelope(*request, violations);
     const absl::Status known = convert::InvalidRequest(violations);
     reactor->Finish(ToGrpc(known.ok() ? work(tenant) : known));
   });

@@ -217,18 +217,19 @@ class FakeWorker:
             self.send(heartbeat=worker.WorkerHeartbeat(progress_counter=self.counter,
                                                        models=[worker.WorkerModel(name="demo")]))
 
-    def expect(self, kind):
-        """The next message of this kind; acknowledgements on the way are passed over."""
+    def expect(self, kind, passing=("ack", "hello_reply")):
+        """The next message of this kind; of the others only `passing` may come before it."""
         while True:
             message = self.messages.get(timeout=DEADLINE)
             assert message is not None, f"the stream ended before '{kind}': {self.error}"
             got = message.WhichOneof("message")
             if got == kind:
                 return getattr(message, kind)
-            assert got in ("ack", "hello_reply"), f"expected {kind}, got {message}"
+            assert got in passing, f"expected {kind}, got {message}"
 
     def attempt(self):
-        return Attempt(self, self.expect("start"))
+        # Messages that were under way when an attempt ended are answered with a drop each.
+        return Attempt(self, self.expect("start", passing=("ack", "hello_reply", "drop")))
 
     def acked(self, number):
         while True:

@@ -1,0 +1,212 @@
+#include "server/config/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <yaml-cpp/yaml.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/support/temp_dir.h"
+
+namespace kino::config {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string Example() { return std::string(KINO_SOURCE_DIR) + "/config/kino.yaml"; }
+
+void CollectKeys(const YAML::Node& node, const std::string& path, std::set<std::string>& keys) {
+  for (const auto& entry : node) {
+    const std::string key = path.empty() ? entry.first.Scalar() : path + "." + entry.first.Scalar();
+    keys.insert(key);
+    if (entry.second.IsMap()) CollectKeys(entry.second, key, keys);
+  }
+}
+
+TEST(ConfigTest, ExampleHoldsEveryKeyOutsideOfListsAndDescribesTheOthers) {
+  std::set<std::string> given;
+  CollectKeys(YAML::LoadFile(Example()), "", given);
+  std::ifstream file(Example());
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  for (const std::string& key : KnownKeys()) {
+    const size_t list = key.find("[].");
+    if (list == std::string::npos) {
+      EXPECT_EQ(given.count(key), 1u) << key << " is missing in config/kino.yaml";
+    } else {
+      // A key of a list's entries stands in a comment, as "#   - name:" or "#     name:".
+      const std::string last = key.substr(list + 3);
+      EXPECT_TRUE(text.find("- " + last + ":") != std::string::npos ||
+                  text.find("#     " + last + ":") != std::string::npos)
+          << key << " is not described in config/kino.yaml";
+    }
+  }
+}
+
+TEST(ConfigTest, ExampleHoldsTheDefaults) {
+  const absl::StatusOr<Config> example = LoadConfig(Example());
+  ASSERT_TRUE(example.ok()) << example.status();
+  const absl::StatusOr<Config> empty = ParseConfig("", "empty.yaml");
+  ASSERT_TRUE(empty.ok()) << empty.status();
+  // XDG_DATA_HOME decides where the default lies; the example spells the one without it.
+  if (std::getenv("XDG_DATA_HOME") == nullptr) {
+    EXPECT_EQ(example->data_dir, empty->data_dir);
+  }
+  EXPECT_EQ(example->listen.address, empty->listen.address);
+  EXPECT_EQ(example->metrics.address, empty->metrics.address);
+  EXPECT_EQ(example->log.level, empty->log.level);
+  EXPECT_EQ(example->log.format, empty->log.format);
+  EXPECT_EQ(example->auth.required(), empty->auth.required());
+  const LimitsConfig& limits = example->limits;
+  EXPECT_EQ(limits.max_queued_jobs, empty->limits.max_queued_jobs);
+  EXPECT_EQ(limits.max_upload_bytes, empty->limits.max_upload_bytes);
+  EXPECT_EQ(limits.max_prompt_bytes, empty->limits.max_prompt_bytes);
+  EXPECT_EQ(limits.max_image_pixels, empty->limits.max_image_pixels);
+  EXPECT_EQ(limits.max_video_pixels, empty->limits.max_video_pixels);
+  EXPECT_EQ(limits.run_timeout, empty->limits.run_timeout);
+  EXPECT_EQ(limits.no_progress, empty->limits.no_progress);
+  EXPECT_EQ(limits.cancel_grace, empty->limits.cancel_grace);
+  EXPECT_EQ(example->link.heartbeat_interval, empty->link.heartbeat_interval);
+  EXPECT_EQ(example->link.lease, empty->link.lease);
+  EXPECT_EQ(example->link.reattach_grace, empty->link.reattach_grace);
+  EXPECT_EQ(example->retry.max_attempts, empty->retry.max_attempts);
+  EXPECT_EQ(example->retry.max_crashes, empty->retry.max_crashes);
+  EXPECT_EQ(example->retry.min_backoff, empty->retry.min_backoff);
+  EXPECT_EQ(example->retry.max_backoff, empty->retry.max_backoff);
+  EXPECT_EQ(example->retention.results, empty->retention.results);
+  EXPECT_EQ(example->retention.assets, empty->retention.assets);
+  EXPECT_EQ(example->supervisor.restart_min, empty->supervisor.restart_min);
+  EXPECT_EQ(example->supervisor.restart_max, empty->supervisor.restart_max);
+  EXPECT_EQ(example->supervisor.healthy_after, empty->supervisor.healthy_after);
+  EXPECT_EQ(example->supervisor.stop_deadline, empty->supervisor.stop_deadline);
+  EXPECT_EQ(example->workers.size(), empty->workers.size());
+  EXPECT_TRUE(example->models.empty());
+}
+
+struct Wrong {
+  std::string yaml;
+  std::string where;
+  std::string what;
+};
+
+class WrongConfigTest : public ::testing::TestWithParam<Wrong> {};
+
+TEST_P(WrongConfigTest, IsRefusedWithItsPlace) {
+  const absl::StatusOr<Config> config = ParseConfig(GetParam().yaml, "k.yaml");
+  ASSERT_FALSE(config.ok()) << GetParam().yaml;
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(config.status().message()),
+              AllOf(HasSubstr("k.yaml:" + GetParam().where), HasSubstr(GetParam().what)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, WrongConfigTest,
+    ::testing::Values(
+        Wrong{"nonsense: 1\n", "1:1", "unknown key 'nonsense'"},
+        Wrong{"listen:\n  adress: x\n", "2:3", "unknown key 'listen.adress'; known here: address"},
+        Wrong{"log: {level: info, level: debug}\n", "1:20", "given twice"},
+        Wrong{"log: loud\n", "1:6", "expected a map"},
+        Wrong{"log: {level: loud}\n", "1:14",
+              "expected one of debug, info, warning, error, got 'loud'"},
+        Wrong{"log: {level: [info]}\n", "1:14", "got a list"},
+        Wrong{"- a\n", "1:1", "expected a map of keys, got a list"}, Wrong{"a: [\n", "2:1", ""},
+        Wrong{"listen: {address: '0.0.0.0:1'}\n", "1:19", "not a loopback address"},
+        Wrong{"metrics: {address: 'example.org:1'}\n", "1:20", "not a loopback address"},
+        Wrong{"listen: {address: '127.0.0.1:65536'}\n", "1:19", "port from 0 to 65535"},
+        Wrong{"listen: {address: '127.0.0.1'}\n", "1:19", "host:port"},
+        Wrong{"limits: {run_timeout: 5}\n", "1:23", "a time such as"},
+        Wrong{"limits: {run_timeout: -5s}\n", "1:23", "from 1s"},
+        Wrong{"limits: {max_upload_size: 1TB}\n", "1:27", "a size such as"},
+        Wrong{"limits: {max_upload_size: 99999999999GiB}\n", "1:27", "a size such as"},
+        Wrong{"limits: {max_prompt_size: 9KiB}\n", "1:27", "to 8192 bytes"},
+        Wrong{"limits: {max_queued_jobs: many}\n", "1:27", "a whole number from 1"},
+        Wrong{"link: {lease: 1s}\n", "1:7", "at least three heartbeat intervals (6s)"},
+        Wrong{"retry: {min_backoff: 5s, max_backoff: 1s}\n", "1:39", "from 5s"},
+        Wrong{"auth: {tokens: [{tenant: a}]}\n", "1:17", "a token needs 'sha256'"},
+        Wrong{"auth: {tokens: [{sha256: XYZ}]}\n", "1:26", "64 lower-case hexadecimal digits"},
+        Wrong{"workers: []\n", "1:10", "at least one worker"},
+        Wrong{"workers: many\n", "1:10", "'auto' or a list"},
+        Wrong{"workers: [{device: gpu}]\n", "1:20", "'cpu' or 'cuda:N'"},
+        Wrong{"workers: [{name: a}, {name: a}]\n", "1:22", "worker 'a' is configured twice"},
+        Wrong{"models: [{folder: x}]\n", "1:10", "a model needs 'name'"},
+        Wrong{"models: [{name: x}]\n", "1:10", "a model needs 'folder'"},
+        Wrong{"models: [{name: ../x, folder: x}]\n", "1:17", "[a-z0-9][a-z0-9._-]{0,127}"},
+        Wrong{"models: [{name: x, folder: x, dtype: int8}]\n", "1:38", "expected one of auto"},
+        Wrong{"models: [{name: x, folder: x, offload: 'block:0'}]\n", "1:40", "'block:N'"},
+        Wrong{"models: [{name: x, folder: a}, {name: x, folder: b}]\n", "1:32",
+              "already configured at k.yaml:1:10"},
+        Wrong{"include: [absent.yaml]\n", "", "no file 'absent.yaml'"}));
+
+TEST(ConfigTest, EveryFaultIsToldAtOnce) {
+  const absl::StatusOr<Config> config =
+      ParseConfig("log: {level: loud}\nlimits: {run_timeout: 5}\nx: 1\n", "k.yaml");
+  EXPECT_THAT(std::string(config.status().message()),
+              AllOf(HasSubstr("k.yaml:1:14"), HasSubstr("k.yaml:2:23"), HasSubstr("k.yaml:3:1")));
+}
+
+TEST(ConfigTest, PathsAreRelativeToTheFileThatNamesThem) {
+  const kino::testing::TempDir folder;
+  std::filesystem::create_directories(folder.path() + "/models");
+  std::ofstream(folder.path() + "/models/b.yaml") << "models: [{name: b, folder: weights}]\n";
+  std::ofstream(folder.path() + "/k.yaml")
+      << "data_dir: data\nmodels: [{name: a, folder: ../a}]\ninclude: ['models/*.yaml']\n";
+  const absl::StatusOr<Config> config = LoadConfig(folder.path() + "/k.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->data_dir, folder.path() + "/data");
+  ASSERT_EQ(config->models.size(), 2u);
+  EXPECT_EQ(config->models[0].folder,
+            std::filesystem::path(folder.path()).parent_path().string() + "/a");
+  EXPECT_EQ(config->models[1].folder, folder.path() + "/models/weights");
+}
+
+TEST(ConfigTest, IncludedFileHoldsModelsOnly) {
+  const kino::testing::TempDir folder;
+  std::ofstream(folder.path() + "/m.yaml") << "models: []\nlisten: {address: '127.0.0.1:1'}\n";
+  std::ofstream(folder.path() + "/k.yaml") << "include: [m.yaml]\n";
+  const absl::StatusOr<Config> config = LoadConfig(folder.path() + "/k.yaml");
+  EXPECT_THAT(std::string(config.status().message()),
+              HasSubstr("m.yaml:2:1: unknown key 'listen'"));
+}
+
+TEST(ConfigTest, WorkersAreNamedByDeviceAndCount) {
+  const absl::StatusOr<Config> config = ParseConfig(
+      "workers: [{count: 2}, {device: 'cuda:1'}, {name: big, count: 2, threads: 4}]\n", "k.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  std::vector<std::string> names;
+  for (const WorkerConfig& worker : config->workers) names.push_back(worker.name);
+  EXPECT_THAT(names, ::testing::ElementsAre("cpu", "cpu-1", "cuda-1", "big-0", "big-1"));
+  EXPECT_EQ(config->workers[3].threads, 4);
+}
+
+TEST(ConfigTest, ShippedDemoAndIncludedModelsLoad) {
+  const absl::StatusOr<Config> demo =
+      LoadConfig(std::string(KINO_SOURCE_DIR) + "/config/demo.yaml");
+  ASSERT_TRUE(demo.ok()) << demo.status();
+  ASSERT_EQ(demo->models.size(), 1u);
+  EXPECT_TRUE(std::filesystem::exists(demo->models[0].folder + "/model_index.json"));
+  const absl::StatusOr<Config> included =
+      ParseConfig("include: ['models/*.yaml']\n", std::string(KINO_SOURCE_DIR) + "/config/x.yaml");
+  ASSERT_TRUE(included.ok()) << included.status();
+  EXPECT_TRUE(std::filesystem::exists(included->models.at(0).folder + "/model_index.json"));
+}
+
+TEST(ConfigTest, MissingFileIsNotFound) {
+  EXPECT_EQ(LoadConfig("/nonexistent/kino.yaml").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ConfigTest, NamesAreLowerCaseAndStartWithALetterOrDigit) {
+  for (const char* good : {"a", "0", "ltx-2b_v0.9"}) EXPECT_TRUE(IsValidName(good)) << good;
+  for (const char* bad : {"", "-a", ".a", "A", "a/b", "a b", "\xc3\xa9"}) {
+    EXPECT_FALSE(IsValidName(bad)) << bad;
+  }
+  EXPECT_TRUE(IsValidName(std::string(128, 'a')));
+  EXPECT_FALSE(IsValidName(std::string(129, 'a')));
+}
+
+}  // namespace
+}  // namespace kino::config

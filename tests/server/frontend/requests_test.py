@@ -1,0 +1,262 @@
+"""What the frontend refuses, and how it says so; uploads; tokens; health; metrics; logs."""
+
+import hashlib
+import math
+import struct
+import subprocess
+import urllib.request
+import zlib
+
+import grpc
+import pytest
+
+from frontend_fixture import (BIN, DEADLINE, FakeWorker, collect, details, eventually, models, reason, request, video)
+
+
+def refusal(call):
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    return error.value
+
+
+def fields(error):
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+    return {v.field for v in details(error)["BadRequest"].field_violations}
+
+
+def png(width=16, height=8):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + bytes((x * 16) % 256 for x in range(width * 3)) for _ in range(height))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def upload(frontend, data, **changes):
+    header = dict(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), display_name="a picture")
+    header.update(changes)
+
+    def parts():
+        yield video.UploadAssetRequest(header=video.UploadAssetRequest.Header(**header))
+        for i in range(0, len(data), 1000):
+            yield video.UploadAssetRequest(data=data[i:i + 1000])
+
+    return frontend.video.UploadAsset(parts(), timeout=DEADLINE)
+
+
+IMAGE = video.Condition.IMAGE
+
+
+@pytest.mark.parametrize("wrong, field", [
+    (dict(prompt="x" * 8193), "prompt"),
+    (dict(negative_prompt="x" * 8193), "negative_prompt"),
+    (dict(height=33), "height"),
+    (dict(width=1 << 30), "width"),
+    (dict(width=-64), "width"),
+    (dict(num_frames=18), "num_frames"),
+    (dict(num_frames=2**31 - 1), "num_frames"),
+    (dict(num_inference_steps=0), "num_inference_steps"),
+    (dict(guidance_scale=math.nan), "guidance_scale"),
+    (dict(fps=math.inf), "fps"),
+    (dict(ltx=video.LtxOptions(frame_rate=math.nan)), "ltx.frame_rate"),
+    (dict(mochi=video.MochiOptions()), "mochi"),
+    (dict(task=99), "task"),
+    (dict(priority=99), "priority"),
+    (dict(preview=video.PreviewOptions(enabled=True)), "preview.enabled"),
+    (dict(output=video.OutputOptions(codec=99)), "output.codec"),
+    (dict(request_id="x" * 129), "request_id"),
+    (dict(request_id="line\nbreak"), "request_id"),
+    (dict(labels={"Upper": "x"}), "labels"),
+    (dict(labels={str(i): "x" for i in range(17)}), "labels"),
+    (dict(labels={"key": "x" * 129}), "labels.key"),
+    (dict(conditions=[video.Condition(kind=IMAGE, path="/etc/passwd")]), "conditions[0].path"),
+    (dict(conditions=[video.Condition(kind=IMAGE)]), "conditions[0]"),
+    (dict(conditions=[video.Condition(kind=77, asset_id="x")]), "conditions[0].kind"),
+    (dict(conditions=[video.Condition(kind=IMAGE, data=b"")]), "conditions[0].data"),
+    (dict(conditions=[video.Condition(kind=IMAGE, data=b"not a picture")]), "conditions[0].data"),
+    (dict(conditions=[video.Condition(kind=IMAGE, data=png()[:60])]), "conditions[0].data"),
+    (dict(model=""), None),
+])
+def test_wrong_field_is_named(start, wrong, field):
+    frontend = start()
+    if field is None:  # one model is configured: its name may be left out
+        assert frontend.submit(**wrong).request.model == "demo"
+        return
+    error = refusal(lambda: frontend.submit(**wrong))
+    assert field in fields(error)
+    assert reason(error) == "INVALID_REQUEST" or field.startswith("conditions")
+    assert not frontend.video.ListJobs(video.ListJobsRequest()).jobs
+
+
+def test_every_violation_is_told_at_once_and_unknown_fields_are_refused(start):
+    frontend = start()
+    wanted = request(height=33, guidance_scale=math.inf)
+    # Field 1000 of a later version, with the value 1.
+    wanted.MergeFromString(b"\xc0\x3e\x01")
+    envelope = video.SubmitJobRequest(request=wanted)
+    for call in (lambda: frontend.video.SubmitJob(envelope), lambda: list(frontend.video.Generate(wanted))):
+        assert fields(refusal(call)) == {"field 1000", "height", "guidance_scale"}
+    envelope.MergeFromString(b"\xc0\x3e\x01")
+    assert fields(refusal(lambda: frontend.video.SubmitJob(envelope))) == {"field 1000"}
+
+
+def test_negative_timeout_is_refused(start):
+    frontend = start()
+    wanted = request()
+    wanted.run_timeout.seconds = -1
+    assert fields(refusal(lambda: frontend.video.SubmitJob(video.SubmitJobRequest(request=wanted)))) == {"run_timeout"}
+
+
+def test_unknown_model_job_and_asset_are_not_found(start):
+    frontend = start()
+    error = refusal(lambda: frontend.submit(model="other"))
+    assert error.code() == grpc.StatusCode.NOT_FOUND and reason(error) == "MODEL_NOT_FOUND" and "demo" in error.details()
+    error = refusal(lambda: frontend.models.GetModel(models.GetModelRequest(name="other")))
+    assert error.code() == grpc.StatusCode.NOT_FOUND
+    for call in (lambda: frontend.job("nope"), lambda: list(frontend.watch("nope")),
+                 lambda: list(frontend.video.DownloadVideo(video.DownloadVideoRequest(id="nope")))):
+        assert refusal(call).code() == grpc.StatusCode.NOT_FOUND
+    error = refusal(lambda: frontend.submit(conditions=[video.Condition(kind=IMAGE, asset_id="../../etc/passwd")]))
+    assert error.code() == grpc.StatusCode.NOT_FOUND and reason(error) == "ASSET_NOT_FOUND"
+
+
+def test_broken_model_is_listed_with_its_problem_and_its_jobs_refused(start, tmp_path):
+    (tmp_path / "model").mkdir()
+    frontend = start(model_folder=tmp_path / "model")
+    assert frontend.models.GetModel(models.GetModelRequest(name="demo")).problem
+    error = refusal(lambda: frontend.submit())
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION and reason(error) == "MODEL_BROKEN"
+
+
+def test_uploaded_image_reaches_the_worker_as_a_file(start):
+    frontend = start()
+    asset = upload(frontend, png())
+    assert (asset.content_type, asset.width, asset.height) == ("image/png", 16, 8)
+    job = frontend.submit(conditions=[video.Condition(kind=IMAGE, asset_id=asset.id),])
+    assert job.request.task == video.IMAGE_TO_VIDEO
+    attempt = FakeWorker(frontend).attempt()
+    with open(attempt.start.condition_files[0], "rb") as file:
+        assert file.read() == png()
+
+
+def test_inline_bytes_become_an_asset(start):
+    frontend = start()
+    job = frontend.submit(conditions=[video.Condition(kind=IMAGE, data=png())])
+    assert job.request.conditions[0].asset_id and not job.request.conditions[0].data
+    with open(FakeWorker(frontend).attempt().start.condition_files[0], "rb") as file:
+        assert file.read() == png()
+
+
+@pytest.mark.parametrize("data, changes, code", [
+    (png(), dict(sha256="0" * 64), "INVALID_ARGUMENT"),
+    (png(), dict(sha256="xyz"), "INVALID_ARGUMENT"),
+    (png(), dict(size_bytes=10), "INVALID_ARGUMENT"),
+    (png(), dict(size_bytes=10**6), "INVALID_ARGUMENT"),
+    (png(), dict(size_bytes=0), "INVALID_ARGUMENT"),
+    (png(), dict(size_bytes=10**12), "RESOURCE_EXHAUSTED"),
+    (png()[:-30], {}, "INVALID_ARGUMENT"),
+    (b"#!/bin/sh\n", {}, "INVALID_ARGUMENT"),
+])
+def test_broken_upload_is_refused_and_leaves_nothing(start, data, changes, code):
+    frontend = start()
+    assert refusal(lambda: upload(frontend, data, **changes)).code() == grpc.StatusCode[code]
+    eventually(lambda: not list((frontend.data / "uploads").iterdir()), "the upload's file is gone")
+    assert not list((frontend.data / "assets").iterdir())
+    assert upload(frontend, png()).id
+
+
+def test_download_errors_are_precise(start):
+    frontend = start()
+    job = frontend.submit()
+
+    def download(**fields):
+        return b"".join(r.data for r in frontend.video.DownloadVideo(video.DownloadVideoRequest(id=job.id, **fields)))
+
+    assert refusal(download).code() == grpc.StatusCode.FAILED_PRECONDITION
+    FakeWorker(frontend).attempt().succeed(b"0123456789")
+    frontend.wait_for(job.id, video.SUCCEEDED)
+    assert download(offset=10) == b""
+    assert refusal(lambda: download(offset=11)).code() == grpc.StatusCode.OUT_OF_RANGE
+    assert refusal(lambda: download(offset=-1)).code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_token_is_asked_for_and_tenants_do_not_see_each_other(start):
+    tokens = {"a": "secret of a", "b": "secret of b"}
+    entries = "".join(f"    - {{tenant: {t}, sha256: {hashlib.sha256(s.encode()).hexdigest()}}}\n" for t, s in tokens.items())
+    frontend = start("auth:\n  tokens:\n" + entries)
+
+    def submit(token, **wanted):
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        return frontend.video.SubmitJob(video.SubmitJobRequest(request=request(**wanted)), metadata=metadata)
+
+    assert refusal(lambda: submit(None)).code() == grpc.StatusCode.UNAUTHENTICATED
+    assert refusal(lambda: submit("wrong")).code() == grpc.StatusCode.UNAUTHENTICATED
+    assert refusal(lambda: list(frontend.watch("x"))).code() == grpc.StatusCode.UNAUTHENTICATED
+    assert refusal(lambda: upload(frontend, png())).code() == grpc.StatusCode.UNAUTHENTICATED
+    assert refusal(lambda: frontend.models.ListModels(models.ListModelsRequest())).code() == grpc.StatusCode.UNAUTHENTICATED
+    job = submit("secret of a")
+    assert job.request.tenant == "a"
+    error = refusal(lambda: submit("secret of a", tenant="b"))
+    assert error.code() == grpc.StatusCode.PERMISSION_DENIED and reason(error) == "TENANT_MISMATCH"
+    theirs = [("authorization", "Bearer secret of b")]
+    for call in (lambda: frontend.video.GetJob(video.GetJobRequest(id=job.id), metadata=theirs),
+                 lambda: frontend.video.CancelJob(video.CancelJobRequest(id=job.id), metadata=theirs),
+                 lambda: list(frontend.video.WatchJob(video.WatchJobRequest(id=job.id), metadata=theirs))):
+        assert refusal(call).code() == grpc.StatusCode.NOT_FOUND
+    assert not frontend.video.ListJobs(video.ListJobsRequest(), metadata=theirs).jobs
+
+
+def test_health_and_reflection_answer(start):
+    frontend = start()
+    check = frontend.channel.unary_unary("/grpc.health.v1.Health/Check")
+    for service in (b"", b"kino.v1.VideoService", b"kino.v1.ModelService"):
+        asked = b"\x0a" + bytes([len(service)]) + service if service else b""
+        assert check(asked, timeout=DEADLINE) == b"\x08\x01"  # SERVING
+    assert refusal(lambda: check(b"\x0a\x01x", timeout=DEADLINE)).code() == grpc.StatusCode.NOT_FOUND
+    reflect = frontend.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    answer = next(reflect(iter([b"\x3a\x01*"]), timeout=DEADLINE))  # list_services
+    assert b"kino.v1.VideoService" in answer and b"kino.v1.ModelService" in answer
+
+
+def test_metrics_tell_of_jobs_and_promtool_finds_no_fault(start):
+    frontend = start()
+    fake = FakeWorker(frontend, device_memory_bytes=1 << 30)
+    job = frontend.submit()
+    fake.attempt().succeed(b"x" * 5000)
+    collect(frontend.watch(job.id))
+    frontend.submit(priority=video.HIGH)
+    fake.attempt()
+    queued = frontend.submit(priority=video.LOW)
+
+    def scrape():
+        return urllib.request.urlopen(f"http://{frontend.metrics_address}/metrics", timeout=DEADLINE).read().decode()
+
+    wanted = ['kino_queue_depth{class="low"} 1', 'kino_jobs_ended_total{state="succeeded"} 1',
+              'kino_attempts_ended_total{result="succeeded"} 1', 'kino_worker_up{device="cpu",worker="cpu"} 1',
+              'kino_step_seconds_count{model="demo"} 2', 'kino_stage_seconds_count{model="demo",stage="denoise"} 1',
+              'kino_first_chunk_seconds_count{model="demo"} 1', 'kino_streamed_bytes_total 5000', 'kino_watchers 0',
+              'kino_queue_wait_seconds_count{class="normal"} 1', 'kino_device_memory_bytes{device="cpu",worker="cpu"} 1073741824',
+              'le="3600"']
+    text = eventually(lambda: (lambda t: t if all(w in t for w in wanted) else None)(scrape()), f"all of {wanted}")
+    assert queued.id not in text
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, timeout=DEADLINE)
+    assert checked.returncode == 0 and not checked.stderr, checked.stderr
+
+
+def test_no_prompt_in_log_or_metrics(start):
+    frontend = start()
+    canary = "canary-5f1c prompt nobody may read"
+    job = frontend.submit(prompt=canary, negative_prompt=canary, labels={"note": "canary-5f1c"}, request_id="canary-5f1c")
+    refusal(lambda: frontend.submit(prompt=canary, height=33))
+    FakeWorker(frontend).attempt().succeed()
+    frontend.wait_for(job.id, video.SUCCEEDED)
+    text = urllib.request.urlopen(f"http://{frontend.metrics_address}/metrics", timeout=DEADLINE).read().decode()
+    assert frontend.stop() == 0
+    log = frontend.log_path.read_text()
+    assert job.id in log and "canary-5f1c" not in log + text
+
+
+def test_version_is_told():
+    for program in ("kino-frontend", "kinod"):
+        told = subprocess.run([BIN / program, "--version"], capture_output=True, text=True, timeout=DEADLINE)
+        assert told.returncode == 0 and told.stdout.startswith(program + " ")

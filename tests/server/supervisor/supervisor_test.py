@@ -1,0 +1,218 @@
+"""kinod itself, with scripts in the place of kino-frontend and kino-worker."""
+
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+BIN = pathlib.Path(os.environ["KINO_BIN_DIR"])
+SOURCE = pathlib.Path(os.environ["KINO_SOURCE_DIR"])
+DEADLINE = 60  # seconds; only ever reached by a failure
+
+PRELUDE = """#!{python}
+import os, signal, socket, sys, time
+def note(text):
+    fd = os.open("{notes}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, (text + "\\n").encode())
+def name():
+    return sys.argv[sys.argv.index("--name") + 1]
+"""
+SLEEP = """
+signal.signal(signal.SIGTERM, lambda *_: (note("stopped " + sys.argv[0].split("/")[-1]), sys.exit(0)))
+note("up " + sys.argv[0].split("/")[-1] + " " + str(os.getpid()))
+while True: signal.pause()
+"""
+LISTEN = """
+control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+note("up kino-frontend " + str(os.getpid()))
+while True:
+    message = control.recv(512).decode()
+    note("told " + message)
+    if message.startswith("stopping"): sys.exit(0)
+    if message.startswith("started b "): control.send(("kill b " + message.split()[2]).encode())
+"""
+
+
+class Machine:
+    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]"):
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        shutil.copy(BIN / "kinod", self.bin / "kinod")
+        self.notes = folder / "notes"
+        for program, body in (("kino-frontend", frontend), ("kino-worker", worker)):
+            path = self.bin / program
+            path.write_text(PRELUDE.format(python=sys.executable, notes=self.notes) + body)
+            path.chmod(stat.S_IRWXU)
+        self.config = folder / "kino.yaml"
+        self.config.write_text(f"data_dir: data\nworkers: {workers}\n"
+                               "supervisor: {restart_min: 20ms, restart_max: 200ms, stop_deadline: 1s}\n")
+        self.log_path = folder / "log"
+        self.process = subprocess.Popen([self.bin / "kinod", "--config", self.config], stderr=open(self.log_path, "w"))
+
+    def lines(self, start=""):
+        text = self.notes.read_text() if self.notes.exists() else ""
+        return [line for line in text.splitlines() if line.startswith(start)]
+
+    def wait_for(self, count, start):
+        end = time.monotonic() + DEADLINE
+        while len(self.lines(start)) < count:
+            assert time.monotonic() < end, f"{count} x '{start}' did not happen: {self.lines()} {self.log()}"
+            time.sleep(0.01)
+        return self.lines(start)
+
+    def log(self):
+        return self.log_path.read_text()
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(DEADLINE)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Machine(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+def is_alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def pid_of(line):
+    return int(line.split()[-1])
+
+
+def test_starts_all_and_stops_all(machine):
+    one = machine()
+    one.wait_for(3, "up")
+    assert one.stop() == 0
+    assert len(one.lines("stopped")) == 3
+
+
+def test_killed_worker_comes_back_and_the_others_stay(machine):
+    one = machine()
+    ups = one.wait_for(3, "up")
+    victim = pid_of(next(line for line in ups if "kino-worker" in line))
+    others = [pid_of(line) for line in ups if pid_of(line) != victim]
+    os.kill(victim, signal.SIGKILL)
+    one.wait_for(4, "up")
+    assert all(is_alive(pid) for pid in others)
+    assert "signal 9" in one.log()
+
+
+def test_killed_frontend_leaves_the_workers_alone(machine):
+    one = machine()
+    ups = one.wait_for(3, "up")
+    frontend = next(line for line in ups if "kino-frontend" in line)
+    os.kill(pid_of(frontend), signal.SIGABRT)
+    one.wait_for(2, "up kino-frontend")
+    assert all(is_alive(pid_of(line)) for line in ups if "kino-worker" in line)
+
+
+def test_children_do_not_outlive_a_killed_supervisor(machine):
+    one = machine()
+    ups = one.wait_for(3, "up")
+    one.process.kill()
+    one.process.wait()
+    end = time.monotonic() + DEADLINE
+    while any(is_alive(pid_of(line)) for line in ups):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_frontend_hears_of_workers_and_has_a_stuck_one_killed(machine):
+    one = machine(frontend=LISTEN)
+    exits = one.wait_for(2, "told exited b")
+    assert all(line.split()[-2:] == ["9", "0"] for line in exits)
+    assert len(one.wait_for(1, "told started a")) == 1
+    assert one.stop() == 0
+    assert one.lines("told stopping")
+
+
+def test_new_frontend_is_told_who_runs(machine):
+    one = machine(frontend=LISTEN, workers="[{name: a}]")
+    one.wait_for(1, "told started a")
+    os.kill(pid_of(one.wait_for(1, "up kino-frontend")[0]), signal.SIGKILL)
+    told = one.wait_for(2, "told started a")
+    assert told[0] == told[1]
+
+
+def test_child_that_ignores_sigterm_is_killed_at_the_deadline(machine):
+    one = machine(worker="signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('up kino-worker ' + str(os.getpid()))\n"
+                         "while True: signal.pause()\n")
+    ups = one.wait_for(3, "up")
+    assert one.stop() == 0
+    assert not any(is_alive(pid_of(line)) for line in ups)
+    assert "deadline" in one.log()
+
+
+def test_crash_loop_backs_off(machine):
+    one = machine(worker="note('crash')\nsys.exit(3)\n", workers="[{name: a}]")
+    one.wait_for(6, "crash")
+    assert "exit code 3" in one.log()
+    for pause in ("20ms", "40ms", "80ms", "160ms", "200ms"):
+        assert f"next start in {pause}" in one.log()
+
+
+def test_frontend_that_cannot_run_ends_kinod(machine):
+    one = machine(frontend="sys.exit(78)\n")
+    assert one.process.wait(DEADLINE) == 1
+    assert "cannot run with this configuration" in one.log()
+
+
+def test_missing_program_is_named(machine, tmp_path):
+    one = machine()
+    one.wait_for(3, "up")
+    (one.bin / "kino-worker").unlink()
+    os.kill(pid_of(one.lines("up kino-worker")[0]), signal.SIGKILL)
+    end = time.monotonic() + DEADLINE
+    while "kino-worker'" not in one.log():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert one.process.poll() is None
+
+
+def kinod(*arguments):
+    return subprocess.run([BIN / "kinod", *arguments], capture_output=True, text=True, timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("file", ["config/kino.yaml", "config/demo.yaml"])
+def test_shipped_configurations_pass_the_check(file):
+    result = kinod("--check-config", SOURCE / file)
+    assert result.returncode == 0, result.stderr
+    assert "data folder" in result.stdout
+
+
+def test_check_names_the_model_that_cannot_run(tmp_path):
+    (tmp_path / "kino.yaml").write_text("models:\n  - name: gone\n    folder: nowhere\n")
+    result = kinod("--check-config", tmp_path / "kino.yaml")
+    assert result.returncode == 1
+    assert f"{tmp_path}/kino.yaml:2:5" in result.stderr and "gone" in result.stderr
+
+
+@pytest.mark.parametrize("arguments, code, text", [
+    ([], 2, "--config"), (["--workers-only"], 2, "TLS"), (["--nonsense"], 2, "nonsense"),
+    (["--config", "/nonexistent.yaml"], 1, "nonexistent"), (["--check-config", "/nonexistent.yaml"], 1, "nonexistent")])
+def test_wrong_arguments_are_refused(arguments, code, text):
+    result = kinod(*arguments)
+    assert result.returncode == code and text in result.stderr
