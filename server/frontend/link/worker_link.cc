@@ -15,7 +15,8 @@ namespace {
 constexpr absl::Duration kTick = absl::Milliseconds(50);
 constexpr absl::Duration kHousekeepingInterval = absl::Milliseconds(500);
 constexpr absl::Duration kTimerCheckInterval = absl::Milliseconds(200);
-constexpr absl::Duration kPurgeInterval = absl::Minutes(1);
+constexpr absl::Duration kMinPurgeInterval = absl::Seconds(1);
+constexpr absl::Duration kMaxPurgeInterval = absl::Minutes(1);
 constexpr int kPurgeBatch = 500;
 
 v1::AttemptRef ToProto(const scheduler::AttemptRef& ref) {
@@ -222,7 +223,8 @@ void WorkerLink::Tick() {
     Housekeeping();
   }
   if (now >= next_purge_) {
-    next_purge_ = now + kPurgeInterval;
+    const absl::Duration shortest = std::min(options_.retention.results, options_.retention.assets);
+    next_purge_ = now + std::clamp(shortest / 10, kMinPurgeInterval, kMaxPurgeInterval);
     RunPurge(parts_.clock.Now());
   }
 }

@@ -16,3 +16,11 @@ def start(tmp_path):
     yield begin
     for frontend in running:
         frontend.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One frontend for all tests that leave nothing behind in it."""
+    frontend = Frontend(tmp_path_factory.mktemp("shared"))
+    yield frontend
+    frontend.stop()

@@ -6,7 +6,7 @@ import subprocess
 import grpc
 import pytest
 
-from frontend_fixture import BIN, DEADLINE, FakeWorker, collect, details, video, worker
+from frontend_fixture import BIN, DEADLINE, FakeWorker, collect, details, eventually, video, worker
 
 FAST = "link: {heartbeat_interval: 100ms, lease: 2s, reattach_grace: 20s}\nretry: {min_backoff: 0s, max_backoff: 0s}\n"
 
@@ -281,3 +281,35 @@ def test_drain_tells_watchers_where_to_go_on(start):
     attempt.fake = again
     attempt.done()
     assert len(frontend.wait_for(job.id, video.SUCCEEDED).attempts) == 1
+
+
+def test_machine_that_stops_waits_for_the_workers_and_counts_no_fault(start):
+    frontend = start(FAST, with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend)
+    attempt = fake.attempt()
+    attempt.started()
+    fake.acked(1)
+    frontend.control.send(b"stopping")
+    frontend.process.terminate()
+    attempt.failed(worker.AttemptFailed.INTERRUPTED, code=14, message="drained")
+    fake.acked(2)
+    assert frontend.process.wait(DEADLINE) == 0
+    frontend.start()
+    again = frontend.job(job.id)
+    assert again.state == video.QUEUED and "drained" in again.attempts[0].error.message
+    FakeWorker(frontend).attempt().succeed()
+    frontend.wait_for(job.id, video.SUCCEEDED)
+
+
+def test_artifact_that_aged_out_is_removed_and_the_job_stays(start):
+    frontend = start("retention: {results: 1s}\n")
+    job = frontend.submit()
+    FakeWorker(frontend).attempt().succeed()
+    frontend.wait_for(job.id, video.SUCCEEDED)
+    done = eventually(lambda: (lambda j: None if j.HasField("artifact") else j)(frontend.job(job.id)), "it has aged out")
+    assert done.state == video.SUCCEEDED
+    eventually(lambda: not list((frontend.data / "videos").iterdir()), "its file is removed")
+    with pytest.raises(grpc.RpcError) as error:
+        list(frontend.video.DownloadVideo(video.DownloadVideoRequest(id=job.id)))
+    assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION

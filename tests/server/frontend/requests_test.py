@@ -75,17 +75,16 @@ IMAGE = video.Condition.IMAGE
     (dict(conditions=[video.Condition(kind=IMAGE, data=b"")]), "conditions[0].data"),
     (dict(conditions=[video.Condition(kind=IMAGE, data=b"not a picture")]), "conditions[0].data"),
     (dict(conditions=[video.Condition(kind=IMAGE, data=png()[:60])]), "conditions[0].data"),
-    (dict(model=""), None),
 ])
-def test_wrong_field_is_named(start, wrong, field):
-    frontend = start()
-    if field is None:  # one model is configured: its name may be left out
-        assert frontend.submit(**wrong).request.model == "demo"
-        return
-    error = refusal(lambda: frontend.submit(**wrong))
+def test_wrong_field_is_named(shared, wrong, field):
+    error = refusal(lambda: shared.submit(**wrong))
     assert field in fields(error)
     assert reason(error) == "INVALID_REQUEST" or field.startswith("conditions")
-    assert not frontend.video.ListJobs(video.ListJobsRequest()).jobs
+    assert not shared.video.ListJobs(video.ListJobsRequest()).jobs
+
+
+def test_the_only_model_need_not_be_named(start):
+    assert start().submit(model="").request.model == "demo"
 
 
 def test_every_violation_is_told_at_once_and_unknown_fields_are_refused(start):
@@ -157,12 +156,10 @@ def test_inline_bytes_become_an_asset(start):
     (png()[:-30], {}, "INVALID_ARGUMENT"),
     (b"#!/bin/sh\n", {}, "INVALID_ARGUMENT"),
 ])
-def test_broken_upload_is_refused_and_leaves_nothing(start, data, changes, code):
-    frontend = start()
-    assert refusal(lambda: upload(frontend, data, **changes)).code() == grpc.StatusCode[code]
-    eventually(lambda: not list((frontend.data / "uploads").iterdir()), "the upload's file is gone")
-    assert not list((frontend.data / "assets").iterdir())
-    assert upload(frontend, png()).id
+def test_broken_upload_is_refused_and_leaves_nothing(shared, data, changes, code):
+    assert refusal(lambda: upload(shared, data, **changes)).code() == grpc.StatusCode[code]
+    eventually(lambda: not list((shared.data / "uploads").iterdir()), "the upload's file is gone")
+    assert not list((shared.data / "assets").iterdir())
 
 
 def test_download_errors_are_precise(start):
