@@ -41,6 +41,8 @@ bool ConfigReader::Read(const nlohmann::json& json, bool& out) {
 
 bool ConfigReader::Read(const nlohmann::json& json, int& out) {
   if (!json.is_number_integer()) return false;
+  if (json.is_number_unsigned() && json.get<uint64_t>() > std::numeric_limits<int>::max())
+    return false;
   const int64_t value = json.get<int64_t>();
   if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max())
     return false;

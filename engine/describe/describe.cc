@@ -10,6 +10,7 @@
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/describe/families.h"
+#include "engine/describe/residency_policy.h"
 
 namespace kino::engine {
 namespace {
@@ -236,6 +237,10 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                 *effective.num_frames - 1);
   }
   if (effective.plan.vae_tiling) CheckVaeTiling(*effective.plan.vae_tiling, check);
+  if (effective.plan.offload) {
+    const absl::Status offload = ResidencyPolicy::Parse(*effective.plan.offload).status();
+    if (!offload.ok()) check.Fail("plan.offload", std::string(offload.message()));
+  }
   model.details->Resolve(effective, resolved.violations);
   return resolved;
 }

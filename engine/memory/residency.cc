@@ -3,31 +3,11 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <charconv>
 
-#include "absl/strings/str_cat.h"
 #include "engine/core/torch_types.h"
 #include "engine/memory/copy_engine.h"
 
 namespace kino::engine {
-
-absl::StatusOr<ResidencyPolicy> ResidencyPolicy::Parse(const std::string& text) {
-  if (text.empty() || text == "none") return ResidencyPolicy{};
-  ResidencyPolicy policy;
-  constexpr std::string_view kBlock = "block:";
-  if (text.starts_with(kBlock)) {
-    const char* begin = text.data() + kBlock.size();
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(begin, end, policy.blocks_per_group);
-    if (error == std::errc() && stop == end && policy.blocks_per_group >= 1) return policy;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("offload '", text, "', expected 'none' or 'block:N' with N from 1"));
-}
-
-std::string ResidencyPolicy::ToString() const {
-  return blocks_per_group == 0 ? "none" : absl::StrCat("block:", blocks_per_group);
-}
 
 // A place on the device for one run of groups.
 struct WeightStream::Slot {

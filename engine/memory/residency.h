@@ -16,20 +16,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "engine/describe/residency_policy.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {
-
-struct ResidencyPolicy {
-  // 0: resident. N: that many groups of a stream at a time.
-  int blocks_per_group = 0;
-  int prefetch = 1;
-
-  // "none" or "block:N", N from 1. INVALID_ARGUMENT names what was got.
-  static absl::StatusOr<ResidencyPolicy> Parse(const std::string& text);
-  std::string ToString() const;
-};
 
 class CopyEngine;
 

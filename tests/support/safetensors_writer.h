@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,20 +27,20 @@ struct FloatTensor {
 
 // float32 tensors, laid out in the order given.
 inline std::string SafetensorsOf(const std::vector<FloatTensor>& tensors) {
-  std::string header = "{";
+  std::ostringstream header;
   std::string data;
   for (const FloatTensor& tensor : tensors) {
-    if (header.size() > 1) header += ",";
-    header += "\"" + tensor.name + "\":{\"dtype\":\"F32\",\"shape\":[";
+    header << (header.tellp() == 0 ? '{' : ',') << '"' << tensor.name
+           << R"(":{"dtype":"F32","shape":[)";
     for (size_t i = 0; i < tensor.shape.size(); ++i)
-      header += (i ? "," : "") + std::to_string(tensor.shape[i]);
+      header << (i > 0 ? "," : "") << tensor.shape[i];
     const size_t begin = data.size();
     data.append(reinterpret_cast<const char*>(tensor.values.data()),
                 tensor.values.size() * sizeof(float));
-    header +=
-        "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(data.size()) + "]}";
+    header << R"(],"data_offsets":[)" << begin << ',' << data.size() << "]}";
   }
-  return SafetensorsBytes(header + "}", data);
+  header << '}';
+  return SafetensorsBytes(header.str(), data);
 }
 
 }  // namespace kino::testing

@@ -16,7 +16,8 @@ constexpr int kMaxSequenceLength = 512;
 
 class LtxDescription final : public FamilyDescription {
  public:
-  explicit LtxDescription(int temporal_ratio) {
+  LtxDescription(int spatial_ratio, int temporal_ratio, const FlowMatchEulerConfig& sampler)
+      : spatial_ratio_(spatial_ratio), temporal_ratio_(temporal_ratio), sampler_(sampler) {
     // Defaults of LTXPipeline.__call__ and LTXImageToVideoPipeline.__call__ in diffusers 0.42.1.
     Request defaults;
     defaults.negative_prompt = "";
@@ -57,6 +58,9 @@ class LtxDescription final : public FamilyDescription {
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
+  int spatial_ratio_;
+  int temporal_ratio_;
+  FlowMatchEulerConfig sampler_;
   std::vector<TaskDescription> tasks_;
   Limits limits_;
 };
@@ -86,7 +90,8 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   range("ltx.max_sequence_length", *options.max_sequence_length, 1, kMaxSequenceLength);
 
   // A custom schedule falls from noise to picture.
-  const auto schedule = [&](const char* field, const std::vector<double>& values, double high) {
+  const auto check_schedule = [&](const char* field, const std::vector<double>& values,
+                                  double high) {
     if (values.size() > static_cast<size_t>(limits_.max_steps)) {
       fail(field,
            absl::StrCat("expected at most ", limits_.max_steps, " values, got ", values.size()));
@@ -103,8 +108,8 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   if (!options.timesteps.empty() && !options.sigmas.empty()) {
     fail("ltx.sigmas", "timesteps and sigmas exclude each other");
   }
-  schedule("ltx.timesteps", options.timesteps, 1000);
-  schedule("ltx.sigmas", options.sigmas, 1);
+  check_schedule("ltx.timesteps", options.timesteps, 1000);
+  check_schedule("ltx.sigmas", options.sigmas, 1);
 
   // Knobs of LTXConditionPipeline and LTXLatentUpsamplePipeline do nothing in these tasks: refused
   // rather than ignored.
@@ -114,6 +119,17 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
         std::pair{"ltx.adain_factor", options.adain_factor},
         std::pair{"ltx.tone_map_compression_ratio", options.tone_map_compression_ratio}}) {
     if (value) fail(field, absl::StrCat(TaskName(request.task), " has no such option"));
+  }
+
+  if (violations.empty()) {
+    const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
+    const int64_t tokens =
+        frames * (*request.height / spatial_ratio_) * (*request.width / spatial_ratio_);
+    const absl::Status schedule_status = LtxSchedule(sampler_, request, tokens).status();
+    if (!schedule_status.ok()) {
+      fail("num_inference_steps", absl::StrCat("no schedule for ", tokens, " latent tokens: ",
+                                               std::string(schedule_status.message())));
+    }
   }
 
   if (request.task == Task::kTextToVideo && !request.conditions.empty()) {
@@ -137,29 +153,52 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   }
 }
 
+// A compression ratio of the VAE: its own key, or what its scaling blocks make of the patch size.
+int Ratio(ConfigReader& reader, const char* key, const char* patch_key, int patch) {
+  int ratio = reader.Get(key, 0);
+  if (ratio != 0) return ratio;
+  ratio = reader.Get(patch_key, patch);
+  for (const bool scales :
+       reader.Get("spatio_temporal_scaling", std::vector<bool>{true, true, true, false})) {
+    if (scales && ratio <= 64) ratio *= 2;
+  }
+  return ratio;
+}
+
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const std::string& folder,
                                                                      const std::string&) {
   const std::string path = folder + "/vae/config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
   ConfigReader reader(json, path);
-  int ratio = reader.Get("temporal_compression_ratio", 0);
-  if (ratio == 0) {
-    // AutoencoderKLLTXVideo: each scaling block halves the frames.
-    ratio = reader.Get("patch_size_t", 1);
-    for (const bool scales :
-         reader.Get("spatio_temporal_scaling", std::vector<bool>{true, true, true, false})) {
-      if (scales) ratio *= 2;
-    }
-  }
+  const int spatial = Ratio(reader, "spatial_compression_ratio", "patch_size", 4);
+  const int temporal = Ratio(reader, "temporal_compression_ratio", "patch_size_t", 1);
   KINO_RETURN_IF_ERROR(reader.status());
-  if (ratio < 1 || ratio > 64) {
+  if (spatial < 1 || spatial > kSizeMultiple || temporal < 1 || temporal > 64) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": temporal compression ratio ", ratio, ", expected 1 to 64"));
+        absl::StrCat(path, ": compression ratios ", spatial, " in space and ", temporal,
+                     " in time, expected 1 to ", kSizeMultiple, " and 1 to 64"));
   }
-  return std::make_shared<LtxDescription>(ratio);
+  const std::string sampler_path = folder + "/scheduler/scheduler_config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
+  KINO_ASSIGN_OR_RETURN(const FlowMatchEulerConfig sampler,
+                        FlowMatchEulerConfig::FromJson(sampler_json, sampler_path));
+  return std::make_shared<LtxDescription>(spatial, temporal, sampler);
 }
 
 }  // namespace
+
+absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
+                                              const Request& request, int64_t tokens) {
+  ScheduleRequest schedule;
+  schedule.timesteps = request.ltx->timesteps;
+  schedule.sigmas = request.ltx->sigmas;
+  if (schedule.timesteps.empty() && schedule.sigmas.empty()) {
+    const int steps = *request.num_inference_steps;
+    schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
+  }
+  schedule.mu = CalculateShift(sampler, tokens);
+  return MakeSchedule(sampler, schedule);
+}
 
 FamilyDescriber LtxDescriber() {
   return {.family = "ltx",

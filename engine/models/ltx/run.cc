@@ -14,6 +14,7 @@
 #include "engine/core/status_bridge.h"
 #include "engine/media/resize.h"
 #include "engine/models/common/guidance.h"
+#include "engine/models/ltx/describe.h"
 
 namespace kino::engine {
 namespace {
@@ -79,15 +80,7 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
                static_cast<double>(vae_config.temporal_compression_ratio) / *options.frame_rate,
            .spatial_scale = static_cast<double>(vae_config.spatial_compression_ratio)};
 
-  ScheduleRequest schedule;
-  schedule.timesteps = options.timesteps;
-  schedule.sigmas = options.sigmas;
-  if (schedule.timesteps.empty() && schedule.sigmas.empty()) {
-    const int steps = *request_.num_inference_steps;
-    schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
-  }
-  schedule.mu = CalculateShift(components_->sampler, grid_.tokens());
-  schedule_ = ValueOrThrow(MakeSchedule(components_->sampler, schedule));
+  schedule_ = ValueOrThrow(LtxSchedule(components_->sampler, request_, grid_.tokens()));
 }
 
 void LtxRun::Enter(Stage stage) {

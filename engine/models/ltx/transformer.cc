@@ -69,7 +69,8 @@ absl::StatusOr<LtxTransformerConfig> LtxTransformerConfig::Read(const std::strin
   }
   if (affine) return refuse("norm_elementwise_affine true, expected false");
   if (patch != 1 || patch_t != 1)
-    return refuse(absl::StrCat("patch sizes ", patch, ", ", patch_t, ", expected 1, 1"));
+    return refuse(
+        absl::StrCat("patch_size ", patch, ", patch_size_t ", patch_t, ", expected 1, 1"));
   if (config.in_channels < 1 || config.out_channels != config.in_channels ||
       config.num_attention_heads < 1 || config.attention_head_dim < 1 || config.num_layers < 1 ||
       config.caption_channels < 1 || config.width() % 2 != 0) {

@@ -141,8 +141,8 @@ TEST_P(MalformedSafetensorsTest, IsRefusedAndSaysWhy) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Corpus, MalformedSafetensorsTest, ::testing::ValuesIn(Corpus()),
-                         [](const ::testing::TestParamInfo<Malformed>& info) {
-                           return std::string(info.param.name);
+                         [](const ::testing::TestParamInfo<Malformed>& tested) {
+                           return std::string(tested.param.name);
                          });
 
 TEST(SafetensorsTest, EveryTruncationIsRefused) {

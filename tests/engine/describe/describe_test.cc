@@ -1,0 +1,186 @@
+#include "engine/describe/describe.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "engine/describe/residency_policy.h"
+#include "tests/support/temp_dir.h"
+
+namespace kino::engine {
+namespace {
+
+using ::kino::testing::TempDir;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+class DescribeTest : public ::testing::Test {
+ protected:
+  DescribeTest() {
+    absl::StatusOr<ModelDescription> model =
+        DescribeModel(std::string(KINO_SOURCE_DIR) + "/models/demo");
+    EXPECT_TRUE(model.ok()) << model.status();
+    model_ = *model;
+    request_.prompt = "a red star";
+    request_.height = 64;
+    request_.width = 64;
+    request_.num_frames = 17;
+  }
+
+  std::vector<std::string> ViolatedFields() {
+    std::vector<std::string> fields;
+    for (const FieldViolation& violation : ResolveRequest(model_, request_, 1).violations) {
+      fields.push_back(violation.field);
+      EXPECT_FALSE(violation.description.empty());
+    }
+    return fields;
+  }
+
+  ModelDescription model_;
+  Request request_;
+};
+
+TEST_F(DescribeTest, KnowsTheDemoModel) {
+  EXPECT_EQ(model_.family, "ltx");
+  EXPECT_EQ(model_.pipeline_class, "LTXPipeline");
+  ASSERT_EQ(model_.details->tasks().size(), 2u);
+  EXPECT_EQ(model_.details->limits().size_multiple, 32);
+  EXPECT_EQ(model_.details->limits().frames_multiple, 4);
+  int64_t elements = 0;
+  for (const ComponentDescription& component : model_.components)
+    elements += component.weight_elements;
+  EXPECT_EQ(model_.WeightBytes(DType::kBF16), 2 * elements);
+  EXPECT_GT(elements, 11'000'000);
+}
+
+TEST_F(DescribeTest, FillsTheDefaultsOfDiffusers) {
+  const ResolvedRequest resolved = ResolveRequest(model_, request_, 77);
+  ASSERT_THAT(resolved.violations, ElementsAre());
+  EXPECT_EQ(resolved.request.task, Task::kTextToVideo);
+  EXPECT_EQ(resolved.request.num_inference_steps, 50);
+  EXPECT_EQ(resolved.request.guidance_scale, 3.0);
+  EXPECT_EQ(resolved.request.negative_prompt, "");
+  EXPECT_EQ(resolved.request.seed, 77u);
+  EXPECT_EQ(resolved.request.ltx->frame_rate, 25.0);
+  EXPECT_EQ(resolved.request.ltx->max_sequence_length, 128);
+  // An effective request resolves to itself.
+  EXPECT_THAT(ResolveRequest(model_, resolved.request, 1).violations, ElementsAre());
+  EXPECT_EQ(ResolveRequest(model_, resolved.request, 1).request.seed, 77u);
+}
+
+TEST_F(DescribeTest, DecodeNoiseFollowsTheDecodeTimestep) {
+  request_.ltx = LtxOptions{};
+  request_.ltx->decode_timestep = 0.05;
+  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.ltx->decode_noise_scale, 0.05);
+}
+
+TEST_F(DescribeTest, InfersTheTaskFromConditions) {
+  request_.conditions = {Condition{}};
+  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kImageToVideo);
+  request_.conditions = {Condition{.kind = ConditionKind::kVideo}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("task"));
+}
+
+TEST_F(DescribeTest, NamesEveryFieldThatIsWrong) {
+  request_.prompt.reset();
+  request_.height = 63;
+  request_.width = 0;
+  request_.num_frames = 18;
+  request_.num_inference_steps = 0;
+  request_.guidance_scale = std::nan("");
+  request_.fps = -1;
+  request_.ltx = LtxOptions{};
+  request_.ltx->frame_rate = std::numeric_limits<double>::infinity();
+  request_.ltx->image_cond_noise_scale = 0.1;
+  EXPECT_THAT(ViolatedFields(),
+              UnorderedElementsAre("prompt", "height", "width", "num_frames", "num_inference_steps",
+                                   "guidance_scale", "fps", "ltx.frame_rate",
+                                   "ltx.image_cond_noise_scale"));
+}
+
+TEST_F(DescribeTest, HugeSizesAreRefusedWithoutOverflow) {
+  request_.height = 2147483616;
+  request_.width = 2147483616;
+  request_.num_frames = 2147483645;
+  EXPECT_THAT(ViolatedFields(), ::testing::Contains("height"));
+  request_.height = 4096;
+  request_.width = 4096;
+  request_.num_frames = 8193;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("num_frames"));
+}
+
+TEST_F(DescribeTest, AScheduleThatComesOutOfNoUseIsRefused) {
+  // The demo model's shift is made for small clips; diffusers' default size drives it to NaN.
+  request_.height.reset();
+  request_.width.reset();
+  request_.num_frames.reset();
+  EXPECT_THAT(ViolatedFields(), ElementsAre("num_inference_steps"));
+}
+
+TEST_F(DescribeTest, CustomSchedulesFallAndExcludeEachOther) {
+  request_.ltx = LtxOptions{};
+  request_.ltx->timesteps = {1000, 500, 100};
+  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.num_inference_steps, 3);
+  request_.ltx->sigmas = {1.0, 0.5};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.sigmas"));
+  request_.ltx->timesteps.clear();
+  request_.ltx->sigmas = {0.5, 0.5};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.sigmas"));
+}
+
+TEST_F(DescribeTest, TilesThatCannotBeAreNamed) {
+  request_.plan.vae_tiling = VaeTiling{};
+  EXPECT_THAT(ViolatedFields(), ElementsAre());
+  request_.plan.vae_tiling->tile_sample_min_height = 64;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling.tile_sample_stride_height"));
+  request_.plan.vae_tiling->tile_sample_stride_height = 0;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling.tile_sample_stride_height"));
+}
+
+TEST_F(DescribeTest, AnOffloadNobodyKnowsIsRefused) {
+  request_.plan.offload = "block:2";
+  EXPECT_THAT(ViolatedFields(), ElementsAre());
+  request_.plan.offload = "sometimes";
+  EXPECT_THAT(ViolatedFields(), ElementsAre("plan.offload"));
+}
+
+TEST_F(DescribeTest, ImageToVideoTakesOneImageAtTheFirstFrame) {
+  request_.task = Task::kImageToVideo;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
+  request_.conditions = {Condition{}, Condition{}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
+  request_.conditions = {Condition{.frame_index = 8}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].frame_index"));
+  request_.conditions = {Condition{.strength = 0.5}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].strength"));
+}
+
+TEST(DescribeModelTest, SaysWhatAFolderLacks) {
+  const TempDir folder;
+  EXPECT_EQ(DescribeModel(folder.path()).status().code(), absl::StatusCode::kNotFound);
+  folder.Write("model_index.json", "[]");
+  EXPECT_EQ(DescribeModel(folder.path()).status().code(), absl::StatusCode::kInvalidArgument);
+  folder.Write("model_index.json", R"({"_class_name":"WanPipeline"})");
+  const absl::Status status = DescribeModel(folder.path()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("'WanPipeline', expected one of LTXPipeline"));
+}
+
+TEST(ResidencyPolicyTest, ParsesWhatItPrints) {
+  for (const char* text : {"none", "block:1", "block:12"}) {
+    const auto policy = ResidencyPolicy::Parse(text);
+    ASSERT_TRUE(policy.ok()) << policy.status();
+    EXPECT_EQ(policy->ToString(), text);
+  }
+  for (const char* text : {"block", "block:", "block:0", "block:-1", "block:1x", "model", "NONE"}) {
+    EXPECT_EQ(ResidencyPolicy::Parse(text).status().code(), absl::StatusCode::kInvalidArgument)
+        << text;
+  }
+}
+
+}  // namespace
+}  // namespace kino::engine
