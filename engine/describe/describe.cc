@@ -56,6 +56,18 @@ void Fill(std::optional<T>& field, const std::optional<T>& fallback) {
   if (!field.has_value()) field = fallback;
 }
 
+void FillAll(Request& request, const Request& from, const FamilyDescription& family) {
+  Fill(request.negative_prompt, from.negative_prompt);
+  Fill(request.height, from.height);
+  Fill(request.width, from.width);
+  Fill(request.num_frames, from.num_frames);
+  Fill(request.num_inference_steps, from.num_inference_steps);
+  Fill(request.guidance_scale, from.guidance_scale);
+  Fill(request.fps, from.fps);
+  if (!request.output.lossless) Fill(request.output.quality, from.output.quality);
+  family.FillOwn(request, from);
+}
+
 void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   for (const auto& [field, value] :
        {std::pair{"height", *request.height}, std::pair{"width", *request.width}}) {
@@ -125,6 +137,16 @@ int64_t ModelDescription::WeightBytes(DType dtype) const {
   int64_t elements = 0;
   for (const ComponentDescription& component : components) elements += component.weight_elements;
   return elements * DTypeSize(dtype);
+}
+
+std::vector<TaskDescription> ModelDescription::Tasks() const {
+  std::vector<TaskDescription> tasks;
+  for (const TaskDescription& task : details->tasks()) {
+    tasks.push_back({.task = task.task, .defaults = overrides});
+    tasks.back().defaults.task = task.task;
+    FillAll(tasks.back().defaults, task.defaults, *details);
+  }
+  return tasks;
 }
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder) {
@@ -198,16 +220,9 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                     TaskName(effective.task)));
     return resolved;
   }
-  const Request& defaults = task->defaults;
-  Fill(effective.negative_prompt, defaults.negative_prompt);
-  Fill(effective.height, defaults.height);
-  Fill(effective.width, defaults.width);
-  Fill(effective.num_frames, defaults.num_frames);
-  Fill(effective.num_inference_steps, defaults.num_inference_steps);
-  Fill(effective.guidance_scale, defaults.guidance_scale);
-  Fill(effective.fps, defaults.fps);
+  FillAll(effective, model.overrides, *model.details);
+  FillAll(effective, task->defaults, *model.details);
   if (!effective.seed) effective.seed = draw_seed;
-  if (!effective.output.lossless) Fill(effective.output.quality, defaults.output.quality);
 
   const Limits& limits = model.details->limits();
   if (!effective.prompt) {

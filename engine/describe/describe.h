@@ -47,8 +47,10 @@ class FamilyDescription {
   virtual ~FamilyDescription() = default;
   virtual const std::vector<TaskDescription>& tasks() const = 0;
   virtual const Limits& limits() const = 0;
-  // Appends what is wrong with the family's own fields, and fills the family's own defaults.
-  // `request` has its task and the common defaults set.
+  // Fills the family's own fields that `request` leaves absent with those of `from`.
+  virtual void FillOwn(Request& request, const Request& from) const = 0;
+  // Appends what is wrong with the family's own fields, and fills those whose default depends on
+  // others. Every other default is in `request` already.
   virtual void Resolve(Request& request, std::vector<FieldViolation>& violations) const = 0;
 };
 
@@ -58,7 +60,11 @@ struct ModelDescription {
   std::string pipeline_class;  // as model_index.json names it
   std::vector<ComponentDescription> components;
   std::shared_ptr<const FamilyDescription> details;
+  // What the operator's configuration sets over the family's defaults.
+  Request overrides;
 
+  // The tasks with the defaults a request gets here.
+  std::vector<TaskDescription> Tasks() const;
   // Bytes of all weights held in `dtype`.
   int64_t WeightBytes(DType dtype) const;
 };

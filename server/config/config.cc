@@ -122,6 +122,28 @@ int VisibleGpus() {
 #endif
 }
 
+// The keys are GenerateRequest's. What the numbers may be is the family's to say, and is checked
+// with every request.
+void ReadDefaults(MapReader& map, engine::Request& defaults) {
+  map.OptionalInteger("height", defaults.height);
+  map.OptionalInteger("width", defaults.width);
+  map.OptionalInteger("num_frames", defaults.num_frames);
+  map.OptionalInteger("num_inference_steps", defaults.num_inference_steps);
+  map.OptionalNumber("guidance_scale", defaults.guidance_scale);
+  map.OptionalNumber("fps", defaults.fps);
+  std::string negative_prompt;
+  if (map.String("negative_prompt", negative_prompt)) defaults.negative_prompt = negative_prompt;
+  map.Map("ltx", [&defaults](MapReader& own) {
+    engine::LtxOptions ltx;
+    bool any = own.OptionalNumber("frame_rate", ltx.frame_rate);
+    any |= own.OptionalNumber("guidance_rescale", ltx.guidance_rescale);
+    any |= own.OptionalNumber("decode_timestep", ltx.decode_timestep);
+    any |= own.OptionalNumber("decode_noise_scale", ltx.decode_noise_scale);
+    any |= own.OptionalInteger("max_sequence_length", ltx.max_sequence_length);
+    if (any) defaults.ltx = ltx;
+  });
+}
+
 void ReadModel(MapReader& map, Config& config) {
   ModelConfig model;
   model.source = map.where();
@@ -139,6 +161,7 @@ void ReadModel(MapReader& map, Config& config) {
              });
   map.String("offload", model.offload, "'none' or 'block:N' with N of at least 1", IsOffload);
   map.Bool("preload", model.preload);
+  map.Map("defaults", [&model](MapReader& defaults) { ReadDefaults(defaults, model.defaults); });
   if (map.is_listing()) return;
   if (!has_name && !map.Has("name")) map.Error("a model needs 'name'");
   if (!has_folder && !map.Has("folder")) map.Error("a model needs 'folder'");

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/describe/request.h"
 
 namespace kino::config {
 
@@ -109,6 +110,8 @@ struct ModelConfig {
   std::string offload = "none";
   // Workers load it when they start.
   bool preload = false;
+  // What requests that leave a field absent get here, over the family's own defaults.
+  engine::Request defaults;
   // file:line:column of its entry, for messages.
   std::string source;
 };

@@ -1,5 +1,7 @@
 #include "server/config/yaml_reader.h"
 
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -148,6 +150,25 @@ bool MapReader::Integer(const std::string& key, int& out, int min, int max) {
   int64_t value = 0;
   if (!Integer(key, value, int64_t{min}, int64_t{max})) return false;
   out = static_cast<int>(value);
+  return true;
+}
+
+bool MapReader::OptionalInteger(const std::string& key, std::optional<int>& out) {
+  int value = 0;
+  if (!Integer(key, value, 0, std::numeric_limits<int>::max())) return false;
+  out = value;
+  return true;
+}
+
+bool MapReader::OptionalNumber(const std::string& key, std::optional<double>& out) {
+  double value = 0;
+  std::string text;
+  if (!String(key, text, "a finite number", [&](const std::string& given) {
+        return absl::SimpleAtod(given, &value) && std::isfinite(value);
+      })) {
+    return false;
+  }
+  out = value;
   return true;
 }
 

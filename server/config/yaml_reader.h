@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -44,6 +45,8 @@ class MapReader {
   bool Bool(const std::string& key, bool& out);
   bool Integer(const std::string& key, int64_t& out, int64_t min, int64_t max);
   bool Integer(const std::string& key, int& out, int min, int max);
+  bool OptionalInteger(const std::string& key, std::optional<int>& out);
+  bool OptionalNumber(const std::string& key, std::optional<double>& out);
   // "10s", "1h30m", "250ms".
   bool Duration(const std::string& key, absl::Duration& out, absl::Duration min,
                 absl::Duration max);

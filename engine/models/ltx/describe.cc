@@ -55,6 +55,7 @@ class LtxDescription final : public FamilyDescription {
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
+  void FillOwn(Request& request, const Request& from) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
@@ -65,6 +66,19 @@ class LtxDescription final : public FamilyDescription {
   Limits limits_;
 };
 
+void LtxDescription::FillOwn(Request& request, const Request& from) const {
+  if (!request.ltx) request.ltx.emplace();
+  if (!from.ltx) return;
+  const auto fill = [](auto& field, const auto& fallback) {
+    if (!field) field = fallback;
+  };
+  fill(request.ltx->frame_rate, from.ltx->frame_rate);
+  fill(request.ltx->guidance_rescale, from.ltx->guidance_rescale);
+  fill(request.ltx->decode_timestep, from.ltx->decode_timestep);
+  fill(request.ltx->decode_noise_scale, from.ltx->decode_noise_scale);
+  fill(request.ltx->max_sequence_length, from.ltx->max_sequence_length);
+}
+
 void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& violations) const {
   const auto fail = [&violations](const std::string& field, const std::string& description) {
     violations.push_back({.field = field, .description = description});
@@ -74,14 +88,8 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
       fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
     }
   };
-  const LtxOptions& defaults = *tasks_.front().defaults.ltx;
-  if (!request.ltx) request.ltx.emplace();
   LtxOptions& options = *request.ltx;
-  if (!options.frame_rate) options.frame_rate = defaults.frame_rate;
-  if (!options.guidance_rescale) options.guidance_rescale = defaults.guidance_rescale;
-  if (!options.decode_timestep) options.decode_timestep = defaults.decode_timestep;
   if (!options.decode_noise_scale) options.decode_noise_scale = options.decode_timestep;
-  if (!options.max_sequence_length) options.max_sequence_length = defaults.max_sequence_length;
 
   range("ltx.frame_rate", *options.frame_rate, 0.1, 1000);
   range("ltx.guidance_rescale", *options.guidance_rescale, 0, 1);

@@ -28,6 +28,9 @@ const char* ConfigName(engine::DType dtype) {
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {
     entries_.push_back({.config = model, .description = engine::DescribeModel(model.folder)});
+    if (entries_.back().description.ok()) {
+      entries_.back().description->overrides = model.defaults;
+    }
     const absl::Status& status = entries_.back().description.status();
     if (!status.ok()) {
       spdlog::error("model '{}' cannot run: {}", model.name, std::string(status.message()));
@@ -60,7 +63,7 @@ v1::Model ToProto(const CatalogEntry& entry, const std::vector<std::string>& dev
   const engine::ModelDescription& description = *entry.description;
   out.set_family(description.family);
   out.set_pipeline_class(description.pipeline_class);
-  for (const engine::TaskDescription& task : description.details->tasks()) {
+  for (const engine::TaskDescription& task : description.Tasks()) {
     v1::TaskInfo& info = *out.add_tasks();
     info.set_task(convert::FromEngine(task.task));
     convert::FromEngine(task.defaults, info.mutable_defaults());
