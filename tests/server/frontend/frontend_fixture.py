@@ -66,7 +66,8 @@ class Frontend:
         self.config.write_text(
             f"data_dir: data\nlisten: {{address: '127.0.0.1:0'}}\nmetrics: {{address: '127.0.0.1:0'}}\n"
             f"log: {{level: debug, format: json}}\n"
-            f"models:\n  - {{name: demo, folder: '{model_folder or SOURCE / 'models' / 'demo'}'}}\n" + extra)
+            f"models:\n  - {{name: demo, folder: '{model_folder or SOURCE / 'models' / 'demo'}', defaults: "
+            f"{{height: 64, width: 64, num_frames: 17, num_inference_steps: 25}}}}\n" + extra)
         self.control = None
         self.start()
 
