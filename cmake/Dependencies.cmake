@@ -81,7 +81,7 @@ if(KINO_WITH_ENGINE)
       set(CMAKE_CUDA_ARCHITECTURES ${KINO_CUDA_ARCHS})
     endif()
     enable_language(CUDA)
-    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD 17)  # the highest that CMake 3.25 knows of nvcc 13
     find_package(CUDAToolkit REQUIRED)
     kino_import_torch(c10_cuda)
     kino_import_torch(torch_cuda)

@@ -6,6 +6,9 @@
 #include <ATen/ops/layer_norm.h>
 
 #include "engine/ops/cpu_rows.h"
+#ifdef KINO_WITH_CUDA
+#include "engine/ops/cuda/launch.h"
+#endif
 
 namespace kino::engine {
 namespace {
@@ -44,6 +47,35 @@ void ForRows(const at::Tensor& x, const TokenSpans& spans, const Body& body) {
   }
 }
 
+#ifdef KINO_WITH_CUDA
+// False when the kernel does not take these.
+bool NormModulateCuda(const at::Tensor& x, NormKind kind, double eps, const at::Tensor& shift,
+                      const at::Tensor& scale, const TokenSpans& spans, at::Tensor& out) {
+  const auto element = cuda::ElementOf(x);
+  const auto stretches = cuda::SpansOf(spans);
+  if (!element || !stretches || !cuda::CanLaunch(x, shift, scale)) return false;
+  const c10::cuda::CUDAGuard guard(x.device());
+  out = at::empty_like(x);
+  C10_CUDA_CHECK(cuda::NormModulate(
+      *element, kind == NormKind::kLayer, x.const_data_ptr(), shift.const_data_ptr(),
+      scale.const_data_ptr(), out.mutable_data_ptr(), x.size(0) * x.size(1), x.size(1), x.size(2),
+      static_cast<float>(eps), *stretches, cuda::StreamOf(x)));
+  return true;
+}
+
+bool AddGatedCuda(at::Tensor& x, const at::Tensor& y, const at::Tensor& gate,
+                  const TokenSpans& spans) {
+  const auto element = cuda::ElementOf(x);
+  const auto stretches = cuda::SpansOf(spans);
+  if (!element || !stretches || !cuda::CanLaunch(x, y, gate)) return false;
+  const c10::cuda::CUDAGuard guard(x.device());
+  C10_CUDA_CHECK(cuda::AddGated(*element, x.mutable_data_ptr(), y.const_data_ptr(),
+                                gate.const_data_ptr(), x.size(0) * x.size(1), x.size(1), x.size(2),
+                                *stretches, cuda::StreamOf(x)));
+  return true;
+}
+#endif
+
 at::Tensor PlainNorm(const at::Tensor& x, NormKind kind, double eps) {
   if (kind == NormKind::kLayer) return at::layer_norm(x, {x.size(-1)}, {}, {}, eps);
   const at::Tensor variance = x.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true);
@@ -66,6 +98,13 @@ at::Tensor NormModulateComposed(const at::Tensor& x, NormKind kind, double eps,
 
 at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at::Tensor& shift,
                         const at::Tensor& scale, const TokenSpans& spans) {
+#ifdef KINO_WITH_CUDA
+  if (x.is_cuda()) {
+    CheckSpans(x, shift, spans);
+    at::Tensor fused;
+    if (NormModulateCuda(x, kind, eps, shift, scale, spans, fused)) return fused;
+  }
+#endif
   if (!IsCpuFloat(x, shift) || !scale.is_contiguous())
     return NormModulateComposed(x, kind, eps, shift, scale, spans);
   CheckSpans(x, shift, spans);
@@ -85,6 +124,9 @@ at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at
 
 void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenSpans& spans) {
   CheckSpans(x, gate, spans);
+#ifdef KINO_WITH_CUDA
+  if (x.is_cuda() && AddGatedCuda(x, y, gate, spans)) return;
+#endif
   if (IsCpuFloat(x, gate) && y.is_contiguous()) {
     const int64_t width = x.size(2);
     float* to = x.mutable_data_ptr<float>();

@@ -6,6 +6,11 @@
 #include <ATen/ops/rms_norm.h>
 
 #include "engine/ops/cpu_rows.h"
+#ifdef KINO_WITH_CUDA
+#include <ATen/ops/empty_like.h>
+
+#include "engine/ops/cuda/launch.h"
+#endif
 
 namespace kino::engine {
 namespace {
@@ -34,6 +39,19 @@ at::Tensor RmsRotaryComposed(const at::Tensor& x, const at::Tensor& weight, doub
 }
 
 at::Tensor RmsRotary(at::Tensor x, const at::Tensor& weight, double eps, const RotaryTable& table) {
+#ifdef KINO_WITH_CUDA
+  if (const auto element = cuda::ElementOf(x);
+      element && cuda::CanLaunch(x, weight) && cuda::CanLaunch(table.cos, table.sin)) {
+    Check(x, table);
+    const c10::cuda::CUDAGuard guard(x.device());
+    at::Tensor out = at::empty_like(x);
+    C10_CUDA_CHECK(cuda::RmsRotary(
+        *element, x.const_data_ptr(), weight.const_data_ptr(), table.cos.const_data_ptr<float>(),
+        table.sin.const_data_ptr<float>(), out.mutable_data_ptr(), x.size(0) * x.size(1), x.size(1),
+        x.size(2), static_cast<float>(eps), cuda::StreamOf(x)));
+    return out;
+  }
+#endif
   if (!x.is_cpu() || x.scalar_type() != at::kFloat || !x.is_contiguous() ||
       !weight.is_contiguous()) {
     return RmsRotaryComposed(x, weight, eps, table);
