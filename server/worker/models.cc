@@ -46,6 +46,22 @@ std::string IdentifyingBytes(const fs::path& path) {
   return bytes;
 }
 
+// The engine names what is wrong with the files as an argument of its own; to a client they are a
+// state of the server.
+absl::Status LoadError(const std::string& model, const absl::Status& error) {
+  switch (error.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kFailedPrecondition:
+      return absl::FailedPreconditionError(
+          absl::StrCat("model '", model, "' cannot run: ", error.message()));
+    default:
+      return error;
+  }
+}
+
 }  // namespace
 
 std::string ModelFingerprint(const std::string& folder) {
@@ -134,7 +150,7 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
     Evict(*oldest);
   }
   auto model = engine_.Load(entry->options, cancel);
-  if (!model.ok()) return model.status();
+  if (!model.ok()) return LoadError(name, model.status());
   entry->model = *std::move(model);
   Publish(*entry, ModelFingerprint(entry->options.folder));
   spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);

@@ -30,7 +30,8 @@ class Models {
     std::shared_ptr<engine::Model> model;
     bool loaded_now = false;  // it was not held before
   };
-  // NOT_FOUND: no such model is configured. Else what engine::Engine::Load says.
+  // NOT_FOUND: no such model is configured. FAILED_PRECONDITION: its files are broken, or the
+  // options do not fit it. Else what engine::Engine::Load says.
   absl::StatusOr<Loaded> Load(const std::string& name, const engine::CancelToken* cancel);
   // NOT_FOUND: no such model is configured. Unloading what is not loaded is no error.
   absl::Status Unload(const std::string& name);

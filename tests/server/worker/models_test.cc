@@ -73,7 +73,7 @@ TEST_F(ModelsTest, UnknownAndBrokenModelsAreRefused) {
   Models models(engine_, configured_, {});
   EXPECT_TRUE(absl::IsNotFound(models.Load("z", nullptr).status()));
   EXPECT_TRUE(absl::IsNotFound(models.Unload("z")));
-  EXPECT_TRUE(absl::IsInvalidArgument(models.Load("b", nullptr).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(models.Load("b", nullptr).status()));
   EXPECT_EQ(LoadedNames(models), "");
 }
 
