@@ -76,7 +76,7 @@ absl::Status DownloadInto(Client& client, const std::string& id, OutputFile* out
       return absl::DataLossError(std::string(written.message()));
     }
     status = ToStatus(reader->Finish());
-    if (!absl::IsUnavailable(status)) return status;
+    if (!absl::IsUnavailable(status) && !absl::IsCancelled(status)) return status;
   }
   return status;
 }

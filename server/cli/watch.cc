@@ -100,8 +100,9 @@ ExitCode JobWatch::Follow() {
       }
       continue;
     }
-    // An orderly end without the last event is a server that goes down.
-    if (!status.ok() && !absl::IsUnavailable(status)) {
+    // An orderly end without the last event is a server that goes down. So is CANCELLED, which
+    // nobody here asked for: gRPC gives it to calls that arrive while the server stops.
+    if (!status.ok() && !absl::IsUnavailable(status) && !absl::IsCancelled(status)) {
       view_.Clear();
       return ReportError(status, client_.address());
     }
