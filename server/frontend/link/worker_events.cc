@@ -155,8 +155,9 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
                peer.device, hello.device_name(), peer.pid, hello.version(), hello.held_size());
   parts_.metrics.SetWorkerUp(peer.name, peer.device, true);
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, 0, peer.device_memory_bytes);
-  for (const scheduler::LostAttempt& lost : result->lost) HandleLost(lost);
+  // First of all: what ends with the lost attempts may give this worker a new one at once.
   ReplyToHello(peer, *result);
+  for (const scheduler::LostAttempt& lost : result->lost) HandleLost(lost);
   dispatcher_.Pump();
   return absl::OkStatus();
 }

@@ -206,7 +206,14 @@ void WorkerLink::OnChanges(const std::vector<scheduler::Change>& changes) {
 
 void WorkerLink::Tick() {
   tick_posted_ = false;
-  for (const scheduler::LostAttempt& lost : registry_.TakeLost()) HandleLost(lost);
+  for (const scheduler::LostAttempt& lost : registry_.TakeLost()) {
+    HandleLost(lost);
+    // Connected and yet silent for a whole lease: it may never speak again, and kinod sees a
+    // process that runs.
+    if (lost.cause == scheduler::FailureCause::kLeaseLost && lost.session != 0) {
+      KillStuck(lost.worker, lost.cause);
+    }
+  }
   CheckCancelDeadlines();
   const absl::Duration now = parts_.clock.Monotonic();
   if (now >= next_timer_check_) {
