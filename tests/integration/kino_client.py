@@ -7,9 +7,12 @@ import hashlib
 import importlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -56,6 +59,52 @@ def compile_protos(out):
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def free_port():
+    """A loopback port for a server that must come back at the same one.
+
+    Below the ephemeral ports, so that no client takes it while the server is down.
+    """
+    for port in random.SystemRandom().sample(range(20000, 32000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 20000 and 32000")
+
+
+def mp4_boxes(data):
+    """Names of the complete top-level boxes at the start of an MP4."""
+    names, at = [], 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at:at + 4], "big")
+        if size < 8 or at + size > len(data):
+            break
+        names.append(bytes(data[at + 4:at + 8]).decode("ascii"))
+        at += size
+    return names
+
+
+def rgb_frames(mp4):
+    """The decoded pixels, RGB24, of the bytes of a video."""
+    return subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", "-", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        input=mp4, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+
+
+def eventually(what, claim, timeout=60):
+    """Asks again until claim() is true; returns its value. For what no stream tells of (processes, files, metrics)."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = claim()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s: {what}")
+        time.sleep(0.02)
 
 
 class Recording:
@@ -110,12 +159,73 @@ class Recording:
         return sha256(bytes(self.data))
 
 
-class Client:
-    """VideoService and ModelService at `address`. Every call has a deadline of `timeout` seconds."""
+class Follower:
+    """Watches a job from a thread of its own and goes on where it left off when the connection breaks."""
 
-    def __init__(self, stubs, address, token=None, timeout=120):
+    def __init__(self, client, job_id):
+        self.recording = Recording()
+        self.reattached = 0
+        self.error = None
+        self._client, self.job_id = client, job_id
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"watch {job_id}", daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            while not self.recording.finished:
+                try:
+                    self._client.watch(self.job_id, self.recording, until=self._on_event)
+                except grpc.RpcError as error:
+                    # CANCELLED, which nobody asked for here: the call arrived while the server stopped.
+                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                        raise
+                    self.reattached += 1
+        except BaseException as error:  # pylint: disable=broad-except  (raised again by wait_for)
+            self.error = error
+        with self._changed:
+            self._changed.notify_all()
+
+    def _on_event(self, _):
+        with self._changed:
+            self._changed.notify_all()
+        return False
+
+    def wait_for(self, what, claim, timeout=60):
+        """Until claim(recording) is true; returns its value."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.error or self.recording.finished or claim(self.recording), timeout)
+        if self.error is not None:
+            raise self.error
+        value = claim(self.recording)
+        if not value:
+            how = "the job ended before" if self.recording.finished else f"not within {timeout} s"
+            raise AssertionError(f"{how}: {what}; states {self.recording.states}")
+        return value
+
+    def denoised(self, step, attempt=1):
+        """Until the attempt has done so many denoise steps; returns that progress."""
+        stage = self._client.stubs.video.DENOISE
+        return self.wait_for(f"denoise step {step} of attempt {attempt}", lambda seen: next(
+            (p for p in reversed(seen.progress)
+             if p.stage == stage and p.attempt == attempt and p.step >= step), None))
+
+    def finish(self, timeout=60):
+        """The finished Job."""
+        return self.wait_for("the job has finished", lambda seen: seen.job, timeout)
+
+
+class Client:
+    """VideoService and ModelService at `address`. Every call has a deadline of `timeout` seconds; a patient client's
+    calls wait for a server that is not there yet."""
+
+    def __init__(self, stubs, address, token=None, timeout=120, patient=False):
         self.stubs = stubs
-        self.channel = grpc.insecure_channel(address)
+        self.channel = grpc.insecure_channel(address, options=[
+            ("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)])
+        self.address, self._patient = address, patient
         self.timeout = timeout
         self._metadata = [("authorization", f"Bearer {token}")] if token else None
         self._video = stubs.video_grpc.VideoServiceStub(self.channel)
@@ -135,13 +245,20 @@ class Client:
         """Any RPC by name, e.g. call("GetJob", GetJobRequest(id=...)); a stream for the streaming ones."""
         stub = self._video if hasattr(self._video, method) else self._models
         return getattr(stub, method)(request, timeout=timeout or self.timeout,
-                                     metadata=self._metadata)
+                                     metadata=self._metadata, wait_for_ready=self._patient)
 
     def demo_request(self, **fields):
-        """A GenerateRequest for the demo model; `fields` replace or add."""
-        request = self.stubs.video.GenerateRequest(prompt=DEMO_PROMPT, seed=7)
-        request.MergeFrom(self.stubs.video.GenerateRequest(**fields))
+        """A GenerateRequest for the demo model, of the size it was trained for; `fields` replace or add."""
+        video = self.stubs.video
+        request = video.GenerateRequest(
+            model="demo", prompt=DEMO_PROMPT, seed=7, height=64, width=64, num_frames=17, fps=8,
+            num_inference_steps=25, guidance_scale=4, ltx=video.LtxOptions(frame_rate=8))
+        request.MergeFrom(video.GenerateRequest(**fields))
         return request
+
+    def long_request(self, **fields):
+        """A demo request whose many short steps give a test the time to interfere."""
+        return self.demo_request(**{"num_inference_steps": 200, **fields})
 
     def submit(self, request):
         return self.call("SubmitJob", self.stubs.video.SubmitJobRequest(request=request))
@@ -174,6 +291,10 @@ class Client:
         request = self.stubs.video.WatchJobRequest(
             id=job_id, **{**recording.resume_point(), **resume})
         return self.follow(self.call("WatchJob", request), recording, until)
+
+    def wait(self, job_id):
+        """The job once it has ended."""
+        return self.watch(job_id, no_video=True).job
 
     def generate(self, request, until=None):
         """Submits and watches in one call."""
@@ -255,17 +376,17 @@ class Kinod:
 
     def __init__(self, stubs, folder, settings=None):
         self.stubs, self.folder = stubs, str(folder)
-        self.data_dir = os.path.join(self.folder, "data")
         self.log = os.path.join(self.folder, "kinod.log")
         self.process = None
         self.address = None
         self._config = os.path.join(self.folder, "kino.yaml")
         demo = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
         merged = {
-            "data_dir": self.data_dir, "listen": {"address": "127.0.0.1:0"},
+            "data_dir": os.path.join(self.folder, "data"), "listen": {"address": "127.0.0.1:0"},
             "metrics": {"address": "127.0.0.1:0"},
             "workers": [{"name": "cpu", "device": "cpu", "threads": 1}],
             "models": [{"name": "demo", "folder": demo}], **(settings or {})}
+        self.data_dir = merged["data_dir"]
         with open(self._config, "w", encoding="utf-8") as file:
             json.dump(merged, file, indent=1)  # JSON is YAML
 
@@ -318,13 +439,35 @@ class Kinod:
             result[child] = os.path.basename(program)
         return result
 
-    def kill(self, program, how=signal.SIGKILL):
-        """Signals the first child that runs `program` ("kino-frontend", "kino-worker"); returns its pid."""
+    def pid_of(self, child):
+        """Of "kino-frontend", "kino-worker", or of a worker by its name."""
         for pid, name in self.children().items():
-            if name == program:
-                os.kill(pid, how)
+            if child in (name, self._worker_name(pid)):
                 return pid
-        raise RuntimeError(f"kinod runs no {program}: {self.children()}")
+        raise RuntimeError(f"kinod runs no {child}: {self.children()}")
+
+    @staticmethod
+    def _worker_name(pid):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except FileNotFoundError:
+            return None
+        return words[words.index(b"--name") + 1].decode() if b"--name" in words else None
+
+    def kill(self, child, how=signal.SIGKILL):
+        """Signals a child, named as for pid_of; returns its pid."""
+        pid = self.pid_of(child)
+        os.kill(pid, how)
+        return pid
+
+    def kill_kinod(self):
+        """kinod itself; returns the pids of what it ran."""
+        children = list(self.children())
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        return children
 
     def stop(self, timeout=60):
         """An ordered stop; returns the exit status."""
@@ -342,6 +485,8 @@ class Kinod:
             self.process = None
         return status
 
-    def log_text(self):
+    def log_text(self, last=20000):
+        """The end of the log of kinod and its children; all of it when `last` is None."""
         with open(self.log, encoding="utf-8", errors="replace") as file:
-            return file.read()[-20000:]
+            text = file.read()
+        return text if last is None else text[-last:]
