@@ -292,6 +292,11 @@ class Client:
             id=job_id, **{**recording.resume_point(), **resume})
         return self.follow(self.call("WatchJob", request), recording, until)
 
+    def workers(self):
+        """How many are connected."""
+        models = self.call("ListModels", self.stubs.models.ListModelsRequest()).models
+        return max((len(model.workers) for model in models), default=0)
+
     def wait(self, job_id):
         """The job once it has ended."""
         return self.watch(job_id, no_video=True).job
@@ -380,18 +385,19 @@ class Kinod:
         self.process = None
         self.address = None
         self._config = os.path.join(self.folder, "kino.yaml")
-        demo = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
         merged = {
             "data_dir": os.path.join(self.folder, "data"), "listen": {"address": "127.0.0.1:0"},
             "metrics": {"address": "127.0.0.1:0"},
-            "workers": [{"name": "cpu", "device": "cpu", "threads": 1}],
-            "models": [{"name": "demo", "folder": demo}], **(settings or {})}
+            "workers": [{"name": "cpu", "device": "cpu", "threads": 1}], **(settings or {})}
+        self._workers = sum(worker.get("count", 1) for worker in merged["workers"])
+        if "models" not in merged:
+            merged["include"] = [os.path.join(os.environ["KINO_SOURCE_DIR"], "config", "models", "demo.yaml")]
         self.data_dir = merged["data_dir"]
         with open(self._config, "w", encoding="utf-8") as file:
             json.dump(merged, file, indent=1)  # JSON is YAML
 
     def start(self):
-        """Returns once the server serves."""
+        """Returns once the server serves and all its workers are there."""
         for name in ("frontend.addr", "metrics.addr"):
             if os.path.exists(os.path.join(self.data_dir, name)):
                 os.remove(os.path.join(self.data_dir, name))
@@ -403,6 +409,8 @@ class Kinod:
         self.address = self._read_address("frontend.addr", deadline)
         with self.client() as client:
             client.wait_serving(deadline)
+            eventually("the workers are connected", lambda: client.workers() == self._workers,
+                       timeout=self.START_SECONDS)
         return self
 
     def client(self, **options):

@@ -30,6 +30,9 @@ def test_models_are_described_by_their_files(stubs, client):
     assert all(defaults.model == "demo" and defaults.num_inference_steps > 0 for defaults in tasks.values())
     assert model.limits.size_multiple == 32 and model.limits.frames_multiple == 4
     assert model.memory[0].device == "cpu" and model.memory[0].weights_bytes > 20 << 20
+    # config/models/demo.yaml's defaults.
+    clip = tasks["TEXT_TO_VIDEO"]
+    assert (clip.height, clip.width, clip.num_frames, clip.num_inference_steps) == (64, 64, 17, 25)
     with pytest.raises(grpc.RpcError) as caught:
         client.call("GetModel", stubs.models.GetModelRequest(name="another"))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -62,11 +65,15 @@ def test_load_and_unload_take_and_free_the_weights(stubs, start_kinod):
 
 
 def test_unload_waits_for_the_running_job(stubs, start_kinod):
-    with start_kinod().client() as client:
-        job = client.submit(client.long_request(num_inference_steps=60))
-        kino_client.Follower(client, job.id).denoised(1)
+    server = start_kinod()
+    with server.client() as client:
+        job_id = client.submit(client.long_request(num_inference_steps=60)).id
+        kino_client.Follower(client, job_id).denoised(1)
         assert loaded(client.call("UnloadModel", stubs.models.UnloadModelRequest(name="demo"))) == {"cpu": False}
-        assert client.get(job.id).state == stubs.video.SUCCEEDED
+        log = server.log_text()
+        assert log.index("attempt 1 done") < log.index("model demo unloaded")
+        job = client.wait(job_id)
+        assert job.state == stubs.video.SUCCEEDED and len(job.attempts) == 1
 
 
 def test_one_worker_serves_every_model_and_high_goes_before_normal(stubs, start_kinod, tmp_path):

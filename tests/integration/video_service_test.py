@@ -33,6 +33,15 @@ def test_generate_tells_every_state_and_streams_the_artifact(stubs, client):
     assert fractions == sorted(fractions)
 
 
+def test_prompt_alone_gets_the_models_defaults(stubs, client):
+    recording = client.generate(stubs.video.GenerateRequest(prompt=kino_client.DEMO_PROMPT, seed=7))
+    request = recording.job.request
+    assert (request.model, request.task) == ("demo", stubs.video.TEXT_TO_VIDEO)
+    assert (request.height, request.width, request.num_frames, request.fps) == (64, 64, 17, 8)
+    assert request.ltx.frame_rate == 8
+    assert recording.sha256() == client.generate(client.demo_request()).sha256()
+
+
 def test_watch_dropped_in_mid_stream_goes_on_by_state_number_and_offset(client):
     job = client.submit(client.demo_request(num_frames=65))
     recording = client.watch(job.id, until=lambda event: event.HasField("state_change"))
