@@ -71,6 +71,7 @@ class RunImpl final : public Run {
         request_(request),
         options_(std::move(options)),
         recorder_(device),
+        on_gpu_(device.is_cuda()),
         device_lost_(device_lost) {
     result_.width = *request_.width;
     result_.height = *request_.height;
@@ -82,6 +83,7 @@ class RunImpl final : public Run {
     if (!options_.output.mp4) return absl::OkStatus();
     Mp4Options mp4{.width = *request_.width, .height = *request_.height, .fps = *request_.fps};
     mp4.lossless = request_.output.lossless;
+    if (on_gpu_) mp4.encoder = H264Encoder::kNvencIfPresent;
     if (request_.output.quality) mp4.quality = *request_.output.quality;
     KINO_ASSIGN_OR_RETURN(
         writer_, Mp4Writer::Create(mp4, [this](std::string_view bytes) { return Emit(bytes); }));
@@ -172,6 +174,7 @@ class RunImpl final : public Run {
   Request request_;
   RunOptions options_;
   StageRecorder recorder_;
+  bool on_gpu_;
   bool* device_lost_;
   std::unique_ptr<Mp4Writer> writer_;
   std::atomic<uint64_t> counter_{0};
@@ -197,7 +200,8 @@ class ModelImpl final : public Model {
             PipelineOptions options)
       : engine_(std::move(engine)),
         description_(std::move(description)),
-        options_(std::move(options)) {}
+        options_(std::move(options)),
+        configured_offload_(options_.residency.ToString()) {}
 
   absl::Status Load() {
     StageRecorder recorder(engine_->device);
@@ -240,13 +244,12 @@ class ModelImpl final : public Model {
       return absl::InvalidArgumentError("output: expected exactly one of mp4 and frames");
     }
     // Another offload than the loaded one: the weights are taken up anew from the mapped file.
-    if (request.plan.offload && *request.plan.offload != options_.residency.ToString()) {
-      PipelineOptions changed = options_;
-      KINO_ASSIGN_OR_RETURN(changed.residency, ResidencyPolicy::Parse(*request.plan.offload));
-      if (changed.residency.ToString() != options_.residency.ToString()) {
-        pipeline_.reset();
-        options_ = changed;
-      }
+    KINO_ASSIGN_OR_RETURN(
+        const ResidencyPolicy wanted,
+        ResidencyPolicy::Parse(request.plan.offload.value_or(configured_offload_)));
+    if (wanted.ToString() != options_.residency.ToString()) {
+      pipeline_.reset();
+      options_.residency = wanted;
     }
     if (pipeline_ == nullptr) KINO_RETURN_IF_ERROR(Load());
     std::unique_ptr<PipelineRun> run;
@@ -266,7 +269,8 @@ class ModelImpl final : public Model {
  private:
   std::shared_ptr<EngineState> engine_;
   ModelDescription description_;
-  PipelineOptions options_;
+  PipelineOptions options_;  // what is loaded, or will be
+  std::string configured_offload_;
   std::unique_ptr<Pipeline> pipeline_;
   StageStats load_stats_{.stage = Stage::kLoad};
 };

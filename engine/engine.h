@@ -121,9 +121,9 @@ class Model {
 struct ModelOptions {
   std::string folder;
   // Computation and storage. Absent: float32 on the CPU, bfloat16 on a GPU.
-  std::optional<DType> dtype;
+  std::optional<DType> dtype = std::nullopt;
   // "fp16", "bf16" or empty: which weight files, as diffusers' variant.
-  std::string variant;
+  std::string variant = "";
   // "none" or "block:N"; a request's plan may name another.
   std::string offload = "none";
 };
