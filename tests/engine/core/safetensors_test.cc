@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
 
