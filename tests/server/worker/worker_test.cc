@@ -320,7 +320,7 @@ TEST_F(WorkerTest, EveryFailureHasItsCause) {
   check(unknown, v1::AttemptFailed::MODEL, 5, "nothing");
   v1::StartAttempt broken = Command("broken", "");
   broken.mutable_request()->set_model("broken");
-  check(broken, v1::AttemptFailed::MODEL, 3, "model_index.json");
+  check(broken, v1::AttemptFailed::MODEL, 9, "model_index.json");
   v1::StartAttempt contradiction = Command("contradiction", "");
   contradiction.mutable_request()->mutable_mochi();
   check(contradiction, v1::AttemptFailed::CLIENT, 3, "mochi");
@@ -387,7 +387,7 @@ TEST_F(WorkerTest, LoadAndUnloadAnswerAndShowInHeartbeats) {
   frontend_.Send(message);
   result = await_result();
   EXPECT_EQ(result.command_id(), 3);
-  EXPECT_EQ(result.error().code(), 3);
+  EXPECT_EQ(result.error().code(), 9);
 }
 
 TEST_F(WorkerTest, ALostDeviceIsReportedThenEndsTheProcess) {
