@@ -26,10 +26,19 @@ function(kino_library name)
   endif()
 endfunction()
 
+# Under the thread sanitizer: absl's locks, which live in a library built without it, are shown to it.
+function(kino_show_locks executable)
+  if(KINO_SANITIZE STREQUAL "thread")
+    target_sources(${executable} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/tsan_absl_mutex.cc)
+    target_link_libraries(${executable} PRIVATE absl::synchronization ${CMAKE_DL_LIBS})
+  endif()
+endfunction()
+
 # kino_binary(NAME SOURCES main.cc ... [PRIVATE target ...] [TORCH])  -> bin/NAME
 function(kino_binary name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;PRIVATE" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
+  kino_show_locks(${name})
   target_link_libraries(${name} PRIVATE kino_flags ${ARG_PRIVATE})
   if(ARG_TORCH)
     kino_use_torch(${name})
@@ -45,6 +54,7 @@ function(kino_test name)
   cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;PRIVATE;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE kino_flags ${ARG_PRIVATE} GTest::gmock GTest::gtest_main)
+  kino_show_locks(${name})
   target_compile_definitions(${name} PRIVATE KINO_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
     KINO_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}" KINO_PYTHON="${KINO_PYTHON}")
   if(ARG_TORCH)

@@ -98,7 +98,7 @@ void RowToRgb(const uint8_t* row, int components, int width, uint8_t* rgb) {
   if (components == 4) {
     CmykRowToRgb(row, width, rgb);
   } else if (components == 1) {
-    for (int x = 0; x < width; ++x) std::memset(rgb + 3 * x, row[x], 3);
+    for (int x = 0; x < width; ++x) std::memset(rgb + 3 * static_cast<size_t>(x), row[x], 3);
   } else {
     std::memcpy(rgb, row, 3 * static_cast<size_t>(width));
   }

@@ -103,7 +103,7 @@ void ReadEnd(PngReader& reader) {
 // One row of samples, in the layout StartRows asked for, to RGB.
 void RowToRgb(const PngReader& reader, const png_color* palette, int palette_size,
               const uint8_t* row, uint8_t* rgb) {
-  for (png_uint_32 x = 0; x < reader.width; ++x, rgb += 3) {
+  for (size_t x = 0; x < reader.width; ++x, rgb += 3) {
     switch (reader.color_type) {
       case PNG_COLOR_TYPE_PALETTE: {
         // An index past the palette is black in Pillow.
@@ -125,7 +125,7 @@ void RowToRgb(const PngReader& reader, const png_color* palette, int palette_siz
         std::memset(rgb, row[2 * x], 3);
         break;
       case PNG_COLOR_TYPE_RGB:
-        std::memcpy(rgb, row + 3 * static_cast<size_t>(x), 3);
+        std::memcpy(rgb, row + 3 * x, 3);
         break;
       default:  // PNG_COLOR_TYPE_RGB_ALPHA
         std::memcpy(rgb, row + 4 * static_cast<size_t>(x), 3);

@@ -45,8 +45,10 @@ AxisWeights MakeAxisWeights(int from, int to) {
   std::vector<double> raw(axis.stride);
   for (int i = 0; i < to; ++i) {
     const double center = (i + 0.5) * scale;
+    // Pillow's own rounding. NOLINTBEGIN(bugprone-incorrect-roundings)
     const int begin = std::max(static_cast<int>(center - support + 0.5), 0);
     const int end = std::min(static_cast<int>(center + support + 0.5), from);
+    // NOLINTEND(bugprone-incorrect-roundings)
     const int count = end - begin;
     const double inverse = 1.0 / window_scale;
     double sum = 0.0;

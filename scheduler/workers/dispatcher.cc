@@ -77,7 +77,7 @@ void Dispatcher::HandOver(const Reservation& reservation, ClaimedAttempt claimed
                          .cause = FailureCause::kInterrupted,
                          .reason = std::string(assigned.message())};
   store_.Fail(claimed.ref, {.cause = lost.cause, .error = assigned, .stats = {}},
-              [this, lost](absl::StatusOr<Job> job) {
+              [this, lost](const absl::StatusOr<Job>& job) {
                 if (!job.ok() && !IsStaleAttempt(job.status())) {
                   log_(absl::StrCat("giving a job back failed: ", job.status().ToString()));
                   registry_.GiveBack(lost);

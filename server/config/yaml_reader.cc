@@ -39,8 +39,8 @@ std::string Where(const std::string& file, const YAML::Node& node) {
   return absl::StrCat(file, ":", mark.line + 1, ":", mark.column + 1);
 }
 
-MapReader::MapReader(std::string file, std::string path, YAML::Node node, Findings& findings)
-    : file_(std::move(file)), path_(std::move(path)), node_(std::move(node)), findings_(findings) {
+MapReader::MapReader(std::string file, std::string path, const YAML::Node& node, Findings& findings)
+    : file_(std::move(file)), path_(std::move(path)), node_(node), findings_(findings) {
   if (!IsPlainNull(node_) && !node_.IsMap()) {
     Error(absl::StrCat(path_.empty() ? "the file" : absl::StrCat("'", path_, "'"),
                        ": expected a map of keys, got ", KindOf(node_)));

@@ -30,7 +30,7 @@ std::string Where(const std::string& file, const YAML::Node& node);
 class MapReader {
  public:
   // `node` may be undefined or null: every key is absent then. `findings` must outlive the reader.
-  MapReader(std::string file, std::string path, YAML::Node node, Findings& findings);
+  MapReader(std::string file, std::string path, const YAML::Node& node, Findings& findings);
   // Reports the keys of the map that nobody asked for, and those given twice.
   ~MapReader();
   MapReader(const MapReader&) = delete;

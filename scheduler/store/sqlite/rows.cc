@@ -31,7 +31,7 @@ std::optional<int64_t> MicrosFrom(const std::optional<absl::Time>& time) {
   return SaturatingMicros(*time);
 }
 
-absl::Status StatusFrom(int code, std::string message) {
+absl::Status StatusFrom(int code, const std::string& message) {
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
