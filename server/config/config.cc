@@ -349,6 +349,10 @@ void ReadIncludes(const std::string& file, const std::vector<std::string>& inclu
 
 }  // namespace
 
+std::string WithoutPaths(const std::string& folder, const std::string& message) {
+  return absl::StrReplaceAll(message, {{folder + "/", ""}, {folder, "."}});
+}
+
 bool IsValidName(const std::string& name) {
   if (name.empty() || name.size() > 128) return false;
   const auto is_alnum = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };

@@ -48,15 +48,17 @@ std::string IdentifyingBytes(const fs::path& path) {
 
 // The engine names what is wrong with the files as an argument of its own; to a client they are a
 // state of the server.
-absl::Status LoadError(const std::string& model, const absl::Status& error) {
+absl::Status LoadError(const std::string& model, const std::string& folder,
+                       const absl::Status& error) {
   switch (error.code()) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kOutOfRange:
     case absl::StatusCode::kUnimplemented:
     case absl::StatusCode::kFailedPrecondition:
-      return absl::FailedPreconditionError(
-          absl::StrCat("model '", model, "' cannot run: ", error.message()));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "model '", model,
+          "' cannot run: ", config::WithoutPaths(folder, std::string(error.message()))));
     default:
       return error;
   }
@@ -150,7 +152,10 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
     Evict(*oldest);
   }
   auto model = engine_.Load(entry->options, cancel);
-  if (!model.ok()) return LoadError(name, model.status());
+  if (!model.ok()) {
+    spdlog::error("model {} cannot be loaded: {}", name, std::string(model.status().message()));
+    return LoadError(name, entry->options.folder, model.status());
+  }
   entry->model = *std::move(model);
   Publish(*entry, ModelFingerprint(entry->options.folder));
   spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);

@@ -31,9 +31,12 @@ Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
     if (entries_.back().description.ok()) {
       entries_.back().description->overrides = model.defaults;
     }
-    const absl::Status& status = entries_.back().description.status();
+    const absl::Status status = entries_.back().description.status();
     if (!status.ok()) {
-      spdlog::error("model '{}' cannot run: {}", model.name, std::string(status.message()));
+      const std::string message(status.message());
+      spdlog::error("model '{}' cannot run: {}", model.name, message);
+      entries_.back().description =
+          absl::Status(status.code(), config::WithoutPaths(model.folder, message));
     }
   }
 }

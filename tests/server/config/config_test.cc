@@ -196,6 +196,12 @@ TEST(ConfigTest, ShippedDemoAndIncludedModelsLoad) {
   EXPECT_TRUE(std::filesystem::exists(included->models.at(0).folder + "/model_index.json"));
 }
 
+TEST(ConfigTest, WhatClientsSeeOfAModelsFilesHasNoPath) {
+  EXPECT_EQ(WithoutPaths("/models/ltx", "no weights in '/models/ltx/vae': looked for x"),
+            "no weights in 'vae': looked for x");
+  EXPECT_EQ(WithoutPaths("/models/ltx", "'/models/ltx': not a folder"), "'.': not a folder");
+}
+
 TEST(ConfigTest, MissingFileIsNotFound) {
   EXPECT_EQ(LoadConfig("/nonexistent/kino.yaml").status().code(), absl::StatusCode::kNotFound);
 }
