@@ -29,7 +29,8 @@ std::string TimeText(const google::protobuf::Timestamp& time) {
 
 std::string BytesText(int64_t bytes) {
   if (bytes < 1024) return absl::StrCat(bytes, " B");
-  if (bytes < 1024 * 1024) return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / 1024);
+  if (bytes < int64_t{1024} * 1024)
+    return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / 1024);
   if (bytes < int64_t{1} << 30) {
     return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
   }

@@ -15,7 +15,7 @@ namespace kino::frontend {
 namespace {
 
 constexpr int kProtocolVersion = 1;
-constexpr size_t kMaxChunkBytes = 256 * 1024;
+constexpr size_t kMaxChunkBytes = size_t{256} * 1024;
 constexpr size_t kMaxErrorBytes = 4096;
 
 scheduler::AttemptRef FromProto(const v1::AttemptRef& ref) {

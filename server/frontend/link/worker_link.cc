@@ -385,7 +385,7 @@ void WorkerLink::UnloadModel(const std::string& model, CommandDone done) {
     }
     shared->done = std::move(done);
     for (const auto& [session, peer] : peers_) {
-      SendCommand(peer, model, /*is_load=*/false, [shared](absl::Status status) {
+      SendCommand(peer, model, /*is_load=*/false, [shared](const absl::Status& status) {
         shared->status.Update(status);
         if (--shared->open == 0) shared->done(shared->status);
       });

@@ -10,7 +10,7 @@
 namespace kino::frontend {
 namespace {
 
-constexpr int64_t kChunkBytes = 255 * 1024;
+constexpr int64_t kChunkBytes = int64_t{255} * 1024;
 
 }  // namespace
 

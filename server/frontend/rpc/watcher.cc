@@ -15,7 +15,7 @@ namespace kino::frontend {
 namespace {
 
 // With the message's other fields below what a write may hold.
-constexpr int64_t kChunkBytes = 255 * 1024;
+constexpr int64_t kChunkBytes = int64_t{255} * 1024;
 constexpr int kMaxEventsOfAJob = 1000;
 
 bool HasEnded(v1::JobState state) {
