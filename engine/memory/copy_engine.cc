@@ -1,5 +1,6 @@
 #include "engine/memory/copy_engine.h"
 
+#include <ATen/ops/clone.h>
 #include <ATen/ops/from_blob.h>
 
 #include <condition_variable>
@@ -118,8 +119,16 @@ std::vector<int64_t> SlotOffsets(const std::vector<Weight*>& weights, int64_t* t
 at::Tensor HomeTensor(const Weight& weight) {
   // from_blob takes a writable pointer; the pages are mapped read-only, so a write would fault
   // rather than pass.
-  return at::from_blob(const_cast<std::byte*>(weight.home->data), weight.shape,
-                       at::TensorOptions().dtype(ToTorch(weight.home->dtype)));
+  auto* data = const_cast<std::byte*>(weight.home->data);
+  const c10::ScalarType dtype = ToTorch(weight.home->dtype);
+  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0) {
+    return at::from_blob(data, weight.shape, at::TensorOptions().dtype(dtype));
+  }
+  // The format lets a file's header have any length, so its tensors may lie anywhere: such a one is
+  // copied.
+  const at::Tensor bytes =
+      at::from_blob(data, {weight.home->bytes}, at::TensorOptions().dtype(at::kByte));
+  return bytes.clone().view(dtype).view(weight.shape);
 }
 
 std::unique_ptr<CopyEngine> CopyEngine::Create(c10::Device device) {

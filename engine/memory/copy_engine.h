@@ -37,7 +37,8 @@ class CopyEngine {
 
 // Bytes each weight of a slot starts at, and the slot's size; starts are aligned to 256.
 std::vector<int64_t> SlotOffsets(const std::vector<Weight*>& weights, int64_t* total);
-// The checkpoint's tensor where it lies in the mapped file, in its own dtype. Never written to.
+// The checkpoint's tensor in its own dtype, where it lies in the mapped file (a copy if it lies
+// misaligned). Never written to.
 at::Tensor HomeTensor(const Weight& weight);
 
 }  // namespace kino::engine
