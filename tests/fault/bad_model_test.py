@@ -113,5 +113,6 @@ def test_folder_that_does_not_exist_is_a_problem_of_that_model_alone(stubs, star
     models = [{"name": "demo", "folder": DEMO}, {"name": "gone", "folder": str(tmp_path / "gone")}]
     with start_kinod({"models": models}).client() as client:
         listed = {m.name: m.problem for m in client.call("ListModels", stubs.models.ListModelsRequest()).models}
-        assert not listed["demo"] and "gone" in listed["gone"]
+        assert not listed["demo"] and "model_index.json" in listed["gone"]
+        assert str(tmp_path) not in listed["gone"]  # a client learns nothing of the server's folders
         assert client.generate(client.demo_request(num_inference_steps=2)).job.state == stubs.video.SUCCEEDED
