@@ -19,12 +19,15 @@ namespace fs = std::filesystem;
 // "model" is transformers' name, the other diffusers'.
 constexpr const char* kBaseNames[] = {"diffusion_pytorch_model", "model"};
 
-absl::StatusOr<std::vector<std::string>> ShardsOf(const std::string& index_path) {
+// Tensor to file, as the index says.
+using WeightMap = std::map<std::string, std::string>;
+
+absl::StatusOr<WeightMap> ReadWeightMap(const std::string& index_path) {
   KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
   if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
     return absl::InvalidArgumentError(absl::StrCat("'", index_path, "': no weight_map"));
   }
-  std::set<std::string> names;
+  WeightMap map;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     // The index names files of its own folder; anything else would be a way out of it.
     const std::string name = file.is_string() ? file.get<std::string>() : "";
@@ -34,20 +37,19 @@ absl::StatusOr<std::vector<std::string>> ShardsOf(const std::string& index_path)
                                                      "' is in '", name,
                                                      "', expected a .safetensors file"));
     }
-    names.insert(name);
+    map[tensor] = name;
   }
-  return std::vector<std::string>(names.begin(), names.end());
+  return map;
 }
 
 // Every tensor the index names must be in the shard it names.
-absl::Status CheckIndex(const std::string& index_path,
+absl::Status CheckIndex(const std::string& index_path, const WeightMap& map,
                         const std::map<std::string, const TensorEntry*, std::less<>>& tensors) {
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
+  for (const auto& [tensor, file] : map) {
     const auto it = tensors.find(tensor);
-    if (it == tensors.end() || fs::path(it->second->file).filename() != file.get<std::string>()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "'", index_path, "': tensor '", tensor, "' is not in '", file.get<std::string>(), "'"));
+    if (it == tensors.end() || fs::path(it->second->file).filename() != file) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", index_path, "': tensor '", tensor, "' is not in '", file, "'"));
     }
   }
   return absl::OkStatus();
@@ -61,12 +63,12 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   checkpoint->folder_ = folder;
   const std::string middle = variant.empty() ? "" : "." + variant;
   std::vector<std::string> looked_for;
-  std::vector<std::string> files;
+  std::set<std::string> files;
   std::string index_path;
+  WeightMap weight_map;
   for (const char* base : kBaseNames) {
     const std::string single = absl::StrCat(base, middle, ".safetensors");
-    // diffusers writes "name.safetensors.index.fp16.json" for a sharded variant, transformers
-    // "name.safetensors.index.fp16.json" too.
+    // A sharded variant: diffusers and transformers alike write "name.safetensors.index.fp16.json".
     const std::string index = absl::StrCat(base, ".safetensors.index", middle, ".json");
     looked_for.insert(looked_for.end(), {single, index});
     if (fs::exists(fs::path(folder) / single)) {
@@ -75,7 +77,8 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
     }
     if (fs::exists(fs::path(folder) / index)) {
       index_path = (fs::path(folder) / index).string();
-      KINO_ASSIGN_OR_RETURN(files, ShardsOf(index_path));
+      KINO_ASSIGN_OR_RETURN(weight_map, ReadWeightMap(index_path));
+      for (const auto& [tensor, file] : weight_map) files.insert(file);
       break;
     }
   }
@@ -107,7 +110,8 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
                     info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, ";");
     checkpoint->files_.push_back(std::move(file));
   }
-  if (!index_path.empty()) KINO_RETURN_IF_ERROR(CheckIndex(index_path, checkpoint->tensors_));
+  if (!index_path.empty())
+    KINO_RETURN_IF_ERROR(CheckIndex(index_path, weight_map, checkpoint->tensors_));
   return checkpoint;
 }
 
