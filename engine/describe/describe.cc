@@ -10,7 +10,7 @@
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/describe/families.h"
-#include "engine/describe/residency_policy.h"
+#include "engine/describe/weight_plan.h"
 
 namespace kino::engine {
 namespace {
@@ -252,10 +252,11 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                 *effective.num_frames - 1);
   }
   if (effective.plan.vae_tiling) CheckVaeTiling(*effective.plan.vae_tiling, check);
-  if (effective.plan.offload) {
-    const absl::Status offload = ResidencyPolicy::Parse(*effective.plan.offload).status();
-    if (!offload.ok()) check.Fail("plan.offload", std::string(offload.message()));
+  std::vector<std::string> components;
+  for (const ComponentDescription& component : model.components) {
+    if (component.weight_bytes > 0) components.push_back(component.name);
   }
+  CheckWeightPlan(effective.plan, components, resolved.violations);
   model.details->Resolve(effective, resolved.violations);
   return resolved;
 }

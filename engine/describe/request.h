@@ -28,12 +28,26 @@ struct VaeTiling {
   std::optional<int> tile_sample_stride_height, tile_sample_stride_width,
       tile_sample_stride_num_frames;
   bool framewise = false;
+  bool operator==(const VaeTiling&) const = default;
 };
 
+// Memory and speed options. Absent means the model's configuration, and there the default; texts
+// are those of describe/weight_plan.h.
 struct Plan {
+  // "auto": the fastest that fits; "fastest"; "smallest". Empty with explicit options only.
+  std::optional<std::string> mode;
   std::optional<VaeTiling> vae_tiling;
-  // "none" or "block:N"; absent: the model's configuration.
-  std::optional<std::string> offload;
+  std::optional<std::string> offload;        // "none", "model", "sequential", "leaf", "block:N"
+  std::optional<std::string> weights_home;   // "file", "pageable", "pinned"
+  std::optional<int> prefetch;               // weight groups copied ahead, 0 to 8
+  std::optional<std::string> storage_dtype;  // "float8_e4m3fn", "float8_e5m2", "none"
+  std::optional<std::string> quantize;       // "nf4", "int8", ...
+  std::vector<std::string> quantize_skip;    // names of layers that stay as they are
+  std::optional<double> llm_int8_threshold;  // bitsandbytes int8's outliers, from 0 (none)
+  std::optional<int> chunk_feed_forward;     // tokens at a time
+  // Bytes; auto, fastest and smallest keep below them, and a run may not exceed them.
+  std::optional<int64_t> max_device_memory, max_host_memory;
+  bool operator==(const Plan&) const = default;
 };
 
 struct LtxOptions {

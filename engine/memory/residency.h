@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/describe/residency_policy.h"
+#include "engine/describe/weight_plan.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/describe/residency_policy.h"
+#include "engine/describe/weight_plan.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
