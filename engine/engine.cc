@@ -296,7 +296,8 @@ class EngineImpl final : public Engine {
       return absl::InvalidArgumentError(
           absl::StrCat("variant '", options.variant, "', expected 'fp16' or 'bf16'"));
     }
-    KINO_ASSIGN_OR_RETURN(const ResidencyPolicy residency, ResidencyPolicy::Parse(options.offload));
+    KINO_ASSIGN_OR_RETURN(const ResidencyPolicy residency,
+                          ResidencyPolicy::Parse(options.plan.offload.value_or("none")));
     auto model = std::make_shared<ModelImpl>(state_, std::move(description),
                                              PipelineOptions{.folder = options.folder,
                                                              .variant = options.variant,

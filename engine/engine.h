@@ -120,12 +120,16 @@ class Model {
 
 struct ModelOptions {
   std::string folder;
-  // Computation and storage. Absent: float32 on the CPU, bfloat16 on a GPU.
+  // A GGUF or single-file safetensors transformer in place of the folder's; empty: the folder's.
+  std::string transformer_file = "";
+  // Of computation. Absent: float32 on the CPU, bfloat16 on a GPU.
   std::optional<DType> dtype = std::nullopt;
   // "fp16", "bf16" or empty: which weight files, as diffusers' variant.
   std::string variant = "";
-  // "none" or "block:N"; a request's plan may name another.
-  std::string offload = "none";
+  // What requests go by that bring no plan of their own; theirs is merged over it.
+  Plan plan = {};
+  // Whether a plan that Kino chooses (Plan::mode) may be lossy.
+  bool allow_lossy = false;
 };
 
 struct EngineOptions {

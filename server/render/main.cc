@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
       "dtype", [&](const std::string& text) { return ParseDType(text, &options.model.dtype); },
       "TYPE", "float32 (default on the CPU), float16 or bfloat16 (default on a GPU).");
   flags.Add("variant", &options.model.variant, "NAME", "Which weight files: fp16 or bf16.");
-  flags.Add("offload", &options.model.offload, "POLICY",
+  flags.Add("offload", &options.model.plan.offload, "POLICY",
             "none (default) or block:N, N transformer blocks on the device at a time.");
   flags.Add("threads", &options.engine.threads, "N",
             "Threads on the CPU. Default: torch's choice.");

@@ -98,7 +98,7 @@ Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& m
     entry.options.folder = model.folder;
     entry.options.dtype = ComputeType(model.dtype);
     entry.options.variant = model.variant;
-    entry.options.offload = model.offload;
+    entry.options.plan.offload = model.offload;
     Publish(entry, ModelFingerprint(model.folder));
     entries_.push_back(std::move(entry));
   }

@@ -241,7 +241,9 @@ TEST(EngineTest, ModelsThatCannotBeLoadedSayWhy) {
             absl::StatusCode::kNotFound);
   EXPECT_EQ(TheEngine().Load({.folder = kDemo, .dtype = DType::kI8}, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(TheEngine().Load({.folder = kDemo, .offload = "leaf"}, nullptr).status().code(),
+  ModelOptions unknown_offload{.folder = kDemo};
+  unknown_offload.plan.offload = "sometimes";
+  EXPECT_EQ(TheEngine().Load(unknown_offload, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(TheEngine().Load({.folder = kDemo, .variant = "fp16"}, nullptr).status().code(),
             absl::StatusCode::kNotFound);
