@@ -321,26 +321,6 @@ class EngineImpl final : public Engine {
 
 }  // namespace
 
-const char* StageName(Stage stage) {
-  switch (stage) {
-    case Stage::kLoad:
-      return "load";
-    case Stage::kEncodeText:
-      return "encode_text";
-    case Stage::kEncodeMedia:
-      return "encode_media";
-    case Stage::kDenoise:
-      return "denoise";
-    case Stage::kUpscale:
-      return "upscale";
-    case Stage::kDecode:
-      return "decode";
-    case Stage::kMux:
-      return "mux";
-  }
-  return "unknown";
-}
-
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   if (options.threads < 0 || options.threads > 1024) {
     return absl::InvalidArgumentError(

@@ -20,12 +20,9 @@
 #include "engine/core/dtype.h"
 #include "engine/describe/describe.h"
 #include "engine/describe/request.h"
+#include "engine/describe/stage.h"
 
 namespace kino::engine {
-
-enum class Stage { kLoad, kEncodeText, kEncodeMedia, kDenoise, kUpscale, kDecode, kMux };
-// "encode_text"
-const char* StageName(Stage stage);
 
 struct StageStats {
   Stage stage;
