@@ -127,6 +127,20 @@ engine::LtxOptions ToEngineLtx(const v1::LtxOptions& ltx, Violations* violations
   return out;
 }
 
+// Null for PLAN_MODE_UNSPECIFIED and values this version does not know.
+const char* ModeText(v1::PlanMode mode) {
+  switch (mode) {
+    case v1::AUTO:
+      return "auto";
+    case v1::FASTEST:
+      return "fastest";
+    case v1::SMALLEST:
+      return "smallest";
+    default:
+      return nullptr;
+  }
+}
+
 v1::LtxOptions FromEngineLtx(const engine::LtxOptions& ltx) {
   v1::LtxOptions out;
   if (ltx.frame_rate) out.set_frame_rate(*ltx.frame_rate);
@@ -168,6 +182,10 @@ EngineRequest ToEngine(const v1::GenerateRequest& request) {
   }
   out.output = ToEngineOutput(request.output(), violations);
   out.plan = ToEngine(request.plan());
+  if (!v1::PlanMode_IsValid(request.plan().mode())) {
+    violations->push_back({"plan.mode", UnknownEnum("PlanMode", request.plan().mode())});
+  }
+  CheckFinite("plan.llm_int8_threshold", request.plan().llm_int8_threshold(), violations);
   if (request.preview().enabled()) {
     violations->push_back({"preview.enabled", "this version makes no previews"});
   }
@@ -239,7 +257,17 @@ void FromEngine(const engine::Request& request, v1::GenerateRequest* out) {
 
 engine::Plan ToEngine(const v1::Plan& plan) {
   engine::Plan out;
+  if (const char* mode = ModeText(plan.mode()); mode != nullptr) out.mode = mode;
   if (plan.has_offload()) out.offload = plan.offload();
+  if (plan.has_weights_home()) out.weights_home = plan.weights_home();
+  if (plan.has_prefetch()) out.prefetch = plan.prefetch();
+  if (plan.has_storage_dtype()) out.storage_dtype = plan.storage_dtype();
+  if (plan.has_quantize()) out.quantize = plan.quantize();
+  out.quantize_skip.assign(plan.quantize_skip().begin(), plan.quantize_skip().end());
+  if (plan.has_llm_int8_threshold()) out.llm_int8_threshold = plan.llm_int8_threshold();
+  if (plan.has_chunk_feed_forward()) out.chunk_feed_forward = plan.chunk_feed_forward();
+  if (plan.has_max_device_memory()) out.max_device_memory = plan.max_device_memory();
+  if (plan.has_max_host_memory()) out.max_host_memory = plan.max_host_memory();
   if (plan.has_vae_tiling()) {
     const v1::VaeTiling& tiling = plan.vae_tiling();
     engine::VaeTiling& t = out.vae_tiling.emplace();
@@ -268,7 +296,19 @@ engine::Plan ToEngine(const v1::Plan& plan) {
 
 v1::Plan FromEngine(const engine::Plan& plan) {
   v1::Plan out;
+  for (const v1::PlanMode mode : {v1::AUTO, v1::FASTEST, v1::SMALLEST}) {
+    if (plan.mode == ModeText(mode)) out.set_mode(mode);
+  }
   if (plan.offload) out.set_offload(*plan.offload);
+  if (plan.weights_home) out.set_weights_home(*plan.weights_home);
+  if (plan.prefetch) out.set_prefetch(*plan.prefetch);
+  if (plan.storage_dtype) out.set_storage_dtype(*plan.storage_dtype);
+  if (plan.quantize) out.set_quantize(*plan.quantize);
+  out.mutable_quantize_skip()->Assign(plan.quantize_skip.begin(), plan.quantize_skip.end());
+  if (plan.llm_int8_threshold) out.set_llm_int8_threshold(*plan.llm_int8_threshold);
+  if (plan.chunk_feed_forward) out.set_chunk_feed_forward(*plan.chunk_feed_forward);
+  if (plan.max_device_memory) out.set_max_device_memory(*plan.max_device_memory);
+  if (plan.max_host_memory) out.set_max_host_memory(*plan.max_host_memory);
   if (plan.vae_tiling) {
     const engine::VaeTiling& tiling = *plan.vae_tiling;
     v1::VaeTiling* t = out.mutable_vae_tiling();

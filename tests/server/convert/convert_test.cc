@@ -63,6 +63,17 @@ const char kFull[] = R"pb(
       framewise: true
     }
     offload: "block:2"
+    mode: SMALLEST
+    weights_home: "pageable"
+    prefetch: 2
+    storage_dtype: "float8_e4m3fn"
+    quantize: "nf4,text_encoder=int8"
+    quantize_skip: "proj_out"
+    quantize_skip: "time_embed"
+    llm_int8_threshold: 4.5
+    chunk_feed_forward: 1024
+    max_device_memory: 8000000000
+    max_host_memory: 16000000000
   }
   ltx {
     frame_rate: 25
@@ -152,9 +163,43 @@ TEST(ConvertRequest, UnknownEnumValuesAreViolations) {
   request.set_priority(static_cast<v1::Priority>(78));
   request.mutable_output()->set_codec(static_cast<v1::VideoCodec>(79));
   request.mutable_conditions(1)->set_kind(static_cast<v1::Condition::Kind>(80));
+  request.mutable_plan()->set_mode(static_cast<v1::PlanMode>(81));
   EXPECT_THAT(ViolatedFields(request),
               UnorderedElementsAre("task", "priority", "output.codec", "conditions[0].kind",
-                                   "conditions[1].kind"));
+                                   "conditions[1].kind", "plan.mode"));
+}
+
+TEST(ConvertRequest, PlanModesSurviveTheRoundTrip) {
+  const std::vector<std::pair<std::string, v1::PlanMode>> modes = {
+      {"auto", v1::AUTO}, {"fastest", v1::FASTEST}, {"smallest", v1::SMALLEST}};
+  // Every mode but the absent one.
+  EXPECT_EQ(static_cast<int>(modes.size()), v1::PlanMode_descriptor()->value_count() - 1);
+  for (const auto& [text, mode] : modes) {
+    engine::Plan plan;
+    plan.mode = text;
+    EXPECT_EQ(FromEngine(plan).mode(), mode);
+    EXPECT_EQ(ToEngine(FromEngine(plan)), plan);
+  }
+  EXPECT_EQ(ToEngine(v1::Plan()), engine::Plan());
+  EXPECT_EQ(FromEngine(engine::Plan()).ByteSizeLong(), 0u);
+}
+
+TEST(ConvertJson, PlansAreWrittenAsInRequestFiles) {
+  const auto request = FromJson(R"({"plan": {"mode": "AUTO", "offload": "leaf",
+      "quantize": "text_encoder=nf4", "quantize_skip": ["proj_out"], "prefetch": 0,
+      "max_device_memory": 6000000000, "vae_tiling": {}}})");
+  ASSERT_TRUE(request.ok()) << request.status();
+  engine::Plan expected;
+  expected.mode = "auto";
+  expected.offload = "leaf";
+  expected.quantize = "text_encoder=nf4";
+  expected.quantize_skip = {"proj_out"};
+  expected.prefetch = 0;
+  expected.max_device_memory = 6'000'000'000;
+  expected.vae_tiling.emplace();
+  EXPECT_EQ(ToEngine(request->plan()), expected);
+  EXPECT_THAT(std::string(FromJson(R"({"plan": {"mode": "auto"}})").status().message()),
+              HasSubstr("mode"));
 }
 
 TEST(ConvertRequest, NumbersThatAreNotFiniteAreViolations) {
@@ -165,9 +210,10 @@ TEST(ConvertRequest, NumbersThatAreNotFiniteAreViolations) {
     request.set_guidance_scale(bad);
     request.set_fps(bad);
     request.mutable_conditions(0)->set_strength(bad);
+    request.mutable_plan()->set_llm_int8_threshold(bad);
     // Every double of the family's message, found by reflection so that a new one cannot be missed.
     std::vector<std::string> expected = {"guidance_scale", "fps", "conditions[0].strength",
-                                         "ltx.sigmas[0]"};
+                                         "plan.llm_int8_threshold", "ltx.sigmas[0]"};
     v1::LtxOptions* ltx = request.mutable_ltx();
     const auto* descriptor = ltx->GetDescriptor();
     for (int i = 0; i < descriptor->field_count(); ++i) {
