@@ -1,14 +1,14 @@
 #include "engine/core/checkpoint.h"
 
-#include <sys/stat.h>
-
 #include <filesystem>
 #include <set>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/core/json.h"
+#include "engine/core/safetensors.h"
 #include "engine/core/status.h"
 
 namespace kino::engine {
@@ -55,7 +55,69 @@ absl::Status CheckIndex(const std::string& index_path, const WeightMap& map,
   return absl::OkStatus();
 }
 
+// The rows of `stored` that `mapped` asks for.
+absl::StatusOr<TensorEntry> RowsOf(const TensorEntry& stored, const std::string& original,
+                                   const MappedTensor& mapped) {
+  if (mapped.first_row == 0 && !mapped.rows) return stored;
+  const auto error = [&](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat("'", stored.file, "': tensor '", original,
+                                                   "', as '", mapped.name, "': ", what));
+  };
+  // Blocks run along the last dimension: a tensor of one dimension has no rows of them.
+  const size_t least = stored.block == GgmlType::kNone ? 1 : 2;
+  if (stored.shape.size() < least) {
+    return error(absl::StrCat(stored.shape.size(), " dimensions, expected at least ", least,
+                              " to take rows of"));
+  }
+  const int64_t all = stored.shape[0];
+  const int64_t rows = mapped.rows.value_or(all - mapped.first_row);
+  if (mapped.first_row < 0 || rows < 0 || mapped.first_row > all || rows > all - mapped.first_row) {
+    return error(absl::StrCat("rows [", mapped.first_row, ", ", mapped.first_row, " + ", rows,
+                              ") of [", absl::StrJoin(stored.shape, ", "), "]"));
+  }
+  TensorEntry entry = stored;
+  const int64_t row_bytes = all == 0 ? 0 : stored.bytes / all;
+  entry.shape[0] = rows;
+  entry.data += mapped.first_row * row_bytes;
+  entry.bytes = rows * row_bytes;
+  return entry;
+}
+
 }  // namespace
+
+absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::OpenFile(const std::string& path,
+                                                                       const KeyMap& map) {
+  KINO_ASSIGN_OR_RETURN(std::shared_ptr<const TensorFile> file, TensorFile::Open(path));
+  return FromFile(std::move(file), map);
+}
+
+absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::FromFile(
+    std::shared_ptr<const TensorFile> file, const KeyMap& map) {
+  auto checkpoint = std::make_shared<Checkpoint>();
+  checkpoint->folder_ = file->path();
+  checkpoint->identity_ = absl::StrCat(file->identity(), map.name, ";");
+  std::map<std::string, std::string> originals;  // by mapped name
+  for (const auto& [original, stored] : file->tensors()) {
+    for (const MappedTensor& mapped : map.map(original, stored)) {
+      const auto [other, is_new] = originals.emplace(mapped.name, original);
+      if (!is_new) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("'", file->path(), "': tensors '", other->second, "' and '", original,
+                         "' are both '", mapped.name, "' (", map.name, ")"));
+      }
+      KINO_ASSIGN_OR_RETURN(TensorEntry entry, RowsOf(stored, original, mapped));
+      checkpoint->bytes_ += entry.bytes;
+      checkpoint->mapped_.push_back(std::make_unique<const TensorEntry>(std::move(entry)));
+      checkpoint->tensors_.emplace(mapped.name, checkpoint->mapped_.back().get());
+    }
+  }
+  if (checkpoint->tensors_.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("'", file->path(), "' holds no tensor of the ", map.name));
+  }
+  checkpoint->files_.push_back(std::move(file));
+  return checkpoint;
+}
 
 absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& folder,
                                                                    const std::string& variant) {
@@ -104,10 +166,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
       }
       checkpoint->bytes_ += entry.bytes;
     }
-    struct stat info {};
-    stat(path.c_str(), &info);
-    absl::StrAppend(&checkpoint->identity_, info.st_dev, ":", info.st_ino, ":", info.st_size, ":",
-                    info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, ";");
+    checkpoint->identity_ += file->identity();
     checkpoint->files_.push_back(std::move(file));
   }
   if (!index_path.empty())

@@ -11,8 +11,30 @@
 namespace kino::engine {
 namespace {
 
-std::atomic<int64_t> live{0};
-std::atomic<int64_t> peak{0};
+// Live bytes and the most there were at once.
+class Counter {
+ public:
+  void Add(int64_t delta) {
+    const int64_t now = live_.fetch_add(delta, std::memory_order_relaxed) + delta;
+    int64_t seen = peak_.load(std::memory_order_relaxed);
+    while (now > seen && !peak_.compare_exchange_weak(seen, now, std::memory_order_relaxed)) {
+    }
+  }
+  MemoryCount count() const {
+    return {.live_bytes = live_.load(std::memory_order_relaxed),
+            .peak_bytes = peak_.load(std::memory_order_relaxed)};
+  }
+  void ResetPeak() {
+    peak_.store(live_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<int64_t> live_{0};
+  std::atomic<int64_t> peak_{0};
+};
+
+Counter host;
+Counter device_weights;
 
 // What malloc set aside, which is a little more than what was asked for: known again when the block
 // is freed, without a prefix. (A prefix would make the context differ from the data, which torch's
@@ -23,13 +45,7 @@ class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
     void* block = c10::alloc_cpu(bytes);
-    if (block != nullptr) {
-      const int64_t added = BlockBytes(block);
-      const int64_t now = live.fetch_add(added, std::memory_order_relaxed) + added;
-      int64_t seen = peak.load(std::memory_order_relaxed);
-      while (now > seen && !peak.compare_exchange_weak(seen, now, std::memory_order_relaxed)) {
-      }
-    }
+    if (block != nullptr) host.Add(BlockBytes(block));
     return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &Free; }
@@ -40,7 +56,7 @@ class CountingAllocator final : public c10::Allocator {
  private:
   static void Free(void* block) {
     if (block == nullptr) return;
-    live.fetch_sub(BlockBytes(block), std::memory_order_relaxed);
+    host.Add(-BlockBytes(block));
     c10::free_cpu(block);
   }
 };
@@ -55,13 +71,14 @@ void InstallMemoryCounter() {
   });
 }
 
-MemoryCount HostMemoryCount() {
-  return {.live_bytes = live.load(std::memory_order_relaxed),
-          .peak_bytes = peak.load(std::memory_order_relaxed)};
-}
+MemoryCount HostMemoryCount() { return host.count(); }
 
-void ResetHostMemoryPeak() {
-  peak.store(live.load(std::memory_order_relaxed), std::memory_order_relaxed);
-}
+void ResetHostMemoryPeak() { host.ResetPeak(); }
+
+void CountDeviceWeights(int64_t delta) { device_weights.Add(delta); }
+
+MemoryCount DeviceWeightCount() { return device_weights.count(); }
+
+void ResetDeviceWeightPeak() { device_weights.ResetPeak(); }
 
 }  // namespace kino::engine

@@ -1,4 +1,5 @@
-// Counts live tensor bytes on the host: an allocator put in front of torch's. Thread-safe.
+// Counts live tensor bytes on the host, by an allocator put in front of torch's, and the weights
+// among the device's bytes, as engine/memory tells of them. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -17,5 +18,11 @@ void InstallMemoryCounter();
 MemoryCount HostMemoryCount();
 // The peak starts again from what is live now.
 void ResetHostMemoryPeak();
+
+// Bytes of weights on the compute device: slots and resident copies; weights used in a mapped file
+// are no copies. engine/memory adds and, with a negative `delta`, takes away.
+void CountDeviceWeights(int64_t delta);
+MemoryCount DeviceWeightCount();
+void ResetDeviceWeightPeak();
 
 }  // namespace kino::engine

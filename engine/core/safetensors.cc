@@ -1,17 +1,13 @@
 #include "engine/core/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <optional>
 #include <set>
+#include <string_view>
+#include <tuple>
 #include <utility>
+#include <vector>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/core/status.h"
@@ -94,44 +90,26 @@ absl::StatusOr<uint64_t> AsUnsigned(const Json& value, const std::string& what) 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("safetensors '", path, "': cannot open"));
-  }
-  absl::Cleanup close_fd = [fd] { close(fd); };
-  struct stat info;
-  if (fstat(fd, &info) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("safetensors '", path, "': cannot stat"));
-  }
-  if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat("safetensors '", path, "': not a regular file"));
-  }
-  const size_t size = static_cast<size_t>(info.st_size);
-  if (size < 10) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("safetensors '", path, "': ", size,
-                     " bytes, expected at least 10 (header length and header)"));
-  }
-  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  if (map == MAP_FAILED) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("safetensors '", path, "': cannot map"));
-  }
-  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile(map, size));
-  KINO_RETURN_IF_ERROR(file->Parse(path));
+  KINO_ASSIGN_OR_RETURN(MappedFile map, MappedFile::Open(path, "safetensors"));
+  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile(path, std::move(map)));
+  KINO_RETURN_IF_ERROR(file->Parse());
   return file;
 }
 
-SafetensorsFile::~SafetensorsFile() { munmap(map_, size_); }
-
-absl::Status SafetensorsFile::Parse(const std::string& path) {
+absl::Status SafetensorsFile::Parse() {
+  const std::string& path = path_;
+  const size_t size = file_.size();
   auto error = [&path](const std::string& what) {
     return absl::InvalidArgumentError(absl::StrCat("safetensors '", path, "': ", what));
   };
-  const auto* begin = static_cast<const unsigned char*>(map_);
+  if (size < 10) {
+    return error(absl::StrCat(size, " bytes, expected at least 10 (header length and header)"));
+  }
+  const auto* begin = reinterpret_cast<const unsigned char*>(file_.data());
   uint64_t header_bytes = 0;
   for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | begin[i];
-  if (header_bytes < 2 || header_bytes > size_ - 8) {
-    return error(absl::StrCat("header length ", header_bytes, " in a file of ", size_, " bytes"));
+  if (header_bytes < 2 || header_bytes > size - 8) {
+    return error(absl::StrCat("header length ", header_bytes, " in a file of ", size, " bytes"));
   }
   if (header_bytes > kMaxHeaderBytes) {
     return error(
@@ -152,7 +130,7 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
     return error(absl::StrCat(header.size(), " tensors, at most ", kMaxTensors, " accepted"));
   }
 
-  const uint64_t data_bytes = size_ - 8 - header_bytes;
+  const uint64_t data_bytes = size - 8 - header_bytes;
   const auto* data = reinterpret_cast<const std::byte*>(begin + 8 + header_bytes);
   struct Extent {
     uint64_t begin, end;
