@@ -13,7 +13,6 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/core/status_bridge.h"
 #include "engine/ops/attention.h"
@@ -30,36 +29,6 @@ at::Tensor ClampHalf(at::Tensor hidden) {
 }
 
 }  // namespace
-
-absl::StatusOr<T5EncoderConfig> T5EncoderConfig::Read(const std::string& folder) {
-  const std::string path = folder + "/config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
-  ConfigReader reader(json, path);
-  T5EncoderConfig config;
-  config.vocab_size = reader.Get("vocab_size", config.vocab_size);
-  config.d_model = reader.Get("d_model", config.d_model);
-  config.d_kv = reader.Get("d_kv", config.d_kv);
-  config.d_ff = reader.Get("d_ff", config.d_ff);
-  config.num_layers = reader.Get("num_layers", config.num_layers);
-  config.num_heads = reader.Get("num_heads", config.num_heads);
-  config.relative_attention_num_buckets =
-      reader.Get("relative_attention_num_buckets", config.relative_attention_num_buckets);
-  config.relative_attention_max_distance =
-      reader.Get("relative_attention_max_distance", config.relative_attention_max_distance);
-  config.layer_norm_epsilon = reader.Get("layer_norm_epsilon", config.layer_norm_epsilon);
-  const std::string activation = reader.Get("feed_forward_proj", std::string("relu"));
-  KINO_RETURN_IF_ERROR(reader.status());
-  if (activation != "gated-gelu") {
-    return absl::UnimplementedError(absl::StrCat(path, ": feed_forward_proj '", activation,
-                                                 "', expected 'gated-gelu' (T5 v1.1)"));
-  }
-  if (config.vocab_size < 1 || config.d_model < 1 || config.d_kv < 1 || config.d_ff < 1 ||
-      config.num_layers < 1 || config.num_heads < 1 || config.relative_attention_num_buckets < 4 ||
-      config.relative_attention_max_distance < 2) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": a size is not positive"));
-  }
-  return config;
-}
 
 absl::StatusOr<std::shared_ptr<const T5Encoder>> T5Encoder::Load(const std::string& folder,
                                                                  const std::string& variant,

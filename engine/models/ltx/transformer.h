@@ -17,6 +17,7 @@
 #include "absl/types/span.h"
 #include "engine/core/run_context.h"
 #include "engine/memory/residency.h"
+#include "engine/models/ltx/transformer_config.h"
 #include "engine/nn/block_stack.h"
 #include "engine/nn/mlp.h"
 #include "engine/nn/timestep_embedding.h"
@@ -24,23 +25,6 @@
 #include "engine/ops/rms_rotary.h"
 
 namespace kino::engine {
-
-struct LtxTransformerConfig {
-  int in_channels = 128;
-  int out_channels = 128;
-  int num_attention_heads = 32;
-  int attention_head_dim = 64;
-  int cross_attention_dim = 2048;
-  int num_layers = 28;
-  int caption_channels = 4096;
-  double norm_eps = 1e-6;
-  bool attention_bias = true;
-  bool attention_out_bias = true;
-
-  // From the folder's config.json. UNIMPLEMENTED: an option no published LTX-Video uses.
-  static absl::StatusOr<LtxTransformerConfig> Read(const std::string& folder);
-  int64_t width() const { return int64_t{num_attention_heads} * attention_head_dim; }
-};
 
 // The latent grid and what a step in it means.
 struct LtxGrid {
