@@ -1,9 +1,9 @@
 #include "server/cli/request_flags.h"
 
-#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -48,26 +48,6 @@ absl::Status AddNumbers(const std::string& flag, const std::vector<std::string>&
   return absl::OkStatus();
 }
 
-// "H,W" or "H,W,STRIDE_H,STRIDE_W", in pixels.
-absl::Status SetTiling(const std::string& text, v1::VaeTiling* tiling) {
-  std::vector<int> sizes;
-  for (const std::string& item : std::vector<std::string>(absl::StrSplit(text, ','))) {
-    int size = 0;
-    sizes.push_back(absl::SimpleAtoi(item, &size) ? size : 0);
-  }
-  const bool are_sizes = std::all_of(sizes.begin(), sizes.end(), [](int size) { return size > 0; });
-  if (!are_sizes || (sizes.size() != 2 && sizes.size() != 4)) {
-    return BadValue("vae-tile-size", "H,W or H,W,STRIDE_H,STRIDE_W in pixels", text);
-  }
-  tiling->set_tile_sample_min_height(sizes[0]);
-  tiling->set_tile_sample_min_width(sizes[1]);
-  if (sizes.size() == 4) {
-    tiling->set_tile_sample_stride_height(sizes[2]);
-    tiling->set_tile_sample_stride_width(sizes[3]);
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 void RequestFlags::Register(flags::FlagSet* flags) {
@@ -106,9 +86,7 @@ void RequestFlags::Register(flags::FlagSet* flags) {
   flags->Add("tone-map-compression-ratio", &tone_map_compression_ratio_, "X", "LTX: of upscale.");
   flags->Add("quality", &quality_, "N", "Of the video, 0 to 100.");
   flags->AddSwitch("lossless", &lossless_, "Bit-exact pixels.");
-  flags->AddSwitch("vae-tiling", &tile_, "Tiles in the VAE, of the model's own sizes.");
-  flags->Add("vae-tile-size", &vae_tiling_, "SIZES", "H,W or H,W,STRIDE_H,STRIDE_W in pixels.");
-  flags->Add("offload", &offload_, "POLICY", "none or block:N.");
+  plan_.Register(flags);
   flags->Add("priority", &priority_, "CLASS", "low, normal or high.");
   flags->Add("label", &labels_, "KEY=VALUE", "For bookkeeping; repeatable.");
   flags->Add("request-id", &request_id_, "ID", "The same id gives the same job.");
@@ -155,12 +133,10 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
   if (fps_) out.set_fps(*fps_);
   if (quality_) out.mutable_output()->set_quality(*quality_);
   if (lossless_) out.mutable_output()->set_lossless(true);
-  if (tile_) out.mutable_plan()->mutable_vae_tiling();
-  if (!vae_tiling_.empty()) {
-    absl::Status status = SetTiling(vae_tiling_, out.mutable_plan()->mutable_vae_tiling());
-    if (!status.ok()) return status;
-  }
-  if (!offload_.empty()) out.mutable_plan()->set_offload(offload_);
+  // Only when one of its flags is given: a plan of the request's own may be refused.
+  v1::Plan plan = out.plan();
+  if (absl::Status status = plan_.Apply(&plan); !status.ok()) return status;
+  if (out.has_plan() || plan.ByteSizeLong() > 0) *out.mutable_plan() = std::move(plan);
   // Only when one of its flags is given: an empty message names the family too.
   const auto set_ltx = [&](const std::optional<double>& value, auto setter) {
     if (value) (out.mutable_ltx()->*setter)(*value);

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "kino/v1/video.pb.h"
 #include "server/flags/flags.h"
+#include "server/plan/plan_flags.h"
 
 namespace kino::cli {
 
@@ -31,7 +32,7 @@ class RequestFlags {
   absl::StatusOr<RequestInput> Build() const;
 
  private:
-  std::string request_file_, model_, task_, priority_, request_id_, offload_, vae_tiling_;
+  std::string request_file_, model_, task_, priority_, request_id_;
   std::string start_timeout_, run_timeout_, tenant_;
   std::vector<std::string> positional_, labels_, images_, videos_, control_videos_;
   std::optional<std::string> prompt_, negative_prompt_;
@@ -42,7 +43,8 @@ class RequestFlags {
   std::optional<double> adain_factor_, tone_map_compression_ratio_;
   std::vector<std::string> timesteps_, sigmas_;
   std::optional<uint64_t> seed_;
-  bool lossless_ = false, tile_ = false;
+  bool lossless_ = false;
+  plan::PlanFlags plan_;
 };
 
 }  // namespace kino::cli

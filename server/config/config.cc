@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "server/config/plan_reader.h"
 #include "server/config/yaml_reader.h"
 
 namespace kino::config {
@@ -92,13 +94,6 @@ bool IsDevice(const std::string& device) {
          index >= 0 && index < 64 && device == absl::StrCat("cuda:", index);
 }
 
-bool IsOffload(const std::string& offload) {
-  if (offload == "none") return true;
-  int blocks = 0;
-  return absl::StartsWith(offload, "block:") && absl::SimpleAtoi(offload.substr(6), &blocks) &&
-         blocks >= 1 && offload == absl::StrCat("block:", blocks);
-}
-
 bool IsSha256(const std::string& text) {
   return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
            return absl::ascii_isdigit(static_cast<unsigned char>(c)) || (c >= 'a' && c <= 'f');
@@ -159,7 +154,15 @@ void ReadModel(MapReader& map, Config& config) {
                                c == '-';
                       });
              });
-  map.String("offload", model.offload, "'none' or 'block:N' with N of at least 1", IsOffload);
+  std::string transformer;
+  map.String("transformer", transformer, "the path of a .gguf or .safetensors file",
+             [](const std::string& text) {
+               return text.empty() || absl::EndsWith(text, ".gguf") ||
+                      absl::EndsWith(text, ".safetensors");
+             });
+  ReadPlan(map, model.plan);
+  map.Bool("allow_lossy", model.allow_lossy);
+  map.Bool("allow_plan_override", model.allow_plan_override);
   map.Bool("preload", model.preload);
   map.Map("defaults", [&model](MapReader& defaults) { ReadDefaults(defaults, model.defaults); });
   if (map.is_listing()) return;
@@ -173,6 +176,7 @@ void ReadModel(MapReader& map, Config& config) {
     }
   }
   model.folder = ResolvePath(map.file(), folder);
+  if (!transformer.empty()) model.transformer_file = ResolvePath(map.file(), transformer);
   config.models.push_back(std::move(model));
 }
 
@@ -183,6 +187,8 @@ void ReadWorker(MapReader& map, Config& config) {
   map.String("device", worker.device, "'cpu' or 'cuda:N'", IsDevice);
   map.Integer("threads", worker.threads, 0, 1024);
   map.Integer("count", count, 1, 64);
+  map.Bytes("max_device_memory", worker.max_device_memory, 1, std::numeric_limits<int64_t>::max());
+  map.Bytes("max_host_memory", worker.max_host_memory, 1, std::numeric_limits<int64_t>::max());
   if (map.is_listing()) return;
   std::string stem = has_name ? worker.name : absl::StrReplaceAll(worker.device, {{":", "-"}});
   for (int i = 0; i < count; ++i) {
@@ -209,9 +215,9 @@ void AddAutomaticWorkers(Config& config) {
   const int gpus = VisibleGpus();
   for (int i = 0; i < gpus; ++i) {
     config.workers.push_back(
-        {.name = absl::StrCat("cuda-", i), .device = absl::StrCat("cuda:", i), .threads = 0});
+        {.name = absl::StrCat("cuda-", i), .device = absl::StrCat("cuda:", i)});
   }
-  if (gpus == 0) config.workers.push_back({.name = "cpu", .device = "cpu", .threads = 0});
+  if (gpus == 0) config.workers.push_back({.name = "cpu"});
 }
 
 void ReadWorkers(MapReader& map, Config& config) {

@@ -94,9 +94,12 @@ struct SupervisorConfig {
 };
 
 struct WorkerConfig {
-  std::string name;            // unique, [a-z0-9][a-z0-9._-]{0,127}
+  std::string name = "";       // unique, [a-z0-9][a-z0-9._-]{0,127}
   std::string device = "cpu";  // "cpu" or "cuda:N"
   int threads = 0;             // intra-op threads on the CPU; 0: torch's choice
+  // Bytes its jobs may take; 0: all there is.
+  int64_t max_device_memory = 0;
+  int64_t max_host_memory = 0;
 };
 
 struct ModelConfig {
@@ -106,8 +109,14 @@ struct ModelConfig {
   std::string dtype = "auto";
   // diffusers' variant of the weight files: "", "fp16", "bf16", ...
   std::string variant;
-  // "none" or "block:N".
-  std::string offload = "none";
+  // Absolute: a GGUF or single-file safetensors transformer in place of the folder's; or empty.
+  std::string transformer_file;
+  // What requests go by that bring no plan of their own; theirs is merged over it.
+  engine::Plan plan;
+  // Whether plan.mode and requests may choose lossy options; the plan here may in any case.
+  bool allow_lossy = false;
+  // Whether requests may bring a plan of their own.
+  bool allow_plan_override = true;
   // Workers load it when they start.
   bool preload = false;
   // What requests that leave a field absent get here, over the family's own defaults.

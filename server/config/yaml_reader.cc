@@ -4,10 +4,10 @@
 #include <limits>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/flags/byte_size.h"
 
 namespace kino::config {
 namespace {
@@ -192,20 +192,11 @@ bool MapReader::Bytes(const std::string& key, int64_t& out, int64_t min, int64_t
   int64_t value = 0;
   std::string text;
   const std::string expected =
-      absl::StrCat("a size such as '512KiB', '64MiB' or '2GiB', from ", min, " to ", max, " bytes");
+      absl::StrCat(flags::kByteSizeForm, ", from ", min, " to ", max, " bytes");
   if (!String(key, text, expected, [&](const std::string& given) {
-        std::string digits = given;
-        int shift = 0;
-        for (const auto& [suffix, bits] :
-             {std::pair<const char*, int>{"KiB", 10}, {"MiB", 20}, {"GiB", 30}}) {
-          if (absl::EndsWith(digits, suffix)) {
-            digits.resize(digits.size() - 3);
-            shift = bits;
-            break;
-          }
-        }
-        return absl::SimpleAtoi(digits, &value) && value >= 0 && value <= (max >> shift) &&
-               (value <<= shift) >= min;
+        const absl::StatusOr<int64_t> bytes = flags::ParseByteSize(given);
+        if (bytes.ok()) value = *bytes;
+        return bytes.ok() && value >= min && value <= max;
       })) {
     return false;
   }

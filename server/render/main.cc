@@ -7,7 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "server/convert/request.h"
 #include "server/flags/flags.h"
+#include "server/plan/plan_flags.h"
+#include "server/render/model_paths.h"
 #include "server/render/render.h"
 
 namespace {
@@ -16,13 +19,14 @@ using kino::engine::DType;
 using kino::render::RenderOptions;
 
 constexpr char kUsageLine[] =
-    "kino-render --model DIR --request FILE.json --out FILE.npy|FILE.mp4 [flags]";
+    "kino-render --model DIR [--model FILE] --request FILE.json --out FILE.npy|FILE.mp4 [flags]";
 constexpr char kText[] =
     "Renders one request with the engine alone: no server, no queue. The request is the JSON form "
     "of\n"
     "kino.v1.GenerateRequest; a condition may name a local file as \"path\", relative to the "
     "request.\n"
-    "FILE.npy is float32 [T, H, W, 3] in 0..1; FILE.mp4 is H.264.";
+    "FILE.npy is float32 [T, H, W, 3] in 0..1; FILE.mp4 is H.264. The request's own plan goes over "
+    "the flags' one.";
 constexpr char kEpilogue[] =
     "Exit codes: 0 done; 1 the run failed or was interrupted; 2 usage; 3 the request or the model "
     "cannot be used.";
@@ -56,7 +60,11 @@ int main(int argc, char** argv) {
   RenderOptions options;
   bool help = false, version = false;
   kino::flags::FlagSet flags(kUsageLine, kText, kEpilogue);
-  flags.Add("model", &options.model.folder, "DIR", "The model: a folder in diffusers' layout.");
+  std::vector<std::string> models;
+  kino::plan::PlanFlags plan_flags;
+  flags.Add("model", &models, "PATH",
+            "A folder in diffusers' layout. A second one, or one alone inside such a folder: a "
+            "GGUF or single-file safetensors transformer in place of the folder's.");
   flags.Add("request", &options.request_file, "FILE", "The request.");
   flags.Add("out", &options.out, "FILE", "Where the result goes; written whole or not at all.");
   flags.Add("device", &options.engine.device, "NAME", "cpu (default) or cuda:N.");
@@ -64,8 +72,7 @@ int main(int argc, char** argv) {
       "dtype", [&](const std::string& text) { return ParseDType(text, &options.model.dtype); },
       "TYPE", "float32 (default on the CPU), float16 or bfloat16 (default on a GPU).");
   flags.Add("variant", &options.model.variant, "NAME", "Which weight files: fp16 or bf16.");
-  flags.Add("offload", &options.model.plan.offload, "POLICY",
-            "none (default) or block:N, N transformer blocks on the device at a time.");
+  plan_flags.Register(&flags);
   flags.Add("threads", &options.engine.threads, "N",
             "Threads on the CPU. Default: torch's choice.");
   flags.Add("stats", &options.stats, "FILE", "Writes seconds and peak memory by stage, as JSON.");
@@ -84,9 +91,21 @@ int main(int argc, char** argv) {
     std::cout << "kino-render " << KINO_VERSION << "\n";
     return 0;
   }
-  if (options.model.folder.empty() || options.request_file.empty() || options.out.empty()) {
+  if (models.empty() || options.request_file.empty() || options.out.empty()) {
     return Refuse("--model, --request and --out are needed");
   }
+  kino::v1::Plan plan;
+  if (absl::Status status = plan_flags.Apply(&plan); !status.ok()) {
+    return Refuse(std::string(status.message()));
+  }
+  options.model.plan = kino::convert::ToEngine(plan);
+  const auto paths = kino::render::FindModel(models);
+  if (!paths.ok()) {
+    std::cerr << "kino-render: " << std::string(paths.status().message()) << "\n";
+    return kino::render::kBadRequest;
+  }
+  options.model.folder = paths->folder;
+  options.model.transformer_file = paths->transformer_file;
   if (options.engine.threads < 0) return Refuse("--threads: expected 0 or more");
   if (absl::Status status = kino::render::CheckOutputName(options.out); !status.ok()) {
     return Refuse(std::string(status.message()));

@@ -98,7 +98,9 @@ Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& m
     entry.options.folder = model.folder;
     entry.options.dtype = ComputeType(model.dtype);
     entry.options.variant = model.variant;
-    entry.options.plan.offload = model.offload;
+    entry.options.transformer_file = model.transformer_file;
+    entry.options.plan = model.plan;
+    entry.options.allow_lossy = model.allow_lossy;
     Publish(entry, ModelFingerprint(model.folder));
     entries_.push_back(std::move(entry));
   }

@@ -86,7 +86,7 @@ v1::Model ToProto(const CatalogEntry& entry, const std::vector<std::string>& dev
     v1::MemoryEstimate& memory = *out.add_memory();
     memory.set_device(device);
     memory.set_dtype(ConfigName(dtype));
-    memory.set_offload(entry.config.offload);
+    memory.set_offload(entry.config.plan.offload.value_or("none"));
     memory.set_weights_bytes(description.WeightBytes(dtype));
   }
   return out;

@@ -138,7 +138,30 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"models: [{name: x}]\n", "1:10", "a model needs 'folder'"},
         Wrong{"models: [{name: ../x, folder: x}]\n", "1:17", "[a-z0-9][a-z0-9._-]{0,127}"},
         Wrong{"models: [{name: x, folder: x, dtype: int8}]\n", "1:38", "expected one of auto"},
-        Wrong{"models: [{name: x, folder: x, offload: 'block:0'}]\n", "1:40", "'block:N'"},
+        Wrong{"models: [{name: x, folder: x, offload: none}]\n", "1:31",
+              "unknown key 'models[].offload'"},
+        Wrong{"models: [{name: x, folder: x, transformer: x.bin}]\n", "1:44", ".gguf"},
+        Wrong{"models: [{name: x, folder: x, allow_lossy: maybe}]\n", "1:44", "true, false"},
+        Wrong{"models: [{name: x, folder: x, plan: none}]\n", "1:37", "expected a map of keys"},
+        Wrong{"models: [{name: x, folder: x, plan: {speed: 1}}]\n", "1:38",
+              "unknown key 'models[].plan.speed'"},
+        Wrong{"models: [{name: x, folder: x, plan: {mode: best}}]\n", "1:44", "'smallest'"},
+        Wrong{"models: [{name: x, folder: x, plan: {offload: 'block:0'}}]\n", "1:47", "'block:N'"},
+        Wrong{"models: [{name: x, folder: x, plan: {offload: 'none,vae=some'}}]\n", "1:47",
+              "'some'"},
+        Wrong{"models: [{name: x, folder: x, plan: {weights_home: ram}}]\n", "1:52", "'pageable'"},
+        Wrong{"models: [{name: x, folder: x, plan: {quantize: nf5}}]\n", "1:48", "nf4"},
+        Wrong{"models: [{name: x, folder: x, plan: {storage_dtype: int4}}]\n", "1:53",
+              "float8_e4m3fn"},
+        Wrong{"models: [{name: x, folder: x, plan: {prefetch: 9}}]\n", "1:48", "0 to 8"},
+        Wrong{"models: [{name: x, folder: x, plan: {chunk_feed_forward: 0}}]\n", "1:58", "1 token"},
+        Wrong{"models: [{name: x, folder: x, plan: {llm_int8_threshold: -1}}]\n", "1:58",
+              "0 or more"},
+        Wrong{"models: [{name: x, folder: x, plan: {max_device_memory: 0}}]\n", "1:57", "from 1"},
+        Wrong{"models: [{name: x, folder: x, plan: {vae_tiling: 8}}]\n", "1:50", "true, false"},
+        Wrong{"models: [{name: x, folder: x, plan: {vae_tiling: {height: 8}}}]\n", "1:51",
+              "unknown key 'models[].plan.vae_tiling.height'"},
+        Wrong{"workers: [{max_host_memory: all}]\n", "1:29", "a size such as"},
         Wrong{"models: [{name: x, folder: a}, {name: x, folder: b}]\n", "1:32",
               "already configured at k.yaml:1:10"},
         Wrong{"include: [absent.yaml]\n", "", "no file 'absent.yaml'"}));
@@ -182,6 +205,88 @@ TEST(ConfigTest, WorkersAreNamedByDeviceAndCount) {
   for (const WorkerConfig& worker : config->workers) names.push_back(worker.name);
   EXPECT_THAT(names, ::testing::ElementsAre("cpu", "cpu-1", "cuda-1", "big-0", "big-1"));
   EXPECT_EQ(config->workers[3].threads, 4);
+}
+
+TEST(ConfigTest, PlansAreReadWithEveryOption) {
+  const absl::StatusOr<Config> config = ParseConfig(R"(
+workers: [{max_device_memory: 20GiB, max_host_memory: 48G}, {}]
+models:
+  - name: a
+    folder: /a
+    transformer: q4.gguf
+    allow_lossy: true
+    allow_plan_override: false
+    plan:
+      mode: auto
+      offload: block:2,vae=none
+      weights_home: pageable
+      prefetch: 2
+      storage_dtype: float8_e4m3fn
+      quantize: text_encoder=nf4
+      quantize_skip: [proj_out, norm]
+      llm_int8_threshold: 4.5
+      chunk_feed_forward: 1024
+      vae_tiling: {tile_sample_min_height: 256, tile_sample_stride_num_frames: 8, framewise: true}
+      max_device_memory: 5.5GiB
+      max_host_memory: 16GiB
+  - {name: b, folder: /b, plan: {vae_tiling: true}}
+  - {name: c, folder: /c, plan: {vae_tiling: false}}
+)",
+                                                    "/etc/k.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  const ModelConfig& a = config->models.at(0);
+  EXPECT_EQ(a.transformer_file, "/etc/q4.gguf");
+  EXPECT_TRUE(a.allow_lossy);
+  EXPECT_FALSE(a.allow_plan_override);
+  engine::Plan plan;
+  plan.mode = "auto";
+  plan.offload = "block:2,vae=none";
+  plan.weights_home = "pageable";
+  plan.prefetch = 2;
+  plan.storage_dtype = "float8_e4m3fn";
+  plan.quantize = "text_encoder=nf4";
+  plan.quantize_skip = {"proj_out", "norm"};
+  plan.llm_int8_threshold = 4.5;
+  plan.chunk_feed_forward = 1024;
+  plan.vae_tiling.emplace();
+  plan.vae_tiling->tile_sample_min_height = 256;
+  plan.vae_tiling->tile_sample_stride_num_frames = 8;
+  plan.vae_tiling->framewise = true;
+  plan.max_device_memory = 5905580032;
+  plan.max_host_memory = int64_t{16} << 30;
+  EXPECT_EQ(a.plan, plan);
+  engine::Plan tiled;
+  tiled.vae_tiling.emplace();
+  EXPECT_EQ(config->models.at(1).plan, tiled);
+  EXPECT_EQ(config->models.at(2).plan, engine::Plan());
+  EXPECT_FALSE(config->models.at(2).allow_lossy);
+  EXPECT_TRUE(config->models.at(2).allow_plan_override);
+  EXPECT_EQ(config->models.at(2).transformer_file, "");
+  EXPECT_EQ(config->workers.at(0).max_device_memory, int64_t{20} << 30);
+  EXPECT_EQ(config->workers.at(0).max_host_memory, 48'000'000'000);
+  EXPECT_EQ(config->workers.at(1).max_device_memory, 0);
+}
+
+// What config/kino.yaml shows of a model, taken out of its comments, is accepted.
+TEST(ConfigTest, ExampleModelIsValid) {
+  std::ifstream file(Example());
+  std::string line, yaml = "models:\n";
+  bool is_model = false;
+  while (std::getline(file, line)) {
+    if (line.rfind("#   - name: ltx-2b", 0) == 0) is_model = true;
+    if (line.rfind("models:", 0) == 0) is_model = false;
+    if (is_model && !line.empty()) yaml += line.substr(1) + "\n";
+  }
+  // Of the two forms of vae_tiling that it shows, the map.
+  const absl::StatusOr<Config> config = ParseConfig(
+      std::regex_replace(yaml, std::regex("vae_tiling: false"), "vae_tiling:      "), "k.yaml");
+  ASSERT_TRUE(config.ok()) << config.status() << "\n" << yaml;
+  ASSERT_EQ(config->models.size(), 1u);
+  const engine::Plan& plan = config->models[0].plan;
+  EXPECT_TRUE(plan.mode && plan.offload && plan.weights_home && plan.prefetch &&
+              plan.storage_dtype && plan.quantize && plan.llm_int8_threshold &&
+              plan.chunk_feed_forward && plan.vae_tiling && plan.max_device_memory &&
+              plan.max_host_memory);
 }
 
 TEST(ConfigTest, ShippedDemoAndIncludedModelsLoad) {

@@ -1,0 +1,70 @@
+#include "server/render/model_paths.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace kino::render {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class ModelPathsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    fs::remove_all(root_);
+    fs::create_directories(root_ / "ltx" / "transformer");
+    fs::create_directories(root_ / "loose");
+    for (const char* file :
+         {"ltx/model_index.json", "ltx/beside.gguf", "ltx/transformer/inside.safetensors",
+          "loose/alone.gguf", "loose/pickle.bin"}) {
+      std::ofstream(root_ / file) << "x";
+    }
+  }
+  void TearDown() override { fs::remove_all(root_); }
+  std::string Path(const std::string& name) const { return (root_ / name).string(); }
+  absl::Status Error(const std::vector<std::string>& names) const {
+    std::vector<std::string> paths;
+    for (const std::string& name : names) paths.push_back(Path(name));
+    return FindModel(paths).status();
+  }
+
+  const fs::path root_ = fs::path(testing::TempDir()) / "model_paths_test";
+};
+
+TEST_F(ModelPathsTest, FolderAndFileComeInEitherOrder) {
+  const std::string folder = Path("ltx"), file = Path("loose/alone.gguf");
+  for (const auto& paths : {std::vector{folder, file}, std::vector{file, folder}}) {
+    const auto found = FindModel(paths);
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->folder, folder);
+    EXPECT_EQ(found->transformer_file, file);
+  }
+  EXPECT_EQ(FindModel({folder})->folder, folder);
+  EXPECT_EQ(FindModel({folder})->transformer_file, "");
+}
+
+TEST_F(ModelPathsTest, AFileAloneGoesWithTheFolderAroundIt) {
+  for (const char* name : {"ltx/beside.gguf", "ltx/transformer/inside.safetensors"}) {
+    const auto found = FindModel({Path(name)});
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->folder, Path("ltx"));
+    EXPECT_EQ(found->transformer_file, Path(name));
+  }
+}
+
+TEST_F(ModelPathsTest, WhatCannotBeAModelIsRefused) {
+  const absl::Status alone = Error({"loose/alone.gguf"});
+  EXPECT_TRUE(absl::IsInvalidArgument(alone));
+  EXPECT_THAT(std::string(alone.message()), HasSubstr("second --model"));
+  EXPECT_TRUE(absl::IsInvalidArgument(Error({"ltx", "loose"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(Error({"ltx/beside.gguf", "loose/alone.gguf"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(Error({"ltx", "loose/pickle.bin"})));
+  EXPECT_TRUE(absl::IsNotFound(Error({"absent"})));
+}
+
+}  // namespace
+}  // namespace kino::render
