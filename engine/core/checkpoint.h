@@ -22,7 +22,7 @@ struct MappedTensor {
   // Along dimension 0, as fused projections are split; all of them where `rows` is absent. Rows of
   // blocks stay as they are stored.
   int64_t first_row = 0;
-  std::optional<int64_t> rows;
+  std::optional<int64_t> rows = std::nullopt;
 };
 
 // From the names of an original file to those of one component.
