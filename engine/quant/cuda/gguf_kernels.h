@@ -1,0 +1,20 @@
+// Decoding of GGUF blocks on CUDA: the arithmetic of gguf_blocks.h, so the CPU's results bit for
+// bit. No torch here, so that nvcc compiles little. Launches are asynchronous on `stream`. No GPU
+// has run them yet.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "engine/core/ggml_type.h"
+
+namespace kino::engine::cuda {
+
+enum class GgufOutput { kFloat, kHalf, kBFloat16 };
+
+// `count` blocks of `type` to their elements, in order; any alignment.
+cudaError_t DecodeGguf(GgmlType type, const uint8_t* blocks, int64_t count, GgufOutput output,
+                       void* out, cudaStream_t stream);
+
+}  // namespace kino::engine::cuda
