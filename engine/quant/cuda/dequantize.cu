@@ -1,0 +1,129 @@
+#include "engine/quant/cuda/dequantize.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+
+#include <algorithm>
+
+namespace kino::engine::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+// Enough for every multiprocessor several times over; threads stride over the rest.
+constexpr int64_t kMaxBlocks = 1 << 16;
+
+struct Code16 {
+  float values[16];
+};
+
+template <typename T>
+__device__ T FromFloat(float value);
+template <>
+__device__ float FromFloat<float>(float value) {
+  return value;
+}
+template <>
+__device__ __half FromFloat<__half>(float value) {
+  return __float2half_rn(value);
+}
+template <>
+__device__ __nv_bfloat16 FromFloat<__nv_bfloat16>(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+__device__ float ScaleOf(const BlockScales& scales, int64_t block) {
+  if (scales.plain != nullptr) return scales.plain[block];
+  const float product =
+      __fmul_rn(scales.code[scales.codes[block]], scales.nested[block / scales.nested_block]);
+  return __fadd_rn(product, *scales.offset);
+}
+
+// One thread for each byte, that is two elements; both are of one block, since blocks are even.
+template <typename T>
+__global__ void Decode4BitKernel(const uint8_t* packed, BlockScales scales, Code16 code,
+                                 int64_t block, int64_t elements, T* out) {
+  __shared__ float table[16];
+  if (threadIdx.x < 16) table[threadIdx.x] = code.values[threadIdx.x];
+  __syncthreads();
+  const int64_t bytes = (elements + 1) / 2;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < bytes;
+       i += stride) {
+    const float scale = ScaleOf(scales, 2 * i / block);
+    const uint8_t pair = packed[i];
+    out[2 * i] = FromFloat<T>(__fmul_rn(table[pair >> 4], scale));
+    if (2 * i + 1 < elements) out[2 * i + 1] = FromFloat<T>(__fmul_rn(table[pair & 15], scale));
+  }
+}
+
+__device__ float ToFloat(int8_t value) { return static_cast<float>(value); }
+__device__ float ToFloat(__nv_fp8_e4m3 value) { return static_cast<float>(value); }
+
+template <typename Q, typename T>
+__global__ void DecodeScaledRowsKernel(const Q* values, const float* scales, float factor,
+                                       int64_t elements, int64_t columns, T* out) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < elements;
+       i += stride) {
+    const float scaled = __fmul_rn(ToFloat(values[i]), scales[i / columns]);
+    out[i] = FromFloat<T>(__fmul_rn(scaled, factor));
+  }
+}
+
+unsigned BlocksFor(int64_t threads) {
+  return static_cast<unsigned>(std::min((threads + kThreads - 1) / kThreads, kMaxBlocks));
+}
+
+// Calls launch(T{}) with the element's type.
+template <typename Launch>
+cudaError_t Dispatch(DecodedType type, const Launch& launch) {
+  switch (type) {
+    case DecodedType::kFloat:
+      launch(float{});
+      break;
+    case DecodedType::kHalf:
+      launch(__half{});
+      break;
+    case DecodedType::kBFloat16:
+      launch(__nv_bfloat16{});
+      break;
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t Decode4Bit(DecodedType type, const uint8_t* packed, const BlockScales& scales,
+                       const float* code, int64_t block, int64_t elements, void* out,
+                       cudaStream_t stream) {
+  if (elements == 0) return cudaSuccess;
+  Code16 table;
+  std::copy(code, code + 16, table.values);
+  return Dispatch(type, [&](auto zero) {
+    using T = decltype(zero);
+    Decode4BitKernel<T><<<BlocksFor((elements + 1) / 2), kThreads, 0, stream>>>(
+        packed, scales, table, block, elements, static_cast<T*>(out));
+  });
+}
+
+cudaError_t DecodeScaledRows(DecodedType type, bool is_float8, const void* values,
+                             const float* scales, float factor, int64_t rows, int64_t columns,
+                             void* out, cudaStream_t stream) {
+  const int64_t elements = rows * columns;
+  if (elements == 0) return cudaSuccess;
+  return Dispatch(type, [&](auto zero) {
+    using T = decltype(zero);
+    if (is_float8) {
+      DecodeScaledRowsKernel<__nv_fp8_e4m3, T><<<BlocksFor(elements), kThreads, 0, stream>>>(
+          static_cast<const __nv_fp8_e4m3*>(values), scales, factor, elements, columns,
+          static_cast<T*>(out));
+    } else {
+      DecodeScaledRowsKernel<int8_t, T><<<BlocksFor(elements), kThreads, 0, stream>>>(
+          static_cast<const int8_t*>(values), scales, factor, elements, columns,
+          static_cast<T*>(out));
+    }
+  });
+}
+
+}  // namespace kino::engine::cuda

@@ -1,0 +1,50 @@
+#include "engine/quant/int8_matmul.h"
+
+#include <ATen/cpu/Utils.h>
+#include <ATen/ops/_int_mm.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+namespace kino::engine {
+namespace {
+
+// 128 * 128 * 1024 = 2^24: float32 holds every partial sum.
+constexpr int64_t kExactColumns = 1024;
+
+// cuBLASLt takes more than 16 rows, and multiples of 8 of the rest.
+constexpr int64_t kCudaMinRows = 17;
+constexpr int64_t kCudaMultiple = 8;
+
+}  // namespace
+
+at::Tensor Int8MatMulComposed(const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(1), "int8 product of ", a.sizes(),
+              " and ", b.sizes());
+  at::Tensor sum = at::zeros({a.size(0), b.size(0)}, a.options().dtype(at::kInt));
+  for (int64_t begin = 0; begin < a.size(1); begin += kExactColumns) {
+    const int64_t count = std::min(kExactColumns, a.size(1) - begin);
+    sum.add_(at::mm(a.narrow(1, begin, count).to(at::kFloat),
+                    b.narrow(1, begin, count).to(at::kFloat).t())
+                 .to(at::kInt));
+  }
+  return sum;
+}
+
+at::Tensor Int8MatMul(const at::Tensor& a, const at::Tensor& b) {
+  if (a.is_cpu()) {
+    // Without these instructions _int_mm is a scalar loop.
+    static const bool has_instructions = at::cpu::is_avx512_vnni_supported();
+    if (has_instructions && a.numel() > 0) return at::_int_mm(a, b.t());
+  } else if (a.is_cuda() && a.size(1) > 0 && a.size(1) % kCudaMultiple == 0 &&
+             b.size(0) % kCudaMultiple == 0) {
+    if (a.size(0) >= kCudaMinRows) return at::_int_mm(a, b.t());
+    return at::_int_mm(at::constant_pad_nd(a, {0, 0, 0, kCudaMinRows - a.size(0)}), b.t())
+        .narrow(0, 0, a.size(0));
+  }
+  return Int8MatMulComposed(a, b);
+}
+
+}  // namespace kino::engine
