@@ -1,0 +1,46 @@
+// Decoding GGUF's blocks on CUDA against the CPU, bit for bit: both compute what gguf_blocks.h says
+// without fusing. Skipped where there is no CUDA device.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/core/device.h"
+#include "engine/quant/gguf.h"
+
+namespace kino::engine {
+namespace {
+
+class CudaGgufTest : public ::testing::TestWithParam<GgmlType> {};
+
+TEST_P(CudaGgufTest, DecodesAsTheCpu) {
+  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
+  if (!device.ok()) GTEST_SKIP() << device.status();
+  const std::shared_ptr<const WeightFormat> format = MakeGgufFormat(GetParam());
+  const std::vector<int64_t> shape = {129, 1024};
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(5);
+  // Any bytes; a scale that is no number must not be one on either.
+  const at::Tensor blocks =
+      at::randint(256, format->Parts(shape)[0].shape, generator, at::TensorOptions(at::kByte));
+  for (const c10::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    const at::Tensor there = format->Decode({blocks.to(*device)}, shape, dtype).to(at::kCPU);
+    const at::Tensor here = format->Decode({blocks}, shape, dtype);
+    const at::Tensor same = (there == here).logical_or((there != there).logical_and(here != here));
+    EXPECT_TRUE(same.all().item<bool>()) << c10::toString(dtype);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, CudaGgufTest,
+                         ::testing::Values(GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0,
+                                           GgmlType::kQ5_1, GgmlType::kQ8_0, GgmlType::kQ2_K,
+                                           GgmlType::kQ3_K, GgmlType::kQ4_K, GgmlType::kQ5_K,
+                                           GgmlType::kQ6_K, GgmlType::kIQ4_NL, GgmlType::kIQ4_XS),
+                         [](const auto& type) { return std::string(GgmlTypeName(type.param)); });
+
+}  // namespace
+}  // namespace kino::engine
