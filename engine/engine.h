@@ -31,6 +31,8 @@ struct StageStats {
   // weight files do not count.
   int64_t peak_device_bytes = 0;
   int64_t peak_host_bytes = 0;
+  // Of the device's bytes, those that weights took: slots and resident copies.
+  int64_t peak_weight_bytes = 0;
 };
 
 struct RunProgress {

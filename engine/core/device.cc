@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "absl/strings/match.h"
@@ -84,6 +85,26 @@ void ResetDevicePeak(c10::Device device) {
   }
 #endif
   ResetHostMemoryPeak();
+}
+
+void LimitDeviceMemory(c10::Device device, int64_t bytes) {
+#ifdef KINO_WITH_CUDA
+  if (device.is_cuda()) {
+    const double total = static_cast<double>(GetDeviceInfo(device).total_bytes);
+    c10::cuda::CUDACachingAllocator::setMemoryFraction(
+        bytes == 0 ? 1.0 : std::min(1.0, static_cast<double>(bytes) / total), device.index());
+    return;
+  }
+#endif
+  SetHostMemoryLimit(bytes);
+}
+
+void ReleaseCachedMemory(c10::Device device) {
+#ifdef KINO_WITH_CUDA
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+#else
+  (void)device;
+#endif
 }
 
 }  // namespace kino::engine

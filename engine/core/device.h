@@ -25,5 +25,10 @@ DeviceInfo GetDeviceInfo(c10::Device device);
 // for the CPU.
 int64_t DevicePeakBytes(c10::Device device);
 void ResetDevicePeak(c10::Device device);
+// Tensors beyond so many bytes are out of memory from now on (on CUDA: what the caching allocator
+// reserves); 0: no limit but the device's own.
+void LimitDeviceMemory(c10::Device device, int64_t bytes);
+// Gives back what the device's allocator keeps for later.
+void ReleaseCachedMemory(c10::Device device);
 
 }  // namespace kino::engine

@@ -3,6 +3,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
+#include <c10/util/Exception.h>
 #include <malloc.h>
 
 #include <atomic>
@@ -35,6 +36,7 @@ class Counter {
 
 Counter host;
 Counter device_weights;
+std::atomic<int64_t> limit{0};
 
 // What malloc set aside, which is a little more than what was asked for: known again when the block
 // is freed, without a prefix. (A prefix would make the context differ from the data, which torch's
@@ -44,6 +46,11 @@ int64_t BlockBytes(void* block) { return static_cast<int64_t>(malloc_usable_size
 class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
+    const int64_t most = limit.load(std::memory_order_relaxed);
+    const int64_t live = host.count().live_bytes;
+    TORCH_CHECK_WITH(OutOfMemoryError, most == 0 || live + static_cast<int64_t>(bytes) <= most,
+                     "tensors of ", live, " bytes are live and ", bytes,
+                     " more are needed, but the limit is ", most);
     void* block = c10::alloc_cpu(bytes);
     if (block != nullptr) host.Add(BlockBytes(block));
     return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
@@ -74,6 +81,8 @@ void InstallMemoryCounter() {
 MemoryCount HostMemoryCount() { return host.count(); }
 
 void ResetHostMemoryPeak() { host.ResetPeak(); }
+
+void SetHostMemoryLimit(int64_t bytes) { limit.store(bytes, std::memory_order_relaxed); }
 
 void CountDeviceWeights(int64_t delta) { device_weights.Add(delta); }
 

@@ -19,6 +19,10 @@ MemoryCount HostMemoryCount();
 // The peak starts again from what is live now.
 void ResetHostMemoryPeak();
 
+// From now on an allocation of tensors beyond so many live bytes throws c10::OutOfMemoryError; 0:
+// no limit.
+void SetHostMemoryLimit(int64_t bytes);
+
 // Bytes of weights on the compute device: slots and resident copies; weights used in a mapped file
 // are no copies. engine/memory adds and, with a negative `delta`, takes away.
 void CountDeviceWeights(int64_t delta);

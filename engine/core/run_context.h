@@ -13,6 +13,8 @@ struct RunContext {
   const CancelToken* cancel = nullptr;
   // Rises with every block, tile and chunk: a watchdog outside sees that the run lives.
   std::atomic<uint64_t>* counter = nullptr;
+  // Tokens that a feed-forward layer of a transformer takes at a time; 0: all.
+  int chunk_feed_forward = 0;
 
   // Counts one unit of work. CANCELLED when the run was cancelled.
   absl::Status Advance() const {

@@ -79,13 +79,14 @@ struct WeightPlan {
   // diffusers' llm_int8_threshold, of kInt8.
   double int8_threshold = 6.0;
   // Linear layers whose name holds one of these are not quantized.
-  std::vector<std::string> quantize_skip;
+  std::vector<std::string> quantize_skip = {};
   // Layerwise casting: kF8E4M3 or kF8E5M2; absent: the compute dtype.
-  std::optional<DType> storage_dtype;
+  std::optional<DType> storage_dtype = std::nullopt;
 
   bool lossless() const { return quantize == QuantScheme::kNone && !storage_dtype; }
   // What the stored bytes depend on: equal for equal ones. Without residency and home.
   std::string FormatKey() const;
+  bool operator==(const WeightPlan&) const = default;
 };
 
 // The plan of component `name`. A value for the whole model reaches the VAE (`is_autoencoder`) only
@@ -104,7 +105,8 @@ Plan MergePlans(const Plan& base, const Plan& over);
 // Bytes of a [rows, columns] matrix held in `scheme`, with its scales. `compute` is the dtype of
 // computation. Matches what engine/quant allocates.
 int64_t QuantizedBytes(QuantScheme scheme, int64_t rows, int64_t columns, DType compute);
-// Whether the scheme can hold a matrix with so many columns (GGUF's blocks must divide them).
+// Whether the scheme can hold a matrix of such sizes: GGUF's blocks divide the columns, and 16 both
+// sizes of fp8dyn, which torchao leaves alone otherwise.
 bool CanQuantize(QuantScheme scheme, int64_t rows, int64_t columns);
 
 }  // namespace kino::engine

@@ -1,142 +1,106 @@
 #include "engine/memory/copy_engine.h"
 
-#include <ATen/ops/clone.h>
-#include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
 
-#include <condition_variable>
-#include <deque>
-#include <exception>
-#include <mutex>
-#include <thread>
-
-#include "engine/core/torch_types.h"
-
-#ifdef KINO_WITH_CUDA
-#include "engine/memory/cuda_copy_engine.h"
-#endif
+#include <utility>
 
 namespace kino::engine {
-namespace {
 
-constexpr int64_t kAlignment = 256;
+CopyEngine::CopyEngine(std::unique_ptr<Transport> transport, int64_t staging_bytes)
+    : transport_(std::move(transport)),
+      staging_bytes_(staging_bytes),
+      thread_([this] { Work(); }) {}
 
-// The weights' views into the slot's buffer.
-std::vector<at::Tensor> Views(const SlotCopy& copy) {
-  int64_t total = 0;
-  const std::vector<int64_t> offsets = SlotOffsets(copy.weights, &total);
-  std::vector<at::Tensor> views;
-  for (size_t i = 0; i < copy.weights.size(); ++i) {
-    const Weight& weight = *copy.weights[i];
-    views.push_back(
-        copy.buffer.narrow(0, offsets[i], weight.bytes()).view(weight.dtype).view(weight.shape));
-  }
-  return views;
-}
-
-class ThreadCopyEngine final : public CopyEngine {
- public:
-  ThreadCopyEngine() : thread_([this] { Work(); }) {}
-  ~ThreadCopyEngine() override {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-
-  Ticket Start(const SlotCopy& copy) override {
-    const std::vector<at::Tensor> views = Views(copy);
-    for (size_t i = 0; i < views.size(); ++i) copy.weights[i]->value = views[i];
+CopyEngine::~CopyEngine() {
+  {
     const std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back({copy.weights, views});
-    changed_.notify_all();
-    return ++started_;
+    stop_ = true;
   }
+  changed_.notify_all();
+  thread_.join();
+}
 
-  void Wait(Ticket ticket) override {
+CopyEngine::Ticket CopyEngine::Start(SlabCopy copy) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  queue_.push_back({++started_, std::move(copy)});
+  changed_.notify_all();
+  return started_;
+}
+
+void CopyEngine::Wait(Ticket ticket) {
+  Done done;
+  {
     std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [&] { return finished_ >= ticket; });
-    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+    changed_.wait(lock, [&] { return done_.contains(ticket); });
+    done = std::move(done_.extract(ticket).mapped());
   }
+  if (done.error) std::rethrow_exception(done.error);
+  transport_->ComputeAfter(*done.fence);
+}
 
-  void Release(const SlotCopy&) override {}  // The compute thread's use ends when its call returns.
+std::shared_ptr<const Fence> CopyEngine::CopyStaged(const SlabCopy& copy, size_t begin,
+                                                    size_t end) {
+  Staging& staging = staging_[next_staging_];
+  next_staging_ = (next_staging_ + 1) % staging_.size();
+  if (staging.last_copy) transport_->WaitFor(*std::exchange(staging.last_copy, nullptr));
+  const int64_t base = (*copy.pieces)[begin].offset;
+  const int64_t bytes = (*copy.pieces)[end - 1].offset + (*copy.pieces)[end - 1].bytes - base;
+  if (!staging.slab.defined() || staging.slab.numel() < bytes) {
+    staging.slab = at::Tensor();  // before the larger one is made
+    staging.slab = transport_->AllocateHost(bytes);
+  }
+  for (size_t i = begin; i < end; ++i) {
+    const SlabPiece& piece = (*copy.pieces)[i];
+    piece.fill(staging.slab.narrow(0, piece.offset - base, piece.bytes));
+  }
+  staging.last_copy = transport_->Copy(copy.to.narrow(0, base, bytes),
+                                       staging.slab.narrow(0, 0, bytes), copy.after.get());
+  return staging.last_copy;
+}
 
- private:
-  struct Job {
-    std::vector<Weight*> weights;
-    std::vector<at::Tensor> views;
-  };
-
-  void Work() {
-    const c10::InferenceMode inference;
-    for (;;) {
-      Job job;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-        if (queue_.empty()) return;
-        job = std::move(queue_.front());
-        queue_.pop_front();
-      }
-      std::exception_ptr error;
-      try {
-        for (size_t i = 0; i < job.weights.size(); ++i)
-          job.views[i].copy_(HomeTensor(*job.weights[i]));
-      } catch (...) {
-        error = std::current_exception();
-      }
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (error) error_ = error;
-      ++finished_;
-      changed_.notify_all();
+CopyEngine::Done CopyEngine::Run(const SlabCopy& copy) {
+  try {
+    if (copy.slab.defined()) return {transport_->Copy(copy.to, copy.slab, copy.after.get()), {}};
+    std::shared_ptr<const Fence> fence = std::make_shared<Fence>();
+    if (!transport_->needs_staging()) {
+      // The device's memory is the host's.
+      for (const SlabPiece& piece : *copy.pieces)
+        piece.fill(copy.to.narrow(0, piece.offset, piece.bytes));
+      return {std::move(fence), {}};
     }
+    for (size_t begin = 0; begin < copy.pieces->size();) {
+      size_t end = begin + 1;
+      while (end < copy.pieces->size() && (*copy.pieces)[end].offset + (*copy.pieces)[end].bytes -
+                                                  (*copy.pieces)[begin].offset <=
+                                              staging_bytes_) {
+        ++end;
+      }
+      fence = CopyStaged(copy, begin, end);
+      begin = end;
+    }
+    return {std::move(fence), {}};
+  } catch (...) {
+    return {nullptr, std::current_exception()};
   }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Job> queue_;     // guarded by mutex_
-  Ticket started_ = 0;        // guarded by mutex_
-  Ticket finished_ = 0;       // guarded by mutex_
-  std::exception_ptr error_;  // guarded by mutex_
-  bool stop_ = false;         // guarded by mutex_
-  std::thread thread_;
-};
-
-}  // namespace
-
-std::vector<int64_t> SlotOffsets(const std::vector<Weight*>& weights, int64_t* total) {
-  std::vector<int64_t> offsets;
-  int64_t end = 0;
-  for (const Weight* weight : weights) {
-    offsets.push_back(end);
-    end += (weight->bytes() + kAlignment - 1) / kAlignment * kAlignment;
-  }
-  *total = end;
-  return offsets;
 }
 
-at::Tensor HomeTensor(const Weight& weight) {
-  // from_blob takes a writable pointer; the pages are mapped read-only, so a write would fault
-  // rather than pass.
-  auto* data = const_cast<std::byte*>(weight.home->data);
-  const c10::ScalarType dtype = ToTorch(weight.home->dtype);
-  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0) {
-    return at::from_blob(data, weight.shape, at::TensorOptions().dtype(dtype));
+void CopyEngine::Work() {
+  const c10::InferenceMode inference;
+  for (;;) {
+    Job job;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      job = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    Done done = Run(job.copy);
+    job.copy = {};
+    const std::lock_guard<std::mutex> lock(mutex_);
+    done_[job.ticket] = std::move(done);
+    changed_.notify_all();
   }
-  // The format lets a file's header have any length, so its tensors may lie anywhere: such a one is
-  // copied.
-  const at::Tensor bytes =
-      at::from_blob(data, {weight.home->bytes}, at::TensorOptions().dtype(at::kByte));
-  return bytes.clone().view(dtype).view(weight.shape);
-}
-
-std::unique_ptr<CopyEngine> CopyEngine::Create(c10::Device device) {
-#ifdef KINO_WITH_CUDA
-  if (device.is_cuda()) return CreateCudaCopyEngine(device);
-#endif
-  TORCH_CHECK(device.is_cpu(), "no copy engine for ", device.str());
-  return std::make_unique<ThreadCopyEngine>();
 }
 
 }  // namespace kino::engine

@@ -1,20 +1,40 @@
-// Copies weights from the mapped file to slots while the compute thread works: a thread on the CPU;
-// on CUDA a pinned staging buffer and a copy stream, ordered by events alone. Threads: Start, Wait
-// and Release are called by the compute thread.
+// Brings slabs of weights to the device while the compute thread works: one thread that reads the
+// weights' home (the mapped file, host memory), and a Transport that copies. Events order the
+// copies among the device's work; nothing waits for a whole stream. Threads: Start, Wait and the
+// destructor belong to the compute thread.
 #pragma once
 
+#include <array>
+#include <condition_variable>
 #include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
 #include <vector>
 
-#include "engine/weights/weight_set.h"
+#include "engine/memory/transport.h"
 
 namespace kino::engine {
 
-// One contiguous buffer on the device, and the weights that are laid out in it.
-struct SlotCopy {
-  at::Tensor buffer;  // uint8 on the compute device
-  std::vector<Weight*> weights;
+// A part of a slab that is written by itself.
+struct SlabPiece {
+  int64_t offset = 0;
+  int64_t bytes = 0;
+  std::function<void(const at::Tensor& host)> fill;  // host: uint8 of `bytes`
+};
+
+struct SlabCopy {
+  at::Tensor to;  // uint8 on the device
+  // The slab in host memory as it is to be on the device: one copy. Undefined: it is made of
+  // `pieces`, in order of their offsets, which live until the copy is waited for.
+  at::Tensor slab;
+  const std::vector<SlabPiece>* pieces = nullptr;
+  // Not before this compute work is done.
+  std::shared_ptr<const Fence> after;
 };
 
 class CopyEngine {
@@ -22,23 +42,48 @@ class CopyEngine {
   // A copy under way; 0 is none.
   using Ticket = uint64_t;
 
-  virtual ~CopyEngine() = default;
-  // Starts copying every weight into the buffer; its view becomes the weight's value by the time
-  // Wait returns.
-  virtual Ticket Start(const SlotCopy& copy) = 0;
-  // After this the compute thread (on CUDA: its stream) sees the weights. Rethrows what the copy
-  // threw.
-  virtual void Wait(Ticket ticket) = 0;
-  // The compute thread has enqueued its last use of the buffer; a later Start may overwrite it.
-  virtual void Release(const SlotCopy& copy) = 0;
+  // Copies of pieces go through two staging slabs of this many bytes, or of one piece if that is
+  // more, where the transport needs any.
+  CopyEngine(std::unique_ptr<Transport> transport, int64_t staging_bytes);
+  ~CopyEngine();
+  CopyEngine(const CopyEngine&) = delete;
+  CopyEngine& operator=(const CopyEngine&) = delete;
 
-  static std::unique_ptr<CopyEngine> Create(c10::Device device);
+  Ticket Start(SlabCopy copy);
+  // After this compute work sees the slab. Rethrows what the copy threw.
+  void Wait(Ticket ticket);
+  Transport& transport() { return *transport_; }
+
+ private:
+  struct Job {
+    Ticket ticket;
+    SlabCopy copy;
+  };
+  struct Done {
+    std::shared_ptr<const Fence> fence;
+    std::exception_ptr error;
+  };
+  struct Staging {
+    at::Tensor slab;
+    std::shared_ptr<const Fence> last_copy;
+  };
+
+  void Work();
+  Done Run(const SlabCopy& copy);
+  // Copies the pieces [begin, end) in one.
+  std::shared_ptr<const Fence> CopyStaged(const SlabCopy& copy, size_t begin, size_t end);
+
+  const std::unique_ptr<Transport> transport_;
+  const int64_t staging_bytes_;
+  std::array<Staging, 2> staging_;  // the copy thread's
+  size_t next_staging_ = 0;         // the copy thread's
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> queue_;                  // guarded by mutex_
+  std::unordered_map<Ticket, Done> done_;  // guarded by mutex_
+  Ticket started_ = 0;                     // guarded by mutex_
+  bool stop_ = false;                      // guarded by mutex_
+  std::thread thread_;
 };
-
-// Bytes each weight of a slot starts at, and the slot's size; starts are aligned to 256.
-std::vector<int64_t> SlotOffsets(const std::vector<Weight*>& weights, int64_t* total);
-// The checkpoint's tensor in its own dtype, where it lies in the mapped file (a copy if it lies
-// misaligned). Never written to.
-at::Tensor HomeTensor(const Weight& weight);
 
 }  // namespace kino::engine

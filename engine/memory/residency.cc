@@ -1,136 +1,359 @@
 #include "engine/memory/residency.h"
 
 #include <ATen/ops/empty.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
-#include "engine/core/torch_types.h"
-#include "engine/memory/copy_engine.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/memory_counter.h"
+#include "engine/core/status_bridge.h"
 
 namespace kino::engine {
+namespace {
 
-// A place on the device for one run of groups.
-struct WeightStream::Slot {
-  SlotCopy copy;
-  int run = -1;                   // what it holds, or what is on its way
+// Of host memory between a mapped file and a device that cannot read it.
+constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// Read ahead for a stage to come.
+constexpr int64_t kAnnouncedBytes = int64_t{2} << 30;
+constexpr int kNaNByte = 0xFF;  // all bits set: NaN in every floating-point dtype
+
+void Advise(const void* data, int64_t bytes) {
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes);
+  // A hint: nothing is lost if the system does not take it.
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
+}
+
+}  // namespace
+
+bool Residency::poison_released_ = false;
+
+// A place on the device that units take turns in.
+struct Residency::Slot {
+  int64_t bytes = 0;
+  at::Tensor buffer;
+  Unit* unit = nullptr;           // that is there, or on its way
   CopyEngine::Ticket ticket = 0;  // not yet waited for
-  bool in_use = false;            // a guard is held
+  std::shared_ptr<const Fence> last_use;
+  int64_t used = 0;  // when; larger is later
 };
 
-WeightStream::WeightStream(std::vector<WeightGroup*> groups, const ResidencyPolicy& policy,
-                           c10::Device device, CopyEngine* copies)
-    : groups_(std::move(groups)), policy_(policy), device_(device), copies_(copies) {
-  if (policy_.blocks_per_group == 0) return;
-  int64_t largest = 0;
-  for (int run = 0; run < Runs(); ++run) {
-    std::vector<Weight*> weights;
-    int64_t total = 0;
-    for (int i = run * policy_.blocks_per_group;
-         i < std::min((run + 1) * policy_.blocks_per_group, size()); ++i) {
-      weights.insert(weights.end(), groups_[i]->weights().begin(), groups_[i]->weights().end());
+class Residency::Unit final : public WeightUnit {
+ public:
+  Unit(Residency* owner, std::string unit_name, std::vector<Weight*> unit_weights)
+      : name(std::move(unit_name)),
+        weights(std::move(unit_weights)),
+        layout(SlabLayout::Of(weights)),
+        owner_(owner) {
+    for (const SlabLayout::Place& place : layout.places) {
+      pieces.push_back(
+          {.offset = place.offset,
+           .bytes = static_cast<int64_t>(PartBytes(place)),
+           .fill = [this, place](const at::Tensor& host) { owner_->homes_.Fill(place, host); }});
     }
-    SlotOffsets(weights, &total);
-    largest = std::max(largest, total);
   }
-  const int slots = std::min(policy_.prefetch + 1, Runs());
-  for (int i = 0; i < slots; ++i) {
-    slots_.push_back(std::make_unique<Slot>());
-    slots_.back()->copy.buffer =
-        at::empty({largest}, at::TensorOptions().dtype(at::kByte).device(device_));
-  }
-}
-
-WeightStream::~WeightStream() {
-  // A prefetch nobody will enter still writes to its slot.
-  for (const std::unique_ptr<Slot>& slot : slots_) {
-    if (slot->ticket == 0) continue;
+  void Pin() override {
+    if (pins++ > 0) return;
     try {
-      copies_->Wait(slot->ticket);
-    } catch (const std::exception&) {  // A failed copy of weights nobody reads is no error.
+      owner_->Bring(*this);
+    } catch (...) {
+      --pins;
+      throw;
     }
   }
-}
-
-int WeightStream::Runs() const {
-  return (size() + policy_.blocks_per_group - 1) / policy_.blocks_per_group;
-}
-
-void WeightStream::StartCopy(int run) {
-  Slot* target = nullptr;
-  for (const std::unique_ptr<Slot>& slot : slots_) {
-    if (slot->run == run) return;  // there, or on its way
-    if (!slot->in_use && slot->ticket == 0 && target == nullptr) target = slot.get();
+  void Unpin() noexcept override {
+    if (--pins > 0) return;
+    try {
+      owner_->Release(*this);
+    } catch (const std::exception&) {  // The device failed: its next use says so.
+    }
   }
-  if (target == nullptr) return;  // every slot is in use; Enter copies when it comes to it
-  for (Weight* weight : target->copy.weights) weight->value.reset();
-  target->copy.weights.clear();
-  for (int i = run * policy_.blocks_per_group;
-       i < std::min((run + 1) * policy_.blocks_per_group, size()); ++i) {
-    target->copy.weights.insert(target->copy.weights.end(), groups_[i]->weights().begin(),
-                                groups_[i]->weights().end());
+
+  const std::string name;
+  const std::vector<Weight*> weights;
+  const SlabLayout layout;
+  std::vector<SlabPiece> pieces;
+  at::Tensor slab;       // host memory, if that is its home
+  Unit* next = nullptr;  // what followed it the last time
+  Slot* slot = nullptr;
+  int pins = 0;
+  // Views of the weights in each slot it has been in.
+  std::map<const Slot*, std::vector<at::Tensor>> views;
+
+ private:
+  static int64_t PartBytes(const SlabLayout::Place& place) {
+    const PartSpec& part = place.weight->parts[place.part];
+    int64_t bytes = static_cast<int64_t>(c10::elementSize(part.dtype));
+    for (const int64_t extent : part.shape) bytes *= extent;
+    return bytes;
   }
-  target->run = run;
-  target->ticket = copies_->Start(target->copy);
-}
+  Residency* owner_;
+};
 
-WeightStream::Guard WeightStream::Enter(int index) {
-  if (slots_.empty()) return Guard(nullptr, 0);
-  const int run = index / policy_.blocks_per_group;
-  StartCopy(run);
-  for (const std::unique_ptr<Slot>& slot : slots_) {
-    if (slot->run != run) continue;
-    if (slot->ticket != 0) copies_->Wait(std::exchange(slot->ticket, 0));
-    slot->in_use = true;
-    for (int ahead = 1; ahead <= policy_.prefetch && ahead < Runs(); ++ahead)
-      StartCopy((run + ahead) % Runs());
-    return Guard(this, run);
+Residency::Residency(WeightSet& set, std::unique_ptr<Transport> transport)
+    : set_(set), unused_transport_(std::move(transport)), homes_(set) {}
+
+Residency::~Residency() { Unload(); }
+
+void Residency::Configure(const WeightPlan& plan) {
+  if (is_configured_ && plan == plan_) return;
+  if (plan.home == WeightsHome::kPinned && !set_.device().is_cuda()) {
+    throw StatusError(absl::FailedPreconditionError(
+        absl::StrCat("weights_home 'pinned' needs a GPU; this device is ", set_.device().str())));
   }
-  // All slots hold prefetched runs that were not the next one after all: give the first of them up.
-  for (const std::unique_ptr<Slot>& slot : slots_) {
-    if (slot->in_use) continue;
-    copies_->Wait(std::exchange(slot->ticket, 0));
-    return Enter(index);
+  const bool is_new_form = !is_configured_ || plan.FormatKey() != plan_.FormatKey();
+  Unload();
+  is_configured_ = false;
+  if (is_new_form) homes_.ChooseForms(plan);
+  plan_ = plan;
+  try {
+    if (plan.residency.unit == ResidencyPolicy::Unit::kResident) {
+      MakeResident();
+    } else {
+      MakeUnits();
+      MoveHomes();
+    }
+  } catch (...) {
+    Unload();
+    homes_.Forget();
+    throw;
   }
-  TORCH_CHECK(false, "weight group '", groups_[index]->name(),
-              "' has no slot: every slot is in use");
+  is_configured_ = true;
 }
 
-void WeightStream::Leave(int run) {
-  for (const std::unique_ptr<Slot>& slot : slots_) {
-    if (slot->run != run || !slot->in_use) continue;
-    slot->in_use = false;
-    copies_->Release(slot->copy);
-  }
+void Residency::MakeUnit(std::string name, std::vector<Weight*> weights) {
+  if (weights.empty()) return;
+  units_.push_back(std::make_unique<Unit>(this, std::move(name), std::move(weights)));
+  for (Weight* weight : units_.back()->weights) weight->unit = units_.back().get();
 }
 
-WeightStream::Guard::~Guard() {
-  if (stream_ != nullptr) stream_->Leave(run_);
-}
-
-Residency::Residency(WeightSet& set, const ResidencyPolicy& policy) : set_(set), policy_(policy) {
-  if (policy_.blocks_per_group > 0) copies_ = CopyEngine::Create(set.device());
-}
-
-Residency::~Residency() = default;
-
-WeightStream* Residency::AddStream(std::vector<WeightGroup*> groups) {
-  streams_.push_back(std::unique_ptr<WeightStream>(
-      new WeightStream(std::move(groups), policy_, set_.device(), copies_.get())));
-  return streams_.back().get();
-}
-
-void Residency::LoadAll() {
+void Residency::MakeUnits() {
+  using Kind = ResidencyPolicy::Unit;
+  const Kind kind = plan_.residency.unit;
+  // Keys in the order they come; every key is a unit.
+  std::vector<std::pair<std::string, std::vector<Weight*>>> cut;
+  std::map<std::string, size_t> places;
+  const auto add = [&](const std::string& key, Weight* weight) {
+    const auto [it, is_new] = places.emplace(key, cut.size());
+    if (is_new) cut.push_back({key, {}});
+    cut[it->second].second.push_back(weight);
+  };
   for (const std::unique_ptr<WeightGroup>& group : set_.groups()) {
-    const bool streamed = policy_.blocks_per_group > 0 &&
-                          std::any_of(streams_.begin(), streams_.end(), [&](const auto& stream) {
-                            return std::find(stream->groups_.begin(), stream->groups_.end(),
-                                             group.get()) != stream->groups_.end();
-                          });
-    if (streamed) continue;
+    std::string key = group->name();
+    if (kind == Kind::kBlocks) {
+      for (const std::vector<WeightGroup*>& stack : stacks_) {
+        const auto found = std::find(stack.begin(), stack.end(), group.get());
+        if (found == stack.end()) continue;
+        const auto run = (found - stack.begin()) / plan_.residency.blocks_per_group;
+        key = stack[static_cast<size_t>(run * plan_.residency.blocks_per_group)]->name();
+      }
+    }
     for (Weight* weight : group->weights()) {
-      // On the CPU a tensor whose dtype fits is used in the mapped file; else this is its one copy.
-      weight->value =
-          HomeTensor(*weight).to(at::TensorOptions().device(set_.device()).dtype(weight->dtype));
+      if (kind == Kind::kComponent) key = group->part();
+      add(kind == Kind::kLeaf ? absl::StrCat(group->name(), "|", std::string(weight->leaf())) : key,
+          weight);
+    }
+  }
+  for (auto& [key, weights] : cut) MakeUnit(key, std::move(weights));
+  for (size_t i = 0; i < units_.size(); ++i)
+    units_[i]->next = units_[(i + 1) % units_.size()].get();
+  for (const std::unique_ptr<WeightGroup>& group : set_.groups()) {
+    const std::vector<Weight*>& weights = group->weights();
+    const bool is_whole =
+        !weights.empty() && std::all_of(weights.begin(), weights.end(), [&](const Weight* weight) {
+          return weight->unit == weights.front()->unit;
+        });
+    group->set_unit(is_whole ? weights.front()->unit : nullptr);
+  }
+  if (copies_ == nullptr) {
+    copies_ = std::make_unique<CopyEngine>(
+        unused_transport_ ? std::move(unused_transport_) : Transport::Create(set_.device()),
+        kStagingBytes);
+  }
+}
+
+void Residency::MoveHomes() {
+  if (plan_.home == WeightsHome::kFile) {
+    homes_.MoveToFile();
+    return;
+  }
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    unit->slab = plan_.home == WeightsHome::kPinned
+                     ? copies_->transport().AllocateHost(unit->layout.bytes)
+                     : at::empty({unit->layout.bytes}, at::TensorOptions().dtype(at::kByte));
+    homes_.MoveToSlab(unit->layout, unit->slab);
+    // Memory a device cannot copy from without waiting is staged like a file.
+    if (plan_.home == WeightsHome::kPageable && copies_->transport().needs_staging())
+      unit->slab = at::Tensor();
+  }
+}
+
+void Residency::MakeResident() {
+  for (const std::unique_ptr<Weight>& weight : set_.weights()) {
+    const bool is_in_file =
+        set_.device().is_cpu() && plan_.home == WeightsHome::kFile && homes_.IsMapped(*weight);
+    for (const at::Tensor& part : homes_.Parts(*weight)) {
+      // On the CPU a weight that lies in the file as it is used is used there; else this is its one
+      // copy.
+      at::Tensor value = part.to(set_.device());
+      if (!is_in_file) {
+        if (homes_.IsMapped(*weight) && value.data_ptr() == part.data_ptr()) value = part.clone();
+        resident_bytes_ += static_cast<int64_t>(value.nbytes());
+        CountDeviceWeights(static_cast<int64_t>(value.nbytes()));
+      }
+      weight->value.push_back(std::move(value));
+    }
+  }
+  homes_.Forget();
+}
+
+void Residency::Unload() noexcept {
+  Leave();
+  for (const std::unique_ptr<Weight>& weight : set_.weights()) {
+    weight->value.clear();
+    weight->unit = nullptr;
+  }
+  for (const std::unique_ptr<WeightGroup>& group : set_.groups()) group->set_unit(nullptr);
+  CountDeviceWeights(-std::exchange(resident_bytes_, 0));
+  units_.clear();
+}
+
+void Residency::MakeSlots() {
+  std::vector<int64_t> bytes = UnitBytes();
+  const int count =
+      plan_.residency.unit == ResidencyPolicy::Unit::kComponent ? 1 : plan_.residency.prefetch + 1;
+  bytes.resize(std::min(bytes.size(), static_cast<size_t>(count)));
+  std::reverse(bytes.begin(), bytes.end());
+  for (const int64_t size : bytes) {
+    auto slot = std::make_unique<Slot>();
+    slot->bytes = size;
+    slot->buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(set_.device()));
+    // The allocator may hand out memory that queued work still uses.
+    slot->last_use = copies_->transport().ComputeFence();
+    slots_.push_back(std::move(slot));
+    CountDeviceWeights(size);
+  }
+}
+
+std::vector<int64_t> Residency::UnitBytes() const {
+  std::vector<int64_t> bytes;
+  for (const std::unique_ptr<Unit>& unit : units_) bytes.push_back(unit->layout.bytes);
+  std::sort(bytes.rbegin(), bytes.rend());
+  return bytes;
+}
+
+void Residency::Vacate(Slot& slot) {
+  if (slot.ticket != 0) copies_->Wait(std::exchange(slot.ticket, 0));
+  if (slot.unit == nullptr) return;
+  for (Weight* weight : slot.unit->weights) weight->value.clear();
+  slot.unit->slot = nullptr;
+  slot.unit = nullptr;
+}
+
+void Residency::StartCopy(Unit& unit, Slot& slot) {
+  Vacate(slot);
+  std::vector<at::Tensor>& views = unit.views[&slot];
+  if (views.empty()) {
+    for (const SlabLayout::Place& place : unit.layout.places)
+      views.push_back(PartView(slot.buffer, place));
+  }
+  for (Weight* weight : unit.weights) weight->value.resize(weight->parts.size());
+  for (size_t i = 0; i < views.size(); ++i) {
+    const SlabLayout::Place& place = unit.layout.places[i];
+    place.weight->value[place.part] = views[i];
+  }
+  slot.unit = &unit;
+  unit.slot = &slot;
+  slot.ticket = copies_->Start({.to = slot.buffer.narrow(0, 0, unit.layout.bytes),
+                                .slab = unit.slab,
+                                .pieces = &unit.pieces,
+                                .after = slot.last_use});
+}
+
+// The least recently used of the smallest slots that fit, not holding a pinned unit or one of
+// `keep`.
+Residency::Slot* Residency::FindSlot(const Unit& unit, const std::vector<const Unit*>& keep) {
+  Slot* found = nullptr;
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    if (slot->bytes < unit.layout.bytes) continue;
+    if (slot->unit != nullptr && slot->unit->pins > 0) continue;
+    if (std::find(keep.begin(), keep.end(), slot->unit) != keep.end()) continue;
+    if (found == nullptr || (slot->bytes == found->bytes && slot->used < found->used))
+      found = slot.get();
+  }
+  return found;
+}
+
+void Residency::Bring(Unit& unit) {
+  if (slots_.empty()) MakeSlots();
+  if (unit.slot == nullptr) {
+    Slot* slot = FindSlot(unit, {});
+    TORCH_CHECK(slot != nullptr, "weights '", unit.name, "' have no slot on ", set_.device().str(),
+                ": every one that fits is in use");
+    StartCopy(unit, *slot);
+  }
+  Slot& slot = *unit.slot;
+  if (slot.ticket != 0) {
+    try {
+      copies_->Wait(std::exchange(slot.ticket, 0));
+    } catch (...) {
+      Vacate(slot);
+      throw;
+    }
+  }
+  slot.used = ++uses_;
+  if (last_ != nullptr && last_ != &unit) last_->next = &unit;
+  last_ = &unit;
+  std::vector<const Unit*> keep = {&unit};
+  Unit* ahead = unit.next;
+  for (int i = 0; i < plan_.residency.prefetch && ahead != &unit; ++i, ahead = ahead->next) {
+    keep.push_back(ahead);
+    if (ahead->slot != nullptr) continue;
+    Slot* free = FindSlot(*ahead, keep);
+    if (free == nullptr) break;
+    StartCopy(*ahead, *free);
+  }
+}
+
+void Residency::Release(Unit& unit) {
+  Slot& slot = *unit.slot;
+  slot.last_use = copies_->transport().ComputeFence();
+  if (poison_released_) {
+    Vacate(slot);
+    slot.buffer.fill_(kNaNByte);
+  }
+}
+
+void Residency::Leave() noexcept {
+  int64_t bytes = 0;
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    bytes += slot->bytes;
+    try {
+      Vacate(*slot);
+    } catch (const std::exception&) {  // A failed copy of weights nobody reads is no error.
+      slot->ticket = 0;
+      Vacate(*slot);
+    }
+  }
+  for (const std::unique_ptr<Unit>& unit : units_) unit->views.clear();
+  slots_.clear();
+  last_ = nullptr;
+  CountDeviceWeights(-bytes);
+}
+
+void Residency::Announce() const {
+  if (plan_.home != WeightsHome::kFile) return;
+  int64_t bytes = 0;
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    for (const Weight* weight : unit->weights) {
+      if (weight->entry == nullptr) continue;
+      if ((bytes += weight->entry->bytes) > kAnnouncedBytes) return;
+      Advise(weight->entry->data, weight->entry->bytes);
     }
   }
 }

@@ -1,15 +1,14 @@
-// Where a component's weights are. One mechanism for every policy: weight groups entered through a
-// guard.
+// Where one component's weights are, and when. One mechanism for every policy: units of weights
+// that are pinned while they are used, and slots on the device that units take turns in.
 //
-// "none": every group is brought to the device by LoadAll and stays. "block:N": groups given to
-// AddStream are cut into runs of N that share prefetch + 1 slots on the device; entering one starts
-// the copy of the next, in the order the stream is used, first after last. Groups that are in no
-// stream stay, as with "none".
+// Units: none (everything stays), a part of the component ("model"), N blocks of a stack
+// ("block:N"; groups of no stack are units of their own) or one layer ("leaf"). A component has
+// prefetch + 1 slots; the i-th is as large as the i-th largest unit, so that no more is held than
+// the largest units together. A unit that is pinned starts the copies of those that followed it the
+// last time. Slots are made when the first unit is pinned, reused, and freed by Leave.
 //
-// Home of the weights is the mapped file: its pages are the page cache's, not ours. On the CPU a
-// weight whose dtype is already the file's is used where it lies when resident; a streamed one is
-// copied to its slot all the same, so that the CPU runs the code a device runs. Threads: one thread
-// enters guards; copies run on one thread of the Residency's own (CPU) or a copy stream (CUDA).
+// Threads: one thread configures and pins; copies run on a thread of the Residency's own, and on a
+// copy stream where the device has one.
 #pragma once
 
 #include <memory>
@@ -17,70 +16,69 @@
 #include <vector>
 
 #include "engine/describe/weight_plan.h"
+#include "engine/memory/copy_engine.h"
+#include "engine/memory/weight_homes.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {
 
-class CopyEngine;
-
-// The groups of one BlockStack, in the order they are used.
-class WeightStream {
- public:
-  ~WeightStream();
-
-  // While it lives the group's weights are on the device.
-  class Guard {
-   public:
-    Guard(Guard&& other) noexcept : stream_(other.stream_), run_(other.run_) {
-      other.stream_ = nullptr;
-    }
-    Guard(const Guard&) = delete;
-    Guard& operator=(const Guard&) = delete;
-    Guard& operator=(Guard&&) = delete;
-    ~Guard();
-
-   private:
-    friend class WeightStream;
-    Guard(WeightStream* stream, int run) : stream_(stream), run_(run) {}
-    WeightStream* stream_;
-    int run_;
-  };
-
-  // Waits for group `index`'s copy if it is under way, makes it if not, and starts the next one's.
-  Guard Enter(int index);
-  int size() const { return static_cast<int>(groups_.size()); }
-
- private:
-  friend class Residency;
-  struct Slot;
-  WeightStream(std::vector<WeightGroup*> groups, const ResidencyPolicy& policy, c10::Device device,
-               CopyEngine* copies);
-  int Runs() const;
-  void StartCopy(int run);
-  void Leave(int run);
-
-  std::vector<WeightGroup*> groups_;
-  ResidencyPolicy policy_;
-  c10::Device device_;
-  CopyEngine* copies_;
-  std::vector<std::unique_ptr<Slot>> slots_;
-};
-
 class Residency {
  public:
-  Residency(WeightSet& set, const ResidencyPolicy& policy);
+  // `transport` is the device's own if none is given (tests do).
+  explicit Residency(WeightSet& set, std::unique_ptr<Transport> transport = nullptr);
   ~Residency();
-  // The stream lives as long as the Residency.
-  WeightStream* AddStream(std::vector<WeightGroup*> groups);
-  // Brings every group that stays to the device. Throws what torch throws.
-  void LoadAll();
-  const ResidencyPolicy& policy() const { return policy_; }
+  Residency(const Residency&) = delete;
+  Residency& operator=(const Residency&) = delete;
+
+  // The groups of one BlockStack, in the order they are used. Before Configure.
+  void AddStack(std::vector<WeightGroup*> groups) { stacks_.push_back(std::move(groups)); }
+  // From now on the weights are held as `plan` says; nothing if they are. Reads the mapped
+  // checkpoint, not the disk. REQUIRES: nothing is pinned. Throws StatusError (FAILED_PRECONDITION:
+  // pinned memory without a GPU) and what torch throws; then nothing is held until it succeeds.
+  void Configure(const WeightPlan& plan);
+  const WeightPlan& plan() const { return plan_; }
+
+  // A stage that uses the component is next: its first units are read ahead from the disk.
+  void Announce() const;
+  // No stage uses the component now: its slots are freed. What stays, stays. REQUIRES: nothing is
+  // pinned.
+  void Leave() noexcept;
+  // Bytes of the units, largest first; empty when everything stays.
+  std::vector<int64_t> UnitBytes() const;
+
+  // For tests: released units are overwritten with NaNs and leave their slot, so that using a
+  // weight that is not pinned shows.
+  static void set_poison_released(bool poison) { poison_released_ = poison; }
 
  private:
+  class Unit;
+  struct Slot;
+
+  void MakeUnits();
+  void MakeUnit(std::string name, std::vector<Weight*> weights);
+  void MoveHomes();
+  void MakeResident();
+  void Unload() noexcept;
+  void MakeSlots();
+  void Bring(Unit& unit);
+  void Release(Unit& unit);
+  Slot* FindSlot(const Unit& unit, const std::vector<const Unit*>& keep);
+  void StartCopy(Unit& unit, Slot& slot);
+  void Vacate(Slot& slot);
+
+  static bool poison_released_;
   WeightSet& set_;
-  ResidencyPolicy policy_;
+  std::unique_ptr<Transport> unused_transport_;
+  WeightHomes homes_;
+  WeightPlan plan_;
+  bool is_configured_ = false;
+  std::vector<std::vector<WeightGroup*>> stacks_;
+  std::vector<std::unique_ptr<Unit>> units_;
   std::unique_ptr<CopyEngine> copies_;
-  std::vector<std::unique_ptr<WeightStream>> streams_;
+  std::vector<std::unique_ptr<Slot>> slots_;  // smallest first
+  Unit* last_ = nullptr;                      // pinned most recently
+  int64_t uses_ = 0;
+  int64_t resident_bytes_ = 0;
 };
 
 }  // namespace kino::engine

@@ -5,9 +5,9 @@
 namespace kino::engine {
 
 void BlockStack::Run(const RunContext& context, absl::FunctionRef<void(int block)> body) const {
-  for (int block = 0; block < stream_->size(); ++block) {
+  for (int block = 0; block < size(); ++block) {
     ThrowIfError(context.Advance());
-    const WeightStream::Guard guard = stream_->Enter(block);
+    const UnitPin pin(groups_[static_cast<size_t>(block)]->unit());
     body(block);
   }
 }

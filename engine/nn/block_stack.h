@@ -1,5 +1,5 @@
 // Runs the blocks of every transformer. Residency guards, prefetch and the cancel check live here
-// and nowhere in a model. One thread at a time; the blocks and the stream are the caller's.
+// and nowhere in a model. One thread at a time; the blocks and their groups are the caller's.
 #pragma once
 
 #include "absl/functional/function_ref.h"
@@ -11,15 +11,16 @@ namespace kino::engine {
 class BlockStack {
  public:
   // `groups`: one per block, in order.
-  BlockStack(Residency& residency, std::vector<WeightGroup*> groups)
-      : stream_(residency.AddStream(std::move(groups))) {}
+  BlockStack(Residency& residency, std::vector<WeightGroup*> groups) : groups_(std::move(groups)) {
+    residency.AddStack(groups_);
+  }
   // Calls body(i) for each block in order while its weights are on the device. Throws StatusError
   // when the run is cancelled.
   void Run(const RunContext& context, absl::FunctionRef<void(int block)> body) const;
-  int size() const { return stream_->size(); }
+  int size() const { return static_cast<int>(groups_.size()); }
 
  private:
-  WeightStream* stream_;
+  std::vector<WeightGroup*> groups_;
 };
 
 }  // namespace kino::engine

@@ -1,6 +1,9 @@
 #include "engine/nn/mlp.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
+
+#include <algorithm>
 
 namespace kino::engine {
 
@@ -12,7 +15,17 @@ GeluMlp GeluMlp::TextProjection(const WeightScope& scope, int64_t in, int64_t di
   return GeluMlp(scope.Linear("linear_1", in, dim), scope.Linear("linear_2", dim, dim));
 }
 
-at::Tensor GeluMlp::Forward(const at::Tensor& x) const {
+at::Tensor GeluMlp::Forward(const at::Tensor& x, int64_t tokens_at_once) const {
+  if (tokens_at_once > 0 && tokens_at_once < x.size(1)) {
+    at::Tensor out;
+    for (int64_t start = 0; start < x.size(1); start += tokens_at_once) {
+      const int64_t count = std::min(tokens_at_once, x.size(1) - start);
+      const at::Tensor part = Forward(x.narrow(1, start, count));
+      if (!out.defined()) out = at::empty({x.size(0), x.size(1), part.size(2)}, part.options());
+      out.narrow(1, start, count).copy_(part);
+    }
+    return out;
+  }
   at::Tensor hidden = first_.Apply(x);
   return second_.Apply(at::gelu_(hidden, "tanh"));
 }

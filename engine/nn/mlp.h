@@ -17,8 +17,9 @@ class GeluMlp {
   // diffusers' PixArtAlphaTextProjection (models/embeddings.py): linear_1, linear_2.
   static GeluMlp TextProjection(const WeightScope& scope, int64_t in, int64_t dim);
 
-  // x: [..., in] -> [..., out] in x's dtype.
-  at::Tensor Forward(const at::Tensor& x) const;
+  // x: [B, L, in] -> [B, L, out] in x's dtype. tokens_at_once > 0: so many of L at a time, so that
+  // the inner width is never held for all of them (diffusers' chunk_size).
+  at::Tensor Forward(const at::Tensor& x, int64_t tokens_at_once = 0) const;
 
  private:
   LinearWeight first_;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
 
 namespace kino::engine {
 
@@ -21,6 +22,9 @@ struct T5EncoderConfig {
 
   // From the folder's config.json. UNIMPLEMENTED: a T5 that is not gated-gelu.
   static absl::StatusOr<T5EncoderConfig> Read(const std::string& folder);
+  // The same of a config already read; `path` names it in messages.
+  static absl::StatusOr<T5EncoderConfig> FromJson(const nlohmann::json& json,
+                                                  const std::string& path);
 };
 
 }  // namespace kino::engine

@@ -30,49 +30,34 @@ at::Tensor ClampHalf(at::Tensor hidden) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const T5Encoder>> T5Encoder::Load(const std::string& folder,
-                                                                 const std::string& variant,
-                                                                 c10::ScalarType dtype,
-                                                                 c10::Device device,
-                                                                 const ResidencyPolicy& policy) {
-  KINO_ASSIGN_OR_RETURN(const T5EncoderConfig config, T5EncoderConfig::Read(folder));
-  KINO_ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint,
-                        Checkpoint::Open(folder, variant));
-  std::shared_ptr<T5Encoder> encoder(new T5Encoder(
-      config, std::make_unique<WeightSet>(std::move(checkpoint), dtype, device), policy));
-  KINO_RETURN_IF_ERROR(encoder->weights_->Finish());
-  KINO_RETURN_IF_ERROR(RunGuarded([&] {
-    encoder->residency_->LoadAll();
-    return absl::OkStatus();
-  }));
-  return encoder;
+absl::StatusOr<std::shared_ptr<T5Encoder>> T5Encoder::Create(const ComponentFiles& files,
+                                                             c10::ScalarType dtype,
+                                                             c10::Device device) {
+  KINO_ASSIGN_OR_RETURN(const T5EncoderConfig config,
+                        T5EncoderConfig::FromJson(files.config, files.config_path));
+  return std::shared_ptr<T5Encoder>(new T5Encoder(config, files, dtype, device));
 }
 
-T5Encoder::T5Encoder(const T5EncoderConfig& config, std::unique_ptr<WeightSet> weights,
-                     const ResidencyPolicy& policy)
-    : config_(config),
-      weights_(std::move(weights)),
-      residency_(std::make_unique<Residency>(*weights_, policy)) {
-  identity_ =
-      absl::StrCat("t5:", weights_->checkpoint().identity(), c10::toString(weights_->dtype()));
+T5Encoder::T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files,
+                     c10::ScalarType dtype, c10::Device device)
+    : Component(files, dtype, device), config_(config) {
   const int64_t d = config_.d_model;
   const int64_t inner = int64_t{config_.num_heads} * config_.d_kv;
-  WeightGroup& rest = weights_->AddGroup("text_encoder");
-  const WeightScope root(*weights_, rest);
-  embedding_ =
-      root.GetAny({"shared.weight", "encoder.embed_tokens.weight"}, {config_.vocab_size, d});
-  final_norm_ = root.Get("encoder.final_layer_norm.weight", {d});
-  weights_->AllowUnexpected("decoder.");  // A full T5 checkpoint serves as well.
-  weights_->AllowUnexpected("lm_head.");
+  // The relative position bias is read before the first block runs.
+  WeightGroup& embeddings = weights().AddGroup("embeddings");
+  const WeightScope root(weights(), embeddings);
+  embedding_ = root.GetAny({"shared.weight", "encoder.embed_tokens.weight"},
+                           {config_.vocab_size, d}, LayerKind::kEmbedding);
+  weights().AllowUnexpected("decoder.");  // A full T5 checkpoint serves as well.
+  weights().AllowUnexpected("lm_head.");
   std::vector<WeightGroup*> groups;
   for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& group = weights_->AddGroup(absl::StrCat("encoder.block.", i));
+    WeightGroup& group = weights().AddGroup(absl::StrCat("encoder.block.", i));
     groups.push_back(&group);
     const WeightScope scope = root.Sub("encoder.block", i).In(group);
     const WeightScope attention = scope.Sub("layer.0.SelfAttention");
     const WeightScope feed_forward = scope.Sub("layer.1.DenseReluDense");
-    const WeightScope wo =
-        weights_->dtype() == at::kHalf ? feed_forward.WithDType(at::kFloat) : feed_forward;
+    const WeightScope wo = dtype == at::kHalf ? feed_forward.WithDType(at::kFloat) : feed_forward;
     blocks_.push_back({.attention_norm = scope.Get("layer.0.layer_norm.weight", {d}),
                        .feed_forward_norm = scope.Get("layer.1.layer_norm.weight", {d}),
                        .q = attention.Linear("q", d, inner, /*bias=*/false),
@@ -83,24 +68,23 @@ T5Encoder::T5Encoder(const T5EncoderConfig& config, std::unique_ptr<WeightSet> w
                        .wi_1 = feed_forward.Linear("wi_1", d, config_.d_ff, false),
                        .wo = wo.Linear("wo", config_.d_ff, d, false)});
     if (i == 0) {
-      // Read before the first block runs, so it stays with the rest.
-      position_bias_ =
-          attention.In(rest).Get("relative_attention_bias.weight",
-                                 {config_.relative_attention_num_buckets, config_.num_heads});
+      position_bias_ = attention.In(embeddings)
+                           .Get("relative_attention_bias.weight",
+                                {config_.relative_attention_num_buckets, config_.num_heads},
+                                LayerKind::kEmbedding);
     }
   }
-  stack_ = std::make_unique<BlockStack>(*residency_, std::move(groups));
+  final_norm_ = root.In(*groups.back()).Get("encoder.final_layer_norm.weight", {d});
+  stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
 }
 
 at::Tensor T5Encoder::Norm(const at::Tensor& hidden, const WeightRef& weight) const {
   const at::Tensor variance = hidden.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true);
-  return (hidden * (variance + config_.layer_norm_epsilon).rsqrt_())
-      .to(weights_->dtype())
-      .mul_(weight.get());
+  return (hidden * (variance + config_.layer_norm_epsilon).rsqrt_()).to(dtype()).mul_(weight.get());
 }
 
 at::Tensor T5Encoder::PositionBias(int64_t length) const {
-  const auto options = at::TensorOptions().dtype(at::kLong).device(weights_->device());
+  const auto options = at::TensorOptions().dtype(at::kLong).device(device());
   const at::Tensor positions = at::arange(length, options);
   const at::Tensor relative = positions.unsqueeze(0) - positions.unsqueeze(1);
   // Half the buckets for each direction; half of those exact, the others logarithmic (computed in
@@ -125,7 +109,7 @@ at::Tensor T5Encoder::Forward(const at::Tensor& ids, const RunContext& context) 
       (ids.min().item<int64_t>() < 0 || ids.max().item<int64_t>() >= config_.vocab_size)) {
     throw StatusError(absl::InvalidArgumentError(absl::StrCat(
         "token id ", ids.max().item<int64_t>(), ", but the text encoder '",
-        weights_->checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
+        weights().checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
   }
   at::Tensor hidden = at::embedding(embedding_.get(), ids);
   const at::Tensor bias = PositionBias(ids.size(1));
@@ -140,7 +124,7 @@ at::Tensor T5Encoder::Forward(const at::Tensor& ids, const RunContext& context) 
     normed = Norm(hidden, block.feed_forward_norm);
     at::Tensor gate = block.wi_0.Apply(normed);
     at::Tensor inner = at::gelu_(gate, "tanh").mul_(block.wi_1.Apply(normed));
-    if (weights_->dtype() == at::kHalf) inner = inner.to(at::kFloat);
+    if (dtype() == at::kHalf) inner = inner.to(at::kFloat);
     hidden = ClampHalf(hidden + block.wo.Apply(inner));
   });
   return Norm(hidden, final_norm_);

@@ -1,5 +1,5 @@
 // T5 v1.1 encoder (transformers 5.23 models/t5/modeling_t5.py), as video pipelines use it: no
-// attention mask, one prompt. Immutable after Load; one thread at a time.
+// attention mask, one prompt. Immutable once configured; one thread at a time.
 //
 // Numerics: RMS norms take their variance in float32; attention is not scaled by 1/sqrt(K); the
 // relative position bias of the first block serves all. In float16 the second feed-forward matrix
@@ -14,27 +14,21 @@
 
 #include "absl/status/statusor.h"
 #include "engine/core/run_context.h"
-#include "engine/memory/residency.h"
+#include "engine/memory/component.h"
 #include "engine/nn/block_stack.h"
 #include "engine/text/t5_config.h"
 
 namespace kino::engine {
 
-class T5Encoder {
+class T5Encoder final : public Component {
  public:
-  // `folder`: a text_encoder component. Errors: those of Checkpoint::Open and WeightSet::Finish.
-  static absl::StatusOr<std::shared_ptr<const T5Encoder>> Load(const std::string& folder,
-                                                               const std::string& variant,
-                                                               c10::ScalarType dtype,
-                                                               c10::Device device,
-                                                               const ResidencyPolicy& policy);
+  // See MakeComponent.
+  static absl::StatusOr<std::shared_ptr<T5Encoder>> Create(const ComponentFiles& files,
+                                                           c10::ScalarType dtype,
+                                                           c10::Device device);
   // ids: [1, L] int64 on the device -> [1, L, d_model] in the encoder's dtype. INVALID_ARGUMENT
   // (thrown as StatusError): an id outside the vocabulary.
   at::Tensor Forward(const at::Tensor& ids, const RunContext& context) const;
-
-  c10::ScalarType dtype() const { return weights_->dtype(); }
-  // Names the weights and how they are computed with; a key for caches.
-  const std::string& identity() const { return identity_; }
 
  private:
   struct Block {
@@ -42,18 +36,15 @@ class T5Encoder {
     LinearWeight q, k, v, o, wi_0, wi_1, wo;
   };
 
-  T5Encoder(const T5EncoderConfig& config, std::unique_ptr<WeightSet> weights,
-            const ResidencyPolicy& policy);
+  T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
+            c10::Device device);
   at::Tensor Norm(const at::Tensor& hidden, const WeightRef& weight) const;
   at::Tensor PositionBias(int64_t length) const;
 
   T5EncoderConfig config_;
-  std::unique_ptr<WeightSet> weights_;
-  std::unique_ptr<Residency> residency_;
   WeightRef embedding_, position_bias_, final_norm_;
   std::vector<Block> blocks_;
   std::unique_ptr<BlockStack> stack_;
-  std::string identity_;
 };
 
 }  // namespace kino::engine

@@ -29,25 +29,52 @@ int64_t Elements(const std::vector<int64_t>& shape) {
   return count;
 }
 
-}  // namespace
-
-int64_t Weight::bytes() const {
-  return Elements(shape) * static_cast<int64_t>(c10::elementSize(dtype));
+// As diffusers uses re.search with its patterns: a part of the name, or all of it between ^ and $.
+bool Matches(const std::string& pattern, std::string_view name) {
+  if (pattern.size() >= 2 && pattern.front() == '^' && pattern.back() == '$') {
+    return name == std::string_view(pattern).substr(1, pattern.size() - 2);
+  }
+  return name.find(pattern) != std::string_view::npos;
 }
 
-int64_t WeightGroup::bytes() const {
+bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [name](const std::string& pattern) { return Matches(pattern, name); });
+}
+
+}  // namespace
+
+std::string_view Weight::leaf() const {
+  const size_t dot = name.rfind('.');
+  return dot == std::string::npos ? std::string_view() : std::string_view(name).substr(0, dot);
+}
+
+int64_t Weight::bytes() const {
   int64_t sum = 0;
-  for (const Weight* weight : weights_) sum += weight->bytes();
+  for (const PartSpec& part : parts)
+    sum += Elements(part.shape) * static_cast<int64_t>(c10::elementSize(part.dtype));
   return sum;
 }
 
 WeightSet::WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarType dtype,
                      c10::Device device)
-    : checkpoint_(std::move(checkpoint)), dtype_(dtype), device_(device) {}
+    : checkpoint_(std::move(checkpoint)),
+      dtype_(dtype),
+      device_(device),
+      // diffusers' DEFAULT_SKIP_MODULES_PATTERN (hooks/layerwise_casting.py).
+      cast_skips_({"pos_embed", "patch_embed", "norm", "^proj_in$", "^proj_out$"}) {}
 
-WeightGroup& WeightSet::AddGroup(std::string name) {
-  groups_.push_back(std::make_unique<WeightGroup>(std::move(name)));
+WeightGroup& WeightSet::AddGroup(std::string name, std::string part) {
+  groups_.push_back(std::make_unique<WeightGroup>(std::move(name), std::move(part)));
   return *groups_.back();
+}
+
+bool WeightSet::MayCast(const Weight& weight) const {
+  return weight.kind != LayerKind::kOther && !MatchesAny(cast_skips_, weight.leaf());
+}
+
+bool WeightSet::MayQuantize(const Weight& weight) const {
+  return weight.is_matrix && !MatchesAny(quantize_skips_, weight.leaf());
 }
 
 absl::Status WeightSet::Finish() const {
@@ -68,16 +95,36 @@ absl::Status WeightSet::Finish() const {
                                                  "' do not fit the config: ", message));
 }
 
-const at::Tensor& WeightRef::get() const {
+PinnedTensor::PinnedTensor(const Weight& weight) : pin_(weight.unit) {
+  TORCH_CHECK(!weight.value.empty(), "weight '", weight.name, "' is not on the device");
+  if (weight.format != nullptr) {
+    tensor_ = weight.format->Decode(weight.value, weight.shape, weight.dtype);
+  } else {
+    tensor_ = weight.value.front().to(weight.dtype);
+  }
+}
+
+void WeightRef::Touch() const {
   if (WeightAudit* audit = set_->audit()) audit->Touch(weight_->name);
-  TORCH_CHECK(weight_->value.defined(), "weight '", weight_->name, "' is not on the device");
-  return weight_->value;
+}
+
+PinnedTensor WeightRef::get() const {
+  Touch();
+  return PinnedTensor(*weight_);
 }
 
 at::Tensor LinearWeight::Apply(const at::Tensor& x) const {
-  const at::Tensor& weight = weight_.get();
-  if (!bias_) return at::linear(x, weight);
-  return at::linear(x, weight, bias_.get());
+  const Weight& weight = *weight_.weight_;
+  if (weight.format == nullptr) {
+    const PinnedTensor matrix = weight_.get();
+    if (!bias_) return at::linear(x, matrix);
+    return at::linear(x, matrix, *bias_.get());
+  }
+  weight_.Touch();
+  const UnitPin pin(weight.unit);
+  TORCH_CHECK(!weight.value.empty(), "weight '", weight.name, "' is not on the device");
+  if (!bias_) return weight.format->Linear(x, weight.value, weight.shape, {});
+  return weight.format->Linear(x, weight.value, weight.shape, *bias_.get());
 }
 
 WeightScope WeightScope::Sub(std::string_view name) const {
@@ -98,6 +145,10 @@ WeightScope WeightScope::In(WeightGroup& group) const {
   return scope;
 }
 
+WeightScope WeightScope::InOwnGroup() const {
+  return In(set_->AddGroup(prefix_.substr(0, prefix_.size() - 1), group_->part()));
+}
+
 WeightScope WeightScope::WithDType(c10::ScalarType dtype) const {
   WeightScope scope = *this;
   scope.dtype_ = dtype;
@@ -112,17 +163,20 @@ bool WeightScope::Has(std::string_view name) const {
   return set_->checkpoint_->Find(Full(name)) != nullptr;
 }
 
-WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> shape) const {
+WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> shape, LayerKind kind,
+                           bool is_matrix) const {
   auto weight = std::make_unique<Weight>();
   weight->name = full_name;
   weight->shape = std::move(shape);
   weight->dtype = dtype_;
-  weight->home = set_->checkpoint_->Find(full_name);
-  if (weight->home == nullptr) {
+  weight->kind = kind;
+  weight->is_matrix = is_matrix;
+  weight->entry = set_->checkpoint_->Find(full_name);
+  if (weight->entry == nullptr) {
     set_->missing_.push_back(full_name);
-  } else if (weight->home->shape != weight->shape) {
+  } else if (weight->entry->shape != weight->shape) {
     set_->misshapen_.push_back(
-        absl::StrCat(full_name, " is [", absl::StrJoin(weight->home->shape, ", "), "], expected [",
+        absl::StrCat(full_name, " is [", absl::StrJoin(weight->entry->shape, ", "), "], expected [",
                      absl::StrJoin(weight->shape, ", "), "]"));
   }
   Weight* added = weight.get();
@@ -132,12 +186,13 @@ WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> sh
   return WeightRef(set_, added);
 }
 
-WeightRef WeightScope::Get(std::string_view name, std::vector<int64_t> shape) const {
-  return Add(Full(name), std::move(shape));
+WeightRef WeightScope::Get(std::string_view name, std::vector<int64_t> shape,
+                           LayerKind kind) const {
+  return Add(Full(name), std::move(shape), kind, /*is_matrix=*/false);
 }
 
 WeightRef WeightScope::GetAny(const std::vector<std::string>& full_names,
-                              std::vector<int64_t> shape) const {
+                              std::vector<int64_t> shape, LayerKind kind) const {
   const std::string* found = nullptr;
   for (const std::string& name : full_names) {
     if (set_->checkpoint_->Find(name) == nullptr) continue;
@@ -147,13 +202,15 @@ WeightRef WeightScope::GetAny(const std::vector<std::string>& full_names,
       set_->allowed_prefixes_.push_back(name);
     }
   }
-  return Add(found == nullptr ? full_names.front() : *found, std::move(shape));
+  return Add(found == nullptr ? full_names.front() : *found, std::move(shape), kind,
+             /*is_matrix=*/false);
 }
 
 LinearWeight WeightScope::Linear(std::string_view name, int64_t in, int64_t out, bool bias) const {
   const WeightScope scope = Sub(name);
-  return LinearWeight(scope.Get("weight", {out, in}),
-                      bias ? scope.Get("bias", {out}) : WeightRef());
+  return LinearWeight(
+      scope.Add(scope.Full("weight"), {out, in}, LayerKind::kLinear, true),
+      bias ? scope.Add(scope.Full("bias"), {out}, LayerKind::kLinear, false) : WeightRef());
 }
 
 }  // namespace kino::engine

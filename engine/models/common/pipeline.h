@@ -12,7 +12,7 @@
 
 #include "engine/core/run_context.h"
 #include "engine/engine.h"
-#include "engine/memory/residency.h"
+#include "engine/memory/component.h"
 #include "engine/models/common/component_pool.h"
 #include "engine/text/embedding_cache.h"
 
@@ -32,24 +32,43 @@ class PipelineRun {
   };
 
   virtual ~PipelineRun() = default;
+  // The stages it goes through, in order.
+  virtual std::vector<Stage> stages() const = 0;
   // Where the next Advance starts.
   virtual Position position() const = 0;
   // REQUIRES: !position().done. Throws StatusError (CANCELLED among them) and what torch throws.
   virtual void Advance(const RunContext& context, const FrameSink& sink) = 0;
+  // After an Advance that ran out of memory: the next one does the same again under `plan`. A stage
+  // that gives frames starts over, and gives them all once more.
+  virtual void Retry(const Plan& plan) = 0;
 };
 
+// Where a model's components come from.
 struct PipelineOptions {
   std::string folder;
+  // An original file (GGUF, single-file safetensors) in place of the folder's transformer; may be
+  // empty.
+  std::string transformer_file;
   std::string variant;
   c10::ScalarType dtype;
   c10::Device device;
-  ResidencyPolicy residency;
+};
+
+// A component and the stages that use it.
+struct PipelineComponent {
+  std::string name;
+  std::shared_ptr<Component> component;
+  std::vector<Stage> stages;
+  bool is_autoencoder = false;
 };
 
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
-  // `media` holds one entry per condition. `tap` may be empty.
+  // In the order their first stages come.
+  virtual const std::vector<PipelineComponent>& components() const = 0;
+  // `media` holds one entry per condition. `tap` may be empty. The components are configured by
+  // whoever advances the run.
   virtual std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
                                              Tap tap) = 0;
 };

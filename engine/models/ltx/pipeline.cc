@@ -1,10 +1,13 @@
 #include "engine/models/ltx/pipeline.h"
 
+#include <filesystem>
+
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
-#include "engine/core/status_bridge.h"
+#include "engine/models/common/component_loading.h"
 #include "engine/models/ltx/run.h"
+#include "engine/models/ltx/weight_map.h"
 
 namespace kino::engine {
 namespace {
@@ -12,8 +15,13 @@ namespace {
 class LtxPipeline final : public Pipeline {
  public:
   LtxPipeline(std::shared_ptr<const LtxComponents> components, EngineShared& shared)
-      : components_(std::move(components)), shared_(shared) {}
+      : components_(std::move(components)),
+        shared_(shared),
+        moved_({{"text_encoder", components_->text_encoder, {Stage::kEncodeText}, false},
+                {"transformer", components_->transformer, {Stage::kDenoise}, false},
+                {"vae", components_->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}}) {}
 
+  const std::vector<PipelineComponent>& components() const override { return moved_; }
   std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
                                      Tap tap) override {
     return std::make_unique<LtxRun>(components_, &shared_.embeddings, request, std::move(media),
@@ -23,45 +31,32 @@ class LtxPipeline final : public Pipeline {
  private:
   std::shared_ptr<const LtxComponents> components_;
   EngineShared& shared_;
+  std::vector<PipelineComponent> moved_;
 };
 
-// One component from the pool, or from its folder.
-template <typename T>
-absl::StatusOr<std::shared_ptr<const T>> LoadComponent(const PipelineOptions& options,
-                                                       EngineShared& shared, const char* name) {
-  const std::string folder = absl::StrCat(options.folder, "/", name);
-  KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> files,
-                        Checkpoint::Open(folder, options.variant));
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(folder + "/config.json"));
-  const std::string key = absl::StrCat(name, "|", files->identity(), "|", config.dump(), "|",
-                                       c10::toString(options.dtype), "|", options.device.str(), "|",
-                                       options.residency.ToString());
-  return shared.components.Get<const T>(key, [&] {
-    return T::Load(folder, options.variant, options.dtype, options.device, options.residency);
-  });
+// The folder's transformer, or the original file that stands in for it.
+absl::StatusOr<std::shared_ptr<LtxTransformer>> LoadTransformer(const PipelineOptions& options,
+                                                                EngineShared& shared) {
+  if (options.transformer_file.empty())
+    return FolderComponent<LtxTransformer>(options, shared, "transformer");
+  ComponentFiles files;
+  nlohmann::json folder_config;
+  const std::string config_path = options.folder + "/transformer/config.json";
+  if (std::filesystem::exists(config_path)) {
+    KINO_ASSIGN_OR_RETURN(folder_config, ReadJsonFile(config_path));
+  }
+  KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorFile> file,
+                        TensorFile::Open(options.transformer_file));
+  KINO_ASSIGN_OR_RETURN(
+      const LtxFileComponent found,
+      LtxTransformerInFile(*file, folder_config.is_null() ? nullptr : &folder_config));
+  files.config = found.config;
+  files.config_path = options.transformer_file;
+  KINO_ASSIGN_OR_RETURN(files.checkpoint, Checkpoint::FromFile(file, found.map));
+  return PooledComponent<LtxTransformer>(files, options, shared, "transformer");
 }
 
 }  // namespace
-
-absl::StatusOr<std::shared_ptr<const LtxVaeComponent>> LtxVaeComponent::Load(
-    const std::string& folder, const std::string& variant, c10::ScalarType dtype,
-    c10::Device device, const ResidencyPolicy& policy) {
-  const std::string path = folder + "/config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
-  KINO_ASSIGN_OR_RETURN(const LtxVaeConfig config, LtxVaeConfig::FromJson(json, path));
-  KINO_ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint,
-                        Checkpoint::Open(folder, variant));
-  auto component = std::make_shared<LtxVaeComponent>();
-  component->weights = std::make_unique<WeightSet>(std::move(checkpoint), dtype, device);
-  component->residency = std::make_unique<Residency>(*component->weights, policy);
-  component->vae = std::make_unique<LtxVae>(config, *component->weights);
-  KINO_RETURN_IF_ERROR(component->weights->Finish());
-  KINO_RETURN_IF_ERROR(RunGuarded([&] {
-    component->residency->LoadAll();
-    return absl::OkStatus();
-  }));
-  return component;
-}
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,
                                                           EngineShared& shared) {
@@ -71,16 +66,14 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
   KINO_ASSIGN_OR_RETURN(components->sampler, FlowMatchEulerConfig::FromJson(sampler, sampler_path));
   KINO_ASSIGN_OR_RETURN(components->tokenizer, T5Tokenizer::Load(options.folder + "/tokenizer"));
   KINO_ASSIGN_OR_RETURN(components->text_encoder,
-                        LoadComponent<T5Encoder>(options, shared, "text_encoder"));
-  KINO_ASSIGN_OR_RETURN(components->transformer,
-                        LoadComponent<LtxTransformer>(options, shared, "transformer"));
-  KINO_ASSIGN_OR_RETURN(components->vae, LoadComponent<LtxVaeComponent>(options, shared, "vae"));
-  if (components->transformer->config().in_channels !=
-      components->vae->vae->config().latent_channels) {
+                        FolderComponent<T5Encoder>(options, shared, "text_encoder"));
+  KINO_ASSIGN_OR_RETURN(components->transformer, LoadTransformer(options, shared));
+  KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<LtxVae>(options, shared, "vae"));
+  if (components->transformer->config().in_channels != components->vae->config().latent_channels) {
     return absl::InvalidArgumentError(absl::StrCat("'", options.folder, "': the transformer has ",
                                                    components->transformer->config().in_channels,
                                                    " channels, the VAE ",
-                                                   components->vae->vae->config().latent_channels));
+                                                   components->vae->config().latent_channels));
   }
   return std::make_unique<LtxPipeline>(std::move(components), shared);
 }

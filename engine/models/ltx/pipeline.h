@@ -15,24 +15,12 @@
 
 namespace kino::engine {
 
-// The VAE with the weights it reads. Immutable once loaded.
-struct LtxVaeComponent {
-  static absl::StatusOr<std::shared_ptr<const LtxVaeComponent>> Load(const std::string& folder,
-                                                                     const std::string& variant,
-                                                                     c10::ScalarType dtype,
-                                                                     c10::Device device,
-                                                                     const ResidencyPolicy& policy);
-  std::unique_ptr<WeightSet> weights;
-  std::unique_ptr<Residency> residency;
-  std::unique_ptr<const LtxVae> vae;
-};
-
-// What a run of any LTX pipeline reads. Immutable once loaded; runs share it.
+// What a run of any LTX pipeline reads. Runs share it.
 struct LtxComponents {
   std::shared_ptr<const T5Tokenizer> tokenizer;
-  std::shared_ptr<const T5Encoder> text_encoder;
-  std::shared_ptr<const LtxTransformer> transformer;
-  std::shared_ptr<const LtxVaeComponent> vae;
+  std::shared_ptr<T5Encoder> text_encoder;
+  std::shared_ptr<LtxTransformer> transformer;
+  std::shared_ptr<LtxVae> vae;
   FlowMatchEulerConfig sampler;
 };
 

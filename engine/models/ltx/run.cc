@@ -60,6 +60,10 @@ LtxVaeTiling Tiling(const std::optional<VaeTiling>& request) {
 
 }  // namespace
 
+LtxRunState LtxRunState::Clone() const {
+  return {.stage = stage, .step = step, .latents = latents, .noise = noise.Clone()};
+}
+
 LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
                const Request& request, std::vector<MediaInput> media, Tap tap)
     : components_(std::move(components)),
@@ -70,7 +74,8 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
       state_{.stage = Stage::kEncodeText,
              .step = 0,
              .latents = {},
-             .noise = NoiseSource(*request.seed)} {
+             .noise = NoiseSource(*request.seed)},
+      before_(state_.Clone()) {
   const LtxVaeConfig& vae_config = vae().config();
   const LtxOptions& options = *request_.ltx;
   grid_ = {.frames = (*request_.num_frames - 1) / vae_config.temporal_compression_ratio + 1,
@@ -81,6 +86,11 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
            .spatial_scale = static_cast<double>(vae_config.spatial_compression_ratio)};
 
   schedule_ = ValueOrThrow(LtxSchedule(components_->sampler, request_, grid_.tokens()));
+}
+
+std::vector<Stage> LtxRun::stages() const {
+  if (media_.empty()) return {Stage::kEncodeText, Stage::kDenoise, Stage::kDecode};
+  return {Stage::kEncodeText, Stage::kEncodeMedia, Stage::kDenoise, Stage::kDecode};
 }
 
 void LtxRun::Enter(Stage stage) {
@@ -117,6 +127,7 @@ PipelineRun::Position LtxRun::position() const {
 
 void LtxRun::Advance(const RunContext& context, const FrameSink& sink) {
   ThrowIfError(context.Advance());
+  if (decoder_ == nullptr) before_ = state_.Clone();
   switch (state_.stage) {
     case Stage::kEncodeText:
       return EncodeText(context);
@@ -127,6 +138,12 @@ void LtxRun::Advance(const RunContext& context, const FrameSink& sink) {
     default:
       return Decode(context, sink);
   }
+}
+
+void LtxRun::Retry(const Plan& plan) {
+  request_.plan = plan;
+  decoder_.reset();
+  state_ = before_.Clone();
 }
 
 at::Tensor LtxRun::EncodePrompt(const std::string& prompt, const RunContext& context,
@@ -166,7 +183,6 @@ void LtxRun::EncodeText(const RunContext& context) {
     Enter(Stage::kEncodeMedia);
   } else {
     PrepareLatents({});
-    PrepareDenoise(context);
   }
 }
 
@@ -181,8 +197,7 @@ void LtxRun::EncodeImage(const RunContext& context) {
       at::from_blob(const_cast<uint8_t*>(resized.rgb.data()), {resized.height, resized.width, 3},
                     at::TensorOptions().dtype(at::kByte));
   const at::Tensor pixels = bytes.to(at::kFloat).div_(255.0).permute({2, 0, 1}).mul(2.0).sub_(1.0);
-  const at::Tensor video = pixels.unsqueeze(0).unsqueeze(2).to(components_->vae->weights->device(),
-                                                               components_->vae->weights->dtype());
+  const at::Tensor video = pixels.unsqueeze(0).unsqueeze(2).to(vae().device(), vae().dtype());
   // A draw from the encoder's distribution (diffusers' DiagonalGaussianDistribution.sample), in the
   // VAE's dtype.
   const std::vector<at::Tensor> moments =
@@ -195,7 +210,6 @@ void LtxRun::EncodeImage(const RunContext& context) {
       (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
   if (tap_) TapTensor(tap_, "image_latents", first);
   PrepareLatents(first);
-  PrepareDenoise(context);
 }
 
 void LtxRun::PrepareLatents(const at::Tensor& first_frame) {
@@ -204,21 +218,23 @@ void LtxRun::PrepareLatents(const at::Tensor& first_frame) {
                                           at::kFloat, components_->transformer->device());
   if (first_frame.defined()) latents.narrow(2, 0, 1).copy_(first_frame);
   state_.latents = Pack(latents);
+  Enter(Stage::kDenoise);
 }
 
 void LtxRun::PrepareDenoise(const RunContext& context) {
   // Row i of the timestep table is step i; behind them, a clean token's 0.
   std::vector<float> timesteps = schedule_.timesteps;
   if (!media_.empty()) timesteps.push_back(0.0f);
+  std::vector<LtxTransformer::Prepared> prepared;
   for (const at::Tensor& text : text_) {
-    prepared_.push_back(components_->transformer->Prepare(
-        text, grid_, timesteps, prepared_.empty() ? nullptr : prepared_.data(), context));
+    prepared.push_back(components_->transformer->Prepare(
+        text, grid_, timesteps, prepared.empty() ? nullptr : prepared.data(), context));
   }
-  text_.clear();
-  Enter(Stage::kDenoise);
+  prepared_ = std::move(prepared);
 }
 
 void LtxRun::Denoise(const RunContext& context) {
+  if (prepared_.empty()) PrepareDenoise(context);
   const size_t step = static_cast<size_t>(state_.step);
   const int64_t tokens = grid_.tokens();
   // An image is the first latent frame: its tokens are clean and stay as they are.
@@ -246,15 +262,17 @@ void LtxRun::Denoise(const RunContext& context) {
                                     schedule_.sigmas[step], schedule_.sigmas[step + 1]);
   state_.latents = clean == 0 ? next : at::cat({state_.latents.narrow(1, 0, clean), next}, 1);
   if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
-  if (++state_.step == static_cast<int>(schedule_.timesteps.size())) PrepareDecode(context);
+  if (++state_.step < static_cast<int>(schedule_.timesteps.size())) return;
+  prepared_.clear();
+  text_.clear();
+  Enter(Stage::kDecode);
 }
 
 at::Tensor LtxRun::Unpack(const at::Tensor& latents) const {
   return latents.unflatten(1, {grid_.frames, grid_.height, grid_.width}).permute({0, 4, 1, 2, 3});
 }
 
-void LtxRun::PrepareDecode(const RunContext& context) {
-  prepared_.clear();
+void LtxRun::PrepareDecode() {
   at::Tensor latents =
       Unpack(state_.latents) * ByChannel(vae().latents_std()) / vae().config().scaling_factor +
       ByChannel(vae().latents_mean());
@@ -271,16 +289,15 @@ void LtxRun::PrepareDecode(const RunContext& context) {
             .to(options);
     latents = (1 - scale) * latents + scale * noise;
   }
-  state_.latents = latents.to(components_->vae->weights->dtype()).contiguous();
+  state_.latents = latents.to(vae().dtype()).contiguous();
   if (tap_) TapTensor(tap_, "latents", state_.latents);
   decoder_ = vae().Decode(state_.latents, {.timestep = timestep,
                                            .noise_generator = state_.noise.global(),
                                            .tiling = Tiling(request_.plan.vae_tiling)});
-  Enter(Stage::kDecode);
-  ThrowIfError(context.Advance());
 }
 
 void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {
+  if (decoder_ == nullptr) PrepareDecode();
   const at::Tensor pixels = decoder_->NextFrames(context);
   if (pixels.size(0) > 0) {
     state_.step += static_cast<int>(pixels.size(0));

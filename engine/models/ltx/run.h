@@ -17,6 +17,8 @@ struct LtxRunState {
   int step = 0;        // finished in this stage; frames, when decoding
   at::Tensor latents;  // float32 [1, S, C], packed; [1, C, F, h, w] from the decode stage on
   NoiseSource noise;
+  // With generators of its own; tensors are shared, since none is written to.
+  LtxRunState Clone() const;
 };
 
 class LtxRun final : public PipelineRun {
@@ -25,8 +27,10 @@ class LtxRun final : public PipelineRun {
   LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
          const Request& request, std::vector<MediaInput> media, Tap tap);
 
+  std::vector<Stage> stages() const override;
   Position position() const override;
   void Advance(const RunContext& context, const FrameSink& sink) override;
+  void Retry(const Plan& plan) override;
 
  private:
   void EncodeText(const RunContext& context);
@@ -35,10 +39,10 @@ class LtxRun final : public PipelineRun {
   void PrepareLatents(const at::Tensor& first_frame);
   void PrepareDenoise(const RunContext& context);
   void Denoise(const RunContext& context);
-  void PrepareDecode(const RunContext& context);
+  void PrepareDecode();
   void Decode(const RunContext& context, const FrameSink& sink);
   void Enter(Stage stage);
-  const LtxVae& vae() const { return *components_->vae->vae; }
+  const LtxVae& vae() const { return *components_->vae; }
   bool guided() const { return *request_.guidance_scale > 1.0; }
   at::Tensor Unpack(const at::Tensor& latents) const;
 
@@ -55,6 +59,7 @@ class LtxRun final : public PipelineRun {
   std::unique_ptr<LtxVaeDecodeStream> decoder_;
   bool done_ = false;
   LtxRunState state_;
+  LtxRunState before_;  // the last step, or all of the decode stage
 };
 
 }  // namespace kino::engine

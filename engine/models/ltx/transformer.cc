@@ -36,35 +36,20 @@ constexpr char kPreparePrefix[] = "prepare";
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const LtxTransformer>> LtxTransformer::Load(
-    const std::string& folder, const std::string& variant, c10::ScalarType dtype,
-    c10::Device device, const ResidencyPolicy& policy) {
-  KINO_ASSIGN_OR_RETURN(const LtxTransformerConfig config, LtxTransformerConfig::Read(folder));
-  KINO_ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint,
-                        Checkpoint::Open(folder, variant));
-  std::shared_ptr<LtxTransformer> transformer(new LtxTransformer(
-      config, std::make_unique<WeightSet>(std::move(checkpoint), dtype, device), policy));
-  KINO_RETURN_IF_ERROR(transformer->weights_->Finish());
-  KINO_RETURN_IF_ERROR(RunGuarded([&] {
-    transformer->residency_->LoadAll();
-    return absl::OkStatus();
-  }));
-  return transformer;
+absl::StatusOr<std::shared_ptr<LtxTransformer>> LtxTransformer::Create(const ComponentFiles& files,
+                                                                       c10::ScalarType dtype,
+                                                                       c10::Device device) {
+  KINO_ASSIGN_OR_RETURN(const LtxTransformerConfig config,
+                        LtxTransformerConfig::FromJson(files.config, files.config_path));
+  return std::shared_ptr<LtxTransformer>(new LtxTransformer(config, files, dtype, device));
 }
 
-LtxTransformer::LtxTransformer(const LtxTransformerConfig& config,
-                               std::unique_ptr<WeightSet> weights, const ResidencyPolicy& policy)
-    : config_(config),
-      weights_(std::move(weights)),
-      residency_(std::make_unique<Residency>(*weights_, policy)) {
+LtxTransformer::LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
+                               c10::ScalarType dtype, c10::Device device)
+    : Component(files, dtype, device), config_(config) {
   const int64_t d = config_.width();
-  WeightGroup& rest = weights_->AddGroup("transformer");
-  WeightGroup& prepare = weights_->AddGroup(kPreparePrefix);
-  const WeightScope root(*weights_, rest);
-  const WeightScope prepared = root.In(prepare);
-  proj_in_ = root.Linear("proj_in", config_.in_channels, d);
-  proj_out_ = root.Linear("proj_out", d, config_.out_channels);
-  scale_shift_table_ = root.Get("scale_shift_table", {2, d});
+  WeightGroup& prepare = weights().AddGroup(kPreparePrefix, kPreparePrefix);
+  const WeightScope prepared(weights(), prepare);
   time_embedder_ = std::make_unique<TimestepEmbedder>(
       prepared.Sub("time_embed.emb.timestep_embedder"), kTimestepSinusoids, d);
   time_linear_ = prepared.Linear("time_embed.linear", d, 6 * d);
@@ -76,12 +61,15 @@ LtxTransformer::LtxTransformer(const LtxTransformerConfig& config,
   std::vector<WeightGroup*> groups;
   std::vector<WeightGroup*> prepare_groups;
   for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& group = weights_->AddGroup(absl::StrCat("transformer_blocks.", i));
     WeightGroup& prepare_group =
-        weights_->AddGroup(absl::StrCat(kPreparePrefix, ".transformer_blocks.", i));
-    groups.push_back(&group);
+        weights().AddGroup(absl::StrCat(kPreparePrefix, ".transformer_blocks.", i), kPreparePrefix);
     prepare_groups.push_back(&prepare_group);
-    const WeightScope block = root.Sub("transformer_blocks", i).In(group);
+  }
+  for (int i = 0; i < config_.num_layers; ++i) {
+    WeightGroup& group = weights().AddGroup(absl::StrCat("transformer_blocks.", i));
+    WeightGroup& prepare_group = *prepare_groups[static_cast<size_t>(i)];
+    groups.push_back(&group);
+    const WeightScope block = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope self = block.Sub("attn1");
     const WeightScope cross = block.Sub("attn2");
     const WeightScope cross_prepare = cross.In(prepare_group);
@@ -100,8 +88,13 @@ LtxTransformer::LtxTransformer(const LtxTransformerConfig& config,
                                  .norm_k = cross_prepare.Get("norm_k.weight", {d})},
                        .feed_forward = GeluMlp::FeedForward(block.Sub("ff"), d)});
   }
-  prepare_stack_ = std::make_unique<BlockStack>(*residency_, std::move(prepare_groups));
-  stack_ = std::make_unique<BlockStack>(*residency_, std::move(groups));
+  // What comes before the blocks and behind them is little: it moves with the first and the last.
+  const WeightScope first(weights(), *groups.front()), last(weights(), *groups.back());
+  proj_in_ = first.Linear("proj_in", config_.in_channels, d);
+  proj_out_ = last.Linear("proj_out", d, config_.out_channels);
+  scale_shift_table_ = last.Get("scale_shift_table", {2, d});
+  prepare_stack_ = std::make_unique<BlockStack>(residency(), std::move(prepare_groups));
+  stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
 }
 
 bool LtxTransformer::OwnedByPrepare(const std::string& group) const {
@@ -152,8 +145,8 @@ LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const L
   const at::Tensor caption = caption_projection_->Forward(text.to(dtype()));
   prepare_stack_->Run(context, [&](int i) {
     const CrossAttention& cross = blocks_[i].cross;
-    prepared.keys.push_back(
-        at::rms_norm(cross.k.Apply(caption), {config_.width()}, cross.norm_k.get(), kQkNormEps));
+    const at::Tensor keys = cross.k.Apply(caption);
+    prepared.keys.push_back(at::rms_norm(keys, {config_.width()}, *cross.norm_k.get(), kQkNormEps));
     prepared.values.push_back(cross.v.Apply(caption));
   });
   return prepared;
@@ -161,24 +154,24 @@ LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const L
 
 void LtxTransformer::RunBlock(const Block& block, int index, absl::Span<const Prepared* const> rows,
                               const at::Tensor& modulation, const TokenSpans& spans,
-                              at::Tensor& hidden) const {
+                              at::Tensor& hidden, const RunContext& context) const {
   const int64_t heads = config_.num_attention_heads;
   // [6, timesteps, D]: shift, scale and gate of attention, then of the feed-forward.
   const at::Tensor ada =
-      (block.scale_shift_table.get().unsqueeze(1) + modulation.transpose(0, 1)).contiguous();
+      (block.scale_shift_table.get()->unsqueeze(1) + modulation.transpose(0, 1)).contiguous();
   const auto part = [&ada](int i) { return ada.select(0, i); };
 
   at::Tensor normed =
       NormModulate(hidden, NormKind::kRms, config_.norm_eps, part(0), part(1), spans);
-  at::Tensor q =
-      RmsRotary(block.self.q.Apply(normed), block.self.norm_q.get(), kQkNormEps, rows[0]->rotary);
-  at::Tensor k =
-      RmsRotary(block.self.k.Apply(normed), block.self.norm_k.get(), kQkNormEps, rows[0]->rotary);
+  at::Tensor q = block.self.q.Apply(normed);
+  q = RmsRotary(q, block.self.norm_q.get(), kQkNormEps, rows[0]->rotary);
+  at::Tensor k = block.self.k.Apply(normed);
+  k = RmsRotary(k, block.self.norm_k.get(), kQkNormEps, rows[0]->rotary);
   at::Tensor attended = block.self.out.Apply(Attention(q, k, block.self.v.Apply(normed), heads));
   AddGated(hidden, attended, part(2), spans);
 
-  q = at::rms_norm(block.cross.q.Apply(hidden), {config_.width()}, block.cross.norm_q.get(),
-                   kQkNormEps);
+  q = block.cross.q.Apply(hidden);
+  q = at::rms_norm(q, {config_.width()}, *block.cross.norm_q.get(), kQkNormEps);
   std::vector<at::Tensor> parts;
   for (size_t row = 0; row < rows.size(); ++row) {
     // Prompts have their own lengths: without padding there is nothing to mask.
@@ -188,7 +181,7 @@ void LtxTransformer::RunBlock(const Block& block, int index, absl::Span<const Pr
   hidden.add_(block.cross.out.Apply(parts.size() == 1 ? parts[0] : at::cat(parts, 0)));
 
   normed = NormModulate(hidden, NormKind::kRms, config_.norm_eps, part(3), part(4), spans);
-  at::Tensor out = block.feed_forward.Forward(normed);
+  at::Tensor out = block.feed_forward.Forward(normed, context.chunk_feed_forward);
   AddGated(hidden, out, part(5), spans);
 }
 
@@ -208,10 +201,11 @@ at::Tensor LtxTransformer::Forward(absl::Span<const Prepared* const> rows, const
   const at::Tensor embedded = rows[0]->embedded_timestep.index_select(0, index);
 
   at::Tensor hidden = proj_in_.Apply(latents.to(dtype()));
-  stack_->Run(context, [&](int i) { RunBlock(blocks_[i], i, rows, modulation, local, hidden); });
-  const at::Tensor table = scale_shift_table_.get();
-  return proj_out_.Apply(NormModulate(hidden, NormKind::kLayer, kNormOutEps, embedded + table[0],
-                                      embedded + table[1], local));
+  stack_->Run(context,
+              [&](int i) { RunBlock(blocks_[i], i, rows, modulation, local, hidden, context); });
+  const at::Tensor modulated = scale_shift_table_.get()->unsqueeze(1) + embedded;
+  return proj_out_.Apply(
+      NormModulate(hidden, NormKind::kLayer, kNormOutEps, modulated[0], modulated[1], local));
 }
 
 }  // namespace kino::engine

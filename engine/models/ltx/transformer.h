@@ -1,6 +1,6 @@
 // LTX-Video's diffusion transformer (arXiv 2501.00103; diffusers 0.42.1
 // models/transformers/transformer_ltx.py), of the size its config.json says (2B and 13B published).
-// Immutable after Load; one thread at a time.
+// Immutable once configured; one thread at a time.
 //
 // Prepare computes once per prompt what does not change from step to step: the caption projection
 // and every block's cross-attention keys and values, the rotary table, the embedding of each
@@ -16,7 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/core/run_context.h"
-#include "engine/memory/residency.h"
+#include "engine/memory/component.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/nn/block_stack.h"
 #include "engine/nn/mlp.h"
@@ -34,13 +34,12 @@ struct LtxGrid {
   int64_t tokens() const { return frames * height * width; }
 };
 
-class LtxTransformer {
+class LtxTransformer final : public Component {
  public:
-  static absl::StatusOr<std::shared_ptr<const LtxTransformer>> Load(const std::string& folder,
-                                                                    const std::string& variant,
-                                                                    c10::ScalarType dtype,
-                                                                    c10::Device device,
-                                                                    const ResidencyPolicy& policy);
+  // See MakeComponent.
+  static absl::StatusOr<std::shared_ptr<LtxTransformer>> Create(const ComponentFiles& files,
+                                                                c10::ScalarType dtype,
+                                                                c10::Device device);
 
   // One prompt on one grid over one schedule. Values; sharing tensors with the Prepared it was made
   // like.
@@ -62,11 +61,7 @@ class LtxTransformer {
                      const at::Tensor& latents, const RunContext& context) const;
 
   const LtxTransformerConfig& config() const { return config_; }
-  c10::ScalarType dtype() const { return weights_->dtype(); }
-  c10::Device device() const { return weights_->device(); }
-  // For tests: what Prepare owns, and a record of what is read.
-  const WeightSet& weights() const { return *weights_; }
-  void set_audit(WeightAudit* audit) const { weights_->set_audit(audit); }
+  // For tests.
   bool OwnedByPrepare(const std::string& group) const;
 
  private:
@@ -87,15 +82,14 @@ class LtxTransformer {
     GeluMlp feed_forward;
   };
 
-  LtxTransformer(const LtxTransformerConfig& config, std::unique_ptr<WeightSet> weights,
-                 const ResidencyPolicy& policy);
+  LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
+                 c10::ScalarType dtype, c10::Device device);
   RotaryTable MakeRotaryTable(const LtxGrid& grid) const;
   void RunBlock(const Block& block, int index, absl::Span<const Prepared* const> rows,
-                const at::Tensor& modulation, const TokenSpans& spans, at::Tensor& hidden) const;
+                const at::Tensor& modulation, const TokenSpans& spans, at::Tensor& hidden,
+                const RunContext& context) const;
 
   LtxTransformerConfig config_;
-  std::unique_ptr<WeightSet> weights_;
-  std::unique_ptr<Residency> residency_;
   LinearWeight proj_in_, proj_out_;
   WeightRef scale_shift_table_;
   // Prepare's.

@@ -9,6 +9,11 @@ namespace kino::engine {
 absl::StatusOr<LtxTransformerConfig> LtxTransformerConfig::Read(const std::string& folder) {
   const std::string path = folder + "/config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  return FromJson(json, path);
+}
+
+absl::StatusOr<LtxTransformerConfig> LtxTransformerConfig::FromJson(const nlohmann::json& json,
+                                                                    const std::string& path) {
   ConfigReader reader(json, path);
   LtxTransformerConfig config;
   config.in_channels = reader.Get("in_channels", config.in_channels);

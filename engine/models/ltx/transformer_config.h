@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
 
 namespace kino::engine {
 
@@ -23,6 +24,9 @@ struct LtxTransformerConfig {
 
   // From the folder's config.json. UNIMPLEMENTED: an option no published LTX-Video uses.
   static absl::StatusOr<LtxTransformerConfig> Read(const std::string& folder);
+  // The same of a config already read; `path` names it in messages.
+  static absl::StatusOr<LtxTransformerConfig> FromJson(const nlohmann::json& json,
+                                                       const std::string& path);
   int64_t width() const { return int64_t{num_attention_heads} * attention_head_dim; }
 };
 

@@ -1,5 +1,7 @@
 #include "engine/models/ltx/vae.h"
 
+#include "engine/core/status.h"
+
 namespace kino::engine {
 namespace {
 
@@ -8,12 +10,22 @@ constexpr int kEncodeFramesPerPush = 16;
 
 }  // namespace
 
-LtxVae::LtxVae(const LtxVaeConfig& config, WeightSet& set)
-    : config_(config),
-      dtype_(set.dtype()),
-      encoder_(config, WeightScope(set, set.AddGroup("vae.encoder")).Sub("encoder")),
-      decoder_(config, WeightScope(set, set.AddGroup("vae.decoder")).Sub("decoder")) {
-  const WeightScope statistics(set, set.AddGroup("vae.statistics"));
+absl::StatusOr<std::shared_ptr<LtxVae>> LtxVae::Create(const ComponentFiles& files,
+                                                       c10::ScalarType dtype, c10::Device device) {
+  KINO_ASSIGN_OR_RETURN(const LtxVaeConfig config,
+                        LtxVaeConfig::FromJson(files.config, files.config_path));
+  return std::shared_ptr<LtxVae>(new LtxVae(config, files, dtype, device));
+}
+
+LtxVae::LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
+               c10::Device device)
+    : Component(files, dtype, device),
+      config_(config),
+      encoder_(config,
+               WeightScope(weights(), weights().AddGroup("encoder", "encoder")).Sub("encoder")),
+      decoder_(config,
+               WeightScope(weights(), weights().AddGroup("decoder", "decoder")).Sub("decoder")) {
+  const WeightScope statistics(weights(), weights().AddGroup("statistics", "statistics"));
   latents_mean_ = statistics.Get("latents_mean", {config.latent_channels});
   latents_std_ = statistics.Get("latents_std", {config.latent_channels});
 }
@@ -24,7 +36,7 @@ at::Tensor LtxVae::Encode(const at::Tensor& video, const LtxVaeTiling& tiling,
   TORCH_CHECK(video.dim() == 5 && video.size(0) == 1 && video.size(1) == config_.in_channels &&
                   video.size(2) > 0 && video.size(3) % ratio == 0 && video.size(4) % ratio == 0,
               "cannot encode a video of shape ", video.sizes());
-  return LtxVaeEncode(encoder_, config_, video.to(dtype_), tiling, kEncodeFramesPerPush, context);
+  return LtxVaeEncode(encoder_, config_, video.to(dtype()), tiling, kEncodeFramesPerPush, context);
 }
 
 std::unique_ptr<LtxVaeDecodeStream> LtxVae::Decode(const at::Tensor& latents,
@@ -32,7 +44,7 @@ std::unique_ptr<LtxVaeDecodeStream> LtxVae::Decode(const at::Tensor& latents,
   TORCH_CHECK(latents.dim() == 5 && latents.size(0) == 1 &&
                   latents.size(1) == config_.latent_channels && latents.size(2) > 0,
               "cannot decode latents of shape ", latents.sizes());
-  return LtxVaeDecode(decoder_, config_, latents.to(dtype_), options);
+  return LtxVaeDecode(decoder_, config_, latents.to(dtype()), options);
 }
 
 }  // namespace kino::engine

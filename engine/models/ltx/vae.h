@@ -1,7 +1,6 @@
 // AutoencoderKLLTXVideo: the VAE of LTX-Video, all published generations.
-// Immutable after construction; Encode and Decode may be used by one thread at a time. The
-// WeightSet outlives it; while it works, the weights of "vae.encoder" or "vae.decoder" are on the
-// device. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
+// Immutable once configured; Encode and Decode may be used by one thread at a time. Source:
+// diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,24 +8,24 @@
 #include <memory>
 
 #include "engine/core/run_context.h"
+#include "engine/memory/component.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_decoder.h"
 #include "engine/models/ltx/vae_encoder.h"
 #include "engine/models/ltx/vae_tiling.h"
-#include "engine/weights/weight_set.h"
 
 namespace kino::engine {
 
-class LtxVae {
+class LtxVae final : public Component {
  public:
-  // Looks up all weights of the component, in the groups "vae.encoder", "vae.decoder" and
-  // "vae.statistics". Problems are reported by set.Finish().
-  LtxVae(const LtxVaeConfig& config, WeightSet& set);
+  // See MakeComponent.
+  static absl::StatusOr<std::shared_ptr<LtxVae>> Create(const ComponentFiles& files,
+                                                        c10::ScalarType dtype, c10::Device device);
 
   const LtxVaeConfig& config() const { return config_; }
   // [C], in the weights' dtype: normalised = (latent - mean) * scaling_factor / std.
-  const at::Tensor& latents_mean() const { return latents_mean_.get(); }
-  const at::Tensor& latents_std() const { return latents_std_.get(); }
+  PinnedTensor latents_mean() const { return latents_mean_.get(); }
+  PinnedTensor latents_std() const { return latents_std_.get(); }
 
   // video: [1, 3, T, H, W] in -1..1, H and W multiples of the compression ratio -> moments [1, 2 *
   // C, F, h, w] in the weights' dtype: means, then log variances. Throws as
@@ -41,8 +40,10 @@ class LtxVae {
                                              const LtxVaeDecodeOptions& options) const;
 
  private:
+  LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
+         c10::Device device);
+
   LtxVaeConfig config_;
-  c10::ScalarType dtype_;
   LtxVaeEncoder encoder_;
   LtxVaeDecoder decoder_;
   WeightRef latents_mean_;

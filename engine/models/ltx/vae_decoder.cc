@@ -51,7 +51,7 @@ LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scop
   const auto add_resnets = [](Block& block, const WeightScope& block_scope, int layers,
                               const LtxResnetOptions& options) {
     for (int i = 0; i < layers; ++i)
-      block.resnets.emplace_back(block_scope.Sub("resnets", i), options);
+      block.resnets.emplace_back(block_scope.Sub("resnets", i).InOwnGroup(), options);
   };
   const WeightScope mid_scope = scope.Sub("mid_block");
   Block& mid = blocks_.emplace_back();
@@ -67,12 +67,13 @@ LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scop
     if (config.timestep_conditioning)
       block.time_embedder = MakeEmbedder(up_scope, up.in_channels * 4);
     if (up.in_channels != up.out_channels) {
-      block.conv_in.emplace(up_scope.Sub("conv_in"),
+      block.conv_in.emplace(up_scope.Sub("conv_in").InOwnGroup(),
                             resnet_options(up.in_channels, up.out_channels, up.inject_noise));
     }
     if (up.upsample) {
-      block.upsampler.emplace(up_scope.Sub("upsamplers", 0), up.out_channels * up.upscale_factor,
-                              up.upscale_factor, up.upsample_residual, config.decoder_causal);
+      block.upsampler.emplace(up_scope.Sub("upsamplers", 0).InOwnGroup(),
+                              up.out_channels * up.upscale_factor, up.upscale_factor,
+                              up.upsample_residual, config.decoder_causal);
     }
     add_resnets(block, up_scope, up.layers,
                 resnet_options(up.out_channels, up.out_channels, up.inject_noise));
@@ -111,8 +112,8 @@ LtxVaeDecoder::State LtxVaeDecoder::Start(int64_t height, int64_t width, const a
     }
   }
   if (time_embedder_) {
-    const at::Tensor table =
-        time_embedder_->Forward(scaled, dtype).view({2, -1}) + scale_shift_table_.get();
+    const at::Tensor embedded = time_embedder_->Forward(scaled, dtype).view({2, -1});
+    const at::Tensor table = embedded + scale_shift_table_.get();
     state.modulation = {.shift = table[0], .scale_plus_one = table[1] + 1};
   }
   return state;

@@ -44,8 +44,8 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
                                 .norm_eps = config.resnet_norm_eps};
     DownBlock& built = down_blocks_.emplace_back();
     for (int layer = 0; layer < block.layers; ++layer)
-      built.resnets.emplace_back(block_scope.Sub("resnets", layer), options);
-    const WeightScope downsampler_scope = block_scope.Sub("downsamplers", 0);
+      built.resnets.emplace_back(block_scope.Sub("resnets", layer).InOwnGroup(), options);
+    const WeightScope downsampler_scope = block_scope.Sub("downsamplers", 0).InOwnGroup();
     if (block.downsample == LtxVaeDownBlock::Downsample::kStridedConv) {
       built.strided_conv.emplace(downsampler_scope, block.in_channels, block.in_channels,
                                  block.stride, causal);
@@ -55,7 +55,7 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
     }
     if (block.has_conv_out) {
       options.out_channels = block.out_channels;
-      built.conv_out.emplace(block_scope.Sub("conv_out"), options);
+      built.conv_out.emplace(block_scope.Sub("conv_out").InOwnGroup(), options);
     }
   }
   const int64_t channels = LastChannels(config);
@@ -64,7 +64,7 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
                                     .causal = causal,
                                     .norm_eps = config.resnet_norm_eps};
   for (int layer = 0; layer < config.encoder_mid_layers; ++layer) {
-    mid_block_.emplace_back(scope.Sub("mid_block").Sub("resnets", layer), options);
+    mid_block_.emplace_back(scope.Sub("mid_block").Sub("resnets", layer).InOwnGroup(), options);
   }
 }
 

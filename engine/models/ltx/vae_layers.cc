@@ -36,9 +36,10 @@ void LtxFrameQueue::AddTo(at::Tensor& out, const at::Tensor& fresh) {
 
 LtxTemporalConv::LtxTemporalConv(const WeightScope& scope, int64_t in_channels,
                                  int64_t out_channels, const LtxVaeStride& stride, bool causal)
-    : weight_(
-          scope.Sub("conv").Get("weight", {out_channels, in_channels, kKernel, kKernel, kKernel})),
-      bias_(scope.Sub("conv").Get("bias", {out_channels})),
+    : weight_(scope.Sub("conv").Get("weight",
+                                    {out_channels, in_channels, kKernel, kKernel, kKernel},
+                                    LayerKind::kConvolution)),
+      bias_(scope.Sub("conv").Get("bias", {out_channels}, LayerKind::kConvolution)),
       out_channels_(out_channels),
       stride_(stride),
       causal_(causal) {}
@@ -81,8 +82,9 @@ at::Tensor LtxTemporalConv::Close(State& state, Window window, bool last) const 
 std::shared_ptr<const at::Tensor> LtxTemporalConv::Pack(at::IntArrayRef input_shape) const {
   std::shared_ptr<const at::Tensor> packed = packed_.lock();
   if (packed == nullptr) {
-    packed =
-        std::make_shared<const at::Tensor>(LtxPackConvolution(weight_.get(), stride_, input_shape));
+    // A packed copy of a weight that does not stay would stay in its place.
+    packed = std::make_shared<const at::Tensor>(
+        weight_.stays() ? LtxPackConvolution(weight_.get(), stride_, input_shape) : at::Tensor());
     packed_ = packed;
   }
   return packed;
@@ -102,8 +104,9 @@ LtxVaeResnet::LtxVaeResnet(const WeightScope& scope, const LtxResnetOptions& opt
   if (in != out) {
     norm3_weight_ = scope.Sub("norm3").Get("weight", {in});
     norm3_bias_ = scope.Sub("norm3").Get("bias", {in});
-    shortcut_weight_ = scope.Sub("conv_shortcut").Sub("conv").Get("weight", {out, in, 1, 1, 1});
-    shortcut_bias_ = scope.Sub("conv_shortcut").Sub("conv").Get("bias", {out});
+    const WeightScope shortcut = scope.Sub("conv_shortcut").Sub("conv");
+    shortcut_weight_ = shortcut.Get("weight", {out, in, 1, 1, 1}, LayerKind::kConvolution);
+    shortcut_bias_ = shortcut.Get("bias", {out}, LayerKind::kConvolution);
   }
   if (options.inject_noise) {
     per_channel_scale1_ = scope.Get("per_channel_scale1", {in, 1, 1});
@@ -138,7 +141,7 @@ LtxVaeResnet::State LtxVaeResnet::Start(const at::Tensor& temb,
 at::Tensor LtxVaeResnet::Shortcut(const at::Tensor& frames) const {
   if (!shortcut_weight_) return frames;
   const at::Tensor normed =
-      at::layer_norm(frames, {frames.size(3)}, norm3_weight_.get(), norm3_bias_.get(), norm_eps_);
+      at::layer_norm(frames, {frames.size(3)}, *norm3_weight_.get(), *norm3_bias_.get(), norm_eps_);
   return LtxConvolve(normed, shortcut_weight_.get(), {}, shortcut_bias_.get(), {});
 }
 
@@ -146,12 +149,12 @@ at::Tensor LtxVaeResnet::Push(State& state, const at::Tensor& frames, bool last)
   LtxTemporalConv::Window window = conv1_.Open(state.conv1, frames.sizes(), frames.options(), last);
   LtxNormSilu(frames, state.modulation1, window.fresh);
   at::Tensor hidden = conv1_.Close(state.conv1, std::move(window), last);
-  if (state.noise1.defined()) hidden.add_(state.noise1 * per_channel_scale1_.get().flatten());
+  if (state.noise1.defined()) hidden.add_(state.noise1 * per_channel_scale1_.get()->flatten());
   if (hidden.size(0) > 0 || last) {
     window = conv2_.Open(state.conv2, hidden.sizes(), hidden.options(), last);
     LtxNormSilu(hidden, state.modulation2, window.fresh);
     hidden = conv2_.Close(state.conv2, std::move(window), last);
-    if (state.noise2.defined()) hidden.add_(state.noise2 * per_channel_scale2_.get().flatten());
+    if (state.noise2.defined()) hidden.add_(state.noise2 * per_channel_scale2_.get()->flatten());
   }
   state.shortcut.AddTo(hidden, Shortcut(frames));
   return hidden;

@@ -20,8 +20,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/memory_counter.h"
-#include "engine/core/safetensors.h"
 #include "engine/core/status_bridge.h"
+#include "engine/core/tensor_file.h"
 #include "engine/core/torch_types.h"
 #include "engine/memory/residency.h"
 #include "tests/support/fixture_folder.h"
@@ -49,16 +49,13 @@ class Model {
  public:
   Model(const std::string& name, c10::ScalarType dtype) {
     const std::string folder = absl::StrCat(Fixtures(), "/", name);
-    const auto config = LtxVaeConfig::FromJson(*ReadJsonFile(folder + "/config.json"), folder);
-    EXPECT_TRUE(config.ok()) << config.status();
-    const auto checkpoint = Checkpoint::Open(folder, "");
-    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-    set_ = std::make_unique<WeightSet>(*checkpoint, dtype, c10::Device(c10::kCPU));
-    vae_ = std::make_unique<LtxVae>(*config, *set_);
-    EXPECT_EQ(set_->Finish(), absl::OkStatus());
-    residency_ = std::make_unique<Residency>(*set_, ResidencyPolicy{});
-    residency_->LoadAll();
-    auto cases = SafetensorsFile::Open(folder + "/cases.safetensors");
+    const auto files = ComponentFiles::Open(folder, "");
+    EXPECT_TRUE(files.ok()) << files.status();
+    const auto vae = MakeComponent<LtxVae>(*files, dtype, c10::Device(c10::kCPU));
+    EXPECT_TRUE(vae.ok()) << vae.status();
+    vae_ = *vae;
+    vae_->residency().Configure({});
+    auto cases = TensorFile::Open(folder + "/cases.safetensors");
     EXPECT_TRUE(cases.ok()) << cases.status();
     cases_ = *std::move(cases);
   }
@@ -98,10 +95,8 @@ class Model {
   }
 
  private:
-  std::unique_ptr<WeightSet> set_;
-  std::unique_ptr<LtxVae> vae_;
-  std::unique_ptr<Residency> residency_;
-  std::unique_ptr<SafetensorsFile> cases_;
+  std::shared_ptr<LtxVae> vae_;
+  std::shared_ptr<const TensorFile> cases_;
 };
 
 const Model& Float(const std::string& name) {
@@ -187,7 +182,8 @@ TEST_P(LtxVaeTest, EncodeByRunsOfFramesEqualsWholeEncode) {
   WeightSet set(*Checkpoint::Open(folder, ""), at::kFloat, c10::Device(c10::kCPU));
   const LtxVaeEncoder encoder(model.vae().config(),
                               WeightScope(set, set.AddGroup("encoder")).Sub("encoder"));
-  Residency(set, ResidencyPolicy{}).LoadAll();
+  Residency residency(set);
+  residency.Configure({});
   for (const int per_push : {1, 2, 5, 8, 17}) {
     const at::Tensor got = LtxVaeEncode(encoder, model.vae().config(), model.Case("encode_17.in"),
                                         {}, per_push, RunContext{});

@@ -1,0 +1,73 @@
+#include "engine/memory/cuda_transport.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+
+namespace kino::engine {
+namespace {
+
+class Event final : public Fence {
+ public:
+  explicit Event(const c10::cuda::CUDAStream& stream) {
+    C10_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+    C10_CUDA_CHECK(cudaEventRecord(event_, stream.stream()));
+  }
+  ~Event() override { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  void MakeWait(const c10::cuda::CUDAStream& stream) const {
+    C10_CUDA_CHECK(cudaStreamWaitEvent(stream.stream(), event_));
+  }
+  void Synchronize() const { C10_CUDA_CHECK(cudaEventSynchronize(event_)); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+const Event& AsEvent(const Fence& fence) { return static_cast<const Event&>(fence); }
+
+class CudaTransport final : public Transport {
+ public:
+  explicit CudaTransport(c10::Device device)
+      : device_(device),
+        stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device.index())) {}
+
+  bool needs_staging() const override { return true; }
+  at::Tensor AllocateHost(int64_t bytes) override {
+    return at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
+  }
+  std::shared_ptr<const Fence> ComputeFence() override {
+    const c10::cuda::CUDAGuard guard(device_);
+    return std::make_shared<Event>(c10::cuda::getCurrentCUDAStream(device_.index()));
+  }
+  std::shared_ptr<const Fence> Copy(const at::Tensor& to, const at::Tensor& from,
+                                    const Fence* after) override {
+    const c10::cuda::CUDAGuard guard(device_);
+    if (after != nullptr) AsEvent(*after).MakeWait(stream_);
+    C10_CUDA_CHECK(cudaMemcpyAsync(to.data_ptr(), from.const_data_ptr(),
+                                   static_cast<size_t>(from.nbytes()), cudaMemcpyHostToDevice,
+                                   stream_.stream()));
+    return std::make_shared<Event>(stream_);
+  }
+  void ComputeAfter(const Fence& fence) override {
+    AsEvent(fence).MakeWait(c10::cuda::getCurrentCUDAStream(device_.index()));
+  }
+  void WaitFor(const Fence& fence) override {
+    const c10::cuda::CUDAGuard guard(device_);
+    AsEvent(fence).Synchronize();
+  }
+
+ private:
+  c10::Device device_;
+  c10::cuda::CUDAStream stream_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> CreateCudaTransport(c10::Device device) {
+  return std::make_unique<CudaTransport>(device);
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,40 @@
+// Components out of a model folder, held once however many models name them. One thread at a time.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/status.h"
+#include "engine/memory/component.h"
+#include "engine/models/common/pipeline.h"
+
+namespace kino::engine {
+
+// The component made of `files`, from the pool if a model holds it. How its weights are held is
+// none of the key: models that share a component configure it in turn.
+template <typename T>
+absl::StatusOr<std::shared_ptr<T>> PooledComponent(const ComponentFiles& files,
+                                                   const PipelineOptions& options,
+                                                   EngineShared& shared, std::string_view name) {
+  const std::string key =
+      absl::StrCat(std::string(name), "|", files.checkpoint->identity(), "|", files.config.dump(),
+                   "|", c10::toString(options.dtype), "|", options.device.str());
+  return shared.components.Get<T>(
+      key, [&] { return MakeComponent<T>(files, options.dtype, options.device); });
+}
+
+// The one in the folder's subfolder `name`.
+template <typename T>
+absl::StatusOr<std::shared_ptr<T>> FolderComponent(const PipelineOptions& options,
+                                                   EngineShared& shared, std::string_view name) {
+  KINO_ASSIGN_OR_RETURN(
+      const ComponentFiles files,
+      ComponentFiles::Open(absl::StrCat(options.folder, "/", std::string(name)), options.variant));
+  return PooledComponent<T>(files, options, shared, name);
+}
+
+}  // namespace kino::engine

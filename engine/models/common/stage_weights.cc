@@ -1,0 +1,44 @@
+#include "engine/models/common/stage_weights.h"
+
+#include <algorithm>
+
+#include "engine/core/status_bridge.h"
+
+namespace kino::engine {
+namespace {
+
+bool Uses(const PipelineComponent& component, Stage stage) {
+  return std::find(component.stages.begin(), component.stages.end(), stage) !=
+         component.stages.end();
+}
+
+}  // namespace
+
+StageWeights::StageWeights(std::shared_ptr<Pipeline> pipeline, std::vector<Stage> stages,
+                           const Plan& plan)
+    : pipeline_(std::move(pipeline)), stages_(std::move(stages)), plan_(plan) {}
+
+StageWeights::~StageWeights() {
+  for (const PipelineComponent& each : pipeline_->components()) each.component->residency().Leave();
+}
+
+void StageWeights::Enter(Stage stage) {
+  // Before anything is brought: the stage before may have held much.
+  for (const PipelineComponent& each : pipeline_->components()) {
+    if (!Uses(each, stage)) each.component->residency().Leave();
+  }
+  for (const PipelineComponent& each : pipeline_->components()) {
+    const absl::StatusOr<WeightPlan> plan = WeightPlanOf(plan_, each.name, each.is_autoencoder);
+    ThrowIfError(plan.status());
+    each.component->residency().Configure(*plan);
+  }
+  if (entered_ == stage) return;
+  entered_ = stage;
+  const auto here = std::find(stages_.begin(), stages_.end(), stage);
+  if (here == stages_.end() || here + 1 == stages_.end()) return;
+  for (const PipelineComponent& each : pipeline_->components()) {
+    if (Uses(each, *(here + 1)) && !Uses(each, stage)) each.component->residency().Announce();
+  }
+}
+
+}  // namespace kino::engine

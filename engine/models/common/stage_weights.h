@@ -1,0 +1,37 @@
+// Which components hold weights on the device while a run goes through its stages: those that the
+// stage uses. One object per run; runs that take turns configure and bring what they need anew. One
+// thread at a time.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/models/common/pipeline.h"
+
+namespace kino::engine {
+
+class StageWeights {
+ public:
+  // `stages`: the run's, in order.
+  StageWeights(std::shared_ptr<Pipeline> pipeline, std::vector<Stage> stages, const Plan& plan);
+  // What other stages use leaves the device.
+  ~StageWeights();
+  StageWeights(const StageWeights&) = delete;
+  StageWeights& operator=(const StageWeights&) = delete;
+
+  // Before each step of `stage`: the plan holds, what the stage does not use has left the device,
+  // and what the stage after it uses is being read from the disk. Throws what
+  // Residency::Configure throws.
+  void Enter(Stage stage);
+  // Another plan from here on.
+  void set_plan(const Plan& plan) { plan_ = plan; }
+
+ private:
+  std::shared_ptr<Pipeline> pipeline_;
+  std::vector<Stage> stages_;
+  Plan plan_;
+  std::optional<Stage> entered_;
+};
+
+}  // namespace kino::engine

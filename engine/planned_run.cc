@@ -1,0 +1,167 @@
+#include "engine/planned_run.h"
+
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/log.h"
+#include "engine/core/status.h"
+#include "engine/core/status_bridge.h"
+
+namespace kino::engine {
+
+PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media, RunOptions options)
+    : planned_(std::move(planned)),
+      options_(std::move(options)),
+      run_(planned_.pipeline->Start(planned_.request, std::move(media), options_.tap)),
+      recorder_(planned_.device) {
+  weights_.emplace(planned_.pipeline, run_->stages(), planned_.plan);
+  result_.width = *planned_.request.width;
+  result_.height = *planned_.request.height;
+  result_.fps = *planned_.request.fps;
+  result_.plan = planned_.plan;
+}
+
+absl::Status PlannedRun::Open() {
+  if (!options_.output.mp4) return absl::OkStatus();
+  const Request& request = planned_.request;
+  Mp4Options mp4{.width = *request.width, .height = *request.height, .fps = *request.fps};
+  mp4.lossless = request.output.lossless;
+  if (planned_.device.is_cuda()) mp4.encoder = H264Encoder::kNvencIfPresent;
+  if (request.output.quality) mp4.quality = *request.output.quality;
+  KINO_ASSIGN_OR_RETURN(
+      writer_, Mp4Writer::Create(mp4, [this](std::string_view bytes) { return Emit(bytes); }));
+  return absl::OkStatus();
+}
+
+absl::Status PlannedRun::Step(Stage stage) {
+  const RunContext context{.cancel = options_.cancel,
+                           .counter = &counter_,
+                           .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
+  const DeviceSpec limits = LimitedBy({.is_gpu = planned_.device.is_cuda()}, planned_.plan);
+  LimitDeviceMemory(planned_.device, limits.device_bytes);
+  if (planned_.device.is_cuda()) SetHostMemoryLimit(limits.host_bytes);
+  const absl::Cleanup unlimited = [this] {
+    LimitDeviceMemory(planned_.device, 0);
+    SetHostMemoryLimit(0);
+  };
+  return recorder_.Measure(stage, [&] {
+    return RunGuarded([&] {
+      weights_->Enter(stage);
+      run_->Advance(context, [this](const at::Tensor& frames) { ThrowIfError(Deliver(frames)); });
+      return absl::OkStatus();
+    });
+  });
+}
+
+absl::StatusOr<bool> PlannedRun::Advance() {
+  const PipelineRun::Position before = run_->position();
+  if (before.done) return Finish();
+  const Clock::time_point start = Clock::now();
+  const absl::Status status = Step(before.stage);
+  if (absl::IsResourceExhausted(status)) {
+    KINO_RETURN_IF_ERROR(FallLower(before.stage, status));
+    return true;
+  }
+  if (!status.ok()) {
+    if (status.GetPayload(kDeviceLostPayload)) *planned_.device_lost = true;
+    return status;
+  }
+  if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(SecondsSince(start));
+  Report();
+  return true;
+}
+
+absl::Status PlannedRun::FallLower(Stage stage, const absl::Status& out_of_memory) {
+  const Planner planner(*planned_.description, planned_.request, planned_.dtype,
+                        planned_.device_spec, planned_.allow_lossy);
+  const auto fail = [&](const std::string& why) {
+    std::string message = absl::StrCat("out of memory in ", StageName(stage), ": ",
+                                       std::string(out_of_memory.message()), "; the plan");
+    if (const auto estimate = planner.Estimate(planned_.plan); estimate.ok()) {
+      absl::StrAppend(&message, " '", estimate->name, "' was predicted to need ",
+                      estimate->peak_device, " bytes;");
+    }
+    return absl::ResourceExhaustedError(absl::StrCat(message, " ", why));
+  };
+  const std::string mode = planned_.asked.mode.value_or("");
+  if (mode == "fastest" || mode == "smallest")
+    return fail(absl::StrCat("no other is taken, since the plan asked for is '", mode, "'"));
+  const absl::StatusOr<PlanEstimate> lower = planner.NextLower(planned_.plan, planned_.asked);
+  if (!lower.ok()) return fail(std::string(lower.status().message()));
+  if (result_.num_frames > 0 && lower->plan.vae_tiling != planned_.plan.vae_tiling)
+    return fail("tiles would change the picture halfway through the video");
+  Log(LogLevel::kWarning, absl::StrCat("out of memory in ", StageName(stage),
+                                       "; going on with the plan '", lower->name, "'"));
+  planned_.plan = lower->plan;
+  result_.plan = lower->plan;
+  weights_->set_plan(lower->plan);
+  run_->Retry(lower->plan);
+  ReleaseCachedMemory(planned_.device);
+  repeated_frames_ = result_.num_frames;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> PlannedRun::Finish() {
+  weights_.reset();
+  if (writer_ != nullptr) {
+    KINO_RETURN_IF_ERROR(recorder_.Measure(Stage::kMux, [this] { return writer_->Finish(); }));
+    writer_.reset();
+  }
+  result_.stages = recorder_.stages();
+  progress_.stage = options_.output.mp4 ? Stage::kMux : Stage::kDecode;
+  progress_.step = progress_.total_steps = 1;
+  progress_.fraction = 1;
+  progress_.eta_seconds = 0;
+  return false;
+}
+
+absl::Status PlannedRun::Emit(std::string_view bytes) {
+  result_.output_bytes += static_cast<int64_t>(bytes.size());
+  return options_.output.mp4(bytes);
+}
+
+absl::Status PlannedRun::Deliver(const at::Tensor& all) {
+  const int64_t repeated = std::min<int64_t>(repeated_frames_, all.size(0));
+  repeated_frames_ -= static_cast<int>(repeated);
+  if (repeated == all.size(0)) return absl::OkStatus();
+  const at::Tensor frames = all.narrow(0, repeated, all.size(0) - repeated);
+  const Clock::time_point start = Clock::now();
+  absl::Status status;
+  if (options_.output.frames) {
+    status = options_.output.frames({.first_frame = result_.num_frames,
+                                     .num_frames = static_cast<int>(frames.size(0)),
+                                     .height = static_cast<int>(frames.size(1)),
+                                     .width = static_cast<int>(frames.size(2)),
+                                     .data = frames.const_data_ptr<float>()});
+    result_.output_bytes += static_cast<int64_t>(frames.nbytes());
+  } else {
+    const at::Tensor bytes = frames.mul(255.0).round_().to(at::kByte);
+    const int64_t frame_bytes = bytes.stride(0);
+    for (int64_t i = 0; i < bytes.size(0) && status.ok(); ++i) {
+      status = writer_->AddFrame(bytes.const_data_ptr<uint8_t>() + i * frame_bytes);
+    }
+  }
+  if (result_.num_frames == 0) result_.first_chunk_seconds = SecondsSince(started_);
+  result_.num_frames += static_cast<int>(frames.size(0));
+  recorder_.Move(Stage::kDecode, Stage::kMux, SecondsSince(start));
+  return status;
+}
+
+void PlannedRun::Report() {
+  const PipelineRun::Position now = run_->position();
+  progress_.stage = now.stage;
+  progress_.step = now.step;
+  progress_.total_steps = now.total_steps;
+  progress_.fraction = std::max(progress_.fraction, now.fraction);
+  // The first denoise step is the first thing worth extrapolating from.
+  if (!result_.step_seconds.empty()) {
+    const double elapsed = SecondsSince(started_);
+    progress_.eta_seconds = elapsed * (1 - progress_.fraction) / progress_.fraction;
+  }
+}
+
+}  // namespace kino::engine

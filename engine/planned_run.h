@@ -1,0 +1,68 @@
+// A run of a pipeline under a plan: keeps the clock and the memory statistics, moves the weights
+// from stage to stage, falls one plan lower when memory runs out, and muxes what comes out. One
+// thread, but for the progress counter.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "engine/describe/plan.h"
+#include "engine/engine.h"
+#include "engine/media/mp4_writer.h"
+#include "engine/models/common/pipeline.h"
+#include "engine/models/common/stage_weights.h"
+#include "engine/stage_recorder.h"
+
+namespace kino::engine {
+
+struct PlannedRunOptions {
+  std::shared_ptr<const ModelDescription> description;
+  std::shared_ptr<Pipeline> pipeline;
+  Request request;  // effective
+  // What runs first; explicit, without a mode.
+  Plan plan;
+  // What was asked for: a lower plan keeps it. Its mode says whether there may be one.
+  Plan asked;
+  bool allow_lossy = false;
+  DType dtype = DType::kF32;
+  DeviceSpec device_spec;
+  c10::Device device{c10::DeviceType::CPU};
+  bool* device_lost = nullptr;
+};
+
+class PlannedRun final : public Run {
+ public:
+  PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media, RunOptions options);
+
+  // Before the first Advance.
+  absl::Status Open();
+  absl::StatusOr<bool> Advance() override;
+  const RunProgress& progress() const override { return progress_; }
+  uint64_t progress_counter() const override { return counter_.load(std::memory_order_relaxed); }
+  const RunResult& result() const override { return result_; }
+
+ private:
+  absl::Status Step(Stage stage);
+  // OK when a lower plan is in force; else `out_of_memory` with need and have.
+  absl::Status FallLower(Stage stage, const absl::Status& out_of_memory);
+  absl::StatusOr<bool> Finish();
+  absl::Status Emit(std::string_view bytes);
+  // frames: [T, H, W, 3] float32 on the host.
+  absl::Status Deliver(const at::Tensor& frames);
+  void Report();
+
+  PlannedRunOptions planned_;
+  RunOptions options_;
+  std::unique_ptr<PipelineRun> run_;
+  std::optional<StageWeights> weights_;
+  StageRecorder recorder_;
+  std::unique_ptr<Mp4Writer> writer_;
+  std::atomic<uint64_t> counter_{0};
+  Clock::time_point started_ = Clock::now();
+  int repeated_frames_ = 0;  // of a decode started over, that have gone out already
+  RunProgress progress_;
+  RunResult result_;
+};
+
+}  // namespace kino::engine
