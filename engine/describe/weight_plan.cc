@@ -306,10 +306,8 @@ int64_t QuantizedBytes(QuantScheme scheme, int64_t rows, int64_t columns, DType 
              kNestedBlock * kFloat + kFloat;
     }
     case QuantScheme::kInt8:
-      return elements + rows * kFloat;
     case QuantScheme::kInt8Wo:
     case QuantScheme::kInt8Dyn:
-      return elements + rows * DTypeSize(compute);
     case QuantScheme::kFp8Wo:
     case QuantScheme::kFp8Dyn:
       return elements + rows * kFloat;
@@ -336,6 +334,9 @@ bool CanQuantize(QuantScheme scheme, int64_t rows, int64_t columns) {
     case QuantScheme::kQ5_0:
     case QuantScheme::kQ5_1:
       return columns % 32 == 0;
+    case QuantScheme::kFp8Dyn:
+      // As torchao has it: what float8 matrix products take.
+      return rows % 16 == 0 && columns % 16 == 0;
     default:
       return true;
   }

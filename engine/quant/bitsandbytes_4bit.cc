@@ -146,8 +146,9 @@ NestedScales NestScales(const at::Tensor& scales) {
 std::vector<at::Tensor> PartsOf(at::Tensor packed, at::Tensor scales, const Bnb4BitLayout& layout) {
   if (!layout.nested) return {std::move(packed), std::move(scales)};
   NestedScales nested = NestScales(scales);
-  return {std::move(packed), std::move(nested.codes), std::move(nested.scales),
-          BnbDynamicCode().to(packed.device()).clone(), std::move(nested.offset)};
+  at::Tensor code = BnbDynamicCode().to(scales.device(), at::kFloat, false, /*copy=*/true);
+  return {std::move(packed), std::move(nested.codes), std::move(nested.scales), std::move(code),
+          std::move(nested.offset)};
 }
 
 // float32 [blocks] of the parts.

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
 #include "engine/quant/bitsandbytes.h"
+#include "engine/quant/gguf.h"
 #include "engine/quant/torchao.h"
 
 namespace kino::engine {
@@ -41,11 +42,15 @@ std::shared_ptr<const WeightFormat> MakeWeightFormat(QuantScheme scheme, double 
     case QuantScheme::kFp8Dyn:
       return MakeTorchAoFloat8Dynamic();
     case QuantScheme::kQ8_0:
+      return MakeGgufFormat(GgmlType::kQ8_0);
     case QuantScheme::kQ4_0:
+      return MakeGgufFormat(GgmlType::kQ4_0);
     case QuantScheme::kQ4_1:
+      return MakeGgufFormat(GgmlType::kQ4_1);
     case QuantScheme::kQ5_0:
+      return MakeGgufFormat(GgmlType::kQ5_0);
     case QuantScheme::kQ5_1:
-      break;
+      return MakeGgufFormat(GgmlType::kQ5_1);
   }
   refuse("stands for no format");
   return nullptr;

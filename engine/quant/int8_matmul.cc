@@ -35,9 +35,10 @@ at::Tensor Int8MatMulComposed(const at::Tensor& a, const at::Tensor& b) {
 
 at::Tensor Int8MatMul(const at::Tensor& a, const at::Tensor& b) {
   if (a.is_cpu()) {
-    // Without these instructions _int_mm is a scalar loop.
+    // Without these instructions _int_mm is a scalar loop. Of one column it takes the transposed b
+    // for what it is not, and is wrong (torch 2.11).
     static const bool has_instructions = at::cpu::is_avx512_vnni_supported();
-    if (has_instructions && a.numel() > 0) return at::_int_mm(a, b.t());
+    if (has_instructions && a.size(0) > 0 && a.size(1) > 1) return at::_int_mm(a, b.t());
   } else if (a.is_cuda() && a.size(1) > 0 && a.size(1) % kCudaMultiple == 0 &&
              b.size(0) % kCudaMultiple == 0) {
     if (a.size(0) >= kCudaMinRows) return at::_int_mm(a, b.t());
