@@ -45,7 +45,9 @@ class Component {
  protected:
   Component(const ComponentFiles& files, c10::ScalarType dtype, c10::Device device)
       : weights_(std::make_unique<WeightSet>(files.checkpoint, dtype, device)),
-        residency_(std::make_unique<Residency>(*weights_)) {}
+        residency_(std::make_unique<Residency>(*weights_)) {
+    weights_->ReadQuantization(files.config, files.config_path);
+  }
 
  private:
   std::unique_ptr<WeightSet> weights_;

@@ -1,5 +1,6 @@
 #include "engine/weights/weight_set.h"
 
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/linear.h>
 #include <c10/core/ScalarType.h>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "engine/quant/gguf.h"
 
 namespace kino::engine {
 namespace {
@@ -64,6 +66,12 @@ WeightSet::WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarTy
       // diffusers' DEFAULT_SKIP_MODULES_PATTERN (hooks/layerwise_casting.py).
       cast_skips_({"pos_embed", "patch_embed", "norm", "^proj_in$", "^proj_out$"}) {}
 
+void WeightSet::ReadQuantization(const nlohmann::json& config, const std::string& where) {
+  absl::StatusOr<std::optional<BitsAndBytesConfig>> read = ReadBitsAndBytesConfig(config, where);
+  serialized_status_.Update(read.status());
+  if (read.ok()) serialized_ = *read;
+}
+
 WeightGroup& WeightSet::AddGroup(std::string name, std::string part) {
   groups_.push_back(std::make_unique<WeightGroup>(std::move(name), std::move(part)));
   return *groups_.back();
@@ -78,9 +86,10 @@ bool WeightSet::MayQuantize(const Weight& weight) const {
 }
 
 absl::Status WeightSet::Finish() const {
+  if (!serialized_status_.ok()) return serialized_status_;
   std::vector<std::string> unexpected;
   for (const auto& [name, entry] : checkpoint_->tensors()) {
-    if (by_name_.contains(name)) continue;
+    if (by_name_.contains(name) || companions_.contains(name)) continue;
     const bool allowed = std::any_of(
         allowed_prefixes_.begin(), allowed_prefixes_.end(),
         [&name = name](const std::string& prefix) { return absl::StartsWith(name, prefix); });
@@ -163,6 +172,30 @@ bool WeightScope::Has(std::string_view name) const {
   return set_->checkpoint_->Find(Full(name)) != nullptr;
 }
 
+std::vector<int64_t> WeightScope::FindFileForm(Weight& weight) const {
+  if (weight.entry->block != GgmlType::kNone) {
+    const std::vector<int64_t>& shape = weight.entry->shape;
+    const int64_t row =
+        shape.back() / GgmlBlockElements(weight.entry->block) * GgmlBlockBytes(weight.entry->block);
+    weight.file_format = MakeGgufFormat(weight.entry->block);
+    weight.file_parts = {at::from_blob(const_cast<std::byte*>(weight.entry->data),
+                                       {weight.entry->bytes / row, row},
+                                       at::TensorOptions().dtype(at::kByte))};
+    return shape;
+  }
+  if (!weight.is_matrix || !set_->serialized_) return weight.entry->shape;
+  absl::StatusOr<std::optional<SerializedLinear>> read = ReadBitsAndBytesLinear(
+      std::string(weight.leaf()),
+      [this](const std::string& name) { return set_->checkpoint_->Find(name); },
+      *set_->serialized_);
+  set_->serialized_status_.Update(read.status());
+  if (!read.ok() || !*read) return weight.entry->shape;
+  weight.file_format = (*read)->format;
+  weight.file_parts = std::move((*read)->parts);
+  set_->companions_.insert((*read)->companions.begin(), (*read)->companions.end());
+  return (*read)->shape;
+}
+
 WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> shape, LayerKind kind,
                            bool is_matrix) const {
   auto weight = std::make_unique<Weight>();
@@ -172,12 +205,14 @@ WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> sh
   weight->kind = kind;
   weight->is_matrix = is_matrix;
   weight->entry = set_->checkpoint_->Find(full_name);
+  std::vector<int64_t> found;
+  if (weight->entry != nullptr) found = FindFileForm(*weight);
   if (weight->entry == nullptr) {
     set_->missing_.push_back(full_name);
-  } else if (weight->entry->shape != weight->shape) {
-    set_->misshapen_.push_back(
-        absl::StrCat(full_name, " is [", absl::StrJoin(weight->entry->shape, ", "), "], expected [",
-                     absl::StrJoin(weight->shape, ", "), "]"));
+  } else if (found != weight->shape) {
+    set_->misshapen_.push_back(absl::StrCat(full_name, " is [", absl::StrJoin(found, ", "),
+                                            "], expected [", absl::StrJoin(weight->shape, ", "),
+                                            "]"));
   }
   Weight* added = weight.get();
   set_->by_name_[full_name] = added;

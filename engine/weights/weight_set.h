@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,7 +20,9 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "engine/core/checkpoint.h"
+#include "engine/quant/bitsandbytes_checkpoint.h"
 #include "engine/quant/weight_format.h"
+#include "nlohmann/json.hpp"
 
 namespace kino::engine {
 
@@ -117,6 +120,10 @@ class WeightSet {
   WeightSet(std::shared_ptr<const Checkpoint> checkpoint, c10::ScalarType dtype,
             c10::Device device);
 
+  // Linear layers that the checkpoint holds quantized, as its config.json says, are looked up as
+  // such. Before any is; Finish reports what is wrong with it. `where` names the file.
+  void ReadQuantization(const nlohmann::json& config, const std::string& where);
+
   WeightGroup& AddGroup(std::string name, std::string part = "");
   // INVALID_ARGUMENT with every missing, misshapen and unexpected name (the first 20 of each).
   absl::Status Finish() const;
@@ -147,6 +154,9 @@ class WeightSet {
   std::vector<std::unique_ptr<WeightGroup>> groups_;
   std::vector<std::unique_ptr<Weight>> weights_;
   absl::flat_hash_map<std::string, Weight*> by_name_;
+  std::optional<BitsAndBytesConfig> serialized_;
+  absl::Status serialized_status_;               // the first that is not OK
+  absl::flat_hash_set<std::string> companions_;  // tensors that belong to quantized ones
   std::vector<std::string> missing_;
   std::vector<std::string> misshapen_;
   std::vector<std::string> allowed_prefixes_;
@@ -232,6 +242,8 @@ class WeightScope {
   std::string Full(std::string_view name) const;
   WeightRef Add(const std::string& full_name, std::vector<int64_t> shape, LayerKind kind,
                 bool is_matrix) const;
+  // Sets how the checkpoint holds it; gives the shape it has there.
+  std::vector<int64_t> FindFileForm(Weight& weight) const;
 
   WeightSet* set_;
   WeightGroup* group_;
