@@ -31,6 +31,7 @@ v1::StageStats FromEngine(const engine::StageStats& stats) {
   out.set_seconds(stats.seconds);
   out.set_peak_device_bytes(stats.peak_device_bytes);
   out.set_peak_host_bytes(stats.peak_host_bytes);
+  out.set_peak_weight_bytes(stats.peak_weight_bytes);
   return out;
 }
 

@@ -43,6 +43,7 @@ void AddStage(const engine::StageStats& stats, google::protobuf::ListValue* stag
   fields["seconds"] = Number(stats.seconds);
   fields["peak_device_bytes"] = Number(static_cast<double>(stats.peak_device_bytes));
   fields["peak_host_bytes"] = Number(static_cast<double>(stats.peak_host_bytes));
+  fields["peak_weight_bytes"] = Number(static_cast<double>(stats.peak_weight_bytes));
 }
 
 }  // namespace
