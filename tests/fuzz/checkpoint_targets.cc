@@ -1,13 +1,15 @@
-// Model folders of strangers: safetensors headers, and the JSON files that describe reads.
+// Model folders of strangers: safetensors and GGUF headers, and the JSON files that describe reads.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <sstream>
 
+#include "engine/core/gguf.h"
 #include "engine/core/safetensors.h"
 #include "engine/describe/describe.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/fuzz/memory_file.h"
+#include "tests/support/gguf_writer.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::fuzz {
@@ -23,6 +25,27 @@ std::string Safetensors(const std::string& header, size_t data_bytes) {
   return file + header + std::string(data_bytes, 'x');
 }
 
+// What any reader of tensors promises of a file it accepts.
+void CheckTensors(const engine::TensorFile& file, size_t size) {
+  int64_t total = 0;
+  int sum = 0;
+  for (const auto& [name, entry] : file.tensors()) {
+    int64_t elements = 1;
+    for (const int64_t side : entry.shape) elements *= side;
+    Require(entry.block == engine::GgmlType::kNone
+                ? entry.bytes == elements * engine::DTypeSize(entry.dtype)
+                : entry.bytes == elements / engine::GgmlBlockElements(entry.block) *
+                                     engine::GgmlBlockBytes(entry.block),
+            "bytes follow the shape");
+    // Reads the ends, so that a tensor outside the file is seen by the sanitizer or the kernel.
+    if (entry.bytes > 0) {
+      sum += static_cast<int>(entry.data[0]) + static_cast<int>(entry.data[entry.bytes - 1]);
+    }
+    total += entry.bytes;
+  }
+  Require(sum >= 0 && total <= static_cast<int64_t>(size), "tensors lie in the file");
+}
+
 bool RunSafetensors(std::string_view bytes) {
   const MemoryFile file(bytes);
   const auto opened = engine::SafetensorsFile::Open(file.path());
@@ -30,20 +53,40 @@ bool RunSafetensors(std::string_view bytes) {
     Require(!opened.status().message().empty(), "a refusal says why");
     return false;
   }
-  int64_t total = 0;
-  int sum = 0;
-  for (const auto& [name, entry] : (*opened)->tensors()) {
-    int64_t elements = 1;
-    for (const int64_t side : entry.shape) elements *= side;
-    Require(entry.bytes == elements * engine::DTypeSize(entry.dtype), "bytes follow the shape");
-    // Reads the ends, so that a tensor outside the file is seen by the sanitizer or the kernel.
-    if (entry.bytes > 0) {
-      sum += static_cast<int>(entry.data[0]) + static_cast<int>(entry.data[entry.bytes - 1]);
-    }
-    total += entry.bytes;
-  }
-  Require(sum >= 0 && total <= static_cast<int64_t>(bytes.size()), "tensors lie in the file");
+  CheckTensors(**opened, bytes.size());
   return true;
+}
+
+bool RunGguf(std::string_view bytes) {
+  const MemoryFile file(bytes);
+  const auto opened = engine::GgufFile::Open(file.path());
+  if (!opened.ok()) {
+    Require(!opened.status().message().empty(), "a refusal says why");
+    return false;
+  }
+  CheckTensors(**opened, bytes.size());
+  return true;
+}
+
+std::vector<std::string> GgufSeeds() {
+  using testing::GgufNumber;
+  using testing::GgufText;
+  testing::GgufWriter tensors, values;
+  tensors.tensors = {{"a", {2, 3}, testing::kGgmlF32, std::string(24, 'x')},
+                     {"b", {32, 2}, testing::kGgmlQ8_0, std::string(68, 'y')},
+                     {"c", {256}, testing::kGgmlQ4_K, std::string(144, 'z')},
+                     {"none", {0}, testing::kGgmlBF16}};
+  values.version = 2;
+  values.alignment = 8;
+  values.Add("general.alignment", testing::kGgufUint32, GgufNumber(uint32_t{8}));
+  values.Add("text", testing::kGgufString, GgufText("ltxv"));
+  values.Add(
+      "texts", testing::kGgufArray,
+      GgufNumber(testing::kGgufString) + GgufNumber(uint64_t{2}) + GgufText("a") + GgufText(""));
+  values.Add("numbers", testing::kGgufArray,
+             GgufNumber(testing::kGgufUint64) + GgufNumber(uint64_t{1}) + GgufNumber(uint64_t{7}));
+  values.tensors = {{"scalar", {}, testing::kGgmlF16, "12"}};
+  return {testing::GgufWriter{}.Bytes(), tensors.Bytes(), values.Bytes()};
 }
 
 std::vector<std::string> SafetensorsSeeds() {
@@ -111,6 +154,7 @@ std::vector<std::string> DescribeSeeds() {
 
 std::vector<FuzzTarget> CheckpointTargets() {
   return {{"safetensors", RunSafetensors, SafetensorsSeeds, 4000},
+          {"gguf", RunGguf, GgufSeeds, 4000},
           {"describe", RunDescribe, DescribeSeeds, 400}};
 }
 
