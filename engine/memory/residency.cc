@@ -95,8 +95,7 @@ class Residency::Unit final : public WeightUnit {
   Residency* owner_;
 };
 
-Residency::Residency(WeightSet& set, std::unique_ptr<Transport> transport)
-    : set_(set), unused_transport_(std::move(transport)), homes_(set) {}
+Residency::Residency(WeightSet& set) : set_(set), homes_(set) {}
 
 Residency::~Residency() { Unload(); }
 
@@ -172,8 +171,7 @@ void Residency::MakeUnits() {
   }
   if (copies_ == nullptr) {
     copies_ = std::make_unique<CopyEngine>(
-        unused_transport_ ? std::move(unused_transport_) : Transport::Create(set_.device()),
-        kStagingBytes);
+        transport_ ? std::move(transport_) : Transport::Create(set_.device()), kStagingBytes);
   }
 }
 

@@ -24,8 +24,7 @@ namespace kino::engine {
 
 class Residency {
  public:
-  // `transport` is the device's own if none is given (tests do).
-  explicit Residency(WeightSet& set, std::unique_ptr<Transport> transport = nullptr);
+  explicit Residency(WeightSet& set);
   ~Residency();
   Residency(const Residency&) = delete;
   Residency& operator=(const Residency&) = delete;
@@ -46,6 +45,8 @@ class Residency {
   // Bytes of the units, largest first; empty when everything stays.
   std::vector<int64_t> UnitBytes() const;
 
+  // For tests: another transport than the device's. Before Configure.
+  void set_transport(std::unique_ptr<Transport> transport) { transport_ = std::move(transport); }
   // For tests: released units are overwritten with NaNs and leave their slot, so that using a
   // weight that is not pinned shows.
   static void set_poison_released(bool poison) { poison_released_ = poison; }
@@ -68,7 +69,7 @@ class Residency {
 
   static bool poison_released_;
   WeightSet& set_;
-  std::unique_ptr<Transport> unused_transport_;
+  std::unique_ptr<Transport> transport_;  // until the copy engine takes it
   WeightHomes homes_;
   WeightPlan plan_;
   bool is_configured_ = false;

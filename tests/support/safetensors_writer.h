@@ -40,6 +40,8 @@ inline std::string SafetensorsOf(const std::vector<FloatTensor>& tensors) {
     header << R"(],"data_offsets":[)" << begin << ',' << data.size() << "]}";
   }
   header << '}';
+  // Blanks, as the safetensors library writes them, so that the data is aligned.
+  while (header.tellp() % 8 != 0) header << ' ';
   return SafetensorsBytes(header.str(), data);
 }
 
