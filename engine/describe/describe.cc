@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
@@ -115,6 +116,44 @@ void CheckVaeTiling(const VaeTiling& tiling, Checker& check) {
        8);
 }
 
+// The layer's weight that a tensor of a layer quantized by bitsandbytes belongs to; empty: it
+// stands for itself.
+std::string QuantizedWeightOf(const std::string& name) {
+  const size_t inner = name.find(".weight.");
+  if (inner != std::string::npos) return name.substr(0, inner) + ".weight";
+  for (const std::string_view suffix : {".SCB", ".weight_format"}) {
+    if (name.ends_with(suffix)) return name.substr(0, name.size() - suffix.size()) + ".weight";
+  }
+  return "";
+}
+
+void AddWeights(const Checkpoint& checkpoint, ComponentDescription& component) {
+  component.weight_bytes = checkpoint.bytes();
+  std::map<std::string, WeightTensor> weights;
+  for (const auto& [name, entry] : checkpoint.tensors()) {
+    const std::string owner = QuantizedWeightOf(name);
+    WeightTensor& weight = weights[owner.empty() ? name : owner];
+    weight.bytes += entry->bytes;
+    if (!owner.empty()) {
+      weight.is_quantized = true;
+      // Four bits an element.
+      if (name.ends_with(".absmax") && weight.elements > 0) weight.elements *= 2;
+      continue;
+    }
+    weight.name = name;
+    weight.shape = entry->shape;
+    weight.dtype = entry->dtype;
+    weight.elements = 1;
+    for (const int64_t extent : entry->shape) weight.elements *= extent;
+    weight.is_quantized = weight.is_quantized || entry->block != GgmlType::kNone;
+  }
+  for (auto& [name, weight] : weights) {
+    if (weight.name.empty()) continue;  // its own tensor is missing
+    component.weight_elements += weight.elements;
+    component.weights.push_back(std::move(weight));
+  }
+}
+
 }  // namespace
 
 const char* TaskName(Task task) {
@@ -149,11 +188,13 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
   return tasks;
 }
 
-absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder) {
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
+                                               const std::string& transformer_file) {
   const std::string index_path = (fs::path(folder) / "model_index.json").string();
   KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
   ModelDescription model;
   model.folder = folder;
+  model.transformer_file = transformer_file;
   ConfigReader reader(index, index_path);
   model.pipeline_class = reader.Get("_class_name", std::string());
   KINO_RETURN_IF_ERROR(reader.status());
@@ -172,6 +213,9 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder) {
   }
   model.family = family->family;
 
+  const ModelSource source = {.folder = folder,
+                              .pipeline_class = model.pipeline_class,
+                              .transformer_file = transformer_file};
   for (const auto& [name, value] : index.items()) {
     // Components are [library, class]; [null, null] is one that is absent, plain values are the
     // pipeline's own config.
@@ -183,8 +227,13 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder) {
                                    .library = value[0].get<std::string>(),
                                    .class_name = value[1].get<std::string>()};
     const std::string component_folder = (fs::path(folder) / name).string();
-    // Tokenizers and samplers have no weights.
-    if (fs::exists(fs::path(component_folder) / "config.json")) {
+    component.is_autoencoder = component.class_name.starts_with("Autoencoder");
+    if (name == "transformer" && !transformer_file.empty()) {
+      KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
+                            family->open_transformer_file(source));
+      AddWeights(*checkpoint, component);
+    } else if (fs::exists(fs::path(component_folder) / "config.json")) {
+      // Tokenizers and samplers have no weights.
       absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint =
           Checkpoint::Open(component_folder, "");
       for (const char* variant : {"bf16", "fp16"}) {
@@ -192,14 +241,11 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder) {
           checkpoint = Checkpoint::Open(component_folder, variant);
       }
       if (!checkpoint.ok()) return checkpoint.status();
-      component.weight_bytes = (*checkpoint)->bytes();
-      for (const auto& [tensor, entry] : (*checkpoint)->tensors()) {
-        component.weight_elements += entry->bytes / DTypeSize(entry->dtype);
-      }
+      AddWeights(**checkpoint, component);
     }
     model.components.push_back(std::move(component));
   }
-  KINO_ASSIGN_OR_RETURN(model.details, family->describe(folder, model.pipeline_class));
+  KINO_ASSIGN_OR_RETURN(model.details, family->describe(source));
   return model;
 }
 

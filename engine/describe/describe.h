@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
+#include "engine/describe/memory_need.h"
 #include "engine/describe/request.h"
 
 namespace kino::engine {
@@ -39,6 +41,9 @@ struct ComponentDescription {
   // Bytes of its weight tensors in the files, and the number of their elements.
   int64_t weight_bytes = 0;
   int64_t weight_elements = 0;
+  std::vector<WeightTensor> weights = {};
+  // A VAE: what a plan says of lossy storage reaches it by name only.
+  bool is_autoencoder = false;
 };
 
 // What a family says of a checkpoint. Subclassed in engine/models/<family>/describe.
@@ -52,10 +57,17 @@ class FamilyDescription {
   // Appends what is wrong with the family's own fields, and fills those whose default depends on
   // others. Every other default is in `request` already.
   virtual void Resolve(Request& request, std::vector<FieldViolation>& violations) const = 0;
+  // Where a weight of `component` belongs.
+  virtual WeightPlace Place(std::string_view component, const WeightTensor& weight) const = 0;
+  // What an effective request needs, in the order of the run.
+  virtual std::vector<PhaseNeed> Phases(const Request& request,
+                                        const PhaseOptions& options) const = 0;
 };
 
 struct ModelDescription {
   std::string folder;
+  // An original file whose transformer takes the place of the folder's; empty: none.
+  std::string transformer_file;
   std::string family;          // "ltx"
   std::string pipeline_class;  // as model_index.json names it
   std::vector<ComponentDescription> components;
@@ -69,10 +81,12 @@ struct ModelDescription {
   int64_t WeightBytes(DType dtype) const;
 };
 
-// Reads model_index.json, each component's config.json and safetensors headers. NOT_FOUND: no such
-// folder or file. INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino does
-// not know.
-absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder);
+// Reads model_index.json, each component's config.json and safetensors headers, and the header of
+// `transformer_file` if one is named. NOT_FOUND: no such folder or file. INVALID_ARGUMENT: a file
+// is malformed. UNIMPLEMENTED: a pipeline class Kino does not know, or a component of a kind it
+// does not.
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
+                                               const std::string& transformer_file = "");
 
 // The effective request. When violations is not empty the request must not run.
 struct ResolvedRequest {

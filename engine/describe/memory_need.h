@@ -13,35 +13,32 @@
 
 namespace kino::engine {
 
-// A weight tensor as the checkpoint holds it.
+// A weight as the checkpoint holds it.
 struct WeightTensor {
   std::string name;
   std::vector<int64_t> shape;
   DType dtype = DType::kF32;
-  int64_t bytes = 0;     // in the file
+  int64_t bytes = 0;     // in the file, all that belongs to it
   int64_t elements = 0;  // once decoded
-  // Of a tensor that is quantized in the file ("Q4_K", "nf4"): bytes are its stored form's.
-  std::string format;
+  // It is quantized in the file (GGUF's blocks, bitsandbytes): bytes are its stored form's.
+  bool is_quantized = false;
 };
 
-enum class WeightKind {
-  kLinear,       // the matrix of a linear layer: what quantization reaches
-  kConvolution,  // cast, not quantized
-  kEmbedding,    // cast, not quantized
-  kOther,        // biases, norms, tables
-};
-
-// Where a weight belongs.
+// Where a weight belongs, as the family's layers have it (weights/weight_set.h).
 struct WeightPlace {
-  // Parts of a component are used by different phases; with any offload they come and go apart.
-  int part = 0;
-  // Index among the part's blocks, in the order they are used; -1: in no block.
+  // The checkpoint's, but no layer reads it.
+  bool is_unused = false;
+  // Groups of one part are used by the same phases.
+  std::string part;
+  std::string group;
+  // Place of the group among the part's blocks; -1: it is none.
   int block = -1;
-  WeightKind kind = WeightKind::kOther;
-  // Layerwise casting leaves it in the compute dtype.
-  bool skips_casting = false;
-  // What it is computed in, when that is not the plan's dtype.
-  std::optional<DType> compute_dtype = std::nullopt;
+  // The matrix of a linear layer that may be quantized.
+  bool may_quantize = false;
+  // Layerwise casting reaches it.
+  bool may_cast = false;
+  // Computed in float32 where the rest is in float16.
+  bool float16_is_float32 = false;
 };
 
 // What the activations depend on beside the request.
@@ -57,13 +54,13 @@ struct PhaseOptions {
 // A stretch of a run during which the same weights are needed.
 struct PhaseNeed {
   Stage stage = Stage::kDenoise;
-  std::string component;   // whose weights it uses; empty: none
-  std::vector<int> parts;  // of that component
+  std::string component;  // whose weights it uses
+  std::string part;       // of that component
   // Most bytes of live tensors at a time, weights apart.
   int64_t device_activations = 0;
   int64_t host_activations = 0;  // on a GPU; on the CPU everything is in device_activations
-  // Of one pass through the component's weights.
-  double linear_flops = 0;  // linear layers; what float8 arithmetic speeds up
+  // Of one pass through the part's weights.
+  double linear_flops = 0;  // what quantized arithmetic changes
   double attention_flops = 0;
   double convolution_flops = 0;
   int64_t passes = 1;

@@ -1,10 +1,13 @@
 #include "engine/models/ltx/describe.h"
 
 #include <cmath>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
+#include "engine/models/ltx/memory.h"
+#include "engine/models/ltx/weight_map.h"
 
 namespace kino::engine {
 namespace {
@@ -16,8 +19,11 @@ constexpr int kMaxSequenceLength = 512;
 
 class LtxDescription final : public FamilyDescription {
  public:
-  LtxDescription(int spatial_ratio, int temporal_ratio, const FlowMatchEulerConfig& sampler)
-      : spatial_ratio_(spatial_ratio), temporal_ratio_(temporal_ratio), sampler_(sampler) {
+  LtxDescription(const LtxConfigs& configs, const FlowMatchEulerConfig& sampler)
+      : configs_(configs),
+        spatial_ratio_(static_cast<int>(configs.vae.spatial_compression_ratio)),
+        temporal_ratio_(static_cast<int>(configs.vae.temporal_compression_ratio)),
+        sampler_(sampler) {
     // Defaults of LTXPipeline.__call__ and LTXImageToVideoPipeline.__call__ in diffusers 0.42.1.
     Request defaults;
     defaults.negative_prompt = "";
@@ -46,8 +52,8 @@ class LtxDescription final : public FamilyDescription {
     limits_ = {.size_multiple = kSizeMultiple,
                .min_size = kSizeMultiple,
                .max_size = 4096,
-               .frames_multiple = temporal_ratio,
-               .max_frames = 2048 * temporal_ratio + 1,
+               .frames_multiple = temporal_ratio_,
+               .max_frames = 2048 * temporal_ratio_ + 1,
                .max_pixels = 1'000'000'000,
                .max_steps = 1000,
                .max_sequence_length = kMaxSequenceLength};
@@ -57,8 +63,16 @@ class LtxDescription final : public FamilyDescription {
   const Limits& limits() const override { return limits_; }
   void FillOwn(Request& request, const Request& from) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
+  WeightPlace Place(std::string_view component, const WeightTensor& weight) const override {
+    return LtxWeightPlace(configs_, component, weight);
+  }
+  std::vector<PhaseNeed> Phases(const Request& request,
+                                const PhaseOptions& options) const override {
+    return LtxPhases(configs_, request, options);
+  }
 
  private:
+  LtxConfigs configs_;
   int spatial_ratio_;
   int temporal_ratio_;
   FlowMatchEulerConfig sampler_;
@@ -161,36 +175,61 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   }
 }
 
-// A compression ratio of the VAE: its own key, or what its scaling blocks make of the patch size.
-int Ratio(ConfigReader& reader, const char* key, const char* patch_key, int patch) {
-  int ratio = reader.Get(key, 0);
-  if (ratio != 0) return ratio;
-  ratio = reader.Get(patch_key, patch);
-  for (const bool scales :
-       reader.Get("spatio_temporal_scaling", std::vector<bool>{true, true, true, false})) {
-    if (scales && ratio <= 64) ratio *= 2;
+struct TransformerFile {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  LtxTransformerConfig config;
+};
+
+absl::StatusOr<TransformerFile> OpenTransformerFile(const ModelSource& source) {
+  nlohmann::json folder_config;
+  const std::string config_path = source.folder + "/transformer/config.json";
+  if (std::filesystem::exists(config_path)) {
+    KINO_ASSIGN_OR_RETURN(folder_config, ReadJsonFile(config_path));
   }
-  return ratio;
+  KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorFile> file,
+                        TensorFile::Open(source.transformer_file));
+  KINO_ASSIGN_OR_RETURN(
+      const LtxFileComponent found,
+      LtxTransformerInFile(*file, folder_config.is_null() ? nullptr : &folder_config));
+  TransformerFile opened;
+  KINO_ASSIGN_OR_RETURN(opened.checkpoint, Checkpoint::FromFile(file, found.map));
+  KINO_ASSIGN_OR_RETURN(opened.config,
+                        LtxTransformerConfig::FromJson(found.config, source.transformer_file));
+  return opened;
 }
 
-absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const std::string& folder,
-                                                                     const std::string&) {
-  const std::string path = folder + "/vae/config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
-  ConfigReader reader(json, path);
-  const int spatial = Ratio(reader, "spatial_compression_ratio", "patch_size", 4);
-  const int temporal = Ratio(reader, "temporal_compression_ratio", "patch_size_t", 1);
-  KINO_RETURN_IF_ERROR(reader.status());
+absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenTransformerWeights(
+    const ModelSource& source) {
+  KINO_ASSIGN_OR_RETURN(TransformerFile opened, OpenTransformerFile(source));
+  return std::move(opened.checkpoint);
+}
+
+absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
+  LtxConfigs configs;
+  const std::string vae_path = source.folder + "/vae/config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json vae_json, ReadJsonFile(vae_path));
+  KINO_ASSIGN_OR_RETURN(configs.vae, LtxVaeConfig::FromJson(vae_json, vae_path));
+  const int64_t spatial = configs.vae.spatial_compression_ratio,
+                temporal = configs.vae.temporal_compression_ratio;
   if (spatial < 1 || spatial > kSizeMultiple || temporal < 1 || temporal > 64) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": compression ratios ", spatial, " in space and ", temporal,
+        absl::StrCat(vae_path, ": compression ratios ", spatial, " in space and ", temporal,
                      " in time, expected 1 to ", kSizeMultiple, " and 1 to 64"));
   }
-  const std::string sampler_path = folder + "/scheduler/scheduler_config.json";
+  if (source.transformer_file.empty()) {
+    KINO_ASSIGN_OR_RETURN(configs.transformer,
+                          LtxTransformerConfig::Read(source.folder + "/transformer"));
+  } else {
+    KINO_ASSIGN_OR_RETURN(const TransformerFile opened, OpenTransformerFile(source));
+    configs.transformer = opened.config;
+  }
+  KINO_ASSIGN_OR_RETURN(configs.text_encoder,
+                        T5EncoderConfig::Read(source.folder + "/text_encoder"));
+  const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
   KINO_ASSIGN_OR_RETURN(const FlowMatchEulerConfig sampler,
                         FlowMatchEulerConfig::FromJson(sampler_json, sampler_path));
-  return std::make_shared<LtxDescription>(spatial, temporal, sampler);
+  return std::make_shared<LtxDescription>(configs, sampler);
 }
 
 }  // namespace
@@ -211,7 +250,8 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
 FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
           .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline"},
-          .describe = DescribeLtx};
+          .describe = DescribeLtx,
+          .open_transformer_file = OpenTransformerWeights};
 }
 
 }  // namespace kino::engine
