@@ -20,18 +20,15 @@ namespace {
 constexpr float kInverse127 = 7.874015718698502e-3f;
 constexpr float kInverse127Squared = 6.200124e-05f;
 
-struct QuantizedRows {
-  at::Tensor values;  // int8
-  at::Tensor maxima;  // float32, one a row
-};
-
-// x: [rows, columns] float16. A row of zeros stays zeros.
+// x: [rows, columns] -> int8, and the rows' maxima in place of scales. In float16, whatever x is.
+// A row of zeros stays zeros.
 QuantizedRows QuantizeRows(const at::Tensor& x) {
-  at::Tensor maxima = x.abs().amax(1).to(at::kFloat);
+  const at::Tensor half = x.to(at::kHalf);
+  at::Tensor maxima = half.abs().amax(1).to(at::kFloat);
   // Two roundings, as `127.0 / maxima` has in torch's Python. Of a row of zeros: 0 * 0.
   const at::Tensor scale = at::reciprocal(maxima).mul_(127.0).masked_fill_(maxima == 0, 0);
-  at::Tensor scaled = x * scale.unsqueeze(1);  // float32
-  return {.values = scaled.round_().to(at::kChar), .maxima = std::move(maxima)};
+  at::Tensor scaled = half * scale.unsqueeze(1);  // float32
+  return {.values = scaled.round_().to(at::kChar), .scales = std::move(maxima)};
 }
 
 class BnbInt8Format : public WeightFormat {
@@ -46,8 +43,8 @@ class BnbInt8Format : public WeightFormat {
 
   std::vector<at::Tensor> Encode(const at::Tensor& weight) const override {
     TORCH_CHECK(weight.dim() == 2, name_, " holds matrices, got ", weight.sizes());
-    QuantizedRows rows = QuantizeRows(weight.to(at::kHalf));
-    return {std::move(rows.values), std::move(rows.maxima)};
+    QuantizedRows rows = QuantizeInChunks(weight, at::kChar, QuantizeRows);
+    return {std::move(rows.values), std::move(rows.scales)};
   }
 
   at::Tensor Decode(const std::vector<at::Tensor>& parts, at::IntArrayRef shape,
@@ -83,7 +80,7 @@ class BnbInt8Format : public WeightFormat {
       // Magnitudes below the threshold in an outlier's column count for the row's maximum, though
       // the whole column is left out of the product.
       if (columns.numel() > 0) quantized.values.index_fill_(1, columns, 0);
-      at::Tensor sum = quantized.maxima.unsqueeze(1) * weight_maxima;
+      at::Tensor sum = quantized.scales.unsqueeze(1) * weight_maxima;
       sum.mul_(Int8MatMul(quantized.values, weight)).mul_(kInverse127Squared);
       if (bias.defined()) sum.add_(bias);
       at::Tensor to = out.narrow(0, begin, count);

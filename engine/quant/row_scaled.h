@@ -4,7 +4,19 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "absl/functional/function_ref.h"
+
 namespace kino::engine {
+
+struct QuantizedRows {
+  at::Tensor values;  // [rows, columns]
+  at::Tensor scales;  // float32 [rows]
+};
+
+// quantize(some rows of x) for all of x, so few at a time that what it computes by the way stays
+// small beside x. x: [rows, columns]; `dtype` is of the values.
+QuantizedRows QuantizeInChunks(const at::Tensor& x, c10::ScalarType dtype,
+                               absl::FunctionRef<QuantizedRows(const at::Tensor&)> quantize);
 
 // values: [rows, columns] int8 or float8_e4m3fn; scales: float32 [rows] -> value * scale * factor,
 // [rows, columns] in `dtype` (float32, float16, bfloat16), each product rounded to float32.

@@ -23,11 +23,6 @@ namespace {
 
 constexpr double kFloat8Max = 448;  // of float8_e4m3fn
 
-struct QuantizedRows {
-  at::Tensor values;  // [rows, columns]
-  at::Tensor scales;  // float32 [rows]
-};
-
 // x: [rows, columns]. Half of the range (127.5), not 127, as torchao's symmetric mapping has it.
 QuantizedRows QuantizeInt8(const at::Tensor& x) {
   at::Tensor scales =
@@ -54,7 +49,8 @@ class RowFormat : public WeightFormat {
 
   std::vector<at::Tensor> Encode(const at::Tensor& weight) const override {
     TORCH_CHECK(weight.dim() == 2, name_, " holds matrices, got ", weight.sizes());
-    QuantizedRows rows = is_float8_ ? QuantizeFloat8(weight) : QuantizeInt8(weight);
+    QuantizedRows rows = QuantizeInChunks(weight, is_float8_ ? at::kFloat8_e4m3fn : at::kChar,
+                                          is_float8_ ? QuantizeFloat8 : QuantizeInt8);
     return {std::move(rows.values), std::move(rows.scales)};
   }
 
