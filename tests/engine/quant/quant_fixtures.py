@@ -47,6 +47,16 @@ def decode4(packed, state):
     return portable
 
 
+def module4(weight, bias, kind, nested):
+    """The layer as transformers and diffusers make it, computing in the weight's dtype."""
+    layer = bitsandbytes.nn.Linear4bit(weight.shape[1], weight.shape[0], compute_dtype=weight.dtype,
+                                       compress_statistics=nested, quant_type=kind)
+    layer.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, compress_statistics=nested,
+                                              quant_type=kind, module=layer)
+    layer.bias = torch.nn.Parameter(bias.clone(), requires_grad=False)
+    return layer.to("cpu").eval()
+
+
 def bnb4_cases():
     out = {}
     generator = torch.Generator().manual_seed(1)
@@ -66,6 +76,8 @@ def bnb4_cases():
                         out[key + "part4"] = state.offset.view(1)
                     decoded = decode4(packed, state)
                     out[key + "decoded"] = decoded
+                    if index == 0:
+                        out[key + "y_module"] = module4(weight, bias, kind, nested)(x)
                     # matmul_4bit decodes with the kernel above; its own sum where that one can be trusted.
                     if shape[1] % 16 != 0 or shape[1] % 64 == 0:
                         out[key + "y"] = bitsandbytes.matmul_4bit(x, packed, state, bias=bias)
