@@ -26,7 +26,7 @@ struct PlannedRunOptions {
   Plan asked;
   bool allow_lossy = false;
   DType dtype = DType::kF32;
-  DeviceSpec device_spec;
+  DeviceSpec device_spec = {};
   c10::Device device{c10::DeviceType::CPU};
   bool* device_lost = nullptr;
 };
