@@ -103,8 +103,7 @@ TEST_P(FormatsTest, LayersEqualTheLibrary) {
     const std::vector<at::Tensor> parts = cases_.Parts(name);
     const at::Tensor x = cases_.Get(name + "x");
     const at::Tensor bias = cases_.Get(name + "bias");
-    const at::IntArrayRef shape = cases_.Get(name + "weight").sizes();
-    const std::vector<int64_t> sizes = shape.vec();
+    const std::vector<int64_t> sizes = cases_.Get(name + "weight").sizes().vec();
     const double tolerance = SumTolerance(x.scalar_type());
     EXPECT_LE(RelativeError(Format()->Linear(x, parts, sizes, bias), cases_.Get(name + "y")),
               tolerance)
