@@ -355,8 +355,12 @@ void ReadIncludes(const std::string& file, const std::vector<std::string>& inclu
 
 }  // namespace
 
-std::string WithoutPaths(const std::string& folder, const std::string& message) {
-  return absl::StrReplaceAll(message, {{folder + "/", ""}, {folder, "."}});
+std::string WithoutPaths(const std::string& folder, const std::string& transformer_file,
+                         const std::string& message) {
+  const std::string out = absl::StrReplaceAll(message, {{folder + "/", ""}, {folder, "."}});
+  if (transformer_file.empty()) return out;
+  const std::filesystem::path file(transformer_file);
+  return absl::StrReplaceAll(out, {{file.string(), file.filename().string()}});
 }
 
 bool IsValidName(const std::string& name) {

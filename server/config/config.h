@@ -153,9 +153,10 @@ absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& f
 // Every key the parser knows, as "listen.address" or "models[].name".
 std::vector<std::string> KnownKeys();
 
-// What is said about the files of the model in `folder`, as clients may see it: without the
-// server's paths.
-std::string WithoutPaths(const std::string& folder, const std::string& message);
+// What is said about the files of the model in `folder` and of its transformer file (or empty), as
+// clients may see it: without the server's paths.
+std::string WithoutPaths(const std::string& folder, const std::string& transformer_file,
+                         const std::string& message);
 
 // Whether `name` is [a-z0-9][a-z0-9._-]{0,127}.
 bool IsValidName(const std::string& name);

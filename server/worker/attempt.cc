@@ -81,6 +81,7 @@ class AttemptRun {
     if (!request.violations.empty()) {
       return Failure{v1::AttemptFailed::CLIENT, convert::InvalidRequest(request.violations)};
     }
+    request.request.plan = context_.models.Limited(request.request.plan);
     std::shared_ptr<engine::Model> model;
     if (std::optional<Failure> failure = LoadModel(&model)) return failure;
     std::vector<engine::MediaInput> media;
@@ -177,6 +178,8 @@ class AttemptRun {
       case absl::StatusCode::kInvalidArgument:
       case absl::StatusCode::kOutOfRange:
       case absl::StatusCode::kUnimplemented:
+      // A plan that this device cannot carry out.
+      case absl::StatusCode::kFailedPrecondition:
         return Failure{v1::AttemptFailed::CLIENT, error};
       default:
         return Failure{v1::AttemptFailed::INTERNAL, error};
@@ -210,6 +213,7 @@ class AttemptRun {
     }
     done->mutable_step_seconds()->Assign(result.step_seconds.begin(), result.step_seconds.end());
     done->set_first_chunk_seconds(result.first_chunk_seconds);
+    *done->mutable_plan() = convert::FromEngine(result.plan);
     // Before the event can be sent: the next start command may follow it at once.
     attempt_.MarkEnded();
     if (absl::Status status = attempt_.spool().Append(std::move(event)); !status.ok()) {

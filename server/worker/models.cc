@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/config/effective_plan.h"
 #include "server/digest/sha256.h"
 
 namespace kino::worker {
@@ -18,6 +19,8 @@ namespace fs = std::filesystem;
 
 // Larger files are no configs; a header this large is refused by the engine as well.
 constexpr uint64_t kMaxHashedBytes = uint64_t{100} << 20;
+// Holds the names and types of a transformer's tensors.
+constexpr uint64_t kGgufHeadBytes = uint64_t{1} << 20;
 
 std::optional<engine::DType> ComputeType(const std::string& dtype) {
   if (dtype == "float32") return engine::DType::kF32;
@@ -30,7 +33,9 @@ std::optional<engine::DType> ComputeType(const std::string& dtype) {
 std::string IdentifyingBytes(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   uint64_t size = 0;
-  if (path.extension() == ".safetensors") {
+  if (path.extension() == ".gguf") {
+    size = kGgufHeadBytes;
+  } else if (path.extension() == ".safetensors") {
     std::array<unsigned char, 8> length{};
     if (!file.read(reinterpret_cast<char*>(length.data()), length.size())) return "";
     for (int i = 7; i >= 0; --i) size = size << 8 | length[static_cast<size_t>(i)];
@@ -48,7 +53,7 @@ std::string IdentifyingBytes(const fs::path& path) {
 
 // The engine names what is wrong with the files as an argument of its own; to a client they are a
 // state of the server.
-absl::Status LoadError(const std::string& model, const std::string& folder,
+absl::Status LoadError(const std::string& model, const engine::ModelOptions& options,
                        const absl::Status& error) {
   switch (error.code()) {
     case absl::StatusCode::kInvalidArgument:
@@ -56,9 +61,10 @@ absl::Status LoadError(const std::string& model, const std::string& folder,
     case absl::StatusCode::kOutOfRange:
     case absl::StatusCode::kUnimplemented:
     case absl::StatusCode::kFailedPrecondition:
-      return absl::FailedPreconditionError(absl::StrCat(
-          "model '", model,
-          "' cannot run: ", config::WithoutPaths(folder, std::string(error.message()))));
+      return absl::FailedPreconditionError(
+          absl::StrCat("model '", model, "' cannot run: ",
+                       config::WithoutPaths(options.folder, options.transformer_file,
+                                            std::string(error.message()))));
     default:
       return error;
   }
@@ -66,7 +72,7 @@ absl::Status LoadError(const std::string& model, const std::string& folder,
 
 }  // namespace
 
-std::string ModelFingerprint(const std::string& folder) {
+std::string ModelFingerprint(const std::string& folder, const std::string& transformer_file) {
   std::vector<std::string> paths;
   std::error_code error;
   for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end;
@@ -78,6 +84,7 @@ std::string ModelFingerprint(const std::string& folder) {
   }
   if (error || paths.empty()) return "";
   std::sort(paths.begin(), paths.end());
+  if (!transformer_file.empty()) paths.push_back(transformer_file);
   digest::Sha256 digest;
   for (const std::string& path : paths) {
     const std::string bytes = IdentifyingBytes(path);
@@ -99,9 +106,9 @@ Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& m
     entry.options.dtype = ComputeType(model.dtype);
     entry.options.variant = model.variant;
     entry.options.transformer_file = model.transformer_file;
-    entry.options.plan = model.plan;
+    entry.options.plan = Limited(model.plan);
     entry.options.allow_lossy = model.allow_lossy;
-    Publish(entry, ModelFingerprint(model.folder));
+    Publish(entry, ModelFingerprint(model.folder, model.transformer_file));
     entries_.push_back(std::move(entry));
   }
 }
@@ -156,10 +163,10 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
   auto model = engine_.Load(entry->options, cancel);
   if (!model.ok()) {
     spdlog::error("model {} cannot be loaded: {}", name, std::string(model.status().message()));
-    return LoadError(name, entry->options.folder, model.status());
+    return LoadError(name, entry->options, model.status());
   }
   entry->model = *std::move(model);
-  Publish(*entry, ModelFingerprint(entry->options.folder));
+  Publish(*entry, ModelFingerprint(entry->options.folder, entry->options.transformer_file));
   spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);
   return Loaded{entry->model, true};
 }
@@ -175,6 +182,10 @@ absl::Status Models::Unload(const std::string& name) {
 
 void Models::UnloadAll() {
   for (Entry& entry : entries_) Evict(entry);
+}
+
+engine::Plan Models::Limited(const engine::Plan& plan) const {
+  return config::WithLimits(plan, options_.max_device_memory, options_.max_host_memory);
 }
 
 std::vector<v1::WorkerModel> Models::List() const {

@@ -18,6 +18,9 @@ namespace kino::worker {
 struct ModelsOptions {
   // At most so many models are held; the one unused for longest goes first.
   int max_loaded = 1;
+  // Of the worker, in bytes; 0: none.
+  int64_t max_device_memory = 0;
+  int64_t max_host_memory = 0;
 };
 
 class Models {
@@ -36,6 +39,9 @@ class Models {
   // NOT_FOUND: no such model is configured. Unloading what is not loaded is no error.
   absl::Status Unload(const std::string& name);
   void UnloadAll();
+
+  // `plan` within the worker's limits. Thread-safe.
+  engine::Plan Limited(const engine::Plan& plan) const;
 
   std::vector<v1::WorkerModel> List() const;
 
@@ -58,8 +64,9 @@ class Models {
   std::vector<v1::WorkerModel> list_ ABSL_GUARDED_BY(mutex_);
 };
 
-// SHA-256 over the model's JSON files and the headers of its safetensors files, by path. Empty when
-// the folder cannot be read: what is wrong with it is told when it is loaded.
-std::string ModelFingerprint(const std::string& folder);
+// SHA-256 over the model's JSON files and the headers of its safetensors files, by path, and over
+// the head of a transformer file beside it (or empty). Empty when the folder cannot be read: what
+// is wrong with it is told when it is loaded.
+std::string ModelFingerprint(const std::string& folder, const std::string& transformer_file);
 
 }  // namespace kino::worker

@@ -45,7 +45,9 @@ class Worker : public LinkDelegate {
       : options_(options),
         decode_(decode),
         engine_(std::move(engine)),
-        models_(*engine_, options.models, ModelsOptions()),
+        models_(*engine_, options.models,
+                {.max_device_memory = options.max_device_memory,
+                 .max_host_memory = options.max_host_memory}),
         held_(options.spool_folder),
         link_(LinkOptions{.address = options.address}, held_, *this) {
     hello_.set_protocol_version(kProtocolVersion);
@@ -54,6 +56,7 @@ class Worker : public LinkDelegate {
     hello_.set_device(options.engine.device);
     hello_.set_device_name(engine_->device_name());
     hello_.set_device_memory_bytes(engine_->device_memory_bytes());
+    hello_.set_host_memory_bytes(sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE));
     hello_.set_max_attempts(kMaxAttempts);
     hello_.set_pid(getpid());
     hello_.set_link_secret(options.link_secret);

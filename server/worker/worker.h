@@ -22,6 +22,9 @@ struct WorkerOptions {
   std::string link_secret;
   engine::EngineOptions engine;
   std::vector<config::ModelConfig> models;
+  // Bytes that a job may take; 0: all there is.
+  int64_t max_device_memory = 0;
+  int64_t max_host_memory = 0;
   // Left-overs of an earlier process are removed from it at the start.
   std::string spool_folder;
   // How much longer than the lease a run goes on without the frontend.

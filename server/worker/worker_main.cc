@@ -96,6 +96,8 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.engine.device = worker->device;
   options.engine.threads = worker->threads;
   options.models = config->models;
+  options.max_device_memory = worker->max_device_memory;
+  options.max_host_memory = worker->max_host_memory;
   options.spool_folder = config->data_dir + "/spool/" + name;
   options.reattach_grace = config->link.reattach_grace;
   options.drain_deadline =

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 struct Script {
   int steps = 4, step_ms = 0, chunks = 3, chunk_bytes = 1000, at = -1;
-  std::string what, once, touch, until;
+  std::string what, once, touch, until, offload;
 };
 
 Script ParseScript(const engine::Request& request) {
@@ -36,7 +36,8 @@ Script ParseScript(const engine::Request& request) {
   std::map<std::string, std::string*> words = {{"do", &script.what},
                                                {"once", &script.once},
                                                {"touch", &script.touch},
-                                               {"until", &script.until}};
+                                               {"until", &script.until},
+                                               {"offload", &script.offload}};
   for (const std::string& word :
        std::vector<std::string>(absl::StrSplit(request.prompt.value_or(""), ' '))) {
     const std::pair<std::string, std::string> pair = absl::StrSplit(word, absl::MaxSplits('=', 1));
@@ -157,6 +158,7 @@ class FakeRun : public engine::Run {
     result_.num_frames = request_.num_frames.value_or(script_.chunks);
     result_.fps = request_.fps.value_or(8);
     result_.plan = request_.plan;
+    if (!script_.offload.empty()) result_.plan.offload = script_.offload;
   }
 
   const engine::Request request_;
@@ -204,6 +206,7 @@ class FakeModel : public engine::Model {
 
 absl::StatusOr<std::shared_ptr<engine::Model>> FakeEngine::Load(const engine::ModelOptions& options,
                                                                 const engine::CancelToken*) {
+  last_options_ = options;
   if (!fs::is_directory(options.folder)) {
     return absl::NotFoundError(absl::StrCat("no model folder '", options.folder, "'"));
   }

@@ -10,6 +10,7 @@
 //                   wait
 //   once=FILE       "do" only if FILE does not exist; it is created
 //   touch=FILE      created when step "at" is reached
+//   offload=POLICY  what the result says ran, whatever was asked for
 //   until=FILE      do=wait ends when FILE exists, or the run is cancelled
 // Threads: as engine.h says.
 #pragma once
@@ -37,9 +38,12 @@ class FakeEngine : public engine::Engine {
   int64_t device_memory_bytes() const override { return options_.memory_bytes; }
   int64_t device_memory_used_bytes() const override { return loaded_->load() * 1000; }
   bool device_lost() const override { return device_lost_->load(); }
+  // Of the latest Load.
+  const engine::ModelOptions& last_options() const { return last_options_; }
 
  private:
   const FakeEngineOptions options_;
+  engine::ModelOptions last_options_;
   std::shared_ptr<std::atomic<bool>> device_lost_ = std::make_shared<std::atomic<bool>>(false);
   std::shared_ptr<std::atomic<int>> loaded_ = std::make_shared<std::atomic<int>>(0);
 };

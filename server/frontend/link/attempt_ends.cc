@@ -59,7 +59,9 @@ void WorkerLink::FinishCommit(const scheduler::AttemptRef& ref, const v1::Attemp
                           .num_frames = artifact.num_frames(),
                           .fps = artifact.fps(),
                           .file_name = FileStore::VideoName(ref.job_id, ref.attempt)},
-             .stats = EncodeStats(done.stages(), live->plan.has_value() ? &*live->plan : nullptr),
+             .stats = EncodeStats(done.stages(), done.has_plan()          ? &done.plan()
+                                                 : live->plan.has_value() ? &*live->plan
+                                                                          : nullptr),
              .done = done,
              .number = number});
 }

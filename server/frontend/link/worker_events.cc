@@ -153,6 +153,13 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
                                               .pid = hello.pid()};
   spdlog::info("worker {}: connected, {} ({}), pid {}, version {}, holds {} attempts", peer.name,
                peer.device, hello.device_name(), peer.pid, hello.version(), hello.held_size());
+  {
+    absl::MutexLock lock(&mutex_);
+    memories_[peer.name] = {.worker = peer.name,
+                            .device = peer.device,
+                            .device_bytes = std::max<int64_t>(hello.device_memory_bytes(), 0),
+                            .host_bytes = std::max<int64_t>(hello.host_memory_bytes(), 0)};
+  }
   parts_.metrics.SetWorkerUp(peer.name, peer.device, true);
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, 0, peer.device_memory_bytes);
   // First of all: what ends with the lost attempts may give this worker a new one at once.

@@ -342,6 +342,13 @@ void WorkerLink::SendCommand(const Peer& peer, const std::string& model, bool is
   peer.stream->Send(std::move(message));
 }
 
+std::vector<WorkerMemory> WorkerLink::Memories() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<WorkerMemory> memories;
+  for (const auto& [name, memory] : memories_) memories.push_back(memory);
+  return memories;
+}
+
 void WorkerLink::LoadModel(const std::string& model, CommandDone done) {
   strand_.Post([this, model, done = std::move(done)]() mutable {
     // One that has it loaded answers at once; else the one with the fewest attempts.

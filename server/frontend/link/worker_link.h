@@ -56,6 +56,14 @@ struct WorkerLinkParts {
   Executor& io;  // fsync and SHA-256 of finished videos
 };
 
+// What a worker said it has, in bytes; 0: it did not say.
+struct WorkerMemory {
+  std::string worker;
+  std::string device;
+  int64_t device_bytes = 0;
+  int64_t host_bytes = 0;
+};
+
 class WorkerLink {
  public:
   using KillWorker = std::function<absl::Status(const std::string& worker, int pid)>;
@@ -87,6 +95,8 @@ class WorkerLink {
   void UnloadModel(const std::string& model, CommandDone done);
 
   std::vector<scheduler::WorkerSnapshot> Workers() const { return registry_.Snapshot(); }
+  // Of every worker that has connected since the start, by name.
+  std::vector<WorkerMemory> Memories() const;
 
   // No attempt is started any more, and model commands under way fail with UNAVAILABLE.
   void StopClaiming();
@@ -188,6 +198,7 @@ class WorkerLink {
   mutable absl::Mutex mutex_;
   KillWorker kill_ ABSL_GUARDED_BY(mutex_);
   int attempts_held_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, WorkerMemory> memories_ ABSL_GUARDED_BY(mutex_);  // by worker
 
   // The strand's own.
   std::map<const Session*, Peer> peers_;

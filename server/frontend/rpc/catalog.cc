@@ -2,13 +2,27 @@
 
 #include <spdlog/spdlog.h>
 
-#include <set>
-
 #include "absl/strings/str_cat.h"
+#include "engine/describe/weight_plan.h"
 #include "server/convert/request.h"
 
 namespace kino::frontend {
 namespace {
+
+// What is wrong with the configured plan, now that the model's components are known.
+absl::Status CheckPlan(const engine::Plan& plan, const engine::ModelDescription& description) {
+  std::vector<std::string> components;
+  for (const engine::ComponentDescription& component : description.components) {
+    if (component.weight_bytes > 0) components.push_back(component.name);
+  }
+  std::vector<engine::FieldViolation> violations;
+  engine::CheckWeightPlan(plan, components, violations);
+  if (violations.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the configured ", violations.front().field, ": ",
+                                                 violations.front().description));
+}
+
+}  // namespace
 
 engine::DType DTypeOn(const std::string& configured, const std::string& device) {
   if (configured == "float32") return engine::DType::kF32;
@@ -17,26 +31,21 @@ engine::DType DTypeOn(const std::string& configured, const std::string& device) 
   return device == "cpu" ? engine::DType::kF32 : engine::DType::kBF16;
 }
 
-const char* ConfigName(engine::DType dtype) {
-  return dtype == engine::DType::kF32   ? "float32"
-         : dtype == engine::DType::kF16 ? "float16"
-                                        : "bfloat16";
-}
-
-}  // namespace
-
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {
     entries_.push_back({.config = model, .description = engine::DescribeModel(model.folder)});
-    if (entries_.back().description.ok()) {
-      entries_.back().description->overrides = model.defaults;
+    auto& description = entries_.back().description;
+    if (description.ok()) description->overrides = model.defaults;
+    if (description.ok()) {
+      const absl::Status plan = CheckPlan(model.plan, *description);
+      if (!plan.ok()) description = plan;
     }
     const absl::Status status = entries_.back().description.status();
     if (!status.ok()) {
       const std::string message(status.message());
       spdlog::error("model '{}' cannot run: {}", model.name, message);
-      entries_.back().description =
-          absl::Status(status.code(), config::WithoutPaths(model.folder, message));
+      entries_.back().description = absl::Status(
+          status.code(), config::WithoutPaths(model.folder, model.transformer_file, message));
     }
   }
 }
@@ -56,7 +65,7 @@ std::string Catalog::Names() const {
   return names.empty() ? "none" : names;
 }
 
-v1::Model ToProto(const CatalogEntry& entry, const std::vector<std::string>& devices) {
+v1::Model ToProto(const CatalogEntry& entry) {
   v1::Model out;
   out.set_name(entry.config.name);
   if (!entry.description.ok()) {
@@ -81,14 +90,6 @@ v1::Model ToProto(const CatalogEntry& entry, const std::vector<std::string>& dev
   proto.set_max_frames(limits.max_frames);
   proto.set_max_pixels(limits.max_pixels);
   proto.set_max_steps(limits.max_steps);
-  for (const std::string& device : std::set<std::string>(devices.begin(), devices.end())) {
-    const engine::DType dtype = DTypeOn(entry.config.dtype, device);
-    v1::MemoryEstimate& memory = *out.add_memory();
-    memory.set_device(device);
-    memory.set_dtype(ConfigName(dtype));
-    memory.set_offload(entry.config.plan.offload.value_or("none"));
-    memory.set_weights_bytes(description.WeightBytes(dtype));
-  }
   return out;
 }
 

@@ -33,8 +33,10 @@ class Catalog {
   std::vector<CatalogEntry> entries_;
 };
 
-// All that does not depend on the workers of the moment. `devices`: those of the configured
-// workers.
-v1::Model ToProto(const CatalogEntry& entry, const std::vector<std::string>& devices);
+// Of computation on `device`, by models[].dtype.
+engine::DType DTypeOn(const std::string& configured, const std::string& device);
+
+// All that does not depend on the workers of the moment.
+v1::Model ToProto(const CatalogEntry& entry);
 
 }  // namespace kino::frontend

@@ -3,18 +3,29 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/convert/request.h"
+#include "server/frontend/rpc/placement.h"
+#include "server/frontend/rpc/submission.h"
 #include "server/frontend/rpc/unary.h"
 
 namespace kino::frontend {
 
-ModelService::ModelService(const Context& context) : context_(context) {
-  for (const config::WorkerConfig& worker : context.config.workers) {
-    devices_.push_back(worker.device);
+v1::Model ModelService::View(const CatalogEntry& entry, Plans plans) const {
+  v1::Model out = ToProto(entry);
+  if (entry.description.ok()) {
+    // A prompt's length changes nothing: text is padded.
+    engine::Request request = entry.description->Tasks().front().defaults;
+    request.prompt = "";
+    request.plan = entry.config.plan;
+    const auto targets = Targets(context_.config.workers, context_.link.Memories());
+    const auto estimates = Estimate(
+        entry, engine::ResolveRequest(*entry.description, request, /*draw_seed=*/0).request,
+        targets);
+    if (estimates.ok()) out.mutable_memory()->Assign(estimates->begin(), estimates->end());
   }
-}
-
-v1::Model ModelService::View(const CatalogEntry& entry) const {
-  v1::Model out = ToProto(entry, devices_);
+  if (plans == Plans::kLeftOut) {
+    for (v1::MemoryEstimate& memory : *out.mutable_memory()) memory.clear_plans();
+  }
   for (const scheduler::WorkerSnapshot& worker : context_.link.Workers()) {
     if (worker.session == 0) continue;
     for (const scheduler::WorkerModel& model : worker.models) {
@@ -41,7 +52,7 @@ grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* 
                                                    v1::ListModelsResponse* response) {
   return ServeUnary(context_, context_.rpc, call, request, [this, response](const std::string&) {
     for (const CatalogEntry& entry : context_.catalog.entries()) {
-      *response->add_models() = View(entry);
+      *response->add_models() = View(entry, Plans::kLeftOut);
     }
     return absl::OkStatus();
   });
@@ -54,7 +65,7 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* ca
                     [this, request, response](const std::string&) -> absl::Status {
                       const auto entry = Find(request->name());
                       if (!entry.ok()) return entry.status();
-                      *response = View(**entry);
+                      *response = View(**entry, Plans::kListed);
                       return absl::OkStatus();
                     });
 }
@@ -69,6 +80,31 @@ grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext*
                                                     const v1::UnloadModelRequest* request,
                                                     v1::Model* response) {
   return Command(call, *request, request->name(), /*is_load=*/false, response);
+}
+
+grpc::ServerUnaryReactor* ModelService::GetPlans(grpc::CallbackServerContext* call,
+                                                 const v1::GetPlansRequest* request,
+                                                 v1::GetPlansResponse* response) {
+  return ServeUnary(context_, context_.rpc, call, request,
+                    [this, request, response](const std::string&) {
+                      return FindPlans(request->request(), response);
+                    });
+}
+
+absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
+                                     v1::GetPlansResponse* response) const {
+  v1::GenerateRequest asked = request;
+  if (!asked.has_prompt()) asked.set_prompt("");
+  const absl::StatusOr<EffectiveRequest> effective = ResolveJob(context_, asked);
+  if (!effective.ok()) return effective.status();
+  const auto estimates = Estimate(*effective->entry, effective->request,
+                                  Targets(context_.config.workers, context_.link.Memories()));
+  if (!estimates.ok()) return estimates.status();
+  *response->mutable_request() = asked;
+  convert::FromEngine(effective->request, response->mutable_request());
+  response->mutable_request()->set_model(effective->entry->config.name);
+  response->mutable_memory()->Assign(estimates->begin(), estimates->end());
+  return absl::OkStatus();
 }
 
 grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* call,
@@ -93,7 +129,7 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
     return reactor;
   }
   auto done = [this, reactor, response, entry = *entry](const absl::Status& status) {
-    if (status.ok()) *response = View(*entry);
+    if (status.ok()) *response = View(*entry, Plans::kListed);
     reactor->Finish(ToGrpc(status));
   };
   if (is_load) {

@@ -15,7 +15,7 @@ namespace kino::frontend {
 class ModelService final : public v1::ModelService::CallbackService {
  public:
   // `context` must outlive every RPC.
-  explicit ModelService(const Context& context);
+  explicit ModelService(const Context& context) : context_(context) {}
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* call,
                                        const v1::ListModelsRequest* request,
@@ -29,17 +29,21 @@ class ModelService final : public v1::ModelService::CallbackService {
   grpc::ServerUnaryReactor* UnloadModel(grpc::CallbackServerContext* call,
                                         const v1::UnloadModelRequest* request,
                                         v1::Model* response) override;
+  grpc::ServerUnaryReactor* GetPlans(grpc::CallbackServerContext* call,
+                                     const v1::GetPlansRequest* request,
+                                     v1::GetPlansResponse* response) override;
 
  private:
+  enum class Plans { kLeftOut, kListed };
   // With the workers of the moment.
-  v1::Model View(const CatalogEntry& entry) const;
+  v1::Model View(const CatalogEntry& entry, Plans plans) const;
+  absl::Status FindPlans(const v1::GenerateRequest& request, v1::GetPlansResponse* response) const;
   absl::StatusOr<const CatalogEntry*> Find(const std::string& name) const;
   grpc::ServerUnaryReactor* Command(grpc::CallbackServerContext* call,
                                     const google::protobuf::Message& request,
                                     const std::string& name, bool is_load, v1::Model* response);
 
   const Context& context_;
-  std::vector<std::string> devices_;
 };
 
 }  // namespace kino::frontend

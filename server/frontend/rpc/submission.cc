@@ -8,10 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "server/config/effective_plan.h"
 #include "server/convert/request.h"
 #include "server/convert/status.h"
 #include "server/digest/sha256.h"
 #include "server/frontend/rpc/errors.h"
+#include "server/frontend/rpc/placement.h"
 #include "server/frontend/rpc/request_check.h"
 
 namespace kino::frontend {
@@ -139,13 +141,8 @@ absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::st
   return stored;
 }
 
-absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::string& tenant,
-                                             const v1::GenerateRequest& request) {
-  if (!request.tenant().empty() && request.tenant() != tenant) {
-    return WithErrorInfo(absl::PermissionDeniedError(absl::StrCat(
-                             "tenant: the caller is '", tenant, "' and cannot submit for another")),
-                         "TENANT_MISMATCH");
-  }
+absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
+                                            const v1::GenerateRequest& request) {
   std::vector<engine::FieldViolation> violations;
   CheckKnown(request, "", violations);
   CheckServerFields(request, context.config.limits, violations);
@@ -160,17 +157,34 @@ absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::
                              "' cannot run: ", (*entry)->description.status().message())),
                          "MODEL_BROKEN");
   }
-  const engine::ResolvedRequest resolved =
+  CheckRequestPlan(**entry, converted.request.plan, violations);
+  converted.request.plan = config::EffectivePlan((*entry)->config, converted.request.plan);
+  engine::ResolvedRequest resolved =
       engine::ResolveRequest(*(*entry)->description, converted.request, context.random.Next());
   violations.insert(violations.end(), resolved.violations.begin(), resolved.violations.end());
   violations = WithoutRepeats(std::move(violations));
   if (!violations.empty()) {
     return WithErrorInfo(convert::InvalidRequest(violations), "INVALID_REQUEST");
   }
+  return EffectiveRequest{*entry, std::move(resolved.request)};
+}
+
+absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::string& tenant,
+                                             const v1::GenerateRequest& request) {
+  if (!request.tenant().empty() && request.tenant() != tenant) {
+    return WithErrorInfo(absl::PermissionDeniedError(absl::StrCat(
+                             "tenant: the caller is '", tenant, "' and cannot submit for another")),
+                         "TENANT_MISMATCH");
+  }
+  const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
+  if (!resolved.ok()) return resolved.status();
+  const absl::Status fits = CheckFits(*resolved->entry, resolved->request,
+                                      Targets(context.config.workers, context.link.Memories()));
+  if (!fits.ok()) return fits;
 
   v1::GenerateRequest effective = request;
-  convert::FromEngine(resolved.request, &effective);
-  effective.set_model((*entry)->config.name);
+  convert::FromEngine(resolved->request, &effective);
+  effective.set_model(resolved->entry->config.name);
   effective.set_tenant(tenant);
   if (effective.priority() == v1::PRIORITY_UNSPECIFIED) effective.set_priority(v1::NORMAL);
   absl::Duration run_timeout = context.config.limits.run_timeout;

@@ -13,9 +13,19 @@
 
 namespace kino::frontend {
 
-// INVALID_ARGUMENT with every violation; NOT_FOUND: model or asset; FAILED_PRECONDITION: the
-// model's files are broken; PERMISSION_DENIED: another tenant's name; RESOURCE_EXHAUSTED: the disk
-// is full.
+struct EffectiveRequest {
+  const CatalogEntry* entry = nullptr;
+  // Every default filled in, its plan over the model's.
+  engine::Request request;
+};
+
+// Checks all of the request but its assets. INVALID_ARGUMENT with every violation; NOT_FOUND: no
+// such model; FAILED_PRECONDITION: its files are broken.
+absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
+                                            const v1::GenerateRequest& request);
+
+// As ResolveJob, and NOT_FOUND: an asset; FAILED_PRECONDITION: it fits on no worker;
+// PERMISSION_DENIED: another tenant's name; RESOURCE_EXHAUSTED: the disk is full.
 absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::string& tenant,
                                              const v1::GenerateRequest& request);
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "server/config/effective_plan.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::config {
@@ -301,10 +302,33 @@ TEST(ConfigTest, ShippedDemoAndIncludedModelsLoad) {
   EXPECT_TRUE(std::filesystem::exists(included->models.at(0).folder + "/model_index.json"));
 }
 
+TEST(ConfigTest, RequestsPlansGoOverTheModelsWithinItsLimits) {
+  ModelConfig model;
+  model.plan.offload = "block:1";
+  model.plan.quantize = "text_encoder=nf4";
+  model.plan.max_device_memory = 1000;
+  engine::Plan request;
+  request.offload = "leaf";
+  request.max_device_memory = 2000;
+  request.max_host_memory = 3000;
+  const engine::Plan plan = EffectivePlan(model, request);
+  EXPECT_EQ(plan.offload, "leaf");
+  EXPECT_EQ(plan.quantize, "text_encoder=nf4");
+  EXPECT_EQ(plan.max_device_memory, 1000);
+  EXPECT_EQ(plan.max_host_memory, 3000);
+  request.max_device_memory = 500;
+  EXPECT_EQ(EffectivePlan(model, request).max_device_memory, 500);
+  EXPECT_EQ(EffectivePlan(model, engine::Plan()), model.plan);
+  EXPECT_EQ(WithLimits(engine::Plan(), 7, 0).max_device_memory, 7);
+  EXPECT_FALSE(WithLimits(engine::Plan(), 0, 0).max_device_memory.has_value());
+}
+
 TEST(ConfigTest, WhatClientsSeeOfAModelsFilesHasNoPath) {
-  EXPECT_EQ(WithoutPaths("/models/ltx", "no weights in '/models/ltx/vae': looked for x"),
+  EXPECT_EQ(WithoutPaths("/models/ltx", "", "no weights in '/models/ltx/vae': looked for x"),
             "no weights in 'vae': looked for x");
-  EXPECT_EQ(WithoutPaths("/models/ltx", "'/models/ltx': not a folder"), "'.': not a folder");
+  EXPECT_EQ(WithoutPaths("/models/ltx", "", "'/models/ltx': not a folder"), "'.': not a folder");
+  EXPECT_EQ(WithoutPaths("/models/ltx", "/secret/q4.gguf", "'/secret/q4.gguf': no such file"),
+            "'q4.gguf': no such file");
 }
 
 TEST(ConfigTest, MissingFileIsNotFound) {

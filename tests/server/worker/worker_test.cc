@@ -55,10 +55,11 @@ class WorkerTest : public ::testing::Test {
       }
     }
   }
-  void StartWorker(const std::string& link = "", std::vector<std::string> extra = {}) {
+  void StartWorker(const std::string& link = "", std::vector<std::string> extra = {},
+                   const std::string& limits = "") {
     std::ofstream(folder_ + "/kino.yaml")
         << "data_dir: " << folder_ << "/data\n"
-        << "workers: [{name: w1, device: cpu, threads: 1}]\n"
+        << "workers: [{name: w1, device: cpu, threads: 1" << limits << "}]\n"
         << "models: [{name: good, folder: good}, {name: other, folder: other},"
         << " {name: broken, folder: broken}]\n"
         << link;
@@ -156,6 +157,7 @@ TEST_F(WorkerTest, HelloSaysWhoItIs) {
   EXPECT_EQ(hello.device(), "cpu");
   EXPECT_EQ(hello.device_name(), "fake");
   EXPECT_EQ(hello.device_memory_bytes(), 1 << 30);
+  EXPECT_GT(hello.host_memory_bytes(), 1 << 20);
   EXPECT_EQ(hello.max_attempts(), 1);
   EXPECT_EQ(hello.pid(), worker_->pid());
   EXPECT_EQ(hello.link_secret(), kSecret);
@@ -186,6 +188,19 @@ TEST_F(WorkerTest, RunsAnAttemptToItsArtifact) {
   // The second one finds the model loaded.
   EXPECT_EQ(AwaitDone(Start("again", "")).stages_size(), 2);
   EXPECT_THAT(ReadAll(log_), Not(HasSubstr("secret-prompt")));
+}
+
+TEST_F(WorkerTest, DoneTellsThePlanThatRanWithinTheWorkersLimits) {
+  StartWorker("", {}, ", max_device_memory: 1GiB");
+  v1::StartAttempt command = Command("job", "offload=block:1");
+  command.mutable_request()->mutable_plan()->set_offload("none");
+  command.mutable_request()->mutable_plan()->set_max_device_memory(int64_t{8} << 30);
+  command.mutable_request()->mutable_plan()->set_max_host_memory(12345678);
+  const v1::AttemptDone done = AwaitDone(Start(command));
+  EXPECT_EQ(Numbered("job").at(1).started().plan().offload(), "none");
+  EXPECT_EQ(done.plan().offload(), "block:1");
+  EXPECT_EQ(done.plan().max_device_memory(), 1 << 30);
+  EXPECT_EQ(done.plan().max_host_memory(), 12345678);
 }
 
 TEST_F(WorkerTest, ProgressCarriesAttemptStageAndStep) {

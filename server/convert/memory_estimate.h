@@ -1,0 +1,31 @@
+// What the planner (engine/describe/plan.h) says, as kino.v1.MemoryEstimate: shared by the frontend
+// and kino-render. Free functions over values; thread-safe. No torch.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/describe/plan.h"
+#include "kino/v1/models.pb.h"
+
+namespace kino::convert {
+
+// "float32", as configurations and command lines spell it.
+const char* DTypeText(engine::DType dtype);
+
+v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate);
+
+struct Placement {
+  std::string device;  // "cpu", "cuda:0"
+  engine::DType dtype = engine::DType::kF32;
+  engine::DeviceSpec spec;
+  bool allow_lossy = false;
+};
+
+// The plans for `request` (effective; its plan is what they keep to), the chosen one marked or the
+// refusal set. INVALID_ARGUMENT: the plan does not parse.
+absl::StatusOr<v1::MemoryEstimate> EstimateMemory(const engine::ModelDescription& model,
+                                                  const engine::Request& request,
+                                                  const Placement& placement);
+
+}  // namespace kino::convert

@@ -1,0 +1,49 @@
+// Where a job could run and whether it fits there, asked of the planner (engine/describe/plan.h)
+// before a job is accepted. Free functions over values; thread-safe.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/describe/plan.h"
+#include "engine/describe/request.h"
+#include "server/config/config.h"
+#include "server/convert/memory_estimate.h"
+#include "server/frontend/link/worker_link.h"
+#include "server/frontend/rpc/catalog.h"
+
+namespace kino::frontend {
+
+// What jobs may take on one kind of device.
+struct Target {
+  std::string device;  // "cpu", "cuda:0"
+  engine::DeviceSpec spec;
+  bool operator==(const Target& other) const {
+    return device == other.device && spec.device_bytes == other.spec.device_bytes &&
+           spec.host_bytes == other.spec.host_bytes;
+  }
+};
+
+// The configured workers and those of `known` that are not among them, each kind once: what they
+// said they have, under what the configuration allows.
+std::vector<Target> Targets(const std::vector<config::WorkerConfig>& configured,
+                            const std::vector<WorkerMemory>& known);
+
+// Appends why the model's configuration does not let a request bring `plan`: any plan of its own,
+// or its lossy options.
+void CheckRequestPlan(const CatalogEntry& entry, const engine::Plan& plan,
+                      std::vector<engine::FieldViolation>& violations);
+
+// The estimates for an effective request, one for each target. INVALID_ARGUMENT: its plan does not
+// parse.
+absl::StatusOr<std::vector<v1::MemoryEstimate>> Estimate(const CatalogEntry& entry,
+                                                         const engine::Request& request,
+                                                         const std::vector<Target>& targets);
+
+// FAILED_PRECONDITION (reason DOES_NOT_FIT) when an effective request fits on none of the targets,
+// saying what it needs, what there is and what would fit. OK when there is no target.
+absl::Status CheckFits(const CatalogEntry& entry, const engine::Request& request,
+                       const std::vector<Target>& targets);
+
+}  // namespace kino::frontend
