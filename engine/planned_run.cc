@@ -62,7 +62,7 @@ absl::StatusOr<bool> PlannedRun::Advance() {
   if (before.done) return Finish();
   const Clock::time_point start = Clock::now();
   const absl::Status status = Step(before.stage);
-  if (absl::IsResourceExhausted(status)) {
+  if (status.GetPayload(kOutOfMemoryPayload)) {
     KINO_RETURN_IF_ERROR(FallLower(before.stage, status));
     return true;
   }
@@ -70,6 +70,8 @@ absl::StatusOr<bool> PlannedRun::Advance() {
     if (status.GetPayload(kDeviceLostPayload)) *planned_.device_lost = true;
     return status;
   }
+  // Before the next stage's memory is counted.
+  weights_->Approach(run_->position().stage);
   if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(SecondsSince(start));
   Report();
   return true;

@@ -17,6 +17,12 @@ absl::Status DeviceLost(const std::string& what) {
   return status;
 }
 
+absl::Status OutOfMemory(const std::string& what) {
+  absl::Status status = absl::ResourceExhaustedError(what);
+  status.SetPayload(kOutOfMemoryPayload, absl::Cord(""));
+  return status;
+}
+
 }  // namespace
 
 void ThrowIfError(const absl::Status& status) {
@@ -30,8 +36,7 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
   } catch (const StatusError& error) {
     return error.status();
   } catch (const c10::OutOfMemoryError& error) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("out of device memory: ", error.what_without_backtrace()));
+    return OutOfMemory(error.what_without_backtrace());
   } catch (const c10::AcceleratorError& error) {
     return DeviceLost(error.what_without_backtrace());
   } catch (const c10::NotImplementedError& error) {
@@ -41,12 +46,12 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
     // The CPU allocator has no exception of its own (c10/core/impl/alloc_cpu.cpp).
     if (what.find("DefaultCPUAllocator: can't allocate memory") != std::string::npos ||
         what.find("not enough memory") != std::string::npos) {
-      return absl::ResourceExhaustedError(absl::StrCat("out of host memory: ", what));
+      return OutOfMemory(what);
     }
     Log(LogLevel::kError, error.what());
     return absl::InternalError(what);
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("out of host memory");
+    return OutOfMemory("no host memory is left");
   } catch (const std::exception& error) {
     return absl::InternalError(error.what());
   }

@@ -50,6 +50,8 @@ T5Encoder::T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files,
                            {config_.vocab_size, d}, LayerKind::kEmbedding);
   weights().AllowUnexpected("decoder.");  // A full T5 checkpoint serves as well.
   weights().AllowUnexpected("lm_head.");
+  // transformers keeps it from quantizers (T5PreTrainedModel._keep_in_fp32_modules).
+  weights().SkipQuantizing("DenseReluDense.wo");
   std::vector<WeightGroup*> groups;
   for (int i = 0; i < config_.num_layers; ++i) {
     WeightGroup& group = weights().AddGroup(absl::StrCat("encoder.block.", i));

@@ -118,12 +118,12 @@ TEST(EngineTest, TheSameSeedGivesTheSameFramesAndAnotherOthers) {
   EXPECT_NE(Render(*model, request).pixels, first.pixels);
 }
 
-TEST(EngineTest, BlockOffloadGivesTheSameFrames) {
+TEST(EngineTest, OffloadGivesTheSameFrames) {
   const auto model = LoadDemo();
   Request request = DemoRequest(*model);
   const Rendered resident = Render(*model, request);
   EXPECT_EQ(resident.result.plan.offload, "none");
-  for (const char* offload : {"block:1", "block:2"}) {
+  for (const char* offload : {"model", "sequential", "leaf", "block:1", "block:2"}) {
     request.plan.offload = offload;
     const Rendered rendered = Render(*model, request);
     EXPECT_EQ(rendered.pixels, resident.pixels) << offload;

@@ -12,7 +12,7 @@ def binary():
 
 
 def render(model, request, dtype="float32", variant=None, taps=None, stats=None,
-           threads=1, timeout=300):
+           threads=1, timeout=300, flags=()):
     """Frames, float32 [T, H, W, 3] in 0..1. `request` is the path of a JSON file, or a dict without file conditions."""
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(request, dict):
@@ -23,6 +23,7 @@ def render(model, request, dtype="float32", variant=None, taps=None, stats=None,
         out = os.path.join(folder, "frames.npy")
         command = [binary(), "--model", model, "--request", request, "--out", out,
                    "--device", "cpu", "--dtype", dtype, "--threads", str(threads)]
+        command += flags
         if variant:
             command += ["--variant", variant]
         if taps:

@@ -22,11 +22,15 @@ StageWeights::~StageWeights() {
   for (const PipelineComponent& each : pipeline_->components()) each.component->residency().Leave();
 }
 
-void StageWeights::Enter(Stage stage) {
-  // Before anything is brought: the stage before may have held much.
+void StageWeights::Approach(Stage stage) noexcept {
   for (const PipelineComponent& each : pipeline_->components()) {
     if (!Uses(each, stage)) each.component->residency().Leave();
   }
+}
+
+void StageWeights::Enter(Stage stage) {
+  // Another run may have been there in between.
+  Approach(stage);
   for (const PipelineComponent& each : pipeline_->components()) {
     const absl::StatusOr<WeightPlan> plan = WeightPlanOf(plan_, each.name, each.is_autoencoder);
     ThrowIfError(plan.status());

@@ -20,6 +20,8 @@ class StageWeights {
   StageWeights(const StageWeights&) = delete;
   StageWeights& operator=(const StageWeights&) = delete;
 
+  // `stage` is next: what it does not use leaves the device.
+  void Approach(Stage stage) noexcept;
   // Before each step of `stage`: the plan holds, what the stage does not use has left the device,
   // and what the stage after it uses is being read from the disk. Throws what
   // Residency::Configure throws.
