@@ -161,7 +161,8 @@ class EngineImpl final : public Engine {
                                               const CancelToken* cancel) override {
     if (state_->device_lost) return Lost();
     if (cancel != nullptr) KINO_RETURN_IF_ERROR(cancel->Check());
-    KINO_ASSIGN_OR_RETURN(ModelDescription description, DescribeModel(options.folder));
+    KINO_ASSIGN_OR_RETURN(ModelDescription description,
+                          DescribeModel(options.folder, options.transformer_file));
     const DType dtype =
         options.dtype.value_or(state_->device.is_cpu() ? DType::kF32 : DType::kBF16);
     if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {

@@ -131,9 +131,9 @@ class WeightSet {
   void AllowUnexpected(std::string prefix) { allowed_prefixes_.push_back(std::move(prefix)); }
   // Layers that layerwise casting leaves alone, as diffusers' _skip_layerwise_casting_patterns: a
   // part of the layer's name, or all of it between ^ and $.
-  void SkipCasting(std::string pattern) { cast_skips_.push_back(std::move(pattern)); }
+  void SkipCasting(std::string_view pattern) { cast_skips_.emplace_back(pattern); }
   // Linear layers that stay unquantized: a part of the layer's name.
-  void SkipQuantizing(std::string pattern) { quantize_skips_.push_back(std::move(pattern)); }
+  void SkipQuantizing(std::string_view pattern) { quantize_skips_.emplace_back(pattern); }
   bool MayCast(const Weight& weight) const;
   bool MayQuantize(const Weight& weight) const;
 
