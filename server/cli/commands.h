@@ -30,6 +30,7 @@ ExitCode ShowCommand(const std::vector<std::string>& arguments);
 ExitCode CancelCommand(const std::vector<std::string>& arguments);
 ExitCode DeleteCommand(const std::vector<std::string>& arguments);
 ExitCode DownloadCommand(const std::vector<std::string>& arguments);
+ExitCode PlanCommand(const std::vector<std::string>& arguments);  // plan_command.cc
 ExitCode ModelsCommand(const std::vector<std::string>& arguments);
 ExitCode LoadCommand(const std::vector<std::string>& arguments);
 ExitCode UnloadCommand(const std::vector<std::string>& arguments);

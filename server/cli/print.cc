@@ -15,6 +15,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "server/convert/json.h"
 #include "server/convert/status.h"
+#include "server/flags/byte_size.h"
 
 namespace kino::cli {
 namespace {
@@ -25,16 +26,6 @@ constexpr size_t kPromptCells = 40;
 std::string TimeText(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(time.seconds()),
                           absl::LocalTimeZone());
-}
-
-std::string BytesText(int64_t bytes) {
-  if (bytes < 1024) return absl::StrCat(bytes, " B");
-  if (bytes < int64_t{1024} * 1024)
-    return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / 1024);
-  if (bytes < int64_t{1} << 30) {
-    return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
-  }
-  return absl::StrFormat("%.2f GiB", static_cast<double>(bytes) / (1 << 30));
 }
 
 std::string EtaText(const google::protobuf::Duration& eta) {
@@ -91,18 +82,23 @@ void PrintJob(const v1::Job& job) {
     PrintLine("attempt", absl::StrCat(attempt.number(), " on ", attempt.worker(),
                                       attempt.has_error() ? ": " : "", attempt.error().message()));
   }
+  if (job.has_plan() && job.plan().ByteSizeLong() > 0) {
+    PrintLine("plan", convert::ToJson(job.plan(), convert::JsonLayout::kOneLine));
+  }
   for (const v1::StageStats& stage : job.stages()) {
-    PrintLine("stage", absl::StrFormat("%-13s %8.3f s  device %s  host %s",
-                                       absl::AsciiStrToLower(v1::Stage_Name(stage.stage())),
-                                       stage.seconds(), BytesText(stage.peak_device_bytes()),
-                                       BytesText(stage.peak_host_bytes())));
+    PrintLine("stage",
+              absl::StrFormat("%-13s %8.3f s  device %s  host %s",
+                              absl::AsciiStrToLower(v1::Stage_Name(stage.stage())), stage.seconds(),
+                              flags::FormatByteSize(stage.peak_device_bytes()),
+                              flags::FormatByteSize(stage.peak_host_bytes())));
   }
   if (job.has_error()) PrintLine("error", job.error().message());
   if (job.has_artifact()) {
     const v1::Artifact& artifact = job.artifact();
-    PrintLine("video", absl::StrFormat("%dx%d, %d frames at %g/s, %s, sha256 %s", artifact.width(),
-                                       artifact.height(), artifact.num_frames(), artifact.fps(),
-                                       BytesText(artifact.size_bytes()), artifact.sha256()));
+    PrintLine("video",
+              absl::StrFormat("%dx%d, %d frames at %g/s, %s, sha256 %s", artifact.width(),
+                              artifact.height(), artifact.num_frames(), artifact.fps(),
+                              flags::FormatByteSize(artifact.size_bytes()), artifact.sha256()));
   }
   PrintLine("server", job.server_version());
 }

@@ -50,7 +50,8 @@ absl::Status AddNumbers(const std::string& flag, const std::vector<std::string>&
 
 }  // namespace
 
-void RequestFlags::Register(flags::FlagSet* flags) {
+void RequestFlags::Register(flags::FlagSet* flags, Positional positional) {
+  kind_ = positional;
   flags->AddPositional(&positional_, 1);
   flags->Add("request", &request_file_, "FILE",
              "A GenerateRequest in JSON; the other flags go on top of it.");
@@ -110,10 +111,13 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
     if (!parsed.ok()) return parsed.status();
     out = *std::move(parsed);
   }
-  if (!positional_.empty() && prompt_) {
-    return absl::InvalidArgumentError("the prompt is given twice");
+  const bool is_prompt = kind_ == Positional::kPrompt;
+  if (!positional_.empty() && (is_prompt ? prompt_.has_value() : !model_.empty())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the ", is_prompt ? "prompt" : "model", " is given twice"));
   }
-  if (!positional_.empty()) out.set_prompt(positional_[0]);
+  if (!positional_.empty())
+    is_prompt ? out.set_prompt(positional_[0]) : out.set_model(positional_[0]);
   if (prompt_) out.set_prompt(*prompt_);
   if (negative_prompt_) out.set_negative_prompt(*negative_prompt_);
   if (!model_.empty()) out.set_model(model_);

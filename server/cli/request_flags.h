@@ -26,8 +26,11 @@ struct RequestInput {
 
 class RequestFlags {
  public:
+  // What an argument without a name is.
+  enum class Positional { kPrompt, kModel };
+
   // `this` outlives `flags`' parsing.
-  void Register(flags::FlagSet* flags);
+  void Register(flags::FlagSet* flags, Positional positional = Positional::kPrompt);
   // The request file's fields with the flags' on top. INVALID_ARGUMENT names the flag.
   absl::StatusOr<RequestInput> Build() const;
 
@@ -44,6 +47,7 @@ class RequestFlags {
   std::vector<std::string> timesteps_, sigmas_;
   std::optional<uint64_t> seed_;
   bool lossless_ = false;
+  Positional kind_ = Positional::kPrompt;
   plan::PlanFlags plan_;
 };
 

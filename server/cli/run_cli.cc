@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"download", "fetches a finished job's video", DownloadCommand},
     {"upload", "uploads an image or video", UploadCommand},
     {"models", "lists the models", ModelsCommand},
+    {"plan", "shows what a request would need, before it is submitted", PlanCommand},
     {"load", "makes a worker hold a model", LoadCommand},
     {"unload", "frees a model on every worker", UnloadCommand},
 };

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
+#include "engine/describe/describe.h"
 #include "engine/describe/request.h"
 #include "server/config/config.h"
 
@@ -14,5 +16,9 @@ engine::Plan WithLimits(engine::Plan plan, int64_t max_device_memory, int64_t ma
 
 // A request may lower the model's limits and not raise them.
 engine::Plan EffectivePlan(const ModelConfig& model, const engine::Plan& request);
+
+// What is wrong with the model's configured plan, now that its components are known.
+// INVALID_ARGUMENT names the field.
+absl::Status CheckModelPlan(const ModelConfig& model, const engine::ModelDescription& description);
 
 }  // namespace kino::config

@@ -47,9 +47,8 @@ absl::StatusOr<int64_t> ParseByteSize(const std::string& text) {
 std::string FormatByteSize(int64_t bytes) {
   const double value = static_cast<double>(bytes);
   if (bytes >= kKi * kKi * kKi) return absl::StrFormat("%.2f GiB", value / (kKi * kKi * kKi));
-  if (bytes >= 10 * kKi * kKi) return absl::StrFormat("%.0f MiB", value / (kKi * kKi));
   if (bytes >= kKi * kKi) return absl::StrFormat("%.1f MiB", value / (kKi * kKi));
-  if (bytes >= kKi) return absl::StrFormat("%.0f KiB", value / kKi);
+  if (bytes >= kKi) return absl::StrFormat("%.1f KiB", value / kKi);
   return absl::StrCat(bytes, " B");
 }
 

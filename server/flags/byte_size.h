@@ -17,7 +17,7 @@ inline constexpr char kByteSizeForm[] =
 // else, a negative number, or more than 63 bits hold.
 absl::StatusOr<int64_t> ParseByteSize(const std::string& text);
 
-// "1.25 GiB", "17 MiB", "900 B".
+// "1.25 GiB", "17.0 MiB", "900 B".
 std::string FormatByteSize(int64_t bytes);
 
 }  // namespace kino::flags

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "engine/describe/describe.h"
+#include "server/config/effective_plan.h"
 
 namespace kino::supervisor {
 
@@ -22,10 +23,12 @@ absl::StatusOr<std::string> CheckConfig(const config::Config& config) {
   std::vector<std::string> problems;
   for (const config::ModelConfig& model : config.models) {
     const absl::StatusOr<engine::ModelDescription> description =
-        engine::DescribeModel(model.folder);
-    if (!description.ok()) {
-      problems.push_back(absl::StrCat(model.source, ": model '", model.name,
-                                      "': ", description.status().message()));
+        engine::DescribeModel(model.folder, model.transformer_file);
+    const absl::Status status =
+        description.ok() ? config::CheckModelPlan(model, *description) : description.status();
+    if (!status.ok()) {
+      problems.push_back(
+          absl::StrCat(model.source, ": model '", model.name, "': ", status.message()));
       continue;
     }
     int64_t bytes = 0;

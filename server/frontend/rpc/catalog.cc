@@ -3,27 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
-#include "engine/describe/weight_plan.h"
+#include "server/config/effective_plan.h"
 #include "server/convert/request.h"
 
 namespace kino::frontend {
-namespace {
-
-// What is wrong with the configured plan, now that the model's components are known.
-absl::Status CheckPlan(const engine::Plan& plan, const engine::ModelDescription& description) {
-  std::vector<std::string> components;
-  for (const engine::ComponentDescription& component : description.components) {
-    if (component.weight_bytes > 0) components.push_back(component.name);
-  }
-  std::vector<engine::FieldViolation> violations;
-  engine::CheckWeightPlan(plan, components, violations);
-  if (violations.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the configured ", violations.front().field, ": ",
-                                                 violations.front().description));
-}
-
-}  // namespace
-
 engine::DType DTypeOn(const std::string& configured, const std::string& device) {
   if (configured == "float32") return engine::DType::kF32;
   if (configured == "float16") return engine::DType::kF16;
@@ -33,11 +16,13 @@ engine::DType DTypeOn(const std::string& configured, const std::string& device) 
 
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {
-    entries_.push_back({.config = model, .description = engine::DescribeModel(model.folder)});
+    entries_.push_back(
+        {.config = model,
+         .description = engine::DescribeModel(model.folder, model.transformer_file)});
     auto& description = entries_.back().description;
     if (description.ok()) description->overrides = model.defaults;
     if (description.ok()) {
-      const absl::Status plan = CheckPlan(model.plan, *description);
+      const absl::Status plan = config::CheckModelPlan(model, *description);
       if (!plan.ok()) description = plan;
     }
     const absl::Status status = entries_.back().description.status();

@@ -95,6 +95,11 @@ absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
                                      v1::GetPlansResponse* response) const {
   v1::GenerateRequest asked = request;
   if (!asked.has_prompt()) asked.set_prompt("");
+  // Only kinds and frame indices of conditions count.
+  for (v1::Condition& condition : *asked.mutable_conditions()) {
+    condition.clear_source();
+    condition.set_asset_id("-");
+  }
   const absl::StatusOr<EffectiveRequest> effective = ResolveJob(context_, asked);
   if (!effective.ok()) return effective.status();
   const auto estimates = Estimate(*effective->entry, effective->request,
@@ -103,6 +108,9 @@ absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
   *response->mutable_request() = asked;
   convert::FromEngine(effective->request, response->mutable_request());
   response->mutable_request()->set_model(effective->entry->config.name);
+  for (v1::Condition& condition : *response->mutable_request()->mutable_conditions()) {
+    condition.clear_source();
+  }
   response->mutable_memory()->Assign(estimates->begin(), estimates->end());
   return absl::OkStatus();
 }

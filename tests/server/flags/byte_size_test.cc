@@ -64,9 +64,9 @@ TEST(ByteSize, EverythingElseIsRefused) {
 TEST(ByteSize, IsWrittenForPeople) {
   EXPECT_EQ(FormatByteSize(0), "0 B");
   EXPECT_EQ(FormatByteSize(900), "900 B");
-  EXPECT_EQ(FormatByteSize(2048), "2 KiB");
+  EXPECT_EQ(FormatByteSize(2048), "2.0 KiB");
   EXPECT_EQ(FormatByteSize(3 << 19), "1.5 MiB");
-  EXPECT_EQ(FormatByteSize(17 << 20), "17 MiB");
+  EXPECT_EQ(FormatByteSize(17 << 20), "17.0 MiB");
   EXPECT_EQ(FormatByteSize(int64_t{5} << 28), "1.25 GiB");
 }
 
