@@ -17,11 +17,14 @@ v1::Model ModelService::View(const CatalogEntry& entry, Plans plans) const {
     engine::Request request = entry.description->Tasks().front().defaults;
     request.prompt = "";
     request.plan = entry.config.plan;
-    const auto targets = Targets(context_.config.workers, context_.link.Memories());
-    const auto estimates = Estimate(
-        entry, engine::ResolveRequest(*entry.description, request, /*draw_seed=*/0).request,
-        targets);
-    if (estimates.ok()) out.mutable_memory()->Assign(estimates->begin(), estimates->end());
+    const engine::ResolvedRequest resolved =
+        engine::ResolveRequest(*entry.description, request, /*draw_seed=*/0);
+    // Defaults that cannot run have no plans: they may be the family's, for larger models.
+    if (resolved.violations.empty()) {
+      const auto estimates = Estimate(entry, resolved.request,
+                                      Targets(context_.config.workers, context_.link.Memories()));
+      if (estimates.ok()) out.mutable_memory()->Assign(estimates->begin(), estimates->end());
+    }
   }
   if (plans == Plans::kLeftOut) {
     for (v1::MemoryEstimate& memory : *out.mutable_memory()) memory.clear_plans();

@@ -164,12 +164,12 @@ class Attempt:
         self.send(chunk=worker.Chunk(offset=len(self.data) if offset is None else offset, data=data))
         self.data += data
 
-    def done(self, **changes):
+    def done(self, plan=None, **changes):
         artifact = dict(content_type="video/mp4", size_bytes=len(self.data), width=64, height=64, num_frames=17,
                         fps=8, sha256=hashlib.sha256(self.data).hexdigest())
         artifact.update(changes)
         self.send(done=worker.AttemptDone(
-            artifact=video.Artifact(**artifact), step_seconds=[0.1, 0.2], first_chunk_seconds=0.5,
+            artifact=video.Artifact(**artifact), step_seconds=[0.1, 0.2], first_chunk_seconds=0.5, plan=plan,
             stages=[video.StageStats(stage=video.DENOISE, seconds=1.5, peak_host_bytes=1000)]))
 
     def failed(self, cause, code=13, message="it broke"):
