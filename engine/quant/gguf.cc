@@ -54,9 +54,9 @@ uint8_t* PutHalf(uint8_t* to, float value) {
 
 float Inverse(float scale) { return scale == 0 ? 0.0f : 1.0f / scale; }
 
-// Cut off, not rounded, to 0..most.
+// Cut off, not rounded, to 0..most. What is no number becomes 0.
 int Cut(float value, int most) {
-  return static_cast<int>(std::clamp(value, 0.0f, static_cast<float>(most)));
+  return value > 0 ? static_cast<int>(std::min(value, static_cast<float>(most))) : 0;
 }
 
 // Of 4 or 5 bits: low nibbles of 32 elements in 16 bytes, the fifth bits before them in 4.
@@ -108,8 +108,8 @@ void EncodeBytes(const float* x, uint8_t* to) {
   const float inverse = Inverse(scale);
   to = PutHalf(to, scale);
   for (int i = 0; i < 32; ++i) {
-    const float rounded = std::round(x[i] * inverse);
-    to[i] = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(rounded, -127.0f, 127.0f)));
+    const int quant = Cut(std::round(std::fabs(x[i] * inverse)), 127);
+    to[i] = static_cast<uint8_t>(x[i] < 0 ? -quant : quant);
   }
 }
 

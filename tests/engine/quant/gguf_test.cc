@@ -152,6 +152,18 @@ TEST_P(GgufEncodingTest, HalfWeightsAreEncodedAsTheirFloats) {
   EXPECT_TRUE(BitEqual(format()->Encode(plain)[0], format()->Encode(plain.to(at::kFloat))[0]));
 }
 
+// As the library makes of the largest below a half: what 0.5 added in float32 would round up.
+TEST(GgufTest, RoundingIsExact) {
+  const at::Tensor weight = at::zeros({1, 32});
+  weight[0][0] = 127;
+  weight[0][1] = 0.49999997f;
+  weight[0][2] = -0.5f;
+  const at::Tensor blocks = MakeGgufFormat(GgmlType::kQ8_0)->Encode(weight)[0];
+  EXPECT_EQ(blocks[0][2].item<int>(), 127);
+  EXPECT_EQ(blocks[0][3].item<int>(), 0);
+  EXPECT_EQ(blocks[0][4].item<int>(), 255);  // -1
+}
+
 // A quant's step is the spread of its block over 2^bits; half of it is the error of each weight.
 TEST_P(GgufEncodingTest, LayerOutputIsWithinAQuantsStep) {
   const at::Tensor x = Fixture("x"), plain = Fixture("plain").slice(0, 1);
