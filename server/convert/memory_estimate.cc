@@ -41,14 +41,18 @@ absl::StatusOr<v1::MemoryEstimate> EstimateMemory(const engine::ModelDescription
                                                   const Placement& placement) {
   const engine::DeviceSpec spec = engine::LimitedBy(placement.spec, request.plan);
   const engine::Planner planner(model, request, placement.dtype, spec, placement.allow_lossy);
-  const auto table = planner.Table(request.plan);
-  if (!table.ok()) return table.status();
   v1::MemoryEstimate out;
   out.set_device(placement.device);
   out.set_dtype(DTypeText(placement.dtype));
   out.set_weights_bytes(model.WeightBytes(placement.dtype));
   out.set_device_memory_bytes(spec.device_bytes);
   out.set_host_memory_bytes(spec.host_bytes);
+  const auto table = planner.Table(request.plan);
+  if (absl::IsFailedPrecondition(table.status())) {
+    out.set_refusal(std::string(table.status().message()));
+    return out;
+  }
+  if (!table.ok()) return table.status();
   for (const engine::PlanEstimate& estimate : *table) *out.add_plans() = FromEngine(estimate);
   const auto chosen = planner.Choose(request.plan);
   if (!chosen.ok()) {

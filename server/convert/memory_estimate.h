@@ -18,7 +18,7 @@ v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate);
 struct Placement {
   std::string device;  // "cpu", "cuda:0"
   engine::DType dtype = engine::DType::kF32;
-  engine::DeviceSpec spec;
+  engine::DeviceSpec spec = {};
   bool allow_lossy = false;
 };
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/convert/memory_estimate.h"
 #include "server/convert/request.h"
 #include "server/render/inputs.h"
 #include "server/render/output.h"
@@ -62,14 +63,6 @@ class ProgressLine {
  private:
   const bool is_shown_;
 };
-
-std::string DTypeLabel(const RenderOptions& options) {
-  const engine::DType dtype = options.model.dtype.value_or(
-      options.engine.device == "cpu" ? engine::DType::kF32 : engine::DType::kBF16);
-  return dtype == engine::DType::kF32    ? "float32"
-         : dtype == engine::DType::kBF16 ? "bfloat16"
-                                         : "float16";
-}
 
 uint64_t DrawSeed() {
   std::random_device random;
@@ -126,7 +119,9 @@ ExitCode Render(const RenderOptions& options, const engine::CancelToken& cancel)
   }
   auto run = (*model)->Start(resolved.request, *std::move(media), std::move(run_options));
   if (!run.ok()) {
-    return Report(absl::IsInvalidArgument(run.status()) ? kBadRequest : kFailed, run.status());
+    const bool cannot_run =
+        absl::IsInvalidArgument(run.status()) || absl::IsFailedPrecondition(run.status());
+    return Report(cannot_run ? kBadRequest : kFailed, run.status());
   }
   {
     ProgressLine line(!options.is_quiet && isatty(STDERR_FILENO) == 1);
@@ -146,7 +141,9 @@ ExitCode Render(const RenderOptions& options, const engine::CancelToken& cancel)
     if (absl::Status status = taps.Finish(); !status.ok()) return Report(kFailed, status);
   }
   if (!options.stats.empty()) {
-    Stats stats{options.model.folder,   options.engine.device, DTypeLabel(options),
+    const engine::DType dtype = options.model.dtype.value_or(
+        options.engine.device == "cpu" ? engine::DType::kF32 : engine::DType::kBF16);
+    Stats stats{options.model.folder,   options.engine.device, convert::DTypeText(dtype),
                 (*model)->load_stats(), (*run)->result(),      *message};
     convert::FromEngine(resolved.request, &stats.effective_request);
     if (absl::Status status = WriteStats(options.stats, stats); !status.ok()) {

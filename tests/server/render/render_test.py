@@ -79,6 +79,92 @@ def test_stats_tell_stages_memory_and_the_effective_request(render, tmp_path):
     assert stats["plan"]["offload"] == "none"
 
 
+def plan_that_ran(render, tmp_path, request, *flags):
+    render(request, "--stats", str(tmp_path / "stats.json"), *flags)
+    return json.loads((tmp_path / "stats.json").read_text())["plan"], np.load(tmp_path / "out.npy")
+
+
+def test_the_flags_plan_runs_under_the_requests_and_lossless_ones_change_nothing(render, tmp_path):
+    _, frames = plan_that_ran(render, tmp_path, REQUEST)
+    for request, flags, offload in [
+            (REQUEST, ["--offload", "block:1", "--offload", "vae=none", "--weights-home", "pageable"], "block:1,vae=none"),
+            ({**REQUEST, "plan": {"offload": "leaf"}}, ["--offload", "block:1", "--prefetch", "0"], "leaf"),
+            (REQUEST, ["--plan", "smallest", "--offload", "leaf"], "leaf")]:
+        plan, same = plan_that_ran(render, tmp_path, request, *flags)
+        assert plan["offload"] == offload and np.array_equal(frames, same), flags
+
+
+def test_lossy_flags_change_the_frames_and_show_in_the_plan(render, tmp_path):
+    _, frames = plan_that_ran(render, tmp_path, REQUEST)
+    plan, lossy = plan_that_ran(render, tmp_path, REQUEST, "--quantize", "transformer=int8wo")
+    assert plan["quantize"] == "transformer=int8wo"
+    assert not np.array_equal(frames, lossy) and np.abs(frames - lossy).mean() < 0.1
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--offload", "sometimes"], "plan.offload"), (["--quantize", "nf5"], "plan.quantize"),
+    (["--storage-dtype", "int4"], "plan.storage_dtype"), (["--offload", "attic=leaf"], "attic"),
+    (["--weights-home", "pinned"], "pinned"),
+])
+def test_a_plan_that_cannot_be_is_named(render, flags, message):
+    assert message in render(REQUEST, *flags, expect=BAD_REQUEST)
+
+
+def test_a_transformer_file_that_is_none_is_named(render, tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF\x03\x00\x00\x00 and no more")
+    assert "broken.gguf" in render(REQUEST, "--model", str(tmp_path / "broken.gguf"), expect=BAD_REQUEST)
+    (tmp_path / "model.bin").write_bytes(b"x")
+    assert "model.bin" in render(REQUEST, "--model", str(tmp_path / "model.bin"), expect=USAGE)
+
+
+def plan(*flags, expect=OK):
+    done = subprocess.run([BINARY, "plan", *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+SIZES = ["--height", "64", "--width", "64", "--num-frames", "9"]
+
+
+def test_plan_prints_a_table_without_running_anything(tmp_path):
+    lines = plan("--model", MODEL, *SIZES).stdout.splitlines()
+    assert lines[0].startswith("cpu, float32, ") and "PLAN" in lines[1]
+    resident = [line for line in lines if line.startswith("* ")]
+    assert len(resident) == 1 and "1.00x" in resident[0] and "lossless" in resident[0]
+    (tmp_path / "request.json").write_text(json.dumps(REQUEST))
+    assert plan("--model", MODEL, "--request", str(tmp_path / "request.json")).stdout.splitlines() == lines
+
+
+def test_plan_in_json_obeys_limits_and_modes():
+    told = json.loads(plan("--model", MODEL, *SIZES, "--plan", "auto", "--max-device-memory", "40MiB", "--json").stdout)
+    assert int(told["device_memory_bytes"]) == 40 << 20
+    chosen = [one for one in told["plans"] if one.get("chosen")]
+    assert len(chosen) == 1 and int(chosen[0]["peak_device_bytes"]) <= 40 << 20 and chosen[0]["plan"]["offload"] != "none"
+    assert all(one["lossless"] for one in told["plans"])
+    lossy = json.loads(plan("--model", MODEL, *SIZES, "--plan", "auto", "--allow-lossy", "--json").stdout)
+    assert any(not one.get("lossless") for one in lossy["plans"])
+
+
+def test_plan_for_what_fits_nowhere_says_what_would():
+    done = plan("--model", MODEL, "--height", "512", "--width", "512", "--num-frames", "121", "--max-device-memory", "60M",
+                expect=BAD_REQUEST)
+    assert "does not run: needs" in done.stdout and "fits" in done.stdout
+
+
+def test_plan_for_a_device_that_is_not_here():
+    done = plan("--model", MODEL, *SIZES, "--device", "cuda:77", "--max-device-memory", "8GiB", "--weights-home", "pinned")
+    assert done.stdout.startswith("cuda:77, bfloat16") and "8.00 GiB" in done.stdout and "unknown memory" in done.stderr
+
+
+@pytest.mark.parametrize("flags, expect, message", [
+    (["--model", MODEL, "--height", "65"], BAD_REQUEST, "height"), (["--model", "/absent"], BAD_REQUEST, "/absent"),
+    ([], USAGE, "--model"), (["--model", MODEL, "--device", "tpu", *SIZES], USAGE, "tpu"),
+    (["--model", MODEL, *SIZES, "--offload", "sometimes"], BAD_REQUEST, "plan.offload"),
+])
+def test_plan_refuses_by_name(flags, expect, message):
+    assert message in plan(*flags, expect=expect).stderr
+
+
 def test_taps_are_numpy_files(render, tmp_path):
     render(REQUEST, "--taps", str(tmp_path / "taps"))
     tokens = json.loads((tmp_path / "taps" / "tokens.json").read_text())["input_ids"]
@@ -132,7 +218,9 @@ def test_bad_request_is_named(render, request_, message):
 
 @pytest.mark.parametrize("flags, message", [
     (["--device", "tpu"], "tpu"), (["--dtype", "int8"], "int8"), (["--colour", "red"], "--colour"),
-    (["--threads", "-1"], "--threads"), (["--steps", "3"], "--steps"),
+    (["--threads", "-1"], "--threads"), (["--steps", "3"], "--steps"), (["--plan", "best"], "--plan"),
+    (["--max-device-memory", "lots"], "--max-device-memory"), (["--vae-tile-size", "64"], "--vae-tile-size"),
+    (["--model", MODEL], "expected one folder"),
 ])
 def test_bad_flag_is_usage(render, flags, message):
     assert message in render(REQUEST, *flags, expect=USAGE)

@@ -1,0 +1,121 @@
+#include "server/render/plan_command.h"
+
+#include <unistd.h>
+
+#include <iostream>
+#include <optional>
+
+#include "engine/describe/weight_plan.h"
+#include "server/convert/json.h"
+#include "server/convert/memory_estimate.h"
+#include "server/convert/request.h"
+#include "server/plan/plan_table.h"
+#include "server/render/inputs.h"
+#include "server/render/model_flags.h"
+
+namespace kino::render {
+namespace {
+
+constexpr char kText[] =
+    "Shows what a request would need on a device, plan by plan, fastest first; nothing is run. A "
+    "star marks\nwhat would run. A device that is not here is planned for all the same: give its "
+    "memory as\n--max-device-memory. The request is --request, the sizes on top of it, or the "
+    "model's defaults.";
+constexpr char kEpilogue[] =
+    "Exit codes: 0 it fits; 2 usage; 3 it fits nowhere, or the request or the model cannot be "
+    "used.";
+
+struct PlanFlagValues {
+  std::string request_file;
+  std::optional<int> height, width, num_frames;
+  bool is_json = false, help = false;
+};
+
+ExitCode Report(ExitCode code, const std::string& message) {
+  std::cerr << "kino-render: " << message << "\n";
+  return code;
+}
+
+// What there is of `device`'s memory; 0 where that cannot be known here.
+absl::StatusOr<engine::DeviceSpec> SpecOf(const std::string& device) {
+  engine::DeviceSpec spec{.is_gpu = device != "cpu"};
+  spec.host_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
+  const auto engine = engine::Engine::Create({.device = device});
+  if (engine.ok()) {
+    spec.device_bytes = (*engine)->device_memory_bytes();
+  } else if (absl::IsFailedPrecondition(engine.status())) {
+    std::cerr << "kino-render: " << std::string(engine.status().message())
+              << "; planning for one of unknown memory\n";
+  } else {
+    return engine.status();
+  }
+  return spec;
+}
+
+absl::StatusOr<v1::GenerateRequest> MakeRequest(const PlanFlagValues& values) {
+  v1::GenerateRequest request;
+  if (!values.request_file.empty()) {
+    auto read = ReadRequest(values.request_file);
+    if (!read.ok()) return read.status();
+    request = *std::move(read);
+  }
+  if (values.height) request.set_height(*values.height);
+  if (values.width) request.set_width(*values.width);
+  if (values.num_frames) request.set_num_frames(*values.num_frames);
+  if (!request.has_prompt()) request.set_prompt("");
+  return request;
+}
+
+}  // namespace
+
+ExitCode PlanCommand(const std::vector<std::string>& arguments) {
+  PlanFlagValues values;
+  ModelFlags model_flags;
+  flags::FlagSet flags("kino-render plan --model DIR [--model FILE] [flags]", kText, kEpilogue);
+  model_flags.Register(&flags);
+  flags.Add("request", &values.request_file, "FILE", "The request.");
+  flags.Add("height", &values.height, "PX", "Pixels.");
+  flags.Add("width", &values.width, "PX", "Pixels.");
+  flags.Add("num-frames", &values.num_frames, "N", "Frames of the clip.");
+  flags.AddSwitch("json", &values.is_json, "kino.v1.MemoryEstimate as JSON.");
+  flags.AddSwitch("help", &values.help, "Prints this.");
+  const absl::Status parsed = flags.Parse(arguments);
+  if (!parsed.ok()) return Report(kUsage, std::string(parsed.message()) + "\nTry --help.");
+  if (values.help) {
+    std::cout << flags.Help();
+    return kOk;
+  }
+  engine::EngineOptions engine;
+  engine::ModelOptions model;
+  if (absl::Status status = model_flags.Apply(&engine, &model); !status.ok()) {
+    return Report(absl::IsNotFound(status) ? kBadRequest : kUsage, std::string(status.message()));
+  }
+  const auto message = MakeRequest(values);
+  if (!message.ok()) return Report(kBadRequest, std::string(message.status().message()));
+  const auto description = engine::DescribeModel(model.folder, model.transformer_file);
+  if (!description.ok()) return Report(kBadRequest, std::string(description.status().message()));
+
+  convert::EngineRequest request = convert::ToEngine(*message);
+  request.request.plan = engine::MergePlans(model.plan, request.request.plan);
+  const engine::ResolvedRequest resolved =
+      engine::ResolveRequest(*description, request.request, /*draw_seed=*/0);
+  std::vector<engine::FieldViolation> violations = request.violations;
+  violations.insert(violations.end(), resolved.violations.begin(), resolved.violations.end());
+  if (!violations.empty()) {
+    return Report(kBadRequest, violations.front().field + ": " + violations.front().description);
+  }
+  const auto spec = SpecOf(engine.device);
+  if (!spec.ok()) return Report(kUsage, std::string(spec.status().message()));
+  const auto memory = convert::EstimateMemory(
+      *description, resolved.request,
+      {.device = engine.device,
+       .dtype = model.dtype.value_or(spec->is_gpu ? engine::DType::kBF16 : engine::DType::kF32),
+       .spec = *spec,
+       .allow_lossy = model.allow_lossy});
+  if (!memory.ok()) return Report(kBadRequest, std::string(memory.status().message()));
+  std::cout << (values.is_json ? convert::ToJson(*memory, convert::JsonLayout::kIndented)
+                               : plan::PlanTable(*memory));
+  return memory->refusal().empty() ? kOk : kBadRequest;
+}
+
+}  // namespace kino::render
