@@ -194,10 +194,13 @@ void LtxRun::EncodeImage(const RunContext& context) {
   // nothing.
   const RgbImage resized = ValueOrThrow(ResizeLanczos(image, *request_.width, *request_.height));
   const at::Tensor bytes =
-      at::from_blob(const_cast<uint8_t*>(resized.rgb.data()), {resized.height, resized.width, 3},
+      at::from_blob(const_cast<uint8_t*>(resized.rgb.data()), {1, resized.height, resized.width, 3},
                     at::TensorOptions().dtype(at::kByte));
-  const at::Tensor pixels = bytes.to(at::kFloat).div_(255.0).permute({2, 0, 1}).mul(2.0).sub_(1.0);
-  const at::Tensor video = pixels.unsqueeze(0).unsqueeze(2).to(vae().device(), vae().dtype());
+  const LtxVideoSource video = {
+      .frames = 1,
+      .height = resized.height,
+      .width = resized.width,
+      .read = [&](int64_t first, int64_t count) { return bytes.narrow(0, first, count); }};
   // A draw from the encoder's distribution (diffusers' DiagonalGaussianDistribution.sample), in the
   // VAE's dtype.
   const std::vector<at::Tensor> moments =
@@ -298,11 +301,11 @@ void LtxRun::PrepareDecode() {
 
 void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {
   if (decoder_ == nullptr) PrepareDecode();
-  const at::Tensor pixels = decoder_->NextFrames(context);
-  if (pixels.size(0) > 0) {
+  at::Tensor pixels = decoder_->NextFrames(context);
+  if (pixels.defined()) {
     state_.step += static_cast<int>(pixels.size(0));
     // diffusers rounds in the VAE's dtype before it goes to float32.
-    sink((pixels * 0.5 + 0.5).clamp_(0.0, 1.0).to(at::kCPU, at::kFloat).contiguous());
+    sink(pixels.mul(0.5).add_(0.5).clamp_(0.0, 1.0).to(at::kCPU, at::kFloat).contiguous());
   }
   if (decoder_->done()) {
     decoder_.reset();

@@ -3,12 +3,6 @@
 #include "engine/core/status.h"
 
 namespace kino::engine {
-namespace {
-
-// Enough to keep the convolutions busy at the encoder's full resolution.
-constexpr int kEncodeFramesPerPush = 16;
-
-}  // namespace
 
 absl::StatusOr<std::shared_ptr<LtxVae>> LtxVae::Create(const ComponentFiles& files,
                                                        c10::ScalarType dtype, c10::Device device) {
@@ -30,13 +24,15 @@ LtxVae::LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::Sca
   latents_std_ = statistics.Get("latents_std", {config.latent_channels});
 }
 
-at::Tensor LtxVae::Encode(const at::Tensor& video, const LtxVaeTiling& tiling,
+at::Tensor LtxVae::Encode(const LtxVideoSource& video, const LtxVaeTiling& tiling,
                           const RunContext& context) const {
   const int64_t ratio = config_.spatial_compression_ratio;
-  TORCH_CHECK(video.dim() == 5 && video.size(0) == 1 && video.size(1) == config_.in_channels &&
-                  video.size(2) > 0 && video.size(3) % ratio == 0 && video.size(4) % ratio == 0,
-              "cannot encode a video of shape ", video.sizes());
-  return LtxVaeEncode(encoder_, config_, video.to(dtype()), tiling, kEncodeFramesPerPush, context);
+  TORCH_CHECK(config_.in_channels == 3 && video.frames > 0 && video.height > 0 && video.width > 0 &&
+                  video.height % ratio == 0 && video.width % ratio == 0,
+              "cannot encode a video of ", video.frames, " frames, ", video.height, "x",
+              video.width, " pixels, in ", config_.in_channels, " channels");
+  return LtxVaeEncode(encoder_, config_, video, tiling, LtxRunsOn(device()),
+                      at::TensorOptions().dtype(dtype()).device(device()), context);
 }
 
 std::unique_ptr<LtxVaeDecodeStream> LtxVae::Decode(const at::Tensor& latents,

@@ -27,10 +27,9 @@ class LtxVae final : public Component {
   PinnedTensor latents_mean() const { return latents_mean_.get(); }
   PinnedTensor latents_std() const { return latents_std_.get(); }
 
-  // video: [1, 3, T, H, W] in -1..1, H and W multiples of the compression ratio -> moments [1, 2 *
-  // C, F, h, w] in the weights' dtype: means, then log variances. Throws as
-  // LtxVaeDecodeStream::Next does.
-  at::Tensor Encode(const at::Tensor& video, const LtxVaeTiling& tiling,
+  // Height and width of the video are multiples of the compression ratio -> moments [1, 2 * C, F,
+  // h, w] in the weights' dtype: means, then log variances. Throws as LtxVaeEncode does.
+  at::Tensor Encode(const LtxVideoSource& video, const LtxVaeTiling& tiling,
                     const RunContext& context) const;
 
   // latents: [1, C, F, h, w], denormalised. Draws what noise the decoder injects at once (with

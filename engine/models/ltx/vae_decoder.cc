@@ -3,7 +3,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
-#include "engine/core/status_bridge.h"
+#include <algorithm>
+#include <utility>
 
 namespace kino::engine {
 namespace {
@@ -29,12 +30,11 @@ at::Tensor Unpatchify(const at::Tensor& frames, int64_t p) {
       .view({count, height * p, width * p, channels});
 }
 
-bool Idle(const at::Tensor& frames, bool last) { return frames.size(0) == 0 && !last; }
-
 }  // namespace
 
 LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scope)
     : patch_size_(config.patch_size),
+      channels_(config.decoder_channels),
       conv_in_(scope.Sub("conv_in"), config.latent_channels, config.decoder_channels, {},
                config.decoder_causal),
       conv_out_(scope.Sub("conv_out"), LastChannels(config),
@@ -55,6 +55,7 @@ LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scop
   };
   const WeightScope mid_scope = scope.Sub("mid_block");
   Block& mid = blocks_.emplace_back();
+  mid.in_channels = mid.channels = config.decoder_channels;
   if (config.timestep_conditioning)
     mid.time_embedder = MakeEmbedder(mid_scope, config.decoder_channels * 4);
   add_resnets(mid, mid_scope, config.decoder_mid_layers,
@@ -64,6 +65,8 @@ LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scop
     const LtxVaeUpBlock& up = config.up_blocks[i];
     const WeightScope up_scope = scope.Sub("up_blocks", static_cast<int>(i));
     Block& block = blocks_.emplace_back();
+    block.in_channels = up.in_channels;
+    block.channels = up.out_channels;
     if (config.timestep_conditioning)
       block.time_embedder = MakeEmbedder(up_scope, up.in_channels * 4);
     if (up.in_channels != up.out_channels) {
@@ -85,68 +88,66 @@ LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scop
   }
 }
 
-LtxVaeDecoder::State LtxVaeDecoder::Start(int64_t height, int64_t width, const at::Tensor& timestep,
-                                          std::optional<at::Generator> noise_generator,
-                                          const at::TensorOptions& options) const {
-  const auto dtype = c10::typeMetaToScalarType(options.dtype());
+LtxFrameChain LtxVaeDecoder::Begin(const Start& start) const {
+  const auto dtype = c10::typeMetaToScalarType(start.options.dtype());
   at::Tensor scaled;
   if (timestep_scale_multiplier_) {
-    TORCH_CHECK(timestep.defined() && timestep.numel() == 1,
+    TORCH_CHECK(start.timestep.defined() && start.timestep.numel() == 1,
                 "this decoder is conditioned on one timestep");
     // In the weights' dtype, as diffusers has it: 0.05 in bfloat16 is not 50 afterwards.
-    scaled = (timestep.flatten().to(options) * timestep_scale_multiplier_.get()).to(at::kFloat);
+    scaled = (start.timestep.flatten().to(start.options) * timestep_scale_multiplier_.get())
+                 .to(at::kFloat);
   }
-  State state;
+  LtxFrameChain chain;
+  int64_t height = start.height, width = start.width, positions = start.run_positions;
+  chain.Add(
+      [this, state = LtxTemporalConv::State()](at::Tensor frames, bool last) mutable {
+        return conv_in_.Push(state, std::move(frames), last);
+      },
+      start.runs.Frames(positions * channels_));
   for (const Block& block : blocks_) {
-    BlockState& block_state = state.blocks.emplace_back();
     at::Tensor temb;
     if (block.time_embedder) temb = block.time_embedder->Forward(scaled, dtype).flatten();
-    if (block.conv_in)
-      block_state.conv_in = block.conv_in->Start(temb, noise_generator, height, width, options);
+    const auto add_resnet = [&](const LtxVaeResnet& resnet, int64_t channels) {
+      chain.Add(
+          [&resnet, state = resnet.Start(temb, start.noise_generator, height, width,
+                                         start.options)](at::Tensor frames, bool last) mutable {
+            return resnet.Push(state, std::move(frames), last);
+          },
+          start.runs.Frames(positions * channels));
+    };
+    if (block.conv_in) add_resnet(*block.conv_in, std::max(block.in_channels, block.channels));
     if (block.upsampler) {
       height *= 2;
       width *= 2;
+      positions *= 4;
+      chain.Add([&upsampler = *block.upsampler, state = LtxVaeUpsampler::State()](
+                    at::Tensor frames,
+                    bool last) mutable { return upsampler.Push(state, std::move(frames), last); },
+                start.runs.Frames(2 * positions * block.channels, /*out_frames=*/2));
     }
-    for (const LtxVaeResnet& resnet : block.resnets) {
-      block_state.resnets.push_back(resnet.Start(temb, noise_generator, height, width, options));
-    }
+    for (const LtxVaeResnet& resnet : block.resnets) add_resnet(resnet, block.channels);
   }
+  LtxVaeModulation modulation;
   if (time_embedder_) {
     const at::Tensor embedded = time_embedder_->Forward(scaled, dtype).view({2, -1});
     const at::Tensor table = embedded + scale_shift_table_.get();
-    state.modulation = {.shift = table[0], .scale_plus_one = table[1] + 1};
+    modulation = {.shift = table[0], .scale_plus_one = table[1] + 1};
   }
-  return state;
+  chain.Add(
+      [this, modulation, state = LtxTemporalConv::State()](at::Tensor frames, bool last) mutable {
+        return Finish(state, modulation, std::move(frames), last);
+      },
+      start.runs.Frames(positions * blocks_.back().channels));
+  return chain;
 }
 
-at::Tensor LtxVaeDecoder::PushBlock(const Block& block, BlockState& state, at::Tensor frames,
-                                    bool last, const RunContext& context) const {
-  if (block.conv_in) {
-    ThrowIfError(context.Advance());
-    frames = block.conv_in->Push(state.conv_in, frames, last);
-  }
-  if (block.upsampler && !Idle(frames, last))
-    frames = block.upsampler->Push(state.upsampler, frames, last);
-  for (size_t i = 0; i < block.resnets.size() && !Idle(frames, last); ++i) {
-    ThrowIfError(context.Advance());
-    frames = block.resnets[i].Push(state.resnets[i], frames, last);
-  }
-  return frames;
-}
-
-at::Tensor LtxVaeDecoder::Push(State& state, const at::Tensor& latents, bool last,
-                               const RunContext& context) const {
-  ThrowIfError(context.Advance());
-  at::Tensor frames = conv_in_.Push(state.conv_in, latents.squeeze(0).permute({1, 2, 3, 0}), last);
-  for (size_t i = 0; i < blocks_.size() && !Idle(frames, last); ++i) {
-    frames = PushBlock(blocks_[i], state.blocks[i], std::move(frames), last, context);
-  }
-  if (Idle(frames, last)) return {};
-  LtxTemporalConv::Window window =
-      conv_out_.Open(state.conv_out, frames.sizes(), frames.options(), last);
-  LtxNormSilu(frames, state.modulation, window.fresh);
-  frames = at::Tensor();
-  return Unpatchify(conv_out_.Close(state.conv_out, std::move(window), last), patch_size_);
+at::Tensor LtxVaeDecoder::Finish(LtxTemporalConv::State& state, const LtxVaeModulation& modulation,
+                                 at::Tensor frames, bool last) const {
+  LtxTemporalConv::Window window = conv_out_.Open(state, frames.sizes(), frames.options(), last);
+  LtxNormSilu(frames, modulation, window.Fresh());
+  frames.reset();
+  return Unpatchify(conv_out_.Close(state, std::move(window), last), patch_size_);
 }
 
 }  // namespace kino::engine

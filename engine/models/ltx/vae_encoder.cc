@@ -2,34 +2,22 @@
 
 #include <ATen/ops/cat.h>
 
-#include "engine/core/status_bridge.h"
+#include <algorithm>
+#include <utility>
 
 namespace kino::engine {
 namespace {
-
-// [1, C, T, H, W] -> [T, H / p, W / p, C * p * p]; channels in the order (c, x within the patch, y
-// within it).
-at::Tensor Patchify(const at::Tensor& video, int64_t p) {
-  const int64_t channels = video.size(1), frames = video.size(2), height = video.size(3) / p,
-                width = video.size(4) / p;
-  return video.reshape({channels, frames, height, p, width, p})
-      .permute({1, 2, 4, 0, 5, 3})
-      .contiguous()
-      .view({frames, height, width, channels * p * p});
-}
 
 int64_t LastChannels(const LtxVaeConfig& config) {
   return config.down_blocks.empty() ? config.encoder_channels
                                     : config.down_blocks.back().out_channels;
 }
 
-// The next layer has nothing to do: no frame came and none is to be flushed.
-bool Idle(const at::Tensor& frames, bool last) { return frames.size(0) == 0 && !last; }
-
 }  // namespace
 
 LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scope)
     : patch_size_(config.patch_size),
+      channels_(config.encoder_channels),
       conv_in_(scope.Sub("conv_in"), config.in_channels * config.patch_size * config.patch_size,
                config.encoder_channels, {}, config.encoder_causal),
       conv_out_(scope.Sub("conv_out"), LastChannels(config), config.latent_channels + 1, {},
@@ -43,6 +31,9 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
                                 .causal = causal,
                                 .norm_eps = config.resnet_norm_eps};
     DownBlock& built = down_blocks_.emplace_back();
+    built.in_channels = block.in_channels;
+    built.out_channels = block.out_channels;
+    built.stride = block.stride;
     for (int layer = 0; layer < block.layers; ++layer)
       built.resnets.emplace_back(block_scope.Sub("resnets", layer).InOwnGroup(), options);
     const WeightScope downsampler_scope = block_scope.Sub("downsamplers", 0).InOwnGroup();
@@ -68,52 +59,83 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
   }
 }
 
-LtxVaeEncoder::State LtxVaeEncoder::Start() const {
-  State state;
-  for (const DownBlock& block : down_blocks_)
-    state.down_blocks.emplace_back().resnets.resize(block.resnets.size());
-  state.mid_block.resize(mid_block_.size());
-  return state;
+LtxFrameChain LtxVaeEncoder::Begin(int64_t height, int64_t width, const LtxRunLength& runs) const {
+  LtxFrameChain chain;
+  int64_t positions = height / patch_size_ * (width / patch_size_);
+  chain.Add(
+      [this, state = LtxTemporalConv::State()](at::Tensor video, bool last) mutable {
+        return FirstLayer(state, std::move(video), last);
+      },
+      runs.Frames(positions * channels_));
+  // Behind a layer that gives fewer frames than it takes, frames are gathered to whole runs.
+  bool gathers = false;
+  const auto add = [&](LtxFrameChain::Layer layer, int64_t channels) {
+    const int64_t most = runs.Frames(positions * channels);
+    chain.Add(std::move(layer), most, gathers ? most : 1);
+    gathers = false;
+  };
+  const auto add_resnet = [&](const LtxVaeResnet& resnet, int64_t channels) {
+    add(
+        [&resnet, state = LtxVaeResnet::State()](at::Tensor frames, bool last) mutable {
+          return resnet.Push(state, std::move(frames), last);
+        },
+        channels);
+  };
+  for (const DownBlock& block : down_blocks_) {
+    for (const LtxVaeResnet& resnet : block.resnets) add_resnet(resnet, block.in_channels);
+    if (block.strided_conv) {
+      add([&conv = *block.strided_conv, state = LtxTemporalConv::State()](
+              at::Tensor frames,
+              bool last) mutable { return conv.Push(state, std::move(frames), last); },
+          block.in_channels);
+    } else if (block.downsampler) {
+      add([&downsampler = *block.downsampler, state = LtxVaeDownsampler::State()](
+              at::Tensor frames,
+              bool last) mutable { return downsampler.Push(state, std::move(frames), last); },
+          block.in_channels);
+    }
+    if (block.strided_conv || block.downsampler) {
+      positions /= block.stride.h * block.stride.w;
+      gathers = block.stride.t > 1;
+    }
+    if (block.conv_out) {
+      add_resnet(*block.conv_out, std::max(block.in_channels, block.out_channels));
+    }
+  }
+  const int64_t channels = down_blocks_.empty() ? channels_ : down_blocks_.back().out_channels;
+  for (const LtxVaeResnet& resnet : mid_block_) add_resnet(resnet, channels);
+  add(
+      [this, state = LtxTemporalConv::State()](at::Tensor frames, bool last) mutable {
+        return LastLayer(state, std::move(frames), last);
+      },
+      channels);
+  return chain;
 }
 
-at::Tensor LtxVaeEncoder::PushDownBlock(const DownBlock& block, DownState& state, at::Tensor frames,
-                                        bool last, const RunContext& context) const {
-  for (size_t i = 0; i < block.resnets.size() && !Idle(frames, last); ++i) {
-    ThrowIfError(context.Advance());
-    frames = block.resnets[i].Push(state.resnets[i], frames, last);
-  }
-  if (Idle(frames, last)) return frames;
-  if (block.strided_conv) frames = block.strided_conv->Push(state.strided_conv, frames, last);
-  if (block.downsampler) frames = block.downsampler->Push(state.downsampler, frames, last);
-  if (block.conv_out && !Idle(frames, last))
-    frames = block.conv_out->Push(state.conv_out, frames, last);
-  return frames;
-}
-
-at::Tensor LtxVaeEncoder::Push(State& state, const at::Tensor& video, bool last,
-                               const RunContext& context) const {
-  ThrowIfError(context.Advance());
-  at::Tensor frames = conv_in_.Push(state.conv_in, Patchify(video, patch_size_), last);
-  for (size_t i = 0; i < down_blocks_.size() && !Idle(frames, last); ++i) {
-    frames = PushDownBlock(down_blocks_[i], state.down_blocks[i], std::move(frames), last, context);
-  }
-  for (size_t i = 0; i < mid_block_.size() && !Idle(frames, last); ++i) {
-    ThrowIfError(context.Advance());
-    frames = mid_block_[i].Push(state.mid_block[i], frames, last);
-  }
-  if (Idle(frames, last)) return {};
+at::Tensor LtxVaeEncoder::FirstLayer(LtxTemporalConv::State& state, at::Tensor video,
+                                     bool last) const {
+  const int64_t p = patch_size_, frames = video.size(0), height = video.size(1) / p,
+                width = video.size(2) / p, channels = video.size(3);
   LtxTemporalConv::Window window =
-      conv_out_.Open(state.conv_out, frames.sizes(), frames.options(), last);
-  LtxNormSilu(frames, {}, window.fresh);
-  const at::Tensor out = conv_out_.Close(state.conv_out, std::move(window), last);
-  // One log variance serves all channels.
+      conv_in_.Open(state, {frames, height, width, channels * p * p}, video.options(), last);
+  // Channels of a patch: (c, x within it, y within it).
+  window.Fresh()
+      .view({frames, height, width, channels, p, p})
+      .copy_(video.view({frames, height, p, width, p, channels}).permute({0, 1, 3, 5, 4, 2}));
+  video.reset();
+  return conv_in_.Close(state, std::move(window), last);
+}
+
+at::Tensor LtxVaeEncoder::LastLayer(LtxTemporalConv::State& state, at::Tensor frames,
+                                    bool last) const {
+  LtxTemporalConv::Window window = conv_out_.Open(state, frames.sizes(), frames.options(), last);
+  LtxNormSilu(frames, {}, window.Fresh());
+  frames.reset();
+  const at::Tensor out = conv_out_.Close(state, std::move(window), last);
   const int64_t channels = out.size(3) - 1;
   const at::Tensor log_variance =
       out.narrow(3, channels, 1).expand({out.size(0), out.size(1), out.size(2), channels});
-  return at::cat({out.narrow(3, 0, channels), log_variance}, 3)
-      .permute({3, 0, 1, 2})
-      .unsqueeze(0)
-      .contiguous();
+  return at::cat({out.narrow(3, 0, channels), log_variance}, 3);
 }
 
 }  // namespace kino::engine

@@ -1,5 +1,5 @@
-// LTXVideoEncoder3d: pixels to the moments of the latent distribution, a run of frames at a time.
-// The weights do not change; an object and its states belong to one thread at a time.
+// LTXVideoEncoder3d: pixels to the moments of the latent distribution, a run of frames at a time in
+// each layer. The weights do not change; an object and its chains belong to one thread at a time.
 // Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
 #pragma once
 
@@ -8,51 +8,41 @@
 #include <optional>
 #include <vector>
 
-#include "engine/core/run_context.h"
+#include "engine/models/ltx/vae_chain.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_layers.h"
+#include "engine/models/ltx/vae_runs.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {
 
 class LtxVaeEncoder {
+ public:
+  LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scope);
+
+  // Takes frames of height x width pixels, multiples of the compression ratio, [T, H, W, 3] in
+  // -1..1 in the weights' dtype, and gives moments [F, h, w, 2 * C]: means, then log variances. The
+  // encoder outlives it.
+  LtxFrameChain Begin(int64_t height, int64_t width, const LtxRunLength& runs) const;
+
  private:
   struct DownBlock {
     std::vector<LtxVaeResnet> resnets;
     std::optional<LtxTemporalConv> strided_conv;
     std::optional<LtxVaeDownsampler> downsampler;
     std::optional<LtxVaeResnet> conv_out;
-  };
-  struct DownState {
-    std::vector<LtxVaeResnet::State> resnets;
-    LtxTemporalConv::State strided_conv;
-    LtxVaeDownsampler::State downsampler;
-    LtxVaeResnet::State conv_out;
+    LtxVaeStride stride;
+    int64_t in_channels = 0;
+    int64_t out_channels = 0;
   };
 
- public:
-  // What the layers remember of the frames pushed so far.
-  class State {
-    friend class LtxVaeEncoder;
-    LtxTemporalConv::State conv_in;
-    std::vector<DownState> down_blocks;
-    std::vector<LtxVaeResnet::State> mid_block;
-    LtxTemporalConv::State conv_out;
-  };
-
-  LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scope);
-  State Start() const;
-  // video: [1, 3, T, H, W] in -1..1, the weights' dtype, H and W multiples of the compression ratio
-  // -> moments of the latent frames that are known by now, [1, 2 * C, F, h, w], undefined when
-  // none: means, then log variances. Throws StatusError when the run is cancelled.
-  at::Tensor Push(State& state, const at::Tensor& video, bool last,
-                  const RunContext& context) const;
-
- private:
-  at::Tensor PushDownBlock(const DownBlock& block, DownState& state, at::Tensor frames, bool last,
-                           const RunContext& context) const;
+  // Patches of pixels, conv_in.
+  at::Tensor FirstLayer(LtxTemporalConv::State& state, at::Tensor video, bool last) const;
+  // conv_norm_out, the activation and conv_out; its log variance for all channels.
+  at::Tensor LastLayer(LtxTemporalConv::State& state, at::Tensor frames, bool last) const;
 
   int64_t patch_size_;
+  int64_t channels_;  // behind conv_in
   LtxTemporalConv conv_in_;
   std::vector<DownBlock> down_blocks_;
   std::vector<LtxVaeResnet> mid_block_;

@@ -68,6 +68,21 @@ std::vector<int64_t> Padding(const at::Tensor& weight) {
 }
 std::vector<int64_t> Strides(const LtxVaeStride& stride) { return {stride.t, stride.h, stride.w}; }
 
+// oneDNN computes in the weight's dtype on this machine.
+bool TakesPacked(const at::Tensor& weight) {
+  const bool is_float = weight.scalar_type() == at::kFloat;
+  const bool is_bfloat16 =
+      weight.scalar_type() == at::kBFloat16 && at::cpu::is_avx512_vnni_supported();
+  return weight.is_cpu() && (is_float || is_bfloat16) && at::globalContext().userEnabledMkldnn();
+}
+
+// A copy of `weight` in the order oneDNN likes best for inputs of `shape`, [1, C, T, H, W].
+// at::conv3d gets there by way of one more order, several times slower.
+at::Tensor Packed(const at::Tensor& weight, const LtxVaeStride& stride, at::IntArrayRef shape) {
+  return at::mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), Padding(weight), Strides(stride),
+                                          {1, 1, 1}, 1, shape);
+}
+
 // The one operator of torch that takes dense frames and a packed weight; torch's own compiler uses
 // it.
 at::Tensor PackedConvolution(const at::Tensor& input, const at::Tensor& packed,
@@ -88,7 +103,9 @@ at::Tensor PackedConvolution(const at::Tensor& input, const at::Tensor& packed,
 }  // namespace
 
 void LtxNormSiluComposed(const at::Tensor& x, const LtxVaeModulation& modulation, at::Tensor out) {
-  const at::Tensor variance = x.to(at::kFloat).square().mean(-1, /*keepdim=*/true);
+  const at::Tensor variance =
+      (x.scalar_type() == at::kFloat ? x.square() : x.to(at::kFloat).square_())
+          .mean(-1, /*keepdim=*/true);
   at::Tensor hidden = (x * variance.add_(kNormEps).rsqrt_()).to(x.scalar_type());
   if (modulation.shift.defined()) hidden.mul_(modulation.scale_plus_one).add_(modulation.shift);
   out.copy_(at::silu_(hidden));
@@ -121,30 +138,17 @@ at::Tensor LtxSpaceToDepth(const at::Tensor& x, const LtxVaeStride& stride) {
       .view({frames, height, width, x.size(3) * stride.product()});
 }
 
-at::Tensor LtxPackConvolution(const at::Tensor& weight, const LtxVaeStride& stride,
-                              at::IntArrayRef input_shape) {
-  const bool is_float = weight.scalar_type() == at::kFloat;
-  const bool is_bfloat16 =
-      weight.scalar_type() == at::kBFloat16 && at::cpu::is_avx512_vnni_supported();
-  if (!weight.is_cpu() || !(is_float || is_bfloat16) || !at::globalContext().userEnabledMkldnn()) {
-    return {};
-  }
-  const std::vector<int64_t> shape = {1, input_shape[3], input_shape[0], input_shape[1],
-                                      input_shape[2]};
-  return at::mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), Padding(weight), Strides(stride),
-                                          {1, 1, 1}, 1, shape);
-}
-
-at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& packed,
-                       const at::Tensor& bias, const LtxVaeStride& stride) {
+at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const LtxVaeStride& stride) {
   if (weight.size(2) * weight.size(3) * weight.size(4) * stride.product() == 1) {
     return at::linear(x, weight.view({weight.size(0), weight.size(1)}), bias);
   }
   // A view: [1, C, T, H, W], channels last in memory.
   const at::Tensor input = x.permute({3, 0, 1, 2}).unsqueeze(0);
   at::Tensor output;
-  if (packed.defined()) {
-    output = PackedConvolution(input, packed, bias, Padding(weight), Strides(stride));
+  if (TakesPacked(weight)) {
+    output = PackedConvolution(input, Packed(weight, stride, input.sizes()), bias, Padding(weight),
+                               Strides(stride));
   } else {
     const std::vector<int64_t> dilation = {1, 1, 1};
     output = at::conv3d(input, weight, bias, Strides(stride), Padding(weight), dilation, 1);

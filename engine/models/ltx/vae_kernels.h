@@ -31,17 +31,11 @@ at::Tensor LtxDepthToSpaceComposed(const at::Tensor& x, const LtxVaeStride& stri
 // Pixels to channels, the inverse.  x: [T * t, H * h, W * w, C] -> [T, H, W, C * stride].
 at::Tensor LtxSpaceToDepth(const at::Tensor& x, const LtxVaeStride& stride);
 
-// A copy of `weight` in the order oneDNN likes best for inputs of `input_shape` ([T, H, W, C];
-// other sizes work too); undefined where oneDNN is not used. Packed once, the many calls of a
-// streaming decode do not each reorder the weight, which for wide layers and few frames costs more
-// than the convolution.
-at::Tensor LtxPackConvolution(const at::Tensor& weight, const LtxVaeStride& stride,
-                              at::IntArrayRef input_shape);
-
 // A convolution over frames without padding in time and with half its kernel around height and
-// width. x: [T, H, W, C], weight: [D, C, kt, kh, kw], bias: [D] -> [(T - kt) / t + 1, ..., D].
-// packed: LtxPackConvolution of the weight, or undefined.
-at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& packed,
-                       const at::Tensor& bias, const LtxVaeStride& stride);
+// width. On the CPU the weight is put in oneDNN's order for this one call: for wide layers that
+// takes as long as several frames, so give it runs of them.
+// x: [T, H, W, C], weight: [D, C, kt, kh, kw], bias: [D] -> [(T - kt) / t + 1, ..., D].
+at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       const LtxVaeStride& stride);
 
 }  // namespace kino::engine

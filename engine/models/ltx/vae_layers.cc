@@ -10,28 +10,15 @@
 
 namespace kino::engine {
 
-void LtxFrameQueue::Hold(const at::Tensor& fresh, int64_t from_held, int64_t from_fresh) {
-  const at::Tensor old =
-      size() == 0 ? at::Tensor() : held_.narrow(0, from_held, size() - from_held);
-  const at::Tensor rest = fresh.narrow(0, from_fresh, fresh.size(0) - from_fresh);
-  // Copies: a view would keep all of `fresh` alive.
-  held_ = old.defined() && old.size(0) > 0 ? at::cat({old, rest}) : rest.clone();
-}
-
 at::Tensor LtxFrameQueue::Exchange(const at::Tensor& fresh, int64_t count) {
   const int64_t from_held = std::min(size(), count), from_fresh = count - from_held;
   const at::Tensor newest = fresh.narrow(0, 0, from_fresh);
   at::Tensor taken = from_held == 0 ? newest : at::cat({held_.narrow(0, 0, from_held), newest});
-  Hold(fresh, from_held, from_fresh);
+  const at::Tensor rest = fresh.narrow(0, from_fresh, fresh.size(0) - from_fresh);
+  // Copies: a view would keep all of `fresh` alive.
+  held_ = size() > from_held ? at::cat({held_.narrow(0, from_held, size() - from_held), rest})
+                             : rest.clone();
   return taken;
-}
-
-void LtxFrameQueue::AddTo(at::Tensor& out, const at::Tensor& fresh) {
-  const int64_t count = out.size(0), from_held = std::min(size(), count),
-                from_fresh = count - from_held;
-  if (from_held > 0) out.narrow(0, 0, from_held).add_(held_.narrow(0, 0, from_held));
-  if (from_fresh > 0) out.narrow(0, from_held, from_fresh).add_(fresh.narrow(0, 0, from_fresh));
-  Hold(fresh, from_held, from_fresh);
 }
 
 LtxTemporalConv::LtxTemporalConv(const WeightScope& scope, int64_t in_channels,
@@ -44,55 +31,67 @@ LtxTemporalConv::LtxTemporalConv(const WeightScope& scope, int64_t in_channels,
       stride_(stride),
       causal_(causal) {}
 
-LtxTemporalConv::Window LtxTemporalConv::Open(const State& state, at::IntArrayRef fresh_shape,
-                                              const at::TensorOptions& options, bool last) const {
-  const bool started = state.tail.defined();
-  const int64_t fresh = fresh_shape[0];
-  TORCH_CHECK(started || fresh > 0, "a video without frames");
-  const int64_t lead = started ? state.tail.size(0) : (causal_ ? kKernel - 1 : kKernel / 2);
-  const int64_t trail = last && !causal_ ? kKernel / 2 : 0;
+LtxTemporalConv::Window LtxTemporalConv::OpenBehind(int64_t known, at::IntArrayRef fresh_shape,
+                                                    const at::TensorOptions& options,
+                                                    bool last) const {
+  TORCH_CHECK(known > 0 || fresh_shape[0] > 0, "a video without frames");
   Window window;
-  window.lead = lead;
-  window.buffer =
-      at::empty({lead + fresh + trail, fresh_shape[1], fresh_shape[2], fresh_shape[3]}, options);
-  window.fresh = window.buffer.narrow(0, lead, fresh);
-  if (started) window.buffer.narrow(0, 0, lead).copy_(state.tail);
+  window.has_known_ = known > 0;
+  window.lead_ = known > 0 ? known : (causal_ ? kKernel - 1 : kKernel / 2);
+  window.fresh_ = fresh_shape[0];
+  const int64_t trail = last && !causal_ ? kKernel / 2 : 0;
+  window.buffer_ = at::empty(
+      {window.lead_ + window.fresh_ + trail, fresh_shape[1], fresh_shape[2], fresh_shape[3]},
+      options);
   return window;
 }
 
-at::Tensor LtxTemporalConv::Close(State& state, Window window, bool last) const {
-  at::Tensor buffer = std::move(window.buffer);
-  const int64_t end = window.lead + window.fresh.size(0), length = buffer.size(0);
-  if (!state.tail.defined())
-    buffer.narrow(0, 0, window.lead).copy_(buffer.narrow(0, window.lead, 1));
+LtxTemporalConv::Window LtxTemporalConv::Open(State& state, at::IntArrayRef fresh_shape,
+                                              const at::TensorOptions& options, bool last) const {
+  const int64_t known = state.tail.defined() ? state.tail.size(0) : 0;
+  Window window = OpenBehind(known, fresh_shape, options, last);
+  if (known > 0) window.Known().copy_(state.tail);
+  state.tail.reset();
+  return window;
+}
+
+void LtxTemporalConv::RepeatEdges(Window& window) {
+  const at::Tensor& buffer = window.buffer_;
+  const int64_t end = window.lead_ + window.fresh_, length = buffer.size(0);
+  if (!window.has_known_)
+    buffer.narrow(0, 0, window.lead_).copy_(buffer.narrow(0, window.lead_, 1));
   if (length > end) buffer.narrow(0, end, length - end).copy_(buffer.narrow(0, end - 1, 1));
-  if (length < kKernel) {
-    state.tail = last ? at::Tensor() : buffer;
+}
+
+at::Tensor LtxTemporalConv::Convolve(const at::Tensor& buffer) const {
+  if (buffer.size(0) < kKernel) {
     return at::empty({0, (buffer.size(1) - 1) / stride_.h + 1, (buffer.size(2) - 1) / stride_.w + 1,
                       out_channels_},
                      buffer.options());
   }
-  const int64_t count = (length - kKernel) / stride_.t + 1;
-  state.tail =
-      last ? at::Tensor() : buffer.narrow(0, count * stride_.t, length - count * stride_.t).clone();
-  if (state.packed == nullptr) state.packed = Pack(buffer.sizes());
-  return LtxConvolve(buffer, weight_.get(), *state.packed, bias_.get(), stride_);
+  return LtxConvolve(buffer, weight_.get(), bias_.get(), stride_);
 }
 
-std::shared_ptr<const at::Tensor> LtxTemporalConv::Pack(at::IntArrayRef input_shape) const {
-  std::shared_ptr<const at::Tensor> packed = packed_.lock();
-  if (packed == nullptr) {
-    // A packed copy of a weight that does not stay would stay in its place.
-    packed = std::make_shared<const at::Tensor>(
-        weight_.stays() ? LtxPackConvolution(weight_.get(), stride_, input_shape) : at::Tensor());
-    packed_ = packed;
+at::Tensor LtxTemporalConv::Close(Window window) const {
+  RepeatEdges(window);
+  return Convolve(window.buffer_);
+}
+
+at::Tensor LtxTemporalConv::Close(State& state, Window window, bool last) const {
+  RepeatEdges(window);
+  const at::Tensor& buffer = window.buffer_;
+  if (!last) {
+    const int64_t length = buffer.size(0);
+    const int64_t used = length < kKernel ? 0 : ((length - kKernel) / stride_.t + 1) * stride_.t;
+    state.tail = used == 0 ? buffer : buffer.narrow(0, used, length - used).clone();
   }
-  return packed;
+  return Convolve(buffer);
 }
 
-at::Tensor LtxTemporalConv::Push(State& state, const at::Tensor& frames, bool last) const {
+at::Tensor LtxTemporalConv::Push(State& state, at::Tensor frames, bool last) const {
   Window window = Open(state, frames.sizes(), frames.options(), last);
-  window.fresh.copy_(frames);
+  window.Fresh().copy_(frames);
+  frames.reset();
   return Close(state, std::move(window), last);
 }
 
@@ -142,21 +141,61 @@ at::Tensor LtxVaeResnet::Shortcut(const at::Tensor& frames) const {
   if (!shortcut_weight_) return frames;
   const at::Tensor normed =
       at::layer_norm(frames, {frames.size(3)}, *norm3_weight_.get(), *norm3_bias_.get(), norm_eps_);
-  return LtxConvolve(normed, shortcut_weight_.get(), {}, shortcut_bias_.get(), {});
+  return LtxConvolve(normed, shortcut_weight_.get(), shortcut_bias_.get(), {});
 }
 
-at::Tensor LtxVaeResnet::Push(State& state, const at::Tensor& frames, bool last) const {
-  LtxTemporalConv::Window window = conv1_.Open(state.conv1, frames.sizes(), frames.options(), last);
-  LtxNormSilu(frames, state.modulation1, window.fresh);
-  at::Tensor hidden = conv1_.Close(state.conv1, std::move(window), last);
+// The window's known frames are normed anew: a pass over two frames, where keeping them normed
+// beside the shortcut's would cost every layer two more.
+LtxTemporalConv::Window LtxVaeResnet::OpenFirst(const State& state, const at::Tensor& frames,
+                                                bool last) const {
+  const int64_t recent = state.recent.defined() ? state.recent.size(0) : 0;
+  LtxTemporalConv::Window window = conv1_.OpenBehind(recent > 0 ? LtxTemporalConv::kKnown : 0,
+                                                     frames.sizes(), frames.options(), last);
+  if (recent > 0) {
+    const at::Tensor known = window.Known();
+    const int64_t repeated = known.size(0) - recent;
+    LtxNormSilu(state.recent, state.modulation1, known.narrow(0, repeated, recent));
+    if (repeated > 0) known.narrow(0, 0, repeated).copy_(known.narrow(0, repeated, 1));
+  }
+  LtxNormSilu(frames, state.modulation1, window.Fresh());
+  return window;
+}
+
+void LtxVaeResnet::AddShortcut(State& state, const at::Tensor& frames, at::Tensor& out) const {
+  const int64_t count = out.size(0), from_recent = std::min(state.waiting, count),
+                from_fresh = count - from_recent;
+  if (from_recent > 0) {
+    const int64_t oldest = state.recent.size(0) - state.waiting;
+    out.narrow(0, 0, from_recent).add_(Shortcut(state.recent.narrow(0, oldest, from_recent)));
+  }
+  if (from_fresh > 0) {
+    out.narrow(0, from_recent, from_fresh).add_(Shortcut(frames.narrow(0, 0, from_fresh)));
+  }
+  const int64_t fresh = frames.size(0), known = LtxTemporalConv::kKnown;
+  state.waiting += fresh - count;
+  if (fresh >= known || !state.recent.defined()) {
+    const int64_t kept = std::min(fresh, known);
+    // A copy: a view would keep all of `frames` alive.
+    state.recent = frames.narrow(0, fresh - kept, kept).clone();
+  } else if (fresh > 0) {
+    const int64_t kept = std::min(state.recent.size(0), known - fresh);
+    state.recent = at::cat({state.recent.narrow(0, state.recent.size(0) - kept, kept), frames});
+  }
+}
+
+at::Tensor LtxVaeResnet::Push(State& state, at::Tensor frames, bool last) const {
+  at::Tensor hidden = conv1_.Close(OpenFirst(state, frames, last));
   if (state.noise1.defined()) hidden.add_(state.noise1 * per_channel_scale1_.get()->flatten());
   if (hidden.size(0) > 0 || last) {
-    window = conv2_.Open(state.conv2, hidden.sizes(), hidden.options(), last);
-    LtxNormSilu(hidden, state.modulation2, window.fresh);
+    LtxTemporalConv::Window window =
+        conv2_.Open(state.conv2, hidden.sizes(), hidden.options(), last);
+    LtxNormSilu(hidden, state.modulation2, window.Fresh());
+    hidden.reset();
     hidden = conv2_.Close(state.conv2, std::move(window), last);
     if (state.noise2.defined()) hidden.add_(state.noise2 * per_channel_scale2_.get()->flatten());
   }
-  state.shortcut.AddTo(hidden, Shortcut(frames));
+  AddShortcut(state, frames, hidden);
+  if (last) state = {};
   return hidden;
 }
 
@@ -166,19 +205,20 @@ LtxVaeDownsampler::LtxVaeDownsampler(const WeightScope& scope, int64_t in_channe
       out_channels_(out_channels),
       stride_(stride) {}
 
-at::Tensor LtxVaeDownsampler::Push(State& state, const at::Tensor& frames, bool last) const {
-  at::Tensor input = frames;
+at::Tensor LtxVaeDownsampler::Push(State& state, at::Tensor frames, bool last) const {
   if (!state.started && frames.size(0) > 0) {
     if (stride_.t > 1)
-      input = at::cat({frames.narrow(0, 0, std::min(stride_.t - 1, frames.size(0))), frames});
+      frames = at::cat({frames.narrow(0, 0, std::min(stride_.t - 1, frames.size(0))), frames});
     state.started = true;
   }
-  const at::Tensor hidden = conv_.Push(state.conv, input, last);
+  at::Tensor hidden = conv_.Push(state.conv, frames, last);
   // Whole groups of stride.t frames go on.
   const int64_t ready = (state.conv_frames.size() + hidden.size(0)) / stride_.t * stride_.t;
   at::Tensor out = LtxSpaceToDepth(state.conv_frames.Exchange(hidden, ready), stride_);
+  hidden.reset();
   const at::Tensor residual =
-      LtxSpaceToDepth(state.residual_frames.Exchange(input, ready), stride_);
+      LtxSpaceToDepth(state.residual_frames.Exchange(frames, ready), stride_);
+  frames.reset();
   TORCH_CHECK(!last || state.conv_frames.size() == 0,
               "a video whose frames do not fill the VAE's groups of ", stride_.t);
   const int64_t group = residual.size(3) / out_channels_;
@@ -192,10 +232,11 @@ LtxVaeUpsampler::LtxVaeUpsampler(const WeightScope& scope, int64_t in_channels,
             causal),
       residual_(residual) {}
 
-at::Tensor LtxVaeUpsampler::Push(State& state, const at::Tensor& frames, bool last) const {
-  const at::Tensor hidden = conv_.Push(state.conv, frames, last);
+at::Tensor LtxVaeUpsampler::Push(State& state, at::Tensor frames, bool last) const {
+  at::Tensor hidden = conv_.Push(state.conv, frames, last);
   const int64_t ready = hidden.size(0);
   at::Tensor out = LtxDepthToSpace(hidden, kStride);
+  hidden.reset();
   if (residual_) {
     const at::Tensor residual =
         LtxDepthToSpace(state.residual_frames.Exchange(frames, ready), kStride);

@@ -26,11 +26,8 @@ class LtxFrameQueue {
   int64_t size() const { return held_.defined() ? held_.size(0) : 0; }
   // The oldest `count` frames of those held and `fresh`; the rest is copied and held.
   at::Tensor Exchange(const at::Tensor& fresh, int64_t count);
-  // out += Exchange(fresh, frames of out), without joining them first.
-  void AddTo(at::Tensor& out, const at::Tensor& fresh);
 
  private:
-  void Hold(const at::Tensor& fresh, int64_t from_held, int64_t from_fresh);
   at::Tensor held_;
 };
 
@@ -40,36 +37,49 @@ class LtxTemporalConv {
  public:
   struct State {
     at::Tensor tail;  // input frames the next output needs; undefined before the first
-    // The weight as LtxPackConvolution has it; shared by all states of the layer that live at the
-    // time.
-    std::shared_ptr<const at::Tensor> packed;
   };
   // Where the frames of one run are written, so that nothing is joined or padded by copying.
-  struct Window {
-    at::Tensor buffer;
-    int64_t lead = 0;
-    at::Tensor fresh;  // the part to fill: [new frames, H, W, in]
+  class Window {
+   public:
+    // To fill: [known frames, H, W, in], the frames before the fresh ones; and the fresh ones.
+    at::Tensor Known() const { return buffer_.narrow(0, 0, has_known_ ? lead_ : 0); }
+    at::Tensor Fresh() const { return buffer_.narrow(0, lead_, fresh_); }
+
+   private:
+    friend class LtxTemporalConv;
+    at::Tensor buffer_;
+    int64_t lead_ = 0;
+    int64_t fresh_ = 0;
+    bool has_known_ = false;
   };
 
   LtxTemporalConv(const WeightScope& scope, int64_t in_channels, int64_t out_channels,
                   const LtxVaeStride& stride, bool causal);
-  Window Open(const State& state, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
+  // Known() is filled with what the state holds, and the state gives it up.
+  Window Open(State& state, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
               bool last) const;
-  // REQUIRES: window.fresh is filled. Gives 0 frames or more.
+  // REQUIRES: window.Fresh() is filled. Gives 0 frames or more.
   at::Tensor Close(State& state, Window window, bool last) const;
-  // Open, copy, Close.
-  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+  // Open, copy, Close. `frames` is let go before the convolution.
+  at::Tensor Push(State& state, at::Tensor frames, bool last) const;
+
+  // For a caller that keeps the input itself: `known` frames, none or kKnown, are its to fill.
+  // REQUIRES: no stride in time.
+  static constexpr int64_t kKnown = 2;
+  Window OpenBehind(int64_t known, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
+                    bool last) const;
+  at::Tensor Close(Window window) const;
 
  private:
   static constexpr int64_t kKernel = 3;
-  std::shared_ptr<const at::Tensor> Pack(at::IntArrayRef input_shape) const;
+  static void RepeatEdges(Window& window);
+  at::Tensor Convolve(const at::Tensor& buffer) const;
 
   WeightRef weight_;
   WeightRef bias_;
   int64_t out_channels_;
   LtxVaeStride stride_;
   bool causal_;
-  mutable std::weak_ptr<const at::Tensor> packed_;
 };
 
 struct LtxResnetOptions {
@@ -85,9 +95,11 @@ struct LtxResnetOptions {
 class LtxVaeResnet {
  public:
   struct State {
-    LtxTemporalConv::State conv1;
+    // The last input frames, two once there are: the first convolution's tail before its norm, and
+    // what of it the shortcut waits with.
+    at::Tensor recent;
+    int64_t waiting = 0;  // the newest so many have no output yet
     LtxTemporalConv::State conv2;
-    LtxFrameQueue shortcut;
     LtxVaeModulation modulation1;
     LtxVaeModulation modulation2;
     at::Tensor noise1;  // [H, W, 1]: one for all frames
@@ -99,10 +111,13 @@ class LtxVaeResnet {
   // injected, is drawn here: `height` x `width` for the first convolution, then for the second.
   State Start(const at::Tensor& temb, std::optional<at::Generator> noise_generator, int64_t height,
               int64_t width, const at::TensorOptions& options) const;
-  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+  at::Tensor Push(State& state, at::Tensor frames, bool last) const;
 
  private:
+  LtxTemporalConv::Window OpenFirst(const State& state, const at::Tensor& frames, bool last) const;
   at::Tensor Shortcut(const at::Tensor& frames) const;
+  // out += the inputs of its frames; the state remembers the newest.
+  void AddShortcut(State& state, const at::Tensor& frames, at::Tensor& out) const;
 
   LtxTemporalConv conv1_;
   LtxTemporalConv conv2_;
@@ -130,7 +145,7 @@ class LtxVaeDownsampler {
   LtxVaeDownsampler(const WeightScope& scope, int64_t in_channels, int64_t out_channels,
                     const LtxVaeStride& stride, bool causal);
   // REQUIRES: the video has a multiple of stride.t frames, plus one when stride.t > 1.
-  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+  at::Tensor Push(State& state, at::Tensor frames, bool last) const;
 
  private:
   LtxTemporalConv conv_;
@@ -150,7 +165,7 @@ class LtxVaeUpsampler {
 
   LtxVaeUpsampler(const WeightScope& scope, int64_t in_channels, int64_t upscale_factor,
                   bool residual, bool causal);
-  at::Tensor Push(State& state, const at::Tensor& frames, bool last) const;
+  at::Tensor Push(State& state, at::Tensor frames, bool last) const;
 
  private:
   static constexpr LtxVaeStride kStride = {.t = 2, .h = 2, .w = 2};

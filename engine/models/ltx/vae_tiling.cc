@@ -74,27 +74,24 @@ at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid&
 // One video, or one tile of it.
 class WholeStream final : public LtxVaeDecodeStream {
  public:
-  WholeStream(const LtxVaeDecoder& decoder, at::Tensor latents, const LtxVaeDecodeOptions& options)
-      : decoder_(decoder),
-        latents_(std::move(latents)),
-        frames_per_push_(options.latent_frames_per_push),
-        state_(decoder.Start(latents_.size(3), latents_.size(4), options.timestep,
-                             options.noise_generator, latents_.options())) {}
-
-  bool done() const override { return next_ == latents_.size(2); }
-  at::Tensor NextFrames(const RunContext& context) override {
-    const int64_t count = std::min<int64_t>(frames_per_push_, latents_.size(2) - next_);
-    const at::Tensor run = latents_.narrow(2, next_, count);
-    next_ += count;
-    return decoder_.Push(state_, run, done(), context);
+  // latents: a tile of a video whose largest tile's frames have `run_positions` latents.
+  WholeStream(const LtxVaeDecoder& decoder, const at::Tensor& latents, int64_t run_positions,
+              const LtxVaeDecodeOptions& options)
+      : chain_(decoder.Begin({.height = latents.size(3),
+                              .width = latents.size(4),
+                              .run_positions = run_positions,
+                              .runs = options.runs.value_or(LtxRunsOn(latents.device())),
+                              .timestep = options.timestep,
+                              .noise_generator = options.noise_generator,
+                              .options = latents.options()})) {
+    chain_.Push(latents.squeeze(0).permute({1, 2, 3, 0}), /*last=*/true);
   }
 
+  bool done() const override { return chain_.done(); }
+  at::Tensor NextFrames(const RunContext& context) override { return chain_.Next(context); }
+
  private:
-  const LtxVaeDecoder& decoder_;
-  at::Tensor latents_;
-  int64_t frames_per_push_;
-  LtxVaeDecoder::State state_;
-  int64_t next_ = 0;
+  LtxFrameChain chain_;
 };
 
 // Tiles in space that advance through time together.
@@ -107,13 +104,14 @@ class SpatialTileStream final : public LtxVaeDecodeStream {
         grid_{options.tiling.tile_sample_min_height, options.tiling.tile_sample_min_width,
               options.tiling.tile_sample_stride_height, options.tiling.tile_sample_stride_width} {
     const int64_t ratio = config.spatial_compression_ratio;
+    const int64_t tile_height = grid_.min_height / ratio, tile_width = grid_.min_width / ratio;
+    const int64_t run_positions =
+        std::min(tile_height, latents.size(3)) * std::min(tile_width, latents.size(4));
     for (int64_t y = 0; y < latents.size(3); y += grid_.stride_height / ratio) {
       std::vector<WholeStream>& row = rows_.emplace_back();
       for (int64_t x = 0; x < latents.size(4); x += grid_.stride_width / ratio) {
-        row.emplace_back(
-            decoder,
-            Slice(Slice(latents, 3, y, grid_.min_height / ratio), 4, x, grid_.min_width / ratio),
-            options);
+        row.emplace_back(decoder, Slice(Slice(latents, 3, y, tile_height), 4, x, tile_width),
+                         run_positions, options);
       }
     }
   }
@@ -143,12 +141,14 @@ bool TilesInSpace(const LtxVaeTiling& tiling, const LtxVaeConfig& config,
 }
 
 std::unique_ptr<LtxVaeDecodeStream> UntiledInTime(const LtxVaeDecoder& decoder,
-                                                  const LtxVaeConfig& config, at::Tensor latents,
+                                                  const LtxVaeConfig& config,
+                                                  const at::Tensor& latents,
                                                   const LtxVaeDecodeOptions& options) {
   if (TilesInSpace(options.tiling, config, latents)) {
     return std::make_unique<SpatialTileStream>(decoder, config, latents, options);
   }
-  return std::make_unique<WholeStream>(decoder, std::move(latents), options);
+  return std::make_unique<WholeStream>(decoder, latents, latents.size(3) * latents.size(4),
+                                       options);
 }
 
 // Tiles in time, one after the other. A tile's frames are final once it is blended with the one
@@ -183,17 +183,19 @@ class FramewiseStream final : public LtxVaeDecodeStream {
     decoded_.clear();
     tile_.reset();
     int64_t stride = tiling.tile_sample_stride_num_frames;
-    if (previous_.defined()) {
+    const int64_t overlap = tiling.tile_sample_min_num_frames - stride;
+    if (overlap_.defined()) {
       tile = tile.narrow(0, 0, tile.size(0) - 1);
-      Blend(previous_, tile, kFrameAxes.t, tiling.tile_sample_min_num_frames - stride);
+      Blend(overlap_, tile, kFrameAxes.t, overlap);
     } else {
       ++stride;
     }
+    const int64_t kept = std::min(overlap, tile.size(0));
+    overlap_ = tile.narrow(0, tile.size(0) - kept, kept).clone();
     at::Tensor out = Slice(tile, 0, 0, std::min(stride, frames_left_));
     frames_left_ -= out.size(0);
     next_ += tiling.tile_sample_stride_num_frames / config_.temporal_compression_ratio;
     if (next_ >= latents_.size(2)) frames_left_ = 0;
-    previous_ = std::move(tile);
     return out;
   }
 
@@ -205,56 +207,93 @@ class FramewiseStream final : public LtxVaeDecodeStream {
   int64_t next_ = 0;  // latent frame the next tile starts at
   std::unique_ptr<LtxVaeDecodeStream> tile_;
   std::vector<at::Tensor> decoded_;
-  at::Tensor previous_;
+  at::Tensor overlap_;  // the last tile's last frames, which the next one's first are blended with
+};
+
+// A part of the video, in time and space.
+struct VideoPart {
+  const LtxVideoSource& source;
+  const at::TensorOptions& options;  // of what is encoded
+  int64_t first, frames, y, height, x, width;
+
+  VideoPart Frames(int64_t begin, int64_t count) const {
+    VideoPart part = *this;
+    part.first = first + begin;
+    part.frames = std::min(count, frames - begin);
+    return part;
+  }
+  VideoPart Tile(int64_t top, int64_t tile_height, int64_t left, int64_t tile_width) const {
+    VideoPart part = *this;
+    part.y = y + top;
+    part.height = std::min(tile_height, height - top);
+    part.x = x + left;
+    part.width = std::min(tile_width, width - left);
+    return part;
+  }
+  // [count, height, width, 3] in -1..1.
+  at::Tensor Read(int64_t begin, int64_t count) const {
+    at::Tensor pixels = source.read(first + begin, count);
+    TORCH_CHECK(pixels.size(0) == count && pixels.size(1) == source.height &&
+                    pixels.size(2) == source.width && pixels.size(3) == 3,
+                "the video's frames are ", pixels.sizes());
+    pixels = pixels.narrow(1, y, height).narrow(2, x, width);
+    // Bytes become floats where they are, on the host, as diffusers' VideoProcessor does it.
+    if (pixels.scalar_type() == at::kByte)
+      pixels = pixels.to(at::kFloat).div_(255.0).mul_(2.0).sub_(1.0);
+    return pixels.to(options).contiguous();
+  }
 };
 
 // Through the video a run of frames at a time.
-at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const at::Tensor& video, int frames_per_push,
-                       const RunContext& context) {
-  LtxVaeEncoder::State state = encoder.Start();
+at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video,
+                       const LtxRunLength& runs, const RunContext& context) {
+  LtxFrameChain chain = encoder.Begin(video.height, video.width, runs);
   std::vector<at::Tensor> moments;
-  for (int64_t next = 0; next < video.size(2); next += frames_per_push) {
-    const at::Tensor run = Slice(video, 2, next, frames_per_push);
-    at::Tensor known = encoder.Push(state, run, next + frames_per_push >= video.size(2), context);
-    if (known.defined()) moments.push_back(std::move(known));
+  for (int64_t next = 0; next < video.frames; next += chain.first_run()) {
+    const int64_t count = std::min(chain.first_run(), video.frames - next);
+    chain.Push(video.Read(next, count), /*last=*/next + count == video.frames);
+    for (;;) {
+      at::Tensor known = chain.Next(context);
+      if (!known.defined()) break;
+      moments.push_back(std::move(known));
+    }
   }
-  return moments.size() == 1 ? moments[0] : at::cat(moments, 2);
+  return at::cat(moments).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
 }
 
 at::Tensor EncodeUntiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
-                               const at::Tensor& video, const LtxVaeTiling& tiling,
-                               int frames_per_push, const RunContext& context) {
-  if (!tiling.use_tiling || (video.size(4) <= tiling.tile_sample_min_width &&
-                             video.size(3) <= tiling.tile_sample_min_height)) {
-    return EncodeWhole(encoder, video, frames_per_push, context);
+                               const VideoPart& video, const LtxVaeTiling& tiling,
+                               const LtxRunLength& runs, const RunContext& context) {
+  if (!tiling.use_tiling || (video.width <= tiling.tile_sample_min_width &&
+                             video.height <= tiling.tile_sample_min_height)) {
+    return EncodeWhole(encoder, video, runs, context);
   }
   std::vector<std::vector<at::Tensor>> rows;
-  for (int64_t y = 0; y < video.size(3); y += tiling.tile_sample_stride_height) {
+  for (int64_t y = 0; y < video.height; y += tiling.tile_sample_stride_height) {
     rows.emplace_back();
-    for (int64_t x = 0; x < video.size(4); x += tiling.tile_sample_stride_width) {
-      const at::Tensor tile = Slice(Slice(video, 3, y, tiling.tile_sample_min_height), 4, x,
-                                    tiling.tile_sample_min_width);
-      rows.back().push_back(EncodeWhole(encoder, tile, frames_per_push, context));
+    for (int64_t x = 0; x < video.width; x += tiling.tile_sample_stride_width) {
+      const VideoPart tile =
+          video.Tile(y, tiling.tile_sample_min_height, x, tiling.tile_sample_min_width);
+      rows.back().push_back(EncodeWhole(encoder, tile, runs, context));
     }
   }
   const int64_t ratio = config.spatial_compression_ratio;
   const TileGrid grid = {
       tiling.tile_sample_min_height / ratio, tiling.tile_sample_min_width / ratio,
       tiling.tile_sample_stride_height / ratio, tiling.tile_sample_stride_width / ratio};
-  return JoinTiles(rows, grid, kMomentAxes, video.size(3) / ratio, video.size(4) / ratio);
+  return JoinTiles(rows, grid, kMomentAxes, video.height / ratio, video.width / ratio);
 }
 
 at::Tensor EncodeTiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
-                             const at::Tensor& video, const LtxVaeTiling& tiling,
-                             int frames_per_push, const RunContext& context) {
+                             const VideoPart& video, const LtxVaeTiling& tiling,
+                             const LtxRunLength& runs, const RunContext& context) {
   const int64_t ratio = config.temporal_compression_ratio;
   const int64_t stride = tiling.tile_sample_stride_num_frames, latent_stride = stride / ratio;
   std::vector<at::Tensor> joined;
   at::Tensor previous;
-  for (int64_t next = 0; next < video.size(2); next += stride) {
-    const at::Tensor frames = Slice(video, 2, next, tiling.tile_sample_min_num_frames + 1);
-    at::Tensor tile =
-        EncodeUntiledInTime(encoder, config, frames, tiling, frames_per_push, context);
+  for (int64_t next = 0; next < video.frames; next += stride) {
+    const VideoPart frames = video.Frames(next, tiling.tile_sample_min_num_frames + 1);
+    at::Tensor tile = EncodeUntiledInTime(encoder, config, frames, tiling, runs, context);
     if (next > 0) {
       tile = tile.narrow(2, 1, tile.size(2) - 1);
       Blend(previous, tile, kMomentAxes.t,
@@ -263,7 +302,7 @@ at::Tensor EncodeTiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& c
     joined.push_back(Slice(tile, 2, 0, next > 0 ? latent_stride : latent_stride + 1));
     previous = tile;
   }
-  return Slice(at::cat(joined, 2), 2, 0, (video.size(2) - 1) / ratio + 1);
+  return Slice(at::cat(joined, 2), 2, 0, (video.frames - 1) / ratio + 1);
 }
 
 absl::Status CheckMultiples(const LtxVaeConfig& config, const LtxVaeTiling& tiling) {
@@ -303,9 +342,13 @@ absl::Status LtxVaeTiling::Check(const LtxVaeConfig& config) const {
   return status;
 }
 
+LtxRunLength LtxRunsOn(c10::Device device) {
+  return device.is_cpu() ? LtxRunLength() : LtxRunLength::OnGpu();
+}
+
 at::Tensor LtxVaeDecodeStream::Next(const RunContext& context) {
   const at::Tensor frames = NextFrames(context);
-  if (!frames.defined() || frames.size(0) == 0) return {};
+  if (!frames.defined()) return {};
   return frames.permute({3, 0, 1, 2}).unsqueeze(0);
 }
 
@@ -313,25 +356,32 @@ std::unique_ptr<LtxVaeDecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder,
                                                  const LtxVaeConfig& config, at::Tensor latents,
                                                  const LtxVaeDecodeOptions& options) {
   ThrowIfError(options.tiling.Check(config));
-  TORCH_CHECK(options.latent_frames_per_push >= 1,
-              "latent frames per push: ", options.latent_frames_per_push);
   const int64_t tile_frames =
       options.tiling.tile_sample_min_num_frames / config.temporal_compression_ratio;
   if (options.tiling.use_framewise_decoding && latents.size(2) > tile_frames) {
     return std::make_unique<FramewiseStream>(decoder, config, std::move(latents), options);
   }
-  return UntiledInTime(decoder, config, std::move(latents), options);
+  return UntiledInTime(decoder, config, latents, options);
 }
 
 at::Tensor LtxVaeEncode(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
-                        const at::Tensor& video, const LtxVaeTiling& tiling, int frames_per_push,
+                        const LtxVideoSource& video, const LtxVaeTiling& tiling,
+                        const LtxRunLength& runs, const at::TensorOptions& options,
                         const RunContext& context) {
   ThrowIfError(tiling.Check(config));
   ThrowIfError(CheckMultiples(config, tiling));
-  if (tiling.use_framewise_decoding && video.size(2) > tiling.tile_sample_min_num_frames) {
-    return EncodeTiledInTime(encoder, config, video, tiling, frames_per_push, context);
+  const VideoPart whole = {.source = video,
+                           .options = options,
+                           .first = 0,
+                           .frames = video.frames,
+                           .y = 0,
+                           .height = video.height,
+                           .x = 0,
+                           .width = video.width};
+  if (tiling.use_framewise_decoding && video.frames > tiling.tile_sample_min_num_frames) {
+    return EncodeTiledInTime(encoder, config, whole, tiling, runs, context);
   }
-  return EncodeUntiledInTime(encoder, config, video, tiling, frames_per_push, context);
+  return EncodeUntiledInTime(encoder, config, whole, tiling, runs, context);
 }
 
 }  // namespace kino::engine

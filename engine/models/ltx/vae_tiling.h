@@ -4,13 +4,15 @@
 // is too large for the device.
 //
 // Tiles in space advance through time together and are blended frame by frame, so that memory does
-// not grow with the video. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py. One
-// thread.
+// not grow with the video; each keeps what its layers remember, so together they hold a little more
+// than the untiled decode does. An encode goes through the video once for each tile. Source:
+// diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py. One thread.
 #pragma once
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -19,6 +21,7 @@
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_decoder.h"
 #include "engine/models/ltx/vae_encoder.h"
+#include "engine/models/ltx/vae_runs.h"
 
 namespace kino::engine {
 
@@ -41,21 +44,32 @@ struct LtxVaeDecodeOptions {
   at::Tensor timestep;                           // [1]; for a decoder conditioned on it
   std::optional<at::Generator> noise_generator;  // CPU; for a decoder that injects noise
   LtxVaeTiling tiling;
-  int latent_frames_per_push = 1;
+  std::optional<LtxRunLength> runs = {};  // LtxRunsOn the device, if not given
 };
 
-// A decode driven from outside, a run of latent frames at a time. The VAE outlives it.
+LtxRunLength LtxRunsOn(c10::Device device);
+
+// A decode driven from outside. The VAE outlives it.
 class LtxVaeDecodeStream {
  public:
   virtual ~LtxVaeDecodeStream() = default;
   virtual bool done() const = 0;
-  // Decodes the next run. Frames that are final now, [1, 3, t, H, W] in about -1..1 (not clamped;
-  // channels last in memory), or an undefined tensor when none is. Throws what torch throws, and
-  // StatusError when the run is cancelled.
+  // Decodes until some frames are final: [1, 3, t, H, W] in about -1..1 (not clamped; channels last
+  // in memory). Undefined when none is left, or (tiles in time) not yet. Throws what torch throws,
+  // and StatusError when the run is cancelled.
   at::Tensor Next(const RunContext& context);
 
-  // As Next, but [t, H, W, 3]; t may be 0.
+  // As Next, but [t, H, W, 3]. Not to be written to.
   virtual at::Tensor NextFrames(const RunContext& context) = 0;
+};
+
+// The video to encode, read a run of frames at a time; any part may be asked for again.
+struct LtxVideoSource {
+  int64_t frames = 0;
+  int64_t height = 0;
+  int64_t width = 0;
+  // [count, height, width, 3] from frame `first` on: bytes, or floating point in -1..1.
+  std::function<at::Tensor(int64_t first, int64_t count)> read;
 };
 
 // latents: [1, C, F, h, w], denormalised, in the weights' dtype.
@@ -63,12 +77,12 @@ std::unique_ptr<LtxVaeDecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder,
                                                  const LtxVaeConfig& config, at::Tensor latents,
                                                  const LtxVaeDecodeOptions& options);
 
-// video: [1, 3, T, H, W] in -1..1, in the weights' dtype, H and W multiples of the compression
-// ratio -> [1, 2 * C, F, h, w]. Goes through the video `frames_per_push` pixel frames at a time.
-// Throws as LtxVaeDecodeStream::Next does, and StatusError INVALID_ARGUMENT when tiles are not
-// multiples of the compression ratios.
+// -> moments [1, 2 * C, F, h, w] with `options`. Height and width are multiples of the compression
+// ratio. Throws as LtxVaeDecodeStream::Next does, and StatusError INVALID_ARGUMENT when tiles are
+// not multiples of the compression ratios.
 at::Tensor LtxVaeEncode(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
-                        const at::Tensor& video, const LtxVaeTiling& tiling, int frames_per_push,
+                        const LtxVideoSource& video, const LtxVaeTiling& tiling,
+                        const LtxRunLength& runs, const at::TensorOptions& options,
                         const RunContext& context);
 
 }  // namespace kino::engine

@@ -40,6 +40,15 @@ MODELS = {
     "v090_free_encoder": {**ENCODER_090, **DECODER_090, "encoder_causal": False},
     "v095_free_encoder": {**ENCODER_095, **DECODER_091, **QUIET, "encoder_causal": False},
 }
+# Wide enough that frames outweigh what is around them; nothing of theirs is compared.
+MID_SIZE = {
+    "v090_mid": dict(
+        block_out_channels=(32, 64, 128, 128), layers_per_block=(1, 1, 1, 1, 1),
+        decoder_block_out_channels=(32, 64, 128, 128), decoder_layers_per_block=(1, 1, 1, 1, 1)),
+    "v095_mid": {
+        **ENCODER_095, **DECODER_091, **QUIET, "block_out_channels": (32, 64, 128, 256, 256),
+        "decoder_block_out_channels": (64, 128, 256)},
+}
 
 
 def randomize(vae, seed):
@@ -135,6 +144,11 @@ def main(folder):
             made = cases(vae, 200 + index, with_tiles=name in ("v090", "v091", "v095"))
         tensors = {key: value.detach().clone().contiguous() for key, value in made.items()}
         save_file(tensors, os.path.join(path, "cases.safetensors"))
+    for index, (name, options) in enumerate(MID_SIZE.items()):
+        vae = randomize(AutoencoderKLLTXVideo(latent_channels=LATENT, **options), 300 + index)
+        path = os.path.join(folder, name)
+        vae.save_pretrained(path)
+        save_file({"none": torch.zeros(1)}, os.path.join(path, "cases.safetensors"))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -44,17 +46,27 @@ const std::string& Fixtures() {
   return folder->path();
 }
 
-// One small model with its weights in memory.
+// video: [1, 3, T, H, W]
+LtxVideoSource Source(const at::Tensor& video) {
+  const at::Tensor frames = video.squeeze(0).permute({1, 2, 3, 0});
+  return {
+      .frames = frames.size(0),
+      .height = frames.size(1),
+      .width = frames.size(2),
+      .read = [frames](int64_t first, int64_t count) { return frames.narrow(0, first, count); }};
+}
+
+// One small model, its weights held as `plan` says.
 class Model {
  public:
-  Model(const std::string& name, c10::ScalarType dtype) {
+  Model(const std::string& name, c10::ScalarType dtype, const WeightPlan& plan = {}) {
     const std::string folder = absl::StrCat(Fixtures(), "/", name);
     const auto files = ComponentFiles::Open(folder, "");
     EXPECT_TRUE(files.ok()) << files.status();
     const auto vae = MakeComponent<LtxVae>(*files, dtype, c10::Device(c10::kCPU));
     EXPECT_TRUE(vae.ok()) << vae.status();
     vae_ = *vae;
-    vae_->residency().Configure({});
+    vae_->residency().Configure(plan);
     auto cases = TensorFile::Open(folder + "/cases.safetensors");
     EXPECT_TRUE(cases.ok()) << cases.status();
     cases_ = *std::move(cases);
@@ -76,13 +88,17 @@ class Model {
   }
   const LtxVae& vae() const { return *vae_; }
 
-  LtxVaeDecodeOptions Options(int frames_per_push) const {
+  // Runs of at most so many frames in each layer.
+  LtxVaeDecodeOptions Options(int frames_per_run) const {
     LtxVaeDecodeOptions options;
     if (vae_->config().timestep_conditioning)
       options.timestep = at::full({1}, kTimestep, at::kFloat);
     options.noise_generator = at::make_generator<at::CPUGeneratorImpl>(kNoiseSeed);
-    options.latent_frames_per_push = frames_per_push;
+    options.runs = LtxRunLength{.frames = frames_per_run};
     return options;
+  }
+  at::Tensor Encode(const at::Tensor& video, const LtxVaeTiling& tiling = {}) const {
+    return vae_->Encode(Source(video), tiling, RunContext{});
   }
   at::Tensor Decode(const at::Tensor& latents, const LtxVaeDecodeOptions& options) const {
     const std::unique_ptr<LtxVaeDecodeStream> stream = vae_->Decode(latents, options);
@@ -146,6 +162,14 @@ class LtxVaeTest : public ::testing::TestWithParam<std::string> {
   c10::InferenceMode inference_mode_;
 };
 class LtxVaeTilingTest : public LtxVaeTest {};
+class LtxVaeMemoryTest : public LtxVaeTest {
+ protected:
+  static std::map<std::string, LtxVaeTiling> Tilings() {
+    LtxVaeTiling in_time = SpaceTiling(96, 64);
+    in_time.use_framewise_decoding = true;
+    return {{"untiled", {}}, {"tiles in space", SpaceTiling(96, 64)}, {"tiles in time", in_time}};
+  }
+};
 
 TEST_P(LtxVaeTest, WholeDecodeEqualsDiffusers) {
   const Model& model = Float(GetParam());
@@ -160,9 +184,16 @@ TEST_P(LtxVaeTest, StreamingDecodeEqualsWholeDecode) {
   const Model& model = Float(GetParam());
   for (const int frames : {1, 2, 3, 5, 9}) {
     const std::string name = absl::StrCat("decode_", frames);
-    for (const int per_push : {1, 2, 3, 4}) {
-      const at::Tensor got = model.Decode(model.Case(name + ".in"), model.Options(per_push));
-      EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name << " by " << per_push;
+    for (const int per_run : {1, 2, 3, 4}) {
+      const at::Tensor got = model.Decode(model.Case(name + ".in"), model.Options(per_run));
+      EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name << " by " << per_run;
+    }
+    // Runs of another length in each layer.
+    for (const int64_t elements : {1, 200, 3000, 20000}) {
+      LtxVaeDecodeOptions options = model.Options(8);
+      options.runs->elements = elements;
+      const at::Tensor got = model.Decode(model.Case(name + ".in"), options);
+      EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name << ", " << elements;
     }
   }
 }
@@ -171,7 +202,7 @@ TEST_P(LtxVaeTest, EncodeEqualsDiffusers) {
   const Model& model = Float(GetParam());
   for (const int frames : {1, 9, 17}) {
     const std::string name = absl::StrCat("encode_", frames);
-    const at::Tensor got = model.vae().Encode(model.Case(name + ".in"), {}, RunContext{});
+    const at::Tensor got = model.Encode(model.Case(name + ".in"));
     EXPECT_LE(MaxError(got, model.Case(name + ".out")), 2e-5) << name;
   }
 }
@@ -184,11 +215,27 @@ TEST_P(LtxVaeTest, EncodeByRunsOfFramesEqualsWholeEncode) {
                               WeightScope(set, set.AddGroup("encoder")).Sub("encoder"));
   Residency residency(set);
   residency.Configure({});
-  for (const int per_push : {1, 2, 5, 8, 17}) {
-    const at::Tensor got = LtxVaeEncode(encoder, model.vae().config(), model.Case("encode_17.in"),
-                                        {}, per_push, RunContext{});
-    EXPECT_LE(MaxError(got, model.Case("encode_17.out")), 2e-5) << per_push;
+  const LtxVideoSource video = Source(model.Case("encode_17.in"));
+  for (const int64_t frames : {1, 2, 5, 8, 17}) {
+    for (const int64_t elements : {1, 3000, 40000, 1 << 22}) {
+      const at::Tensor got = LtxVaeEncode(encoder, model.vae().config(), video, {},
+                                          {.frames = frames, .elements = elements},
+                                          video.read(0, 1).options(), RunContext{});
+      EXPECT_LE(MaxError(got, model.Case("encode_17.out")), 2e-5) << frames << ", " << elements;
+    }
   }
+}
+
+TEST_P(LtxVaeTest, BytesAreEncodedAsTheFloatsTheyStandFor) {
+  const Model& model = Float(GetParam());
+  const at::Tensor bytes =
+      at::randint(256, {9, 64, 96, 3}, at::make_generator<at::CPUGeneratorImpl>(5),
+                  at::TensorOptions().dtype(at::kByte));
+  const at::Tensor video = (bytes.to(at::kFloat) / 255.0 * 2.0 - 1.0).permute({3, 0, 1, 2});
+  LtxVideoSource source = Source(video.unsqueeze(0));
+  source.read = [&](int64_t first, int64_t count) { return bytes.narrow(0, first, count); };
+  EXPECT_TRUE(
+      at::equal(model.vae().Encode(source, {}, RunContext{}), model.Encode(video.unsqueeze(0))));
 }
 
 TEST_P(LtxVaeTest, StatisticsAreTheCheckpoints) {
@@ -218,27 +265,27 @@ TEST_P(LtxVaeTest, Bfloat16IsAsCloseToFloat32AsDiffusersIs) {
   const at::Tensor streamed = model.Decode(latents, model.Options(1));
   EXPECT_LE(rms(streamed, frames), 0.03 * signal);
 
-  const at::Tensor moments = model.vae().Encode(model.Case("encode_9.in"), {}, RunContext{});
+  const at::Tensor moments = model.Encode(model.Case("encode_9.in"));
   const at::Tensor exact_moments = model.Case("encode_9.out");
   EXPECT_LE(rms(moments, exact_moments), 1.1 * rms(model.Case("bfloat16.encode_9"), exact_moments));
 }
 
-TEST_P(LtxVaeTest, MemoryDoesNotGrowWithTheVideo) {
-  const Model& model = Float(GetParam());
-  InstallMemoryCounter();
-  const auto peak = [&](int64_t frames) {
-    const at::Tensor latents =
-        at::randn({1, 8, frames, 4, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
-    const std::unique_ptr<LtxVaeDecodeStream> stream =
-        model.vae().Decode(latents, model.Options(1));
-    ResetHostMemoryPeak();
-    const int64_t before = HostMemoryCount().live_bytes;
-    while (!stream->done()) stream->Next(RunContext{});
-    return HostMemoryCount().peak_bytes - before;
-  };
-  const int64_t shorter = peak(16), longer = peak(32);
-  EXPECT_GT(shorter, 0);
-  EXPECT_LE(static_cast<double>(longer), 1.05 * static_cast<double>(shorter));
+TEST_P(LtxVaeTest, EveryResidencyGivesTheSameBits) {
+  const Model& resident = Float(GetParam());
+  // Look-ahead and more than one run in every layer.
+  const at::Tensor latents = resident.Case("decode_9.in"), video = resident.Case("encode_17.in");
+  const at::Tensor frames = resident.Decode(latents, resident.Options(3));
+  const at::Tensor moments = resident.Encode(video);
+  Residency::set_poison_released(true);
+  for (const char* const policy : {"model", "block:2", "leaf", "sequential"}) {
+    for (const WeightsHome home : {WeightsHome::kFile, WeightsHome::kPageable}) {
+      const Model away(GetParam(), at::kFloat,
+                       {.residency = *ResidencyPolicy::Parse(policy), .home = home});
+      EXPECT_TRUE(at::equal(away.Decode(latents, away.Options(3)), frames));
+      EXPECT_TRUE(at::equal(away.Encode(video), moments));
+    }
+  }
+  Residency::set_poison_released(false);
 }
 
 TEST_P(LtxVaeTest, CancelStopsTheDecode) {
@@ -264,17 +311,16 @@ TEST_P(LtxVaeTilingTest, TilesInSpaceEqualDiffusers) {
   const Model& model = Float(GetParam());
   for (const std::string& name : model.CaseNames("space.decode_")) {
     const auto [tile, stride] = TileOf(name);
-    for (const int per_push : {1, 2, 3}) {
-      LtxVaeDecodeOptions options = model.Options(per_push);
+    for (const int per_run : {1, 2, 3}) {
+      LtxVaeDecodeOptions options = model.Options(per_run);
       options.tiling = SpaceTiling(tile, stride);
       EXPECT_LE(MaxError(model.Decode(model.Case("space.z"), options), model.Case(name)), 2e-5)
-          << name << " by " << per_push;
+          << name << " by " << per_run;
     }
   }
   for (const std::string& name : model.CaseNames("space.encode_")) {
     const auto [tile, stride] = TileOf(name);
-    const at::Tensor got =
-        model.vae().Encode(model.Case("space.x"), SpaceTiling(tile, stride), RunContext{});
+    const at::Tensor got = model.Encode(model.Case("space.x"), SpaceTiling(tile, stride));
     EXPECT_LE(MaxError(got, model.Case(name)), 2e-5) << name;
   }
 }
@@ -282,34 +328,68 @@ TEST_P(LtxVaeTilingTest, TilesInSpaceEqualDiffusers) {
 TEST_P(LtxVaeTilingTest, TilesInTimeEqualDiffusers) {
   const Model& model = Float(GetParam());
   for (const std::string& name : model.CaseNames("time.decode_")) {
-    for (const int per_push : {1, 3}) {
-      LtxVaeDecodeOptions options = model.Options(per_push);
+    for (const int per_run : {1, 3}) {
+      LtxVaeDecodeOptions options = model.Options(per_run);
       options.tiling = TimeTiling(name);
       EXPECT_LE(MaxError(model.Decode(model.Case("time.z"), options), model.Case(name)), 2e-5)
-          << name << " by " << per_push;
+          << name << " by " << per_run;
     }
   }
   for (const std::string& name : model.CaseNames("time.encode_")) {
-    const at::Tensor got = model.vae().Encode(model.Case("time.x"), TimeTiling(name), RunContext{});
+    const at::Tensor got = model.Encode(model.Case("time.x"), TimeTiling(name));
     EXPECT_LE(MaxError(got, model.Case(name)), 2e-5) << name;
   }
 }
 
-TEST_P(LtxVaeTilingTest, MemoryDoesNotGrowWithTheVideoInTiles) {
+// Twice the frames, both beyond what the layers look ahead.
+TEST_P(LtxVaeMemoryTest, DecodeDoesNotGrowWithTheVideo) {
   const Model& model = Float(GetParam());
   InstallMemoryCounter();
-  const auto peak = [&](int64_t frames) {
+  const int64_t channels = model.vae().config().latent_channels;
+  const auto peak = [&](int64_t frames, const LtxVaeTiling& tiling) {
     const at::Tensor latents =
-        at::randn({1, 8, frames, 4, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
-    LtxVaeDecodeOptions options = model.Options(1);
-    options.tiling = SpaceTiling(96, 64);
-    const std::unique_ptr<LtxVaeDecodeStream> stream = model.vae().Decode(latents, options);
+        at::randn({1, channels, frames, 4, 4}, at::make_generator<at::CPUGeneratorImpl>(1));
+    LtxVaeDecodeOptions options = model.Options(LtxRunLength::kFrames);
+    options.tiling = tiling;
     ResetHostMemoryPeak();
     const int64_t before = HostMemoryCount().live_bytes;
+    const std::unique_ptr<LtxVaeDecodeStream> stream = model.vae().Decode(latents, options);
     while (!stream->done()) stream->Next(RunContext{});
     return HostMemoryCount().peak_bytes - before;
   };
-  EXPECT_LE(static_cast<double>(peak(32)), 1.05 * static_cast<double>(peak(16)));
+  for (const auto& [name, tiling] : Tilings()) {
+    const int64_t shorter = peak(18, tiling), longer = peak(36, tiling);
+    EXPECT_GT(shorter, 0);
+    EXPECT_LE(static_cast<double>(longer), 1.05 * static_cast<double>(shorter)) << name;
+    std::printf("%s, %s: %ld bytes, then %ld\n", GetParam().c_str(), name.c_str(), shorter, longer);
+  }
+}
+
+TEST_P(LtxVaeMemoryTest, EncodeDoesNotGrowWithTheVideo) {
+  const Model& model = Float(GetParam());
+  InstallMemoryCounter();
+  // Peak but for the moments, and theirs.
+  const auto peak = [&](int64_t frames, const LtxVaeTiling& tiling) {
+    const at::Tensor bytes = at::full({1, 128, 128, 3}, 77, at::TensorOptions().dtype(at::kByte));
+    const LtxVideoSource source = {
+        .frames = frames, .height = 128, .width = 128, .read = [&](int64_t, int64_t count) {
+          return bytes.expand({count, -1, -1, -1});
+        }};
+    ResetHostMemoryPeak();
+    const int64_t before = HostMemoryCount().live_bytes;
+    const at::Tensor moments = model.vae().Encode(source, tiling, RunContext{});
+    const int64_t most = HostMemoryCount().peak_bytes - before;
+    return std::pair(most, static_cast<int64_t>(moments.nbytes()));
+  };
+  for (const auto& [name, tiling] : Tilings()) {
+    const auto [shorter, shorter_moments] = peak(129, tiling);
+    const auto [longer, longer_moments] = peak(257, tiling);
+    // Moments in pieces, of each tile, and joined.
+    const int64_t grown = 4 * (longer_moments - shorter_moments);
+    EXPECT_LE(static_cast<double>(longer - grown), 1.05 * static_cast<double>(shorter)) << name;
+    std::printf("%s, %s: %ld bytes, then %ld; moments %ld, %ld\n", GetParam().c_str(), name.c_str(),
+                shorter, longer, shorter_moments, longer_moments);
+  }
 }
 
 TEST_P(LtxVaeTilingTest, ImpossibleTilesAreRefused) {
@@ -334,6 +414,10 @@ INSTANTIATE_TEST_SUITE_P(Models, LtxVaeTest,
                                            "v095_free_encoder"),
                          [](const auto& model) { return model.param; });
 INSTANTIATE_TEST_SUITE_P(Models, LtxVaeTilingTest, ::testing::Values("v090", "v091", "v095"),
+                         [](const auto& model) { return model.param; });
+
+INSTANTIATE_TEST_SUITE_P(Models, LtxVaeMemoryTest,
+                         ::testing::Values("v090", "v091", "v095", "v090_mid", "v095_mid"),
                          [](const auto& model) { return model.param; });
 
 TEST(LtxVaeConfigTest, EmptyConfigIsTheClassDefault) {

@@ -1,0 +1,53 @@
+// Layers one behind the other, each of which takes a video a run of frames at a time, in runs of
+// its own length.
+//
+// The layer nearest to the end that has frames to work on goes first, so between layers there is
+// never more than one layer gives at a time, and frames leave as soon as they can. One thread.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <deque>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "engine/core/run_context.h"
+
+namespace kino::engine {
+
+class LtxFrameChain {
+ public:
+  // frames: [t, H, W, C] -> [t', H', W', C']; t' may be 0, t only with the last run. Called with
+  // the only reference to `frames` where there is one.
+  using Layer = absl::AnyInvocable<at::Tensor(at::Tensor frames, bool last)>;
+
+  // The layer waits for `least` frames, but for the end, and takes `most` at a time.
+  void Add(Layer layer, int64_t most, int64_t least = 1);
+  // More of the video, for the first layer. Nothing follows the last.
+  void Push(at::Tensor frames, bool last);
+  // Works until the last layer gives frames. Undefined: there is nothing to do before the next
+  // Push, or all is done. Throws what layers throw, and StatusError when the run is cancelled.
+  at::Tensor Next(const RunContext& context);
+  // The last layer has had its last run.
+  bool done() const { return stages_.back().is_done; }
+  // Frames that the first layer takes at a time.
+  int64_t first_run() const { return stages_.front().most; }
+
+ private:
+  struct Stage {
+    Layer layer;
+    int64_t most;
+    int64_t least;
+    std::deque<at::Tensor> waiting = {};
+    int64_t frames = 0;  // of those waiting
+    bool has_end = false;
+    bool is_done = false;
+
+    bool is_ready() const { return !is_done && (has_end || frames >= least); }
+    void Give(at::Tensor fresh, bool last);
+    at::Tensor Take(int64_t count);
+  };
+  std::vector<Stage> stages_;
+};
+
+}  // namespace kino::engine

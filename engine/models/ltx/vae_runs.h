@@ -1,0 +1,30 @@
+// How long the runs of frames are that the VAE's layers take at a time. Longer runs use a layer's
+// weights for more frames; what is live grows with them. Values, no torch: the planner reads them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace kino::engine {
+
+struct LtxRunLength {
+  // On the CPU. A wide layer's weights are put in oneDNN's order anew for each run, which eight
+  // frames pay for; narrow layers at full resolution are as fast with few frames.
+  static constexpr int64_t kFrames = 8;
+  static constexpr int64_t kElements = int64_t{1} << 22;
+  // Enough for every multiprocessor to have work.
+  static constexpr int64_t kGpuElements = int64_t{1} << 24;
+
+  static LtxRunLength OnGpu() { return {.frames = kFrames, .elements = kGpuElements}; }
+
+  int64_t frames = kFrames;      // at most
+  int64_t elements = kElements;  // of a layer's larger side, and at least one frame
+
+  // Frames a layer takes at a time that gives `out_frames` for each, with `frame_elements` elements
+  // for each of those it takes: its input's or its outputs', whichever is more.
+  int64_t Frames(int64_t frame_elements, int64_t out_frames = 1) const {
+    return std::max<int64_t>(1, std::min(frames / out_frames, elements / frame_elements));
+  }
+};
+
+}  // namespace kino::engine
