@@ -15,6 +15,10 @@ const char* DTypeText(engine::DType dtype);
 
 v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate);
 
+// Stands for a prompt that is not known yet, in bytes: it fills every text token, so that estimates
+// are not too low.
+inline constexpr size_t kUnknownPromptBytes = 1024;
+
 struct Placement {
   std::string device;  // "cpu", "cuda:0"
   engine::DType dtype = engine::DType::kF32;

@@ -1,5 +1,6 @@
 #include "server/frontend/rpc/model_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,9 +14,8 @@ namespace kino::frontend {
 v1::Model ModelService::View(const CatalogEntry& entry, Plans plans) const {
   v1::Model out = ToProto(entry);
   if (entry.description.ok()) {
-    // A prompt's length changes nothing: text is padded.
     engine::Request request = entry.description->Tasks().front().defaults;
-    request.prompt = "";
+    request.prompt = std::string(convert::kUnknownPromptBytes, 'x');
     request.plan = entry.config.plan;
     const engine::ResolvedRequest resolved =
         engine::ResolveRequest(*entry.description, request, /*draw_seed=*/0);
@@ -97,7 +97,10 @@ grpc::ServerUnaryReactor* ModelService::GetPlans(grpc::CallbackServerContext* ca
 absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
                                      v1::GetPlansResponse* response) const {
   v1::GenerateRequest asked = request;
-  if (!asked.has_prompt()) asked.set_prompt("");
+  if (!asked.has_prompt()) {
+    const auto most = static_cast<size_t>(context_.config.limits.max_prompt_bytes);
+    asked.set_prompt(std::string(std::min(convert::kUnknownPromptBytes, most), 'x'));
+  }
   // Only kinds and frame indices of conditions count.
   for (v1::Condition& condition : *asked.mutable_conditions()) {
     condition.clear_source();
@@ -111,6 +114,7 @@ absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
   *response->mutable_request() = asked;
   convert::FromEngine(effective->request, response->mutable_request());
   response->mutable_request()->set_model(effective->entry->config.name);
+  if (!request.has_prompt()) response->mutable_request()->clear_prompt();
   for (v1::Condition& condition : *response->mutable_request()->mutable_conditions()) {
     condition.clear_source();
   }

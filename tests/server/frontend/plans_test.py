@@ -206,6 +206,7 @@ def test_get_plans_needs_neither_prompt_nor_files(shared):
     image = video.Condition(kind=video.Condition.IMAGE)
     got = plans(shared, conditions=[image])
     assert got.request.task == video.IMAGE_TO_VIDEO and got.request.conditions[0].WhichOneof("source") is None
+    assert not got.request.HasField("prompt")
     assert "height" in violations(refusal(lambda: plans(shared, height=33)))
     assert refusal(lambda: plans(shared, model="absent")).code() == grpc.StatusCode.NOT_FOUND
 
