@@ -28,8 +28,7 @@ MachineSpeed MachineSpeed::Of(bool is_gpu) {
             .pinned = 55e9,
             .unpinned = 20e9,
             .decode = 2.5e12,
-            .copy_overhead = 20e-6,
-            .unpacked_convolution = 1};
+            .copy_overhead = 20e-6};
   }
   // A few cores.
   return {.linear = 100e9,
@@ -38,8 +37,7 @@ MachineSpeed MachineSpeed::Of(bool is_gpu) {
           .pinned = 6e9,
           .unpinned = 6e9,
           .decode = 4e9,
-          .copy_overhead = 20e-6,
-          .unpacked_convolution = 1.5};
+          .copy_overhead = 20e-6};
 }
 
 double MachineSpeed::ComputeSeconds(const PhaseNeed& phase, const PartNeeds& part) const {
@@ -55,7 +53,6 @@ void MachineSpeed::Add(const PhaseNeed& phase, const WeightNeeds& need, const Pa
   if (passes == 0) return;
   PhaseNeed computed = phase;
   computed.linear_flops /= LinearSpeedup(need.plan.quantize);
-  if (!need.stays()) computed.convolution_flops *= unpacked_convolution;
   const double compute = ComputeSeconds(computed, part);
   time.seconds += passes * compute;
   if (!need.is_offloaded) return;

@@ -20,8 +20,6 @@ struct MachineSpeed {
   double pinned = 0, unpinned = 0;  // bytes a second from home to the device
   double decode = 0;                // bytes a second, read and written
   double copy_overhead = 0;         // seconds for each copy
-  // What a convolution takes when it reorders its weight each time.
-  double unpacked_convolution = 1;
 
   static MachineSpeed Of(bool is_gpu);
 

@@ -47,8 +47,6 @@ struct PhaseOptions {
   bool on_gpu = false;
   std::optional<VaeTiling> vae_tiling;
   std::optional<int> chunk_feed_forward;
-  // The autoencoder's weights come and go: nothing is derived from them that would stay.
-  bool autoencoder_is_offloaded = false;
 };
 
 // A stretch of a run during which the same weights are needed.

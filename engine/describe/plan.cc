@@ -135,12 +135,11 @@ struct Planner::State {
   // Of the components that have weights.
   std::vector<ComponentWeights> components;
 
-  std::vector<PhaseNeed> Phases(const Plan& plan, bool autoencoder_is_offloaded) const {
+  std::vector<PhaseNeed> Phases(const Plan& plan) const {
     return model->details->Phases(request, {.dtype = dtype,
                                             .on_gpu = device.is_gpu,
                                             .vae_tiling = plan.vae_tiling,
-                                            .chunk_feed_forward = plan.chunk_feed_forward,
-                                            .autoencoder_is_offloaded = autoencoder_is_offloaded});
+                                            .chunk_feed_forward = plan.chunk_feed_forward});
   }
   // The limits, `plan`'s own among them.
   bool Fits(const PlanEstimate& estimate) const;
@@ -184,7 +183,7 @@ bool Planner::State::Fits(const PlanEstimate& estimate) const {
 double Planner::State::ResidentSeconds() const {
   const MachineSpeed speed = MachineSpeed::Of(device.is_gpu);
   double seconds = 0;
-  for (const PhaseNeed& phase : Phases({}, false)) {
+  for (const PhaseNeed& phase : Phases({})) {
     seconds += speed.ComputeSeconds(phase, {}) * static_cast<double>(phase.passes);
   }
   return seconds;
@@ -206,14 +205,9 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
       return need.component->name == component;
     });
   };
-  bool autoencoder_is_offloaded = false;
-  for (const WeightNeeds& need : needs) {
-    autoencoder_is_offloaded =
-        autoencoder_is_offloaded || (need.component->is_autoencoder && !need.stays());
-  }
   const MachineSpeed speed = MachineSpeed::Of(device.is_gpu);
   PlanTime time;
-  for (const PhaseNeed& phase : Phases(plan, autoencoder_is_offloaded)) {
+  for (const PhaseNeed& phase : Phases(plan)) {
     const WeightNeeds& need = need_of(phase.component);
     const PartNeeds& part = need.PartOf(phase.part);
     int64_t workspace = part.decode_bytes;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,27 +22,36 @@ struct Held {
   bool is_in_file = false;  // as it is held
 };
 
-Held HoldingOf(const PlacedWeight& placed, const WeightPlan& plan, DType dtype) {
+bool IsQuantized(const PlacedWeight& placed, const WeightPlan& plan) {
+  const WeightTensor& weight = *placed.weight;
+  if (!placed.place.may_quantize) return false;
+  if (weight.is_quantized) return true;
+  const std::string layer = LayerOf(weight.name);
+  return plan.quantize != QuantScheme::kNone && weight.shape.size() == 2 &&
+         CanQuantize(plan.quantize, weight.shape[0], weight.shape[1]) &&
+         std::none_of(
+             plan.quantize_skip.begin(), plan.quantize_skip.end(),
+             [&layer](const std::string& skip) { return layer.find(skip) != std::string::npos; });
+}
+
+// quantized: the layers that are.
+Held HoldingOf(const PlacedWeight& placed, const WeightPlan& plan, DType dtype,
+               const std::set<std::string>& quantized) {
   const WeightTensor& weight = *placed.weight;
   const DType computed =
       placed.place.float16_is_float32 && dtype == DType::kF16 ? DType::kF32 : dtype;
   Held held;
   held.computed_bytes = weight.elements * DTypeSize(computed);
-  const std::string layer = LayerOf(weight.name);
-  const bool is_skipped =
-      std::any_of(plan.quantize_skip.begin(), plan.quantize_skip.end(),
-                  [&](const std::string& skip) { return layer.find(skip) != std::string::npos; });
-  if (weight.is_quantized && placed.place.may_quantize) {
-    held.bytes = weight.bytes;
-    held.is_decoded = held.is_in_file = true;
-  } else if (plan.quantize != QuantScheme::kNone && placed.place.may_quantize &&
-             weight.shape.size() == 2 && !is_skipped &&
-             CanQuantize(plan.quantize, weight.shape[0], weight.shape[1])) {
-    held.bytes = QuantizedBytes(plan.quantize, weight.shape[0], weight.shape[1], computed);
+  if (IsQuantized(placed, plan)) {
+    held.bytes = weight.is_quantized
+                     ? weight.bytes
+                     : QuantizedBytes(plan.quantize, weight.shape[0], weight.shape[1], computed);
     held.is_decoded = true;
+    held.is_in_file = weight.is_quantized;
   } else {
-    const DType stored =
-        plan.storage_dtype && placed.place.may_cast ? *plan.storage_dtype : computed;
+    const bool is_cast = plan.storage_dtype && placed.place.may_cast &&
+                         quantized.find(LayerOf(weight.name)) == quantized.end();
+    const DType stored = is_cast ? *plan.storage_dtype : computed;
     held.bytes = weight.elements * DTypeSize(stored);
     held.is_decoded = stored != computed;
     held.is_in_file = !weight.is_quantized && weight.dtype == stored;
@@ -95,8 +105,12 @@ WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DTy
   needs.is_offloaded = plan.residency.unit != ResidencyPolicy::Unit::kResident;
   std::map<std::string, PartNeeds> parts;
   std::map<std::string, Unit> units;
+  std::set<std::string> quantized;
   for (const PlacedWeight& placed : weights.weights) {
-    const Held held = HoldingOf(placed, plan, dtype);
+    if (IsQuantized(placed, plan)) quantized.insert(LayerOf(placed.weight->name));
+  }
+  for (const PlacedWeight& placed : weights.weights) {
+    const Held held = HoldingOf(placed, plan, dtype, quantized);
     PartNeeds& part = parts[placed.place.part];
     part.part = placed.place.part;
     if (held.is_decoded) {

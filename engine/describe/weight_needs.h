@@ -48,8 +48,6 @@ struct WeightNeeds {
 
   // Of no weights when there is no such part.
   const PartNeeds& PartOf(const std::string& part) const;
-  // The weights do not move, and are computed with as they are held.
-  bool stays() const { return !is_offloaded && plan.lossless(); }
 };
 
 WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DType dtype,

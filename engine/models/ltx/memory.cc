@@ -227,8 +227,8 @@ LtxVaeWalkOptions WalkOptions(const PhaseOptions& options) {
   const bool is_float = options.dtype == DType::kF32, is_bfloat16 = options.dtype == DType::kBF16;
   return {.element_bytes = DTypeSize(options.dtype),
           .norm_is_fused = !options.on_gpu && (is_float || is_bfloat16),
-          // As LtxPackConvolution decides.
-          .packs_weights = !options.on_gpu && !options.autoencoder_is_offloaded &&
+          // As vae_kernels.cc decides.
+          .packs_weights = !options.on_gpu &&
                            (is_float || (is_bfloat16 && __builtin_cpu_supports("avx512vnni"))),
           .on_gpu = options.on_gpu};
 }
@@ -254,7 +254,10 @@ WeightPlace LtxWeightPlace(const LtxConfigs& configs, std::string_view component
     PlaceInTransformer(configs, name, place);
   } else if (component == "text_encoder") {
     PlaceInTextEncoder(configs, name, place);
-    place.float16_is_float32 = Contains(name, ".DenseReluDense.wo.");
+    // transformers keeps `wo` from quantizers, and in float32 where the rest is in float16.
+    const bool is_kept = Contains(name, ".DenseReluDense.wo.");
+    place.float16_is_float32 = is_kept;
+    if (is_kept && !weight.is_quantized) place.may_quantize = false;
   } else if (component == "vae") {
     PlaceInVae(name, place);
   }
@@ -295,15 +298,8 @@ std::vector<PhaseNeed> LtxPhases(const LtxConfigs& configs, const Request& reque
     const LtxVaePeak peak =
         LtxEncodePeak(configs.vae, 1, *request.height, *request.width, tiles, walk);
     PhaseNeed media = {.stage = Stage::kEncodeMedia, .component = "vae", .part = "encoder"};
-    // Float32 pixels on the host, and the encoder's input where that is another tensor.
-    const bool converts = options.on_gpu || options.dtype != DType::kF32;
-    media.host_activations = embeddings + 2 * pixels * kFloatBytes;
-    media.device_activations =
-        embeddings + peak.bytes + (converts ? pixels * sizes.element_bytes : 0);
-    if (!options.on_gpu) {
-      media.device_activations =
-          std::max(media.device_activations + pixels * kFloatBytes, media.host_activations);
-    }
+    media.device_activations = embeddings + peak.bytes;
+    media.host_activations = embeddings + pixels * kFloatBytes;
     media.passes = peak.passes;
     media.convolution_flops = peak.flops / static_cast<double>(peak.passes);
     phases.push_back(media);

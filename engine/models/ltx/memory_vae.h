@@ -1,7 +1,7 @@
-// What the LTX-Video VAE holds while it encodes or decodes: the layers of vae_layers.h, the
-// encoder, decoder and tiling replayed on shapes. Line for line what those allocate and free, so a
-// change there is a change here; tests/parity/plan_accuracy_test.py holds the two together. Pure
-// functions, no torch.
+// What the LTX-Video VAE holds while it encodes or decodes: its layers, chains and tiles
+// (vae_layers, vae_chain, vae_encoder, vae_decoder, vae_tiling) replayed on shapes. Line for line
+// what those allocate and free, so a change there is a change here;
+// tests/parity/plan_accuracy_test.py holds the two together. Pure functions, no torch.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct LtxVaeWalkOptions {
   int64_t element_bytes = 4;  // of the dtype of computation
   // The norm and SiLU in one pass over the rows (vae_kernels.h): the CPU, but in float16.
   bool norm_is_fused = true;
-  // Convolutions keep a copy of their weight in oneDNN's order.
+  // Convolutions put their weight in oneDNN's order for each call.
   bool packs_weights = true;
   bool on_gpu = false;
 };
@@ -37,8 +37,7 @@ struct LtxVaePeak {
 LtxVaePeak LtxDecodePeak(const LtxVaeConfig& config, int64_t frames, int64_t height, int64_t width,
                          const LtxTileSizes& tiles, const LtxVaeWalkOptions& options);
 
-// An encode of a video of `frames` frames of height x width pixels, [C, T, H, W] of which exist in
-// the dtype of computation.
+// An encode of a video of `frames` frames of height x width pixels, which come as bytes.
 LtxVaePeak LtxEncodePeak(const LtxVaeConfig& config, int64_t frames, int64_t height, int64_t width,
                          const LtxTileSizes& tiles, const LtxVaeWalkOptions& options);
 
