@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
+#include <unordered_set>
 
 #include "engine/core/torch_types.h"
 #include "engine/memory/spill_file.h"
@@ -65,10 +67,10 @@ at::Tensor PartView(const at::Tensor& slab, const SlabLayout::Place& place) {
 void WeightHomes::ChooseForms(const WeightPlan& plan) {
   Forget();
   std::unordered_map<c10::ScalarType, std::shared_ptr<const WeightFormat>> formats;
+  std::unordered_set<std::string_view> quantized;  // layers
   for (const std::unique_ptr<Weight>& owned : set_.weights()) {
     Weight& weight = *owned;
     weight.format = nullptr;
-    weight.stored_dtype = weight.dtype;
     if (weight.file_format != nullptr && weight.is_matrix) {
       weight.format = weight.file_format;
     } else if (plan.quantize != QuantScheme::kNone && set_.MayQuantize(weight) &&
@@ -81,12 +83,17 @@ void WeightHomes::ChooseForms(const WeightPlan& plan) {
       if (format == nullptr)
         format = MakeWeightFormat(plan.quantize, plan.int8_threshold, weight.dtype);
       weight.format = format;
-    } else if (plan.storage_dtype && set_.MayCast(weight)) {
-      weight.stored_dtype = ToTorch(*plan.storage_dtype);
     }
-    weight.parts = weight.format != nullptr
-                       ? weight.format->Parts(weight.shape)
-                       : std::vector<PartSpec>{{weight.stored_dtype, weight.shape}};
+    if (weight.format != nullptr) quantized.insert(weight.leaf());
+  }
+  for (const std::unique_ptr<Weight>& weight : set_.weights()) {
+    // Casting is of whole layers: a quantized one keeps its bias.
+    const bool is_cast =
+        plan.storage_dtype && set_.MayCast(*weight) && !quantized.contains(weight->leaf());
+    weight->stored_dtype = is_cast ? ToTorch(*plan.storage_dtype) : weight->dtype;
+    weight->parts = weight->format != nullptr
+                        ? weight->format->Parts(weight->shape)
+                        : std::vector<PartSpec>{{weight->stored_dtype, weight->shape}};
   }
 }
 
