@@ -171,12 +171,12 @@ TEST(DescribeModelTest, SaysWhatAFolderLacks) {
 }
 
 TEST(ResidencyPolicyTest, ParsesWhatItPrints) {
-  for (const char* text : {"none", "block:1", "block:12"}) {
+  for (const char* text : {"none", "model", "block:1", "block:12", "leaf", "sequential"}) {
     const auto policy = ResidencyPolicy::Parse(text);
     ASSERT_TRUE(policy.ok()) << policy.status();
     EXPECT_EQ(policy->ToString(), text);
   }
-  for (const char* text : {"block", "block:", "block:0", "block:-1", "block:1x", "model", "NONE"}) {
+  for (const char* text : {"block", "block:", "block:0", "block:-1", "block:1x", "leafs", "NONE"}) {
     EXPECT_EQ(ResidencyPolicy::Parse(text).status().code(), absl::StatusCode::kInvalidArgument)
         << text;
   }

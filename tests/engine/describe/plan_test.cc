@@ -1,0 +1,276 @@
+#include "engine/describe/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "engine/describe/weight_plan.h"
+
+namespace kino::engine {
+namespace {
+
+using ::testing::Each;
+using ::testing::Field;
+using ::testing::HasSubstr;
+using ::testing::Lt;
+
+constexpr DeviceSpec kCpu = {};
+constexpr DeviceSpec kGpu = {.is_gpu = true};
+
+class PlanTest : public ::testing::Test {
+ protected:
+  PlanTest() {
+    absl::StatusOr<ModelDescription> model =
+        DescribeModel(std::string(KINO_SOURCE_DIR) + "/models/demo");
+    EXPECT_TRUE(model.ok()) << model.status();
+    model_ = *model;
+    request_.prompt = "a red star";
+    request_.height = 128;
+    request_.width = 128;
+    request_.num_frames = 17;
+  }
+
+  Planner On(const DeviceSpec& device, DType dtype = DType::kBF16, bool allow_lossy = false) const {
+    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    EXPECT_TRUE(resolved.violations.empty());
+    return Planner(model_, resolved.request, dtype, device, allow_lossy);
+  }
+  PlanEstimate Estimate(const Planner& planner, const Plan& plan) const {
+    const absl::StatusOr<PlanEstimate> estimate = planner.Estimate(plan);
+    EXPECT_TRUE(estimate.ok()) << estimate.status();
+    return *estimate;
+  }
+  std::vector<PlanEstimate> Table(const Planner& planner, const Plan& base = {}) const {
+    const absl::StatusOr<std::vector<PlanEstimate>> table = planner.Table(base);
+    EXPECT_TRUE(table.ok()) << table.status();
+    return *table;
+  }
+  static Plan Offload(const std::string& policy) {
+    Plan plan;
+    plan.offload = policy;
+    return plan;
+  }
+  static Plan Mode(const std::string& mode) {
+    Plan plan;
+    plan.mode = mode;
+    return plan;
+  }
+  static const StageEstimate& Of(const PlanEstimate& estimate, Stage stage) {
+    return *std::find_if(estimate.stages.begin(), estimate.stages.end(),
+                         [stage](const StageEstimate& each) { return each.stage == stage; });
+  }
+
+  ModelDescription model_;
+  Request request_;
+};
+
+TEST_F(PlanTest, ResidentWeightsAreThereInEveryStage) {
+  const PlanEstimate resident = Estimate(On(kGpu), {});
+  EXPECT_EQ(resident.name, "resident");
+  EXPECT_DOUBLE_EQ(resident.slowdown, 1.0);
+  EXPECT_TRUE(resident.lossless);
+  ASSERT_EQ(resident.stages.size(), 3u);
+  for (const StageEstimate& stage : resident.stages)
+    EXPECT_EQ(stage.weights, model_.WeightBytes(DType::kBF16)) << StageName(stage.stage);
+}
+
+TEST_F(PlanTest, MappedWeightsOfTheSameTypeCostTheCpuNothing) {
+  for (const StageEstimate& stage : Estimate(On(kCpu, DType::kBF16), {}).stages)
+    EXPECT_EQ(stage.weights, 0) << StageName(stage.stage);
+  // In another type they are a copy.
+  for (const StageEstimate& stage : Estimate(On(kCpu, DType::kF32), {}).stages)
+    EXPECT_EQ(stage.weights, model_.WeightBytes(DType::kF32)) << StageName(stage.stage);
+  Plan pageable;
+  pageable.weights_home = "pageable";
+  for (const StageEstimate& stage : Estimate(On(kCpu, DType::kBF16), pageable).stages)
+    EXPECT_EQ(stage.weights, model_.WeightBytes(DType::kBF16)) << StageName(stage.stage);
+}
+
+TEST_F(PlanTest, SmallerUnitsHoldLess) {
+  const Planner planner = On(kGpu);
+  int64_t last = Of(Estimate(planner, Offload("none")), Stage::kDenoise).weights;
+  for (const char* policy : {"model", "block:2", "block:1", "leaf", "sequential"}) {
+    const int64_t weights = Of(Estimate(planner, Offload(policy)), Stage::kDenoise).weights;
+    EXPECT_LT(weights, last) << policy;
+    last = weights;
+  }
+  // time_embed.linear and one of the feed-forward's, each with its bias.
+  EXPECT_EQ(Of(Estimate(planner, Offload("leaf")), Stage::kDenoise).weights,
+            (1536 * 256 + 1536 + 1024 * 256 + 1024) * 2);
+}
+
+TEST_F(PlanTest, HomesThatAreMemoryCountOnTheHost) {
+  Plan plan = Offload("block:1");
+  plan.weights_home = "pinned";
+  const PlanEstimate pinned = Estimate(On(kGpu), plan);
+  EXPECT_GE(pinned.peak_host, model_.WeightBytes(DType::kBF16));
+  // A file needs none of it, but memory to go through.
+  EXPECT_LT(Estimate(On(kGpu), Offload("block:1")).peak_host,
+            model_.WeightBytes(DType::kBF16) + (int64_t{64} << 20));
+  EXPECT_EQ(On(kCpu).Estimate(plan).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(PlanTest, QuantizedWeightsTakeTheirStoredBytes) {
+  Plan plan;
+  plan.quantize = "transformer=nf4";
+  const PlanEstimate quantized = Estimate(On(kGpu), plan);
+  EXPECT_FALSE(quantized.lossless);
+  const auto transformer = std::find_if(
+      model_.components.begin(), model_.components.end(),
+      [](const ComponentDescription& component) { return component.name == "transformer"; });
+  int64_t saved = 0;
+  for (const WeightTensor& weight : transformer->weights) {
+    if (weight.shape.size() != 2 || !weight.name.ends_with(".weight")) continue;
+    saved += weight.elements * 2 -
+             QuantizedBytes(QuantScheme::kNf4, weight.shape[0], weight.shape[1], DType::kBF16);
+  }
+  EXPECT_EQ(Of(quantized, Stage::kDecode).weights, model_.WeightBytes(DType::kBF16) - saved);
+  // One matrix at a time is decoded.
+  EXPECT_EQ(Of(quantized, Stage::kDenoise).workspace - Of(quantized, Stage::kEncodeText).workspace,
+            256 * 1024 * 2);
+}
+
+TEST_F(PlanTest, DecodingTwiceTheFramesTakesTheSameMemory) {
+  const auto decoder = [this](int frames) {
+    request_.num_frames = frames;
+    // Latents, in float32 and as they are decoded, are as long as the video.
+    const int64_t latents = ((frames - 1) / 4 + 1) * 8 * 8 * 64 * (4 + 2);
+    return static_cast<double>(Of(Estimate(On(kCpu), {}), Stage::kDecode).activations - latents);
+  };
+  EXPECT_LE(decoder(257), 1.05 * decoder(129));
+}
+
+TEST_F(PlanTest, TheTableGoesFromFastToSlowAndExactPlansComeFirst) {
+  request_.height = request_.width = 768;
+  const std::vector<PlanEstimate> table = Table(On(kGpu));
+  ASSERT_GE(table.size(), 6u);
+  EXPECT_EQ(table[0].name, "resident");
+  EXPECT_THAT(table, Each(Field(&PlanEstimate::lossless, true)));
+  for (size_t i = 1; i < table.size(); ++i) {
+    const bool was_tiled = table[i - 1].plan.vae_tiling.has_value(),
+               is_tiled = table[i].plan.vae_tiling.has_value();
+    EXPECT_LE(was_tiled, is_tiled) << table[i].name;
+    if (was_tiled == is_tiled) {
+      EXPECT_LE(table[i - 1].slowdown, table[i].slowdown) << table[i].name;
+    }
+  }
+}
+
+TEST_F(PlanTest, WhatIsSetStaysAndLossyPlansMustBeAllowed) {
+  Plan base = Offload("leaf");
+  base.chunk_feed_forward = 128;
+  for (const PlanEstimate& each : Table(On(kGpu), base)) {
+    EXPECT_EQ(each.plan.offload, "leaf");
+    EXPECT_EQ(each.plan.chunk_feed_forward, 128);
+    EXPECT_FALSE(each.plan.quantize || each.plan.storage_dtype);
+  }
+  const std::vector<PlanEstimate> lossy = Table(On(kGpu, DType::kBF16, /*allow_lossy=*/true), base);
+  EXPECT_TRUE(std::any_of(lossy.begin(), lossy.end(),
+                          [](const PlanEstimate& each) { return each.plan.quantize == "nf4"; }));
+  EXPECT_TRUE(lossy.front().lossless);
+}
+
+TEST_F(PlanTest, AutoTakesTheFirstThatFits) {
+  const std::vector<PlanEstimate> table = Table(On(kGpu));
+  const PlanEstimate least = *std::min_element(
+      table.begin(), table.end(),
+      [](const PlanEstimate& a, const PlanEstimate& b) { return a.peak_device < b.peak_device; });
+  for (const int64_t limit : {table[0].peak_device, table[0].peak_device - 1, least.peak_device}) {
+    DeviceSpec device = kGpu;
+    device.device_bytes = limit;
+    const absl::StatusOr<PlanEstimate> chosen = On(device).Choose(Mode("auto"));
+    ASSERT_TRUE(chosen.ok()) << chosen.status();
+    EXPECT_LE(chosen->peak_device, limit);
+    for (const PlanEstimate& each : table) {
+      if (each.name == chosen->name) break;
+      EXPECT_GT(each.peak_device, limit) << each.name << " comes before " << chosen->name;
+    }
+  }
+  DeviceSpec device = kGpu;
+  device.device_bytes = least.peak_device - 1;
+  EXPECT_EQ(On(device).Choose(Mode("auto")).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(On(kGpu).Choose(Mode("smallest"))->peak_device, least.peak_device);
+}
+
+TEST_F(PlanTest, APlanThatDoesNotFitSaysNeedHaveAndWhatWould) {
+  const PlanEstimate resident = Estimate(On(kGpu), {});
+  DeviceSpec device = kGpu;
+  device.device_bytes = resident.peak_device - 1;
+  for (const Plan& plan : {Offload("none"), Mode("fastest")}) {
+    const absl::Status status = On(device).Choose(plan).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("of device memory in stage decode"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("fits with "));
+  }
+  Plan limited;
+  limited.max_device_memory = resident.peak_device - 1;
+  EXPECT_FALSE(On(kGpu).Choose(limited).ok());
+  limited.max_device_memory = resident.peak_device;
+  EXPECT_TRUE(On(kGpu).Choose(limited).ok());
+}
+
+TEST_F(PlanTest, TheMostFramesThatFitAreNamed) {
+  const auto least = [this] {
+    int64_t bytes = std::numeric_limits<int64_t>::max();
+    for (const PlanEstimate& each : Table(On(kCpu))) bytes = std::min(bytes, each.peak_device);
+    return bytes;
+  };
+  request_.height = request_.width = 256;
+  request_.num_frames = 129;
+  DeviceSpec device;
+  device.host_bytes = least();
+  request_.num_frames = 133;
+  EXPECT_GT(least(), device.host_bytes);
+  request_.num_frames = 257;
+  EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("fits up to 129 frames with "));
+  device.host_bytes = 1000;
+  EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("the least it needs is "));
+}
+
+TEST_F(PlanTest, LowerPlansNeedLessUntilThereIsNone) {
+  request_.height = request_.width = 768;
+  const Planner planner = On(kGpu);
+  PlanEstimate current = Estimate(planner, {});
+  int steps = 0;
+  for (;;) {
+    const absl::StatusOr<PlanEstimate> lower = planner.NextLower(current.plan, Mode("auto"));
+    if (!lower.ok()) {
+      EXPECT_EQ(lower.status().code(), absl::StatusCode::kNotFound);
+      break;
+    }
+    ASSERT_THAT(lower->peak_device, Lt(current.peak_device));
+    EXPECT_TRUE(lower->lossless);
+    current = *lower;
+    ASSERT_LT(++steps, 50);
+  }
+  EXPECT_GE(steps, 2);
+  EXPECT_EQ(planner.NextLower(Offload("none"), Offload("none")).status().code(),
+            planner.Table(Offload("none"))->size() > 1 ? absl::StatusCode::kOk
+                                                       : absl::StatusCode::kNotFound);
+}
+
+TEST_F(PlanTest, LimitsAreTheLeastOfBoth) {
+  Plan plan;
+  plan.max_device_memory = 5;
+  const DeviceSpec limited = LimitedBy({.is_gpu = true, .device_bytes = 7, .host_bytes = 9}, plan);
+  EXPECT_EQ(limited.device_bytes, 5);
+  EXPECT_EQ(limited.host_bytes, 9);
+  EXPECT_EQ(LimitedBy({}, plan).device_bytes, 5);
+}
+
+TEST_F(PlanTest, CopiesThatTheGpuDoesNotHideCostTime) {
+  const Planner planner = On(kGpu);
+  Plan plan = Offload("sequential");
+  plan.weights_home = "pinned";
+  const PlanEstimate sequential = Estimate(planner, plan);
+  EXPECT_DOUBLE_EQ(sequential.transfer_hidden, 0);
+  plan.offload = "leaf";
+  const PlanEstimate leaf = Estimate(planner, plan);
+  EXPECT_GT(leaf.transfer_hidden, 0);
+  EXPECT_LT(leaf.slowdown, sequential.slowdown);
+  EXPECT_GT(leaf.slowdown, 1);
+}
+
+}  // namespace
+}  // namespace kino::engine
