@@ -44,6 +44,18 @@ bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name)
                      [name](const std::string& pattern) { return Matches(pattern, name); });
 }
 
+// With a single row of floats, the CPU's product has other last bits when the matrix does not start
+// at a multiple of 16 bytes, as it may in a mapped file and does not in a slot. With two rows it
+// does not depend on where the matrix is, and costs the same.
+at::Tensor PlainLinear(const at::Tensor& x, const at::Tensor& matrix, const at::Tensor& bias) {
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.numel() != x.size(-1)) {
+    return at::linear(x, matrix, bias);
+  }
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = matrix.size(0);
+  return at::linear(x.reshape({1, -1}).expand({2, -1}), matrix, bias).narrow(0, 0, 1).view(shape);
+}
+
 }  // namespace
 
 std::string_view Weight::leaf() const {
@@ -126,8 +138,8 @@ at::Tensor LinearWeight::Apply(const at::Tensor& x) const {
   const Weight& weight = *weight_.weight_;
   if (weight.format == nullptr) {
     const PinnedTensor matrix = weight_.get();
-    if (!bias_) return at::linear(x, matrix);
-    return at::linear(x, matrix, *bias_.get());
+    if (!bias_) return PlainLinear(x, matrix, {});
+    return PlainLinear(x, matrix, *bias_.get());
   }
   weight_.Touch();
   const UnitPin pin(weight.unit);
