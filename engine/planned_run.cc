@@ -48,6 +48,11 @@ absl::Status PlannedRun::Step(Stage stage) {
     LimitDeviceMemory(planned_.device, 0);
     SetHostMemoryLimit(0);
   };
+  // Before the stage's memory is counted.
+  KINO_RETURN_IF_ERROR(RunGuarded([&] {
+    weights_->Approach(stage);
+    return absl::OkStatus();
+  }));
   return recorder_.Measure(stage, [&] {
     return RunGuarded([&] {
       weights_->Enter(stage);
@@ -70,8 +75,6 @@ absl::StatusOr<bool> PlannedRun::Advance() {
     if (status.GetPayload(kDeviceLostPayload)) *planned_.device_lost = true;
     return status;
   }
-  // Before the next stage's memory is counted.
-  weights_->Approach(run_->position().stage);
   if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(SecondsSince(start));
   Report();
   return true;

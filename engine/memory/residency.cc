@@ -105,10 +105,11 @@ void Residency::Configure(const WeightPlan& plan) {
     throw StatusError(absl::FailedPreconditionError(
         absl::StrCat("weights_home 'pinned' needs a GPU; this device is ", set_.device().str())));
   }
-  const bool is_new_form = !is_configured_ || plan.FormatKey() != plan_.FormatKey();
+  const bool is_new_form = !has_forms_ || plan.FormatKey() != plan_.FormatKey();
   Unload();
   is_configured_ = false;
   if (is_new_form) homes_.ChooseForms(plan);
+  has_forms_ = true;
   plan_ = plan;
   try {
     if (plan.residency.unit == ResidencyPolicy::Unit::kResident) {
@@ -123,6 +124,14 @@ void Residency::Configure(const WeightPlan& plan) {
     throw;
   }
   is_configured_ = true;
+}
+
+void Residency::MakeWay(const WeightPlan& plan) noexcept {
+  if (!is_configured_ || plan == plan_) return;
+  Unload();
+  is_configured_ = false;
+  // Homes in a form that stays are of use to the plan that comes.
+  if (plan.FormatKey() != plan_.FormatKey()) homes_.Forget();
 }
 
 void Residency::MakeUnit(std::string name, std::vector<Weight*> weights) {

@@ -36,6 +36,8 @@ class Residency {
   // pinned memory without a GPU) and what torch throws; then nothing is held until it succeeds.
   void Configure(const WeightPlan& plan);
   const WeightPlan& plan() const { return plan_; }
+  // Gives back what is held under another plan than this one, which is to come.
+  void MakeWay(const WeightPlan& plan) noexcept;
 
   // A stage that uses the component is next: its first units are read ahead from the disk.
   void Announce() const;
@@ -73,6 +75,7 @@ class Residency {
   WeightHomes homes_;
   WeightPlan plan_;
   bool is_configured_ = false;
+  bool has_forms_ = false;  // plan_'s, whether or not it is in force
   std::vector<std::vector<WeightGroup*>> stacks_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::unique_ptr<CopyEngine> copies_;

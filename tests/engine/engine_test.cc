@@ -1,13 +1,18 @@
 // The engine through its public door, on the shipped demo model.
 #include "engine/engine.h"
 
+#include <ATen/ops/empty.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "engine/core/memory_counter.h"
 
 namespace kino::engine {
@@ -53,8 +58,10 @@ struct Rendered {
   RunResult result;
 };
 
+// after_step is called between the steps.
 Rendered Render(Model& model, const Request& request, std::vector<MediaInput> media = {},
-                const CancelToken* cancel = nullptr) {
+                const CancelToken* cancel = nullptr,
+                const std::function<void(const Rendered&)>& after_step = nullptr) {
   Rendered rendered;
   RunOptions options;
   options.cancel = cancel;
@@ -83,6 +90,7 @@ Rendered Render(Model& model, const Request& request, std::vector<MediaInput> me
     EXPECT_GE((*run)->progress().fraction, fraction);
     fraction = (*run)->progress().fraction;
     if (!*more) break;
+    if (after_step) after_step(rendered);
     EXPECT_GT((*run)->progress_counter(), counter);
     counter = (*run)->progress_counter();
   }
@@ -132,6 +140,166 @@ TEST(EngineTest, OffloadGivesTheSameFrames) {
   // A request without a plan gets the model's own again.
   request.plan.offload.reset();
   EXPECT_EQ(Render(*model, request).result.plan.offload, "none");
+}
+
+// Most bytes at a time in any stage.
+int64_t Peak(const RunResult& result) {
+  int64_t peak = 0;
+  for (const StageStats& stage : result.stages) peak = std::max(peak, stage.peak_device_bytes);
+  return peak;
+}
+
+Rendered RenderUnder(Model& model, Request request, const Plan& plan) {
+  request.plan = plan;
+  return Render(model, request);
+}
+
+TEST(EngineTest, AutoTakesAPlanThatKeepsBelowTheLimit) {
+  const auto model = LoadDemo();
+  const Request request = DemoRequest(*model, 17);
+  Plan plan;
+  plan.offload = "none";
+  const Rendered resident = RenderUnder(*model, request, plan);
+  plan.offload = "leaf";
+  const Rendered leaf = RenderUnder(*model, request, plan);
+  ASSERT_LT(Peak(leaf.result), Peak(resident.result) * 4 / 5);
+
+  Plan automatic;
+  automatic.mode = "auto";
+  EXPECT_EQ(RenderUnder(*model, request, automatic).result.plan.offload, "none");
+  automatic.max_device_memory = (Peak(leaf.result) + Peak(resident.result)) / 2;
+  const Rendered limited = RenderUnder(*model, request, automatic);
+  ASSERT_EQ(limited.status, absl::OkStatus());
+  EXPECT_NE(limited.result.plan.offload, "none");
+  EXPECT_LE(Peak(limited.result), *automatic.max_device_memory);
+  EXPECT_EQ(limited.pixels, resident.pixels);
+
+  Plan smallest;
+  smallest.mode = "smallest";
+  EXPECT_LE(Peak(RenderUnder(*model, request, smallest).result), Peak(leaf.result));
+}
+
+TEST(EngineTest, WhatCannotFitIsRefusedWithNeedAndHave) {
+  const auto model = LoadDemo();
+  Plan plan;
+  plan.mode = "auto";
+  plan.max_device_memory = int64_t{3} << 20;
+  const Rendered refused = RenderUnder(*model, DemoRequest(*model), plan);
+  EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.status.message()), HasSubstr("3 MiB may be used"));
+}
+
+// Memory of another kind in the same process: what no prediction knows of.
+class Hog {
+ public:
+  explicit Hog(int64_t bytes) : tensor_(at::empty({bytes}, at::TensorOptions().dtype(at::kByte))) {}
+
+ private:
+  at::Tensor tensor_;
+};
+
+TEST(EngineTest, OutOfMemoryFallsOnePlanLowerWithinTheRun) {
+  const auto model = LoadDemo();
+  const Request request = DemoRequest(*model, 17);
+  const Rendered resident = Render(*model, request);
+  Plan plan;
+  // Enough, as far as the planner can see.
+  plan.max_device_memory = Peak(resident.result) * 5 / 4;
+  ASSERT_EQ(RenderUnder(*model, request, plan).result.plan.offload, "none");
+  const int64_t before = HostMemoryCount().live_bytes;
+  {
+    const Hog hog(*plan.max_device_memory - Peak(resident.result) * 3 / 4);
+    const Rendered fallen = RenderUnder(*model, request, plan);
+    ASSERT_EQ(fallen.status, absl::OkStatus());
+    EXPECT_NE(fallen.result.plan.offload, "none");
+    EXPECT_EQ(fallen.pixels, resident.pixels);
+  }
+  EXPECT_LE(HostMemoryCount().live_bytes, before);
+}
+
+TEST(EngineTest, OutOfMemoryHalfwayThroughTheFramesRepeatsNone) {
+  const auto model = LoadDemo();
+  Request request = DemoRequest(*model, 65);
+  const Rendered resident = Render(*model, request);
+  ASSERT_GT(resident.chunks.size(), 2u);
+  request.plan.max_device_memory = Peak(resident.result) * 5 / 4;
+  std::optional<Hog> hog;
+  const Rendered fallen = Render(*model, request, {}, nullptr, [&](const Rendered& so_far) {
+    if (!hog && !so_far.chunks.empty())
+      hog.emplace(*request.plan.max_device_memory - Peak(resident.result) * 3 / 4);
+  });
+  ASSERT_EQ(fallen.status, absl::OkStatus());
+  EXPECT_NE(fallen.result.plan.offload, "none");
+  EXPECT_EQ(fallen.result.num_frames, 65);
+  EXPECT_EQ(fallen.pixels, resident.pixels);
+}
+
+TEST(EngineTest, OutOfMemoryForGoodFailsOneRunAndNoOther) {
+  const auto model = LoadDemo();
+  const Request request = DemoRequest(*model);
+  const Rendered expected = Render(*model, request);
+  Request hungry = DemoRequest(*model, 17);
+  hungry.plan.mode = "fastest";
+  hungry.plan.max_device_memory = Peak(Render(*model, hungry).result) * 5 / 4;
+  std::vector<float> pixels;
+  RunOptions options;
+  options.output.frames = [&pixels](const FloatFrames& frames) {
+    pixels.insert(pixels.end(), frames.data,
+                  frames.data + int64_t{3} * frames.num_frames * frames.height * frames.width);
+    return absl::OkStatus();
+  };
+  auto other = model->Start(request, {}, std::move(options));
+  ASSERT_TRUE(other.ok()) << other.status();
+  ASSERT_TRUE((*other)->Advance().ok());
+  const int64_t before = HostMemoryCount().live_bytes;
+  {
+    const Hog hog(*hungry.plan.max_device_memory * 9 / 10);
+    const Rendered failed = Render(*model, hungry);
+    EXPECT_EQ(failed.status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(failed.status.message()),
+                ::testing::AllOf(HasSubstr("out of memory in"), HasSubstr("predicted to need"),
+                                 HasSubstr(absl::StrCat(*hungry.plan.max_device_memory))));
+  }
+  EXPECT_EQ(HostMemoryCount().live_bytes, before);
+  // The run that was under way ends as if nothing had been.
+  for (absl::StatusOr<bool> more = true; *more;) {
+    more = (*other)->Advance();
+    ASSERT_TRUE(more.ok()) << more.status();
+  }
+  EXPECT_EQ(pixels, expected.pixels);
+}
+
+TEST(EngineTest, ARunKeepsItsPlanWhileAnotherTakesTurnsWithIt) {
+  const auto model = LoadDemo();
+  Request plain = DemoRequest(*model), quantized = plain;
+  quantized.plan.quantize = "nf4";
+  quantized.plan.offload = "leaf";
+  const std::vector<float> expected[] = {Render(*model, plain).pixels,
+                                         Render(*model, quantized).pixels};
+  EXPECT_NE(expected[0], expected[1]);
+  std::vector<float> pixels[2];
+  std::vector<std::unique_ptr<kino::engine::Run>> runs;
+  for (int i = 0; i < 2; ++i) {
+    RunOptions options;
+    options.output.frames = [&pixels, i](const FloatFrames& frames) {
+      pixels[i].insert(pixels[i].end(), frames.data,
+                       frames.data + int64_t{3} * frames.num_frames * frames.height * frames.width);
+      return absl::OkStatus();
+    };
+    auto run = model->Start(i == 0 ? plain : quantized, {}, std::move(options));
+    ASSERT_TRUE(run.ok()) << run.status();
+    runs.push_back(*std::move(run));
+  }
+  for (bool going[] = {true, true}; going[0] || going[1];) {
+    for (int i = 0; i < 2; ++i) {
+      if (!going[i]) continue;
+      const absl::StatusOr<bool> more = runs[i]->Advance();
+      ASSERT_TRUE(more.ok()) << more.status();
+      going[i] = *more;
+    }
+  }
+  EXPECT_EQ(pixels[0], expected[0]);
+  EXPECT_EQ(pixels[1], expected[1]);
 }
 
 TEST(EngineTest, ABfloat16CheckpointOnTheCpuIsHeldOnce) {

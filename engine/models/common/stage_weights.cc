@@ -22,19 +22,25 @@ StageWeights::~StageWeights() {
   for (const PipelineComponent& each : pipeline_->components()) each.component->residency().Leave();
 }
 
-void StageWeights::Approach(Stage stage) noexcept {
+void StageWeights::Approach(Stage stage) {
   for (const PipelineComponent& each : pipeline_->components()) {
     if (!Uses(each, stage)) each.component->residency().Leave();
+    each.component->residency().MakeWay(PlanOf(each));
   }
+}
+
+WeightPlan StageWeights::PlanOf(const PipelineComponent& component) const {
+  const absl::StatusOr<WeightPlan> plan =
+      WeightPlanOf(plan_, component.name, component.is_autoencoder);
+  ThrowIfError(plan.status());
+  return *plan;
 }
 
 void StageWeights::Enter(Stage stage) {
   // Another run may have been there in between.
   Approach(stage);
   for (const PipelineComponent& each : pipeline_->components()) {
-    const absl::StatusOr<WeightPlan> plan = WeightPlanOf(plan_, each.name, each.is_autoencoder);
-    ThrowIfError(plan.status());
-    each.component->residency().Configure(*plan);
+    each.component->residency().Configure(PlanOf(each));
   }
   if (entered_ == stage) return;
   entered_ = stage;

@@ -20,8 +20,9 @@ class StageWeights {
   StageWeights(const StageWeights&) = delete;
   StageWeights& operator=(const StageWeights&) = delete;
 
-  // `stage` is next: what it does not use leaves the device.
-  void Approach(Stage stage) noexcept;
+  // `stage` is next: what it does not use leaves the device, and so does what is held under
+  // another plan.
+  void Approach(Stage stage);
   // Before each step of `stage`: the plan holds, what the stage does not use has left the device,
   // and what the stage after it uses is being read from the disk. Throws what
   // Residency::Configure throws.
@@ -30,6 +31,8 @@ class StageWeights {
   void set_plan(const Plan& plan) { plan_ = plan; }
 
  private:
+  WeightPlan PlanOf(const PipelineComponent& component) const;
+
   std::shared_ptr<Pipeline> pipeline_;
   std::vector<Stage> stages_;
   Plan plan_;

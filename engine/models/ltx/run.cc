@@ -61,7 +61,7 @@ LtxVaeTiling Tiling(const std::optional<VaeTiling>& request) {
 }  // namespace
 
 LtxRunState LtxRunState::Clone() const {
-  return {.stage = stage, .step = step, .latents = latents, .noise = noise.Clone()};
+  return {.stage = stage, .step = step, .latents = latents, .text = text, .noise = noise.Clone()};
 }
 
 LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
@@ -74,6 +74,7 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
       state_{.stage = Stage::kEncodeText,
              .step = 0,
              .latents = {},
+             .text = {},
              .noise = NoiseSource(*request.seed)},
       before_(state_.Clone()) {
   const LtxVaeConfig& vae_config = vae().config();
@@ -163,7 +164,7 @@ at::Tensor LtxRun::EncodePrompt(const std::string& prompt, const RunContext& con
   *whole = embedding;
   if (tap_) {
     const at::Tensor ids = at::tensor(tokens.ids, at::TensorOptions().dtype(at::kFloat));
-    TapTensor(tap_, absl::StrCat("tokens_", text_.size()), ids);
+    TapTensor(tap_, absl::StrCat("tokens_", state_.text.size()), ids);
   }
   // The encoder saw the padding (diffusers passes it no mask); cross-attention does not: its mask
   // leaves the text alone.
@@ -172,11 +173,11 @@ at::Tensor LtxRun::EncodePrompt(const std::string& prompt, const RunContext& con
 }
 
 void LtxRun::EncodeText(const RunContext& context) {
-  const bool is_negative = guided() && text_.empty();
+  const bool is_negative = guided() && state_.text.empty();
   at::Tensor whole;
-  text_.push_back(
+  state_.text.push_back(
       EncodePrompt(is_negative ? *request_.negative_prompt : *request_.prompt, context, &whole));
-  if (tap_) TapTensor(tap_, absl::StrCat("text_states_", text_.size() - 1), whole);
+  if (tap_) TapTensor(tap_, absl::StrCat("text_states_", state_.text.size() - 1), whole);
   ++state_.step;
   if (is_negative) return;
   if (!media_.empty()) {
@@ -229,7 +230,7 @@ void LtxRun::PrepareDenoise(const RunContext& context) {
   std::vector<float> timesteps = schedule_.timesteps;
   if (!media_.empty()) timesteps.push_back(0.0f);
   std::vector<LtxTransformer::Prepared> prepared;
-  for (const at::Tensor& text : text_) {
+  for (const at::Tensor& text : state_.text) {
     prepared.push_back(components_->transformer->Prepare(
         text, grid_, timesteps, prepared.empty() ? nullptr : prepared.data(), context));
   }
@@ -267,7 +268,7 @@ void LtxRun::Denoise(const RunContext& context) {
   if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
   if (++state_.step < static_cast<int>(schedule_.timesteps.size())) return;
   prepared_.clear();
-  text_.clear();
+  state_.text.clear();
   Enter(Stage::kDecode);
 }
 

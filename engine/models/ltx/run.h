@@ -16,6 +16,7 @@ struct LtxRunState {
   Stage stage = Stage::kEncodeText;
   int step = 0;        // finished in this stage; frames, when decoding
   at::Tensor latents;  // float32 [1, S, C], packed; [1, C, F, h, w] from the decode stage on
+  std::vector<at::Tensor> text;  // negative first when guided; without padding
   NoiseSource noise;
   // With generators of its own; tensors are shared, since none is written to.
   LtxRunState Clone() const;
@@ -54,7 +55,6 @@ class LtxRun final : public PipelineRun {
 
   LtxGrid grid_;
   FlowMatchSchedule schedule_;
-  std::vector<at::Tensor> text_;  // negative first when guided; without padding
   std::vector<LtxTransformer::Prepared> prepared_;
   std::unique_ptr<LtxVaeDecodeStream> decoder_;
   bool done_ = false;
