@@ -57,6 +57,8 @@ struct PhaseNeed {
   // Most bytes of live tensors at a time, weights apart.
   int64_t device_activations = 0;
   int64_t host_activations = 0;  // on a GPU; on the CPU everything is in device_activations
+  // Rows that go through its linear layers at a time.
+  int64_t rows = 0;
   // Of one pass through the part's weights.
   double linear_flops = 0;  // what quantized arithmetic changes
   double attention_flops = 0;

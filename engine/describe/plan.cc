@@ -21,6 +21,8 @@ constexpr int64_t kGpuMatmulWorkspace = int64_t{64} << 20;
 constexpr int64_t kGpuConvolutionWorkspace = int64_t{256} << 20;
 // Host memory between a mapped file and a GPU.
 constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// Rows that a product with an undecoded matrix takes at a time (quant/int8_matmul.h).
+constexpr int64_t kRowsAtOnce = 1024;
 constexpr double kChunkedTime = 1.005;
 // A lower plan is worth a try when it needs less by more than the prediction's error.
 constexpr double kLowerBy = 0.98;
@@ -210,7 +212,8 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
   for (const PhaseNeed& phase : Phases(plan)) {
     const WeightNeeds& need = need_of(phase.component);
     const PartNeeds& part = need.PartOf(phase.part);
-    int64_t workspace = part.decode_bytes;
+    int64_t workspace =
+        std::max(part.decode_bytes, std::min(phase.rows, kRowsAtOnce) * part.row_bytes);
     if (device.is_gpu) {
       workspace += kGpuMatmulWorkspace;
       if (phase.convolution_flops > 0) workspace += kGpuConvolutionWorkspace;

@@ -14,6 +14,20 @@ constexpr int64_t kAlignment = 256;  // of the weights in a slot
 
 std::string LayerOf(const std::string& name) { return name.substr(0, name.rfind('.')); }
 
+// Of the wider side of a matrix that is multiplied undecoded, for each row of activations; as
+// measured. 0: it is decoded.
+int64_t RowBytes(QuantScheme scheme) {
+  switch (scheme) {
+    case QuantScheme::kInt8:
+      return 12;
+    case QuantScheme::kInt8Dyn:
+    case QuantScheme::kFp8Dyn:
+      return 10;
+    default:
+      return 0;
+  }
+}
+
 // How one weight is held.
 struct Held {
   int64_t bytes = 0;
@@ -113,7 +127,12 @@ WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DTy
     const Held held = HoldingOf(placed, plan, dtype, quantized);
     PartNeeds& part = parts[placed.place.part];
     part.part = placed.place.part;
-    if (held.is_decoded) {
+    if (held.is_decoded && !placed.weight->is_quantized && IsQuantized(placed, plan) &&
+        RowBytes(plan.quantize) > 0) {
+      const std::vector<int64_t>& shape = placed.weight->shape;
+      part.row_bytes =
+          std::max(part.row_bytes, std::max(shape[0], shape[1]) * RowBytes(plan.quantize));
+    } else if (held.is_decoded) {
       part.decode_bytes = std::max(part.decode_bytes, held.computed_bytes);
       part.decoded_stored_bytes += held.bytes;
       part.decoded_bytes += held.computed_bytes;

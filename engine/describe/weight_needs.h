@@ -30,6 +30,9 @@ struct PartNeeds {
   int64_t bytes = 0;         // of all of them
   int64_t first_bytes = 0;   // of one on average: what nothing hides
   int64_t decode_bytes = 0;  // the largest weight in the dtype of computation, if stored otherwise
+  // For each row of activations, where matrices are multiplied as they are stored: its quantized
+  // form, what that is made of, and the product before it is scaled.
+  int64_t row_bytes = 0;
   // Of one pass: what is decoded, as stored and as computed with.
   int64_t decoded_stored_bytes = 0;
   int64_t decoded_bytes = 0;

@@ -285,6 +285,7 @@ std::vector<PhaseNeed> LtxPhases(const LtxConfigs& configs, const Request& reque
                                            3 * Flops(sizes.padded_tokens, text.d_model, text.d_ff));
   encode.attention_flops =
       2.0 * text.num_layers * Flops(sizes.padded_tokens, sizes.padded_tokens, inner);
+  encode.rows = sizes.padded_tokens;
   encode.passes = sizes.rows;
   phases.push_back(encode);
   // Latents are drawn on the host and packed.
@@ -314,6 +315,7 @@ std::vector<PhaseNeed> LtxPhases(const LtxConfigs& configs, const Request& reque
   prepare.host_activations = embeddings;
   prepare.linear_flops = static_cast<double>(sizes.layers * 2 + 1) *
                          Flops(sizes.prompt_tokens / sizes.rows, sizes.width, sizes.width);
+  prepare.rows = std::max(sizes.prompt_tokens, sizes.timesteps);
   prepare.passes = sizes.rows;
   phases.push_back(prepare);
 
@@ -328,6 +330,7 @@ std::vector<PhaseNeed> LtxPhases(const LtxConfigs& configs, const Request& reque
   denoise.attention_flops =
       static_cast<double>(sizes.layers) *
       (2 * Flops(rows, sizes.tokens, width) + 2 * Flops(sizes.tokens, sizes.prompt_tokens, width));
+  denoise.rows = rows;
   denoise.passes = sizes.steps;
   phases.push_back(denoise);
 
