@@ -5,13 +5,38 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/device.h"
 #include "engine/core/log.h"
+#include "engine/core/memory_counter.h"
 #include "engine/core/status.h"
 #include "engine/core/status_bridge.h"
 
 namespace kino::engine {
+namespace {
+
+// The limits of a plan while it lives: they are the process's, and other runs have their own.
+class MemoryLimits {
+ public:
+  MemoryLimits(c10::Device device, const Plan& plan) : device_(device) {
+    const DeviceSpec limits = LimitedBy({.is_gpu = device.is_cuda()}, plan);
+    limits_device_ = limits.device_bytes > 0;
+    if (limits_device_) LimitDeviceMemory(device, limits.device_bytes);
+    if (device.is_cuda()) SetHostMemoryLimit(limits.host_bytes);
+  }
+  ~MemoryLimits() {
+    if (limits_device_) LimitDeviceMemory(device_, 0);
+    SetHostMemoryLimit(0);
+  }
+  MemoryLimits(const MemoryLimits&) = delete;
+  MemoryLimits& operator=(const MemoryLimits&) = delete;
+
+ private:
+  c10::Device device_;
+  bool limits_device_ = false;
+};
+
+}  // namespace
 
 PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media, RunOptions options)
     : planned_(std::move(planned)),
@@ -41,13 +66,7 @@ absl::Status PlannedRun::Step(Stage stage) {
   const RunContext context{.cancel = options_.cancel,
                            .counter = &counter_,
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
-  const DeviceSpec limits = LimitedBy({.is_gpu = planned_.device.is_cuda()}, planned_.plan);
-  LimitDeviceMemory(planned_.device, limits.device_bytes);
-  if (planned_.device.is_cuda()) SetHostMemoryLimit(limits.host_bytes);
-  const absl::Cleanup unlimited = [this] {
-    LimitDeviceMemory(planned_.device, 0);
-    SetHostMemoryLimit(0);
-  };
+  const MemoryLimits limits(planned_.device, planned_.plan);
   // Before the stage's memory is counted.
   KINO_RETURN_IF_ERROR(RunGuarded([&] {
     weights_->Approach(stage);
