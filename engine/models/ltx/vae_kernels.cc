@@ -15,6 +15,7 @@
 #include <cmath>
 
 #include "engine/models/ltx/vae_rows.h"
+#include "engine/models/ltx/vae_runs.h"
 
 namespace kino::engine {
 namespace {
@@ -83,6 +84,10 @@ at::Tensor Packed(const at::Tensor& weight, const LtxVaeStride& stride, at::IntA
                                           {1, 1, 1}, 1, shape);
 }
 
+// A view: [T, H, W, C] -> [1, C, T, H, W], channels last in memory. And back.
+at::Tensor Batch(const at::Tensor& x) { return x.permute({3, 0, 1, 2}).unsqueeze(0); }
+at::Tensor Frames(const at::Tensor& x) { return x.squeeze(0).permute({1, 2, 3, 0}).contiguous(); }
+
 // The one operator of torch that takes dense frames and a packed weight; torch's own compiler uses
 // it.
 at::Tensor PackedConvolution(const at::Tensor& input, const at::Tensor& packed,
@@ -98,6 +103,30 @@ at::Tensor PackedConvolution(const at::Tensor& input, const at::Tensor& packed,
   const std::vector<int64_t> dilation = {1, 1, 1};
   return op.call(input, packed, bias, padding, strides, dilation, 1, "none",
                  c10::List<std::optional<at::Scalar>>(), std::nullopt);
+}
+
+// Some output channels after the others, so that little of the weight is packed at a time.
+at::Tensor ConvolvePacked(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const LtxVaeStride& stride) {
+  const at::Tensor input = Batch(x);
+  const auto convolve = [&](int64_t first, int64_t count) {
+    const at::Tensor part = weight.narrow(0, first, count);
+    return Frames(PackedConvolution(input, Packed(part, stride, input.sizes()),
+                                    bias.narrow(0, first, count), Padding(weight),
+                                    Strides(stride)));
+  };
+  const int64_t channels = weight.size(0), most = LtxPackedChannels(weight.numel(), channels);
+  if (most >= channels) return convolve(0, channels);
+  at::Tensor output;
+  for (int64_t first = 0; first < channels; first += most) {
+    const int64_t count = std::min(most, channels - first);
+    const at::Tensor part = convolve(first, count);
+    if (!output.defined()) {
+      output = at::empty({part.size(0), part.size(1), part.size(2), channels}, part.options());
+    }
+    output.narrow(3, first, count).copy_(part);
+  }
+  return output;
 }
 
 }  // namespace
@@ -143,17 +172,11 @@ at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::
   if (weight.size(2) * weight.size(3) * weight.size(4) * stride.product() == 1) {
     return at::linear(x, weight.view({weight.size(0), weight.size(1)}), bias);
   }
-  // A view: [1, C, T, H, W], channels last in memory.
-  const at::Tensor input = x.permute({3, 0, 1, 2}).unsqueeze(0);
-  at::Tensor output;
-  if (TakesPacked(weight)) {
-    output = PackedConvolution(input, Packed(weight, stride, input.sizes()), bias, Padding(weight),
-                               Strides(stride));
-  } else {
-    const std::vector<int64_t> dilation = {1, 1, 1};
-    output = at::conv3d(input, weight, bias, Strides(stride), Padding(weight), dilation, 1);
-  }
-  return output.squeeze(0).permute({1, 2, 3, 0}).contiguous();
+  if (TakesPacked(weight)) return ConvolvePacked(x, weight, bias, stride);
+  const std::vector<int64_t> dilation = {1, 1, 1};
+  const at::Tensor output =
+      at::conv3d(Batch(x), weight, bias, Strides(stride), Padding(weight), dilation, 1);
+  return Frames(output);
 }
 
 }  // namespace kino::engine

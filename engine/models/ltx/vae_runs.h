@@ -27,4 +27,12 @@ struct LtxRunLength {
   }
 };
 
+// Output channels of a convolution whose weights are put in oneDNN's order at a time.
+inline constexpr int64_t kLtxPackedElements = int64_t{1} << 23;
+inline int64_t LtxPackedChannels(int64_t weight_elements, int64_t channels) {
+  constexpr int64_t kVector = 16;
+  if (weight_elements <= kLtxPackedElements) return channels;
+  return std::max(kVector, kLtxPackedElements / (weight_elements / channels) / kVector * kVector);
+}
+
 }  // namespace kino::engine

@@ -43,11 +43,11 @@ MODELS = {
 # Wide enough that frames outweigh what is around them; nothing of theirs is compared.
 MID_SIZE = {
     "v090_mid": dict(
-        block_out_channels=(32, 64, 128, 128), layers_per_block=(1, 1, 1, 1, 1),
-        decoder_block_out_channels=(32, 64, 128, 128), decoder_layers_per_block=(1, 1, 1, 1, 1)),
+        block_out_channels=(32, 64, 64, 64), layers_per_block=(1, 1, 1, 1, 1),
+        decoder_block_out_channels=(32, 64, 64, 64), decoder_layers_per_block=(1, 1, 1, 1, 1)),
     "v095_mid": {
-        **ENCODER_095, **DECODER_091, **QUIET, "block_out_channels": (32, 64, 128, 256, 256),
-        "decoder_block_out_channels": (64, 128, 256)},
+        **ENCODER_095, **DECODER_091, **QUIET, "block_out_channels": (16, 32, 64, 64, 128),
+        "decoder_block_out_channels": (32, 64, 128)},
 }
 
 
