@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/conv3d.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
@@ -450,6 +451,25 @@ TEST(LtxVaeConfigTest, WhatNoModelCanBeIsRefusedByName) {
                           "spatio_temporal_scaling": [true, true, true, true],
                           "downsample_type": ["spatial", "temporal", "diagonal", "spatiotemporal"]})"),
               HasSubstr("'diagonal'"));
+}
+
+// A weight too large to be packed at once, whose last piece is smaller than the others.
+TEST(LtxConvolveTest, WideConvolutionsInPiecesEqualTorchs) {
+  const c10::InferenceMode inference_mode;
+  constexpr int64_t kIn = 768, kOut = 500;
+  ASSERT_LT(LtxPackedChannels(kOut * kIn * 27, kOut), kOut);
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(11);
+  const at::Tensor x = at::randn({4, 3, 5, kIn}, generator),
+                   weight = at::randn({kOut, kIn, 3, 3, 3}, generator) / 144.0,
+                   bias = at::randn({kOut}, generator);
+  const at::Tensor got = LtxConvolve(x, weight, bias, {.t = 1, .h = 2, .w = 2});
+  const at::Tensor expected =
+      at::conv3d(x.permute({3, 0, 1, 2}).unsqueeze(0), weight, bias, {1, 2, 2}, {0, 1, 1})
+          .squeeze(0)
+          .permute({1, 2, 3, 0});
+  // Sums of 20736 products of about 1/144, in another order.
+  EXPECT_LE(MaxError(got, expected), 2e-5);
+  EXPECT_TRUE(got.is_contiguous());
 }
 
 class LtxNormSiluTest
