@@ -28,8 +28,9 @@ VAES = {
 }
 
 
-def build(folder, vae, seed=1):
-    """Writes the pipeline into `folder`, unless a finished one is there."""
+def build(folder, vae, seed=1, layers=16, text_layers=8):
+    """Writes the pipeline into `folder`, unless a finished one is there. vae: one of VAES, or a config."""
+    vae = VAES[vae] if isinstance(vae, str) else vae
     done = os.path.join(folder, "done")
     if os.path.exists(done):
         return
@@ -39,17 +40,20 @@ def build(folder, vae, seed=1):
     from transformers import T5Config, T5EncoderModel
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer, spiece = oracle.text.t5_tokenizer(os.path.join(folder, "work"), 128)
-    encoder = T5EncoderModel(T5Config(
-        vocab_size=len(tokenizer), d_model=1024, d_kv=64, d_ff=2816, num_heads=16, num_layers=8,
-        num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
-    transformer = LTXVideoTransformer3DModel(
-        in_channels=128, out_channels=128, num_attention_heads=16, attention_head_dim=64,
-        cross_attention_dim=1024, num_layers=16, caption_channels=1024)
+    with torch.device("meta"):  # every parameter is drawn below, so none is drawn twice
+        encoder = T5EncoderModel(T5Config(
+            vocab_size=len(tokenizer), d_model=1024, d_kv=64, d_ff=2816, num_heads=16, num_layers=text_layers,
+            num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
+        transformer = LTXVideoTransformer3DModel(
+            in_channels=vae["latent_channels"], out_channels=vae["latent_channels"], num_attention_heads=16,
+            attention_head_dim=64, cross_attention_dim=1024, num_layers=layers, caption_channels=1024)
+    encoder.to_empty(device="cpu")
+    transformer.to_empty(device="cpu")
     pipeline = LTXPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
             max_image_seq_len=4096, shift_terminal=0.1),
-        vae=AutoencoderKLLTXVideo(**VAES[vae]), text_encoder=encoder, tokenizer=tokenizer,
+        vae=AutoencoderKLLTXVideo(**vae), text_encoder=encoder, tokenizer=tokenizer,
         transformer=transformer)
     pipeline.set_progress_bar_config(disable=True)
     for index, part in enumerate((encoder, transformer, pipeline.vae)):
