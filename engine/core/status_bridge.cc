@@ -23,6 +23,13 @@ absl::Status OutOfMemory(const std::string& what) {
   return status;
 }
 
+// what: "[enforce fail at FILE:LINE] ...: you tried to allocate N bytes. Error code 12 (...)".
+absl::Status OutOfHostMemory(const std::string& what) {
+  const size_t tried = what.find("you tried to allocate");
+  return OutOfMemory(absl::StrCat("host memory ran out: ",
+                                  tried == std::string::npos ? what : what.substr(tried)));
+}
+
 }  // namespace
 
 void ThrowIfError(const absl::Status& status) {
@@ -46,7 +53,7 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
     // The CPU allocator has no exception of its own (c10/core/impl/alloc_cpu.cpp).
     if (what.find("DefaultCPUAllocator: can't allocate memory") != std::string::npos ||
         what.find("not enough memory") != std::string::npos) {
-      return OutOfMemory(what);
+      return OutOfHostMemory(what);
     }
     Log(LogLevel::kError, error.what());
     return absl::InternalError(what);
