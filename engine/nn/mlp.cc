@@ -20,7 +20,8 @@ at::Tensor GeluMlp::Forward(const at::Tensor& x, int64_t tokens_at_once) const {
     at::Tensor out;
     for (int64_t start = 0; start < x.size(1); start += tokens_at_once) {
       const int64_t count = std::min(tokens_at_once, x.size(1) - start);
-      const at::Tensor part = Forward(x.narrow(1, start, count));
+      // In one piece: a product of several rows with gaps between them would copy the weights.
+      const at::Tensor part = Forward(x.narrow(1, start, count).contiguous());
       if (!out.defined()) out = at::empty({x.size(0), x.size(1), part.size(2)}, part.options());
       out.narrow(1, start, count).copy_(part);
     }

@@ -106,30 +106,42 @@ at::Tensor T5Encoder::PositionBias(int64_t length) const {
   return at::embedding(position_bias_.get(), bucket).permute({2, 0, 1}).unsqueeze(0).contiguous();
 }
 
-at::Tensor T5Encoder::Forward(const at::Tensor& ids, const RunContext& context) const {
-  if (ids.numel() > 0 &&
-      (ids.min().item<int64_t>() < 0 || ids.max().item<int64_t>() >= config_.vocab_size)) {
-    throw StatusError(absl::InvalidArgumentError(absl::StrCat(
-        "token id ", ids.max().item<int64_t>(), ", but the text encoder '",
-        weights().checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
-  }
-  at::Tensor hidden = at::embedding(embedding_.get(), ids);
-  const at::Tensor bias = PositionBias(ids.size(1));
+at::Tensor T5Encoder::RunBlock(const Block& block, at::Tensor hidden,
+                               const at::Tensor& bias) const {
   const AttentionContext unscaled{.scale = 1.0};
+  at::Tensor normed = Norm(hidden, block.attention_norm);
+  hidden =
+      hidden + block.o.Apply(Attention(block.q.Apply(normed), block.k.Apply(normed),
+                                       block.v.Apply(normed), config_.num_heads, unscaled, bias));
+  hidden = ClampHalf(hidden);
+  normed = Norm(hidden, block.feed_forward_norm);
+  at::Tensor gate = block.wi_0.Apply(normed);
+  at::Tensor inner = at::gelu_(gate, "tanh").mul_(block.wi_1.Apply(normed));
+  if (dtype() == at::kHalf) inner = inner.to(at::kFloat);
+  return ClampHalf(hidden + block.wo.Apply(inner));
+}
+
+std::vector<at::Tensor> T5Encoder::Forward(const std::vector<at::Tensor>& ids,
+                                           const RunContext& context) const {
+  std::vector<at::Tensor> hidden;
+  for (const at::Tensor& prompt : ids) {
+    if (prompt.min().item<int64_t>() < 0 || prompt.max().item<int64_t>() >= config_.vocab_size) {
+      throw StatusError(absl::InvalidArgumentError(absl::StrCat(
+          "token id ", prompt.max().item<int64_t>(), ", but the text encoder '",
+          weights().checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
+    }
+    TORCH_CHECK(prompt.size(1) == ids.front().size(1), "prompts of ", prompt.size(1), " and ",
+                ids.front().size(1), " tokens");
+    hidden.push_back(at::embedding(embedding_.get(), prompt));
+  }
+  if (ids.empty()) return hidden;
+  const at::Tensor bias = PositionBias(ids.front().size(1));
   stack_->Run(context, [&](int i) {
-    const Block& block = blocks_[i];
-    at::Tensor normed = Norm(hidden, block.attention_norm);
-    hidden =
-        hidden + block.o.Apply(Attention(block.q.Apply(normed), block.k.Apply(normed),
-                                         block.v.Apply(normed), config_.num_heads, unscaled, bias));
-    hidden = ClampHalf(hidden);
-    normed = Norm(hidden, block.feed_forward_norm);
-    at::Tensor gate = block.wi_0.Apply(normed);
-    at::Tensor inner = at::gelu_(gate, "tanh").mul_(block.wi_1.Apply(normed));
-    if (dtype() == at::kHalf) inner = inner.to(at::kFloat);
-    hidden = ClampHalf(hidden + block.wo.Apply(inner));
+    for (at::Tensor& states : hidden)
+      states = RunBlock(blocks_[static_cast<size_t>(i)], std::move(states), bias);
   });
-  return Norm(hidden, final_norm_);
+  for (at::Tensor& states : hidden) states = Norm(states, final_norm_);
+  return hidden;
 }
 
 }  // namespace kino::engine

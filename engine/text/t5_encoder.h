@@ -26,9 +26,12 @@ class T5Encoder final : public Component {
   static absl::StatusOr<std::shared_ptr<T5Encoder>> Create(const ComponentFiles& files,
                                                            c10::ScalarType dtype,
                                                            c10::Device device);
-  // ids: [1, L] int64 on the device -> [1, L, d_model] in the encoder's dtype. INVALID_ARGUMENT
-  // (thrown as StatusError): an id outside the vocabulary.
-  at::Tensor Forward(const at::Tensor& ids, const RunContext& context) const;
+  // ids: of each prompt, [1, L] int64 on the device, of one L -> [1, L, d_model] in the encoder's
+  // dtype. INVALID_ARGUMENT (thrown as StatusError): an id outside the vocabulary. All prompts go
+  // through each block while its weights are there; each by itself, so that its states have the
+  // same bits whatever it goes along with.
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& ids,
+                                  const RunContext& context) const;
 
  private:
   struct Block {
@@ -39,6 +42,7 @@ class T5Encoder final : public Component {
   T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
             c10::Device device);
   at::Tensor Norm(const at::Tensor& hidden, const WeightRef& weight) const;
+  at::Tensor RunBlock(const Block& block, at::Tensor hidden, const at::Tensor& bias) const;
   at::Tensor PositionBias(int64_t length) const;
 
   T5EncoderConfig config_;

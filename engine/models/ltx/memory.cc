@@ -138,7 +138,7 @@ int64_t EmbeddingBytes(const LtxConfigs& configs, const Sizes& sizes) {
   return sizes.rows * sizes.padded_tokens * configs.text_encoder.d_model * sizes.element_bytes;
 }
 
-// T5Encoder::Forward for the last of the prompts.
+// T5Encoder::Forward for one of the prompts.
 int64_t TextActivations(const LtxConfigs& configs, const Sizes& sizes) {
   const T5EncoderConfig& text = configs.text_encoder;
   const int64_t e = sizes.element_bytes, length = sizes.padded_tokens;
@@ -285,8 +285,11 @@ std::vector<PhaseNeed> LtxPhases(const LtxConfigs& configs, const Request& reque
                                            3 * Flops(sizes.padded_tokens, text.d_model, text.d_ff));
   encode.attention_flops =
       2.0 * text.num_layers * Flops(sizes.padded_tokens, sizes.padded_tokens, inner);
+  // All prompts in one pass.
+  encode.linear_flops *= static_cast<double>(sizes.rows);
+  encode.attention_flops *= static_cast<double>(sizes.rows);
   encode.rows = sizes.padded_tokens;
-  encode.passes = sizes.rows;
+  encode.passes = 1;
   phases.push_back(encode);
   // Latents are drawn on the host and packed.
   PhaseNeed draw = encode;

@@ -106,8 +106,7 @@ PipelineRun::Position LtxRun::position() const {
       .stage = state_.stage, .step = state_.step, .total_steps = 1, .fraction = 0, .done = done_};
   switch (state_.stage) {
     case Stage::kEncodeText:
-      position.total_steps = guided() ? 2 : 1;
-      position.fraction = kTextShare * state_.step / position.total_steps;
+      position.fraction = 0;
       break;
     case Stage::kEncodeMedia:
       position.fraction = kTextShare;
@@ -147,39 +146,46 @@ void LtxRun::Retry(const Plan& plan) {
   state_ = before_.Clone();
 }
 
-at::Tensor LtxRun::EncodePrompt(const std::string& prompt, const RunContext& context,
-                                at::Tensor* whole) {
-  const Tokens tokens =
-      ValueOrThrow(components_->tokenizer->Encode(prompt, *request_.ltx->max_sequence_length));
-  const c10::Device device = components_->transformer->device();
-  const std::string key = EmbeddingCache::Key(components_->text_encoder->identity(), tokens.ids);
-  at::Tensor embedding = embeddings_->Find(key);
-  if (!embedding.defined()) {
-    const at::Tensor ids =
-        at::tensor(tokens.ids, at::TensorOptions().dtype(at::kLong)).unsqueeze(0).to(device);
-    embedding = components_->text_encoder->Forward(ids, context);
-    embeddings_->Insert(key, embedding);
-  }
-  embedding = embedding.to(device);
-  *whole = embedding;
-  if (tap_) {
-    const at::Tensor ids = at::tensor(tokens.ids, at::TensorOptions().dtype(at::kFloat));
-    TapTensor(tap_, absl::StrCat("tokens_", state_.text.size()), ids);
-  }
-  // The encoder saw the padding (diffusers passes it no mask); cross-attention does not: its mask
-  // leaves the text alone.
-  const int64_t length = std::count(tokens.attention_mask.begin(), tokens.attention_mask.end(), 1);
-  return embedding.narrow(1, 0, length);
-}
-
 void LtxRun::EncodeText(const RunContext& context) {
-  const bool is_negative = guided() && state_.text.empty();
-  at::Tensor whole;
-  state_.text.push_back(
-      EncodePrompt(is_negative ? *request_.negative_prompt : *request_.prompt, context, &whole));
-  if (tap_) TapTensor(tap_, absl::StrCat("text_states_", state_.text.size() - 1), whole);
-  ++state_.step;
-  if (is_negative) return;
+  const c10::Device device = components_->transformer->device();
+  std::vector<Tokens> prompts;
+  if (guided()) {
+    prompts.push_back(ValueOrThrow(components_->tokenizer->Encode(
+        *request_.negative_prompt, *request_.ltx->max_sequence_length)));
+  }
+  prompts.push_back(ValueOrThrow(
+      components_->tokenizer->Encode(*request_.prompt, *request_.ltx->max_sequence_length)));
+
+  std::vector<at::Tensor> states, missing;
+  std::vector<std::string> keys;
+  for (const Tokens& tokens : prompts) {
+    keys.push_back(EmbeddingCache::Key(components_->text_encoder->identity(), tokens.ids));
+    states.push_back(embeddings_->Find(keys.back()));
+    const bool is_repeated = std::find(keys.begin(), keys.end() - 1, keys.back()) < keys.end() - 1;
+    if (states.back().defined() || is_repeated) continue;
+    missing.push_back(
+        at::tensor(tokens.ids, at::TensorOptions().dtype(at::kLong)).unsqueeze(0).to(device));
+  }
+  const std::vector<at::Tensor> encoded = components_->text_encoder->Forward(missing, context);
+  size_t next = 0;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    if (!states[i].defined()) {
+      const size_t first =
+          static_cast<size_t>(std::find(keys.begin(), keys.end(), keys[i]) - keys.begin());
+      states[i] = first < i ? states[first] : encoded[next++];
+      embeddings_->Insert(keys[i], states[i]);
+    }
+    states[i] = states[i].to(device);
+    if (tap_) {
+      const at::Tensor ids = at::tensor(prompts[i].ids, at::TensorOptions().dtype(at::kFloat));
+      TapTensor(tap_, absl::StrCat("tokens_", i), ids);
+      TapTensor(tap_, absl::StrCat("text_states_", i), states[i]);
+    }
+    // The encoder saw the padding (diffusers passes it no mask); cross-attention does not: its mask
+    // leaves the text alone.
+    const std::vector<int64_t>& mask = prompts[i].attention_mask;
+    state_.text.push_back(states[i].narrow(1, 0, std::count(mask.begin(), mask.end(), 1)));
+  }
   if (!media_.empty()) {
     Enter(Stage::kEncodeMedia);
   } else {

@@ -35,7 +35,6 @@ class LtxRun final : public PipelineRun {
 
  private:
   void EncodeText(const RunContext& context);
-  at::Tensor EncodePrompt(const std::string& prompt, const RunContext& context, at::Tensor* whole);
   void EncodeImage(const RunContext& context);
   void PrepareLatents(const at::Tensor& first_frame);
   void PrepareDenoise(const RunContext& context);
