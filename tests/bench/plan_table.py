@@ -1,0 +1,137 @@
+"""The planner's table for LTX-Video's real shapes, without the weights: checkpoints are sparse files with a header only.
+
+    python tests/bench/plan_table.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md
+
+What it prints is predicted, not measured: memory from shapes, time from a GPU's bounds (engine/describe/machine_speed.h).
+"""
+import argparse
+import datetime
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from transformers import T5Config, T5EncoderModel
+
+SIZE = {"height": 512, "width": 768, "num_frames": 121, "num_inference_steps": 50}
+PUBLISHED = "17.75 GB on an A100, LTX-Video's own figure for the plain 2B run"
+OPTIONS = [
+    ("none", {"offload": "none"}),
+    ("model", {"offload": "model"}),
+    ("block:1", {"offload": "block:1"}),
+    ("block:2", {"offload": "block:2"}),
+    ("block:4", {"offload": "block:4"}),
+    ("leaf", {"offload": "leaf"}),
+    ("sequential", {"offload": "sequential"}),
+    ("float8_e4m3fn", {"offload": "none", "storage_dtype": "float8_e4m3fn"}),
+    ("int8", {"offload": "none", "quantize": "int8"}),
+    ("fp8wo", {"offload": "none", "quantize": "fp8wo"}),
+    ("nf4", {"offload": "none", "quantize": "nf4"}),
+    ("nf4 + block:1", {"offload": "block:1", "quantize": "nf4"}),
+]
+VAE_091 = dict(  # config.json of the published 0.9.1 VAE
+    block_out_channels=(128, 256, 512, 512), decoder_block_out_channels=(256, 512, 1024),
+    layers_per_block=(4, 3, 3, 3, 4), decoder_layers_per_block=(5, 6, 7, 8),
+    spatio_temporal_scaling=(True, True, True, False), decoder_spatio_temporal_scaling=(True, True, True),
+    decoder_inject_noise=(True, True, True, False), upsample_residual=(True, True, True), upsample_factor=(2, 2, 2),
+    timestep_conditioning=True, latent_channels=128)
+VAE_097 = dict(  # of 0.9.5, 0.9.7 and 0.9.8
+    block_out_channels=(128, 256, 512, 1024, 2048), layers_per_block=(4, 6, 6, 2, 2),
+    decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5, 5, 5, 5),
+    down_block_types=("LTXVideo095DownBlock3D",) * 4, downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    spatio_temporal_scaling=(True, True, True, True), decoder_spatio_temporal_scaling=(True, True, True),
+    decoder_inject_noise=(False, False, False, False), upsample_residual=(True, True, True), upsample_factor=(2, 2, 2),
+    timestep_conditioning=True, latent_channels=128, spatial_compression_ratio=32, temporal_compression_ratio=8)
+MODELS = {
+    "2B": (dict(num_layers=28, attention_head_dim=64, cross_attention_dim=2048), VAE_091),
+    "13B": (dict(num_layers=48, attention_head_dim=128, cross_attention_dim=4096), VAE_097),
+}
+
+
+def write_sparse(folder, module, config, name):
+    os.makedirs(folder, exist_ok=True)
+    header, end = {}, 0
+    for key, tensor in module.state_dict().items():
+        size = tensor.numel() * 2
+        header[key] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+        json.dump(config, file)
+
+
+def make_model(folder, transformer, vae):
+    with torch.device("meta"):
+        t5 = T5Config(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=32128,
+                      feed_forward_proj="gated-gelu")
+        encoder = T5EncoderModel(t5)
+        write_sparse(f"{folder}/text_encoder", encoder, t5.to_dict(), "model.safetensors")
+        network = LTXVideoTransformer3DModel(**transformer)
+        write_sparse(f"{folder}/transformer", network, dict(network.config), "diffusion_pytorch_model.safetensors")
+        coder = AutoencoderKLLTXVideo(**vae)
+        write_sparse(f"{folder}/vae", coder, dict(coder.config), "diffusion_pytorch_model.safetensors")
+    os.makedirs(f"{folder}/scheduler", exist_ok=True)
+    with open(f"{folder}/scheduler/scheduler_config.json", "w", encoding="utf-8") as file:
+        json.dump({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "base_shift": 0.95,
+                   "max_shift": 2.05, "base_image_seq_len": 1024, "max_image_seq_len": 4096, "shift_terminal": 0.1}, file)
+    with open(f"{folder}/model_index.json", "w", encoding="utf-8") as file:
+        json.dump({"_class_name": "LTXPipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+                   "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5TokenizerFast"],
+                   "transformer": ["diffusers", "LTXVideoTransformer3DModel"], "vae": ["diffusers", "AutoencoderKLLTXVideo"]},
+                  file)
+
+
+def estimate(kino_render, model, plan):
+    """The one plan in the planner's table that is just what is asked for."""
+    request = f"{model}/request.json"
+    with open(request, "w", encoding="utf-8") as file:
+        json.dump({"prompt": "x " * 200, "plan": {**plan, "weights_home": "pinned" if plan["offload"] != "none" else "file"},
+                   "ltx": {"max_sequence_length": 128}, **SIZE}, file)
+    done = subprocess.run([kino_render, "plan", "--model", model, "--request", request, "--device", "cuda:0",
+                           "--max-device-memory", "80GiB", "--max-host-memory", "256GiB", "--json"],
+                          capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 3):
+        sys.exit(done.stderr)
+    plans = [p for p in json.loads(done.stdout)["plans"]
+             if "vae_tiling" not in p["plan"] and "chunk_feed_forward" not in p["plan"]]
+    return plans[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kino-render", required=True)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--markdown", help="append the tables to this page")
+    arguments = parser.parse_args()
+    text = (f"\n### LTX-Video at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']}, predicted\n\n"
+            f"{datetime.date.today()}; **predicted by the planner, run by no GPU**: bfloat16, sequence length 128, "
+            f"{SIZE['num_inference_steps']} steps, guidance; offloaded weights at home in pinned memory over PCIe 5; times are "
+            f"bounds of an H100-class GPU. Published: {PUBLISHED}.\n\n"
+            "    python tests/bench/plan_table.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md\n\n"
+            "| plan | " + " | ".join(f"{name}: peak (GB) | time | transfer hidden" for name in MODELS) + " |\n"
+            "|---|" + "---|---|---|" * len(MODELS) + "\n")
+    rows = {name: [] for name, _ in OPTIONS}
+    for name, (transformer, vae) in MODELS.items():
+        folder = os.path.join(arguments.work, name)
+        make_model(folder, transformer, vae)
+        for option, plan in OPTIONS:
+            found = estimate(arguments.kino_render, folder, plan)
+            hidden = f"{found.get('transfer_hidden', 0) * 100:.0f} %" if plan["offload"] != "none" else ""
+            rows[option] += [f"{int(found['peak_device_bytes']) / 1e9:.2f}", f"{found['slowdown']:.2f}", hidden]
+    for option, cells in rows.items():
+        text += f"| {option} | " + " | ".join(cells) + " |\n"
+    print(text)
+    if arguments.markdown:
+        with open(arguments.markdown, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main()
