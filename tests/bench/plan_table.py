@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--work", required=True)
     parser.add_argument("--markdown", help="append the tables to this page")
     arguments = parser.parse_args()
-    text = (f"\n### LTX-Video at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']}, predicted\n\n"
+    text = (f"\n## LTX-Video at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']}, predicted\n\n"
             f"{datetime.date.today()}; **predicted by the planner, run by no GPU**: bfloat16, sequence length 128, "
             f"{SIZE['num_inference_steps']} steps, guidance; offloaded weights at home in pinned memory over PCIe 5; times are "
             f"bounds of an H100-class GPU. Published: {PUBLISHED}.\n\n"
