@@ -56,14 +56,16 @@ class ModelImpl final : public Model {
       KINO_ASSIGN_OR_RETURN(pipeline_, LoadPipeline(description_->family, files, engine_->shared));
       // A plan that depends on the request is carried out when there is one.
       if (options_.plan.mode) return absl::OkStatus();
-      return RunGuarded([this] {
-        for (const PipelineComponent& each : pipeline_->components()) {
+      for (const PipelineComponent& each : pipeline_->components()) {
+        const absl::Status configured = RunGuarded([&] {
           const auto plan = WeightPlanOf(options_.plan, each.name, each.is_autoencoder);
           ThrowIfError(plan.status());
           each.component->residency().Configure(*plan);
-        }
-        return absl::OkStatus();
-      });
+          return absl::OkStatus();
+        });
+        if (!configured.ok()) return LoadError(each, configured);
+      }
+      return absl::OkStatus();
     });
     load_stats_ = recorder.stages().front();
     return status;
@@ -114,6 +116,15 @@ class ModelImpl final : public Model {
   }
 
  private:
+  // What ran out while this component's weights were brought.
+  static absl::Status LoadError(const PipelineComponent& component, const absl::Status& error) {
+    if (!error.GetPayload(kOutOfMemoryPayload)) return error;
+    int64_t bytes = 0;
+    for (const auto& weight : component.component->weights().weights()) bytes += weight->bytes();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("out of memory loading '", component.name, "', whose weights take ", bytes,
+                     " bytes under this plan: ", std::string(error.message())));
+  }
   static absl::Status CheckMedia(const Request& request, const std::vector<MediaInput>& media) {
     if (media.size() != request.conditions.size()) {
       return absl::InvalidArgumentError(absl::StrCat("media: expected one for each of ",
