@@ -54,8 +54,10 @@ class ModelImpl final : public Model {
                                   .dtype = ToTorch(dtype_),
                                   .device = engine_->device};
       KINO_ASSIGN_OR_RETURN(pipeline_, LoadPipeline(description_->family, files, engine_->shared));
-      // A plan that depends on the request is carried out when there is one.
-      if (options_.plan.mode) return absl::OkStatus();
+      // A plan that depends on the request is carried out when there is one; so is one that a limit
+      // may yet lower.
+      const Plan& asked = options_.plan;
+      if (asked.mode || asked.max_device_memory || asked.max_host_memory) return absl::OkStatus();
       for (const PipelineComponent& each : pipeline_->components()) {
         const absl::Status configured = RunGuarded([&] {
           const auto plan = WeightPlanOf(options_.plan, each.name, each.is_autoencoder);
@@ -68,6 +70,7 @@ class ModelImpl final : public Model {
       return absl::OkStatus();
     });
     load_stats_ = recorder.stages().front();
+    if (status.GetPayload(kDeviceLostPayload)) engine_->device_lost = true;
     return status;
   }
 
@@ -202,7 +205,13 @@ class EngineImpl final : public Engine {
   std::string device_name() const override { return GetDeviceInfo(state_->device).name; }
   int64_t device_memory_bytes() const override { return GetDeviceInfo(state_->device).total_bytes; }
   int64_t device_memory_used_bytes() const override {
-    return GetDeviceInfo(state_->device).used_bytes;
+    // Asked for the statistics of a worker whose device may have failed.
+    int64_t bytes = 0;
+    (void)RunGuarded([&] {
+      bytes = GetDeviceInfo(state_->device).used_bytes;
+      return absl::OkStatus();
+    });
+    return bytes;
   }
   bool device_lost() const override { return state_->device_lost; }
 

@@ -25,8 +25,11 @@ class MemoryLimits {
     if (device.is_cuda()) SetHostMemoryLimit(limits.host_bytes);
   }
   ~MemoryLimits() {
-    if (limits_device_) LimitDeviceMemory(device_, 0);
     SetHostMemoryLimit(0);
+    try {
+      if (limits_device_) LimitDeviceMemory(device_, 0);
+    } catch (const std::exception&) {  // The device failed: the step's own error says so.
+    }
   }
   MemoryLimits(const MemoryLimits&) = delete;
   MemoryLimits& operator=(const MemoryLimits&) = delete;
@@ -66,7 +69,6 @@ absl::Status PlannedRun::Step(Stage stage) {
   const RunContext context{.cancel = options_.cancel,
                            .counter = &counter_,
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
-  const MemoryLimits limits(planned_.device, planned_.plan);
   // Before the stage's memory is counted.
   KINO_RETURN_IF_ERROR(RunGuarded([&] {
     weights_->Approach(stage);
@@ -74,6 +76,7 @@ absl::Status PlannedRun::Step(Stage stage) {
   }));
   return recorder_.Measure(stage, [&] {
     return RunGuarded([&] {
+      const MemoryLimits limits(planned_.device, planned_.plan);
       weights_->Enter(stage);
       run_->Advance(context, [this](const at::Tensor& frames) { ThrowIfError(Deliver(frames)); });
       return absl::OkStatus();
@@ -114,19 +117,24 @@ absl::Status PlannedRun::FallLower(Stage stage, const absl::Status& out_of_memor
   const std::string mode = planned_.asked.mode.value_or("");
   if (mode == "fastest" || mode == "smallest")
     return fail(absl::StrCat("no other is taken, since the plan asked for is '", mode, "'"));
-  const absl::StatusOr<PlanEstimate> lower = planner.NextLower(planned_.plan, planned_.asked);
+  absl::StatusOr<PlanEstimate> lower = planner.NextLower(planned_.plan, planned_.asked, stage);
+  // Tiles would change the picture halfway through the video.
+  while (lower.ok() && result_.num_frames > 0 &&
+         lower->plan.vae_tiling != planned_.plan.vae_tiling) {
+    lower = planner.NextLower(lower->plan, planned_.asked, stage);
+  }
   if (!lower.ok()) return fail(std::string(lower.status().message()));
-  if (result_.num_frames > 0 && lower->plan.vae_tiling != planned_.plan.vae_tiling)
-    return fail("tiles would change the picture halfway through the video");
   Log(LogLevel::kWarning, absl::StrCat("out of memory in ", StageName(stage),
                                        "; going on with the plan '", lower->name, "'"));
   planned_.plan = lower->plan;
   result_.plan = lower->plan;
   weights_->set_plan(lower->plan);
   run_->Retry(lower->plan);
-  ReleaseCachedMemory(planned_.device);
   repeated_frames_ = result_.num_frames;
-  return absl::OkStatus();
+  return RunGuarded([&] {
+    ReleaseCachedMemory(planned_.device);
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<bool> PlannedRun::Finish() {

@@ -35,10 +35,9 @@ struct KeyMap {
 class Checkpoint {
  public:
   // `folder` is a component's (".../transformer"). Looks for the names diffusers and transformers
-  // give, with `variant`
-  // ("fp16", "bf16" or empty) before ".safetensors". NOT_FOUND lists what was looked for; a folder
-  // that holds only pickled weights is told so. INVALID_ARGUMENT: a malformed file, or an index
-  // that disagrees with its shards.
+  // give, with `variant` ("fp16", "bf16" or empty) before ".safetensors". NOT_FOUND lists what was
+  // looked for; a folder that holds only pickled weights is told so. INVALID_ARGUMENT: a malformed
+  // file, or an index that disagrees with its shards.
   static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& folder,
                                                                 const std::string& variant);
   // Of an original file. INVALID_ARGUMENT: a malformed file, two tensors of one name after mapping,

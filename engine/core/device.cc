@@ -11,6 +11,7 @@
 #include "engine/core/memory_counter.h"
 
 #ifdef KINO_WITH_CUDA
+#include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -43,6 +44,8 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
     return absl::FailedPreconditionError(
         absl::StrCat("device '", name, "': this machine has ", count, " CUDA devices"));
   }
+  // Before the allocator is asked for statistics, which it has none of until then.
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
 #else
   return absl::FailedPreconditionError(absl::StrCat("device '", name, "': this build has no CUDA"));
@@ -90,9 +93,12 @@ void ResetDevicePeak(c10::Device device) {
 void LimitDeviceMemory(c10::Device device, int64_t bytes) {
 #ifdef KINO_WITH_CUDA
   if (device.is_cuda()) {
-    const double total = static_cast<double>(GetDeviceInfo(device).total_bytes);
-    c10::cuda::CUDACachingAllocator::setMemoryFraction(
-        bytes == 0 ? 1.0 : std::min(1.0, static_cast<double>(bytes) / total), device.index());
+    double fraction = 1.0;
+    if (bytes > 0) {
+      const double total = static_cast<double>(GetDeviceInfo(device).total_bytes);
+      fraction = std::min(1.0, static_cast<double>(bytes) / total);
+    }
+    c10::cuda::CUDACachingAllocator::setMemoryFraction(fraction, device.index());
     return;
   }
 #endif

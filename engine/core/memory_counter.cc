@@ -27,6 +27,7 @@ class Counter {
   }
   void ResetPeak() {
     peak_.store(live_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    Add(0);  // what another thread added between the two
   }
 
  private:
@@ -38,6 +39,13 @@ Counter host;
 Counter device_weights;
 std::atomic<int64_t> limit{0};
 
+void CheckLimit(int64_t bytes) {
+  const int64_t most = limit.load(std::memory_order_relaxed);
+  const int64_t live = host.count().live_bytes;
+  TORCH_CHECK_WITH(OutOfMemoryError, most == 0 || live + bytes <= most, "tensors of ", live,
+                   " bytes are live and ", bytes, " more are needed, but the limit is ", most);
+}
+
 // What malloc set aside, which is a little more than what was asked for: known again when the block
 // is freed, without a prefix. (A prefix would make the context differ from the data, which torch's
 // raw_allocate forbids.)
@@ -46,11 +54,7 @@ int64_t BlockBytes(void* block) { return static_cast<int64_t>(malloc_usable_size
 class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    const int64_t most = limit.load(std::memory_order_relaxed);
-    const int64_t live = host.count().live_bytes;
-    TORCH_CHECK_WITH(OutOfMemoryError, most == 0 || live + static_cast<int64_t>(bytes) <= most,
-                     "tensors of ", live, " bytes are live and ", bytes,
-                     " more are needed, but the limit is ", most);
+    CheckLimit(static_cast<int64_t>(bytes));
     void* block = c10::alloc_cpu(bytes);
     if (block != nullptr) host.Add(BlockBytes(block));
     return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
@@ -83,6 +87,11 @@ MemoryCount HostMemoryCount() { return host.count(); }
 void ResetHostMemoryPeak() { host.ResetPeak(); }
 
 void SetHostMemoryLimit(int64_t bytes) { limit.store(bytes, std::memory_order_relaxed); }
+
+void CountHostMemory(int64_t delta) {
+  if (delta > 0) CheckLimit(delta);
+  host.Add(delta);
+}
 
 void CountDeviceWeights(int64_t delta) { device_weights.Add(delta); }
 

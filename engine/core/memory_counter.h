@@ -23,6 +23,10 @@ void ResetHostMemoryPeak();
 // no limit.
 void SetHostMemoryLimit(int64_t bytes);
 
+// Host memory that does not come from torch's CPU allocator (page-locked slabs): before it is
+// allocated, which the limit may forbid, and, negative, once it is freed.
+void CountHostMemory(int64_t delta);
+
 // Bytes of weights on the compute device: slots and resident copies; weights used in a mapped file
 // are no copies. engine/memory adds and, with a negative `delta`, takes away.
 void CountDeviceWeights(int64_t delta);

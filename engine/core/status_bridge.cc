@@ -11,6 +11,8 @@
 namespace kino::engine {
 namespace {
 
+constexpr int32_t kCudaErrorMemoryAllocation = 2;  // cudaErrorMemoryAllocation; not sticky
+
 absl::Status DeviceLost(const std::string& what) {
   absl::Status status = absl::InternalError(absl::StrCat("the device failed: ", what));
   status.SetPayload(kDeviceLostPayload, absl::Cord(""));
@@ -45,6 +47,9 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
   } catch (const c10::OutOfMemoryError& error) {
     return OutOfMemory(error.what_without_backtrace());
   } catch (const c10::AcceleratorError& error) {
+    // Page-locked memory that cannot be had is no fault of the device.
+    if (error.get_error_code() == kCudaErrorMemoryAllocation)
+      return OutOfMemory(error.what_without_backtrace());
     return DeviceLost(error.what_without_backtrace());
   } catch (const c10::NotImplementedError& error) {
     return absl::UnimplementedError(error.what_without_backtrace());
@@ -55,6 +60,7 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
         what.find("not enough memory") != std::string::npos) {
       return OutOfHostMemory(what);
     }
+    if (what.find("CUBLAS_STATUS_ALLOC_FAILED") != std::string::npos) return OutOfMemory(what);
     Log(LogLevel::kError, error.what());
     return absl::InternalError(what);
   } catch (const std::bad_alloc&) {

@@ -28,9 +28,9 @@ class StatusError : public std::exception {
 void ThrowIfError(const absl::Status& status);
 
 // Runs `body` in inference mode. Out of memory (host or device) is RESOURCE_EXHAUSTED with the
-// payload kOutOfMemoryPayload, an accelerator error INTERNAL with the payload kDeviceLostPayload, a missing kernel UNIMPLEMENTED,
-// any other c10::Error or std::exception INTERNAL with a short message (the backtrace goes to the
-// log).
+// payload kOutOfMemoryPayload, an accelerator error INTERNAL with the payload kDeviceLostPayload, a
+// missing kernel UNIMPLEMENTED, any other c10::Error or std::exception INTERNAL with a short
+// message (the backtrace goes to the log).
 absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body);
 
 // Set on a status after which the device is of no use to this process.

@@ -19,8 +19,8 @@ namespace {
 // What a library keeps for itself on a GPU: cuBLAS's workspaces; cuDNN's for convolutions.
 constexpr int64_t kGpuMatmulWorkspace = int64_t{64} << 20;
 constexpr int64_t kGpuConvolutionWorkspace = int64_t{256} << 20;
-// Host memory between a mapped file and a GPU.
-constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// Host memory between a mapped file and a GPU: two slabs. (A tensor larger than one takes more.)
+constexpr int64_t kStagingBytes = 2 * (int64_t{64} << 20);
 // Rows that a product with an undecoded matrix takes at a time (quant/int8_matmul.h).
 constexpr int64_t kRowsAtOnce = 1024;
 constexpr double kChunkedTime = 1.005;
@@ -452,15 +452,28 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
   return text;
 }
 
-absl::StatusOr<PlanEstimate> Planner::NextLower(const Plan& current, const Plan& base) const {
+absl::StatusOr<PlanEstimate> Planner::NextLower(const Plan& current, const Plan& base,
+                                                Stage stage) const {
   KINO_ASSIGN_OR_RETURN(const PlanEstimate now, Estimate(current));
   KINO_ASSIGN_OR_RETURN(const std::vector<PlanEstimate> table, Table(base));
+  const auto device = [stage](const PlanEstimate& each) {
+    for (const StageEstimate& one : each.stages) {
+      if (one.stage == stage) return one.device();
+    }
+    return each.peak_device;
+  };
+  const auto is_less = [](int64_t less, int64_t than) {
+    return static_cast<double>(less) < kLowerBy * static_cast<double>(than);
+  };
   for (const PlanEstimate& each : table) {
-    if (static_cast<double>(each.peak_device) < kLowerBy * static_cast<double>(now.peak_device))
-      return each;
+    if (is_less(device(each), device(now))) return each;
   }
-  return absl::NotFoundError(
-      absl::StrCat("no plan needs less than the ", Size(now.peak_device), " of ", now.name));
+  // Page-locked memory may be what ran out.
+  for (const PlanEstimate& each : table) {
+    if (device(each) <= device(now) && is_less(each.peak_host, now.peak_host)) return each;
+  }
+  return absl::NotFoundError(absl::StrCat("no plan needs less than the ", Size(device(now)), " of ",
+                                          now.name, " in stage ", StageName(stage)));
 }
 
 }  // namespace kino::engine

@@ -96,9 +96,10 @@ class Planner {
   // what the smallest plan needs.
   std::string WhatWouldFit(const Plan& base) const;
 
-  // After an out-of-memory error under `current`: the fastest plan that keeps what `base` sets and
-  // needs less than `current`. NOT_FOUND when there is none.
-  absl::StatusOr<PlanEstimate> NextLower(const Plan& current, const Plan& base) const;
+  // After an out-of-memory error in `stage` under `current`: the fastest plan that keeps what
+  // `base` sets and needs less in that stage than `current`, on the device, or, where only the
+  // host's memory can differ, on the host. NOT_FOUND when there is none.
+  absl::StatusOr<PlanEstimate> NextLower(const Plan& current, const Plan& base, Stage stage) const;
 
  private:
   struct State;

@@ -34,8 +34,20 @@ void CopyEngine::Wait(Ticket ticket) {
     changed_.wait(lock, [&] { return done_.contains(ticket); });
     done = std::move(done_.extract(ticket).mapped());
   }
+  // A copy that failed halfway still writes to the slab.
+  if (done.fence) {
+    transport_->ComputeAfter(*done.fence);
+    if (ticket > last_ticket_) {
+      last_ticket_ = ticket;
+      last_ = std::move(done.fence);
+    }
+  }
   if (done.error) std::rethrow_exception(done.error);
-  transport_->ComputeAfter(*done.fence);
+}
+
+void CopyEngine::Drain() {
+  if (last_) transport_->WaitFor(*std::exchange(last_, nullptr));
+  for (Staging& staging : staging_) staging = {};
 }
 
 std::shared_ptr<const Fence> CopyEngine::CopyStaged(const SlabCopy& copy, size_t begin,
@@ -59,29 +71,31 @@ std::shared_ptr<const Fence> CopyEngine::CopyStaged(const SlabCopy& copy, size_t
 }
 
 CopyEngine::Done CopyEngine::Run(const SlabCopy& copy) {
+  Done done;
   try {
-    if (copy.slab.defined()) return {transport_->Copy(copy.to, copy.slab, copy.after.get()), {}};
-    std::shared_ptr<const Fence> fence = std::make_shared<Fence>();
-    if (!transport_->needs_staging()) {
+    if (copy.slab.defined()) {
+      done.fence = transport_->Copy(copy.to, copy.slab, copy.after.get());
+    } else if (!transport_->needs_staging()) {
       // The device's memory is the host's.
       for (const SlabPiece& piece : *copy.pieces)
         piece.fill(copy.to.narrow(0, piece.offset, piece.bytes));
-      return {std::move(fence), {}};
-    }
-    for (size_t begin = 0; begin < copy.pieces->size();) {
-      size_t end = begin + 1;
-      while (end < copy.pieces->size() && (*copy.pieces)[end].offset + (*copy.pieces)[end].bytes -
-                                                  (*copy.pieces)[begin].offset <=
-                                              staging_bytes_) {
-        ++end;
+    } else {
+      for (size_t begin = 0; begin < copy.pieces->size();) {
+        const SlabPiece& first = (*copy.pieces)[begin];
+        size_t end = begin + 1;
+        while (end < copy.pieces->size() &&
+               (*copy.pieces)[end].offset + (*copy.pieces)[end].bytes - first.offset <=
+                   staging_bytes_) {
+          ++end;
+        }
+        done.fence = CopyStaged(copy, begin, end);
+        begin = end;
       }
-      fence = CopyStaged(copy, begin, end);
-      begin = end;
     }
-    return {std::move(fence), {}};
   } catch (...) {
-    return {nullptr, std::current_exception()};
+    done.error = std::current_exception();
   }
+  return done;
 }
 
 void CopyEngine::Work() {

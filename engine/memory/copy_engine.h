@@ -52,6 +52,9 @@ class CopyEngine {
   Ticket Start(SlabCopy copy);
   // After this compute work sees the slab. Rethrows what the copy threw.
   void Wait(Ticket ticket);
+  // Blocks until every copy that was waited for is done, and frees the staging slabs. REQUIRES: no
+  // ticket is left. Host memory that was copied from may be freed afterwards.
+  void Drain();
   Transport& transport() { return *transport_; }
 
  private:
@@ -60,7 +63,7 @@ class CopyEngine {
     SlabCopy copy;
   };
   struct Done {
-    std::shared_ptr<const Fence> fence;
+    std::shared_ptr<const Fence> fence;  // of what was copied, if anything was
     std::exception_ptr error;
   };
   struct Staging {
@@ -75,12 +78,14 @@ class CopyEngine {
 
   const std::unique_ptr<Transport> transport_;
   const int64_t staging_bytes_;
-  std::array<Staging, 2> staging_;  // the copy thread's
-  size_t next_staging_ = 0;         // the copy thread's
+  std::array<Staging, 2> staging_;  // the copy thread's while there are tickets
+  size_t next_staging_ = 0;         // the same
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Job> queue_;                  // guarded by mutex_
   std::unordered_map<Ticket, Done> done_;  // guarded by mutex_
+  std::shared_ptr<const Fence> last_;      // of the latest copy waited for; the compute thread's
+  Ticket last_ticket_ = 0;                 // its; the compute thread's
   Ticket started_ = 0;                     // guarded by mutex_
   bool stop_ = false;                      // guarded by mutex_
   std::thread thread_;

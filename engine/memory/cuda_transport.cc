@@ -1,9 +1,12 @@
 #include "engine/memory/cuda_transport.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <c10/util/Exception.h>
 #include <cuda_runtime_api.h>
+
+#include "engine/core/memory_counter.h"
 
 namespace kino::engine {
 namespace {
@@ -35,8 +38,26 @@ class CudaTransport final : public Transport {
         stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device.index())) {}
 
   bool needs_staging() const override { return true; }
+  // Of just this size, which torch's caching allocator would round up to a power of two and keep.
   at::Tensor AllocateHost(int64_t bytes) override {
-    return at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
+    const c10::cuda::CUDAGuard guard(device_);
+    CountHostMemory(bytes);
+    void* memory = nullptr;
+    const cudaError_t error =
+        cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocDefault);
+    if (error != cudaSuccess) {
+      CountHostMemory(-bytes);
+      (void)cudaGetLastError();  // taken note of here
+      TORCH_CHECK_WITH(OutOfMemoryError, false, "no ", bytes,
+                       " bytes of page-locked memory: ", cudaGetErrorString(error));
+    }
+    return at::from_blob(
+        memory, {bytes},
+        [bytes](void* freed) {
+          cudaFreeHost(freed);
+          CountHostMemory(-bytes);
+        },
+        at::TensorOptions().dtype(at::kByte));
   }
   std::shared_ptr<const Fence> ComputeFence() override {
     const c10::cuda::CUDAGuard guard(device_);
@@ -52,6 +73,7 @@ class CudaTransport final : public Transport {
     return std::make_shared<Event>(stream_);
   }
   void ComputeAfter(const Fence& fence) override {
+    const c10::cuda::CUDAGuard guard(device_);
     AsEvent(fence).MakeWait(c10::cuda::getCurrentCUDAStream(device_.index()));
   }
   void WaitFor(const Fence& fence) override {

@@ -108,6 +108,7 @@ void Residency::Configure(const WeightPlan& plan) {
   const bool is_new_form = !has_forms_ || plan.FormatKey() != plan_.FormatKey();
   Unload();
   is_configured_ = false;
+  has_forms_ = has_forms_ && !is_new_form;
   if (is_new_form) homes_.ChooseForms(plan);
   has_forms_ = true;
   plan_ = plan;
@@ -236,14 +237,19 @@ void Residency::MakeSlots() {
       plan_.residency.unit == ResidencyPolicy::Unit::kComponent ? 1 : plan_.residency.prefetch + 1;
   bytes.resize(std::min(bytes.size(), static_cast<size_t>(count)));
   std::reverse(bytes.begin(), bytes.end());
-  for (const int64_t size : bytes) {
-    auto slot = std::make_unique<Slot>();
-    slot->bytes = size;
-    slot->buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(set_.device()));
-    // The allocator may hand out memory that queued work still uses.
-    slot->last_use = copies_->transport().ComputeFence();
-    slots_.push_back(std::move(slot));
-    CountDeviceWeights(size);
+  try {
+    for (const int64_t size : bytes) {
+      auto slot = std::make_unique<Slot>();
+      slot->bytes = size;
+      slot->buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(set_.device()));
+      // The allocator may hand out memory that queued work still uses.
+      slot->last_use = copies_->transport().ComputeFence();
+      slots_.push_back(std::move(slot));
+      CountDeviceWeights(size);
+    }
+  } catch (...) {
+    Leave();  // all of them or none
+    throw;
   }
 }
 
@@ -254,12 +260,16 @@ std::vector<int64_t> Residency::UnitBytes() const {
   return bytes;
 }
 
-void Residency::Vacate(Slot& slot) {
-  if (slot.ticket != 0) copies_->Wait(std::exchange(slot.ticket, 0));
-  if (slot.unit == nullptr) return;
-  for (Weight* weight : slot.unit->weights) weight->value.clear();
-  slot.unit->slot = nullptr;
-  slot.unit = nullptr;
+void Residency::Vacate(Slot& slot) noexcept {
+  if (Unit* unit = std::exchange(slot.unit, nullptr)) {
+    for (Weight* weight : unit->weights) weight->value.clear();
+    unit->slot = nullptr;
+  }
+  if (slot.ticket == 0) return;
+  try {
+    copies_->Wait(std::exchange(slot.ticket, 0));
+  } catch (const std::exception&) {  // Of weights nobody pinned: whoever does copies them anew.
+  }
 }
 
 void Residency::StartCopy(Unit& unit, Slot& slot) {
@@ -269,17 +279,17 @@ void Residency::StartCopy(Unit& unit, Slot& slot) {
     for (const SlabLayout::Place& place : unit.layout.places)
       views.push_back(PartView(slot.buffer, place));
   }
+  slot.ticket = copies_->Start({.to = slot.buffer.narrow(0, 0, unit.layout.bytes),
+                                .slab = unit.slab,
+                                .pieces = &unit.pieces,
+                                .after = slot.last_use});
+  slot.unit = &unit;
+  unit.slot = &slot;
   for (Weight* weight : unit.weights) weight->value.resize(weight->parts.size());
   for (size_t i = 0; i < views.size(); ++i) {
     const SlabLayout::Place& place = unit.layout.places[i];
     place.weight->value[place.part] = views[i];
   }
-  slot.unit = &unit;
-  unit.slot = &slot;
-  slot.ticket = copies_->Start({.to = slot.buffer.narrow(0, 0, unit.layout.bytes),
-                                .slab = unit.slab,
-                                .pieces = &unit.pieces,
-                                .after = slot.last_use});
 }
 
 // The least recently used of the smallest slots that fit, not holding a pinned unit or one of
@@ -329,22 +339,23 @@ void Residency::Bring(Unit& unit) {
 
 void Residency::Release(Unit& unit) {
   Slot& slot = *unit.slot;
-  slot.last_use = copies_->transport().ComputeFence();
   if (poison_released_) {
     Vacate(slot);
     slot.buffer.fill_(kNaNByte);
   }
+  slot.last_use = copies_->transport().ComputeFence();
 }
 
 void Residency::Leave() noexcept {
   int64_t bytes = 0;
   for (const std::unique_ptr<Slot>& slot : slots_) {
     bytes += slot->bytes;
+    Vacate(*slot);
+  }
+  if (copies_ != nullptr && !slots_.empty()) {
     try {
-      Vacate(*slot);
-    } catch (const std::exception&) {  // A failed copy of weights nobody reads is no error.
-      slot->ticket = 0;
-      Vacate(*slot);
+      copies_->Drain();
+    } catch (const std::exception&) {  // The device failed: its next use says so.
     }
   }
   for (const std::unique_ptr<Unit>& unit : units_) unit->views.clear();
@@ -358,9 +369,10 @@ void Residency::Announce() const {
   int64_t bytes = 0;
   for (const std::unique_ptr<Unit>& unit : units_) {
     for (const Weight* weight : unit->weights) {
-      if (weight->entry == nullptr) continue;
-      if ((bytes += weight->entry->bytes) > kAnnouncedBytes) return;
-      Advise(weight->entry->data, weight->entry->bytes);
+      for (const auto& [data, size] : homes_.FileRanges(*weight)) {
+        if ((bytes += size) > kAnnouncedBytes) return;
+        Advise(data, size);
+      }
     }
   }
 }

@@ -3,9 +3,10 @@
 //
 // Units: none (everything stays), a part of the component ("model"), N blocks of a stack
 // ("block:N"; groups of no stack are units of their own) or one layer ("leaf"). A component has
-// prefetch + 1 slots; the i-th is as large as the i-th largest unit, so that no more is held than
-// the largest units together. A unit that is pinned starts the copies of those that followed it the
-// last time. Slots are made when the first unit is pinned, reused, and freed by Leave.
+// prefetch + 1 slots (one for "model"); the i-th is as large as the i-th largest unit, so that no
+// more is held than the largest units together. A unit that is pinned starts the copies of those
+// that followed it the last time. Slots are made when the first unit is pinned, reused, and freed
+// by Leave.
 //
 // Threads: one thread configures and pins; copies run on a thread of the Residency's own, and on a
 // copy stream where the device has one.
@@ -67,7 +68,7 @@ class Residency {
   void Release(Unit& unit);
   Slot* FindSlot(const Unit& unit, const std::vector<const Unit*>& keep);
   void StartCopy(Unit& unit, Slot& slot);
-  void Vacate(Slot& slot);
+  void Vacate(Slot& slot) noexcept;
 
   static bool poison_released_;
   WeightSet& set_;

@@ -22,7 +22,8 @@ class Transport {
   // Weights that do not lie in one host slab must be laid out in one first (CUDA: pinned, so that
   // the copy is asynchronous). If not, they are written to the device buffer where they belong.
   virtual bool needs_staging() const = 0;
-  // Host memory the copy reads from fast. Any thread.
+  // Host memory the copy reads from fast; counted with the host's. Not freed before the copies from
+  // it are done. Any thread.
   virtual at::Tensor AllocateHost(int64_t bytes) = 0;
   // All compute work so far. Compute thread.
   virtual std::shared_ptr<const Fence> ComputeFence() = 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
 
@@ -128,6 +129,19 @@ bool WeightHomes::IsMapped(const Weight& weight) const {
              0;
 }
 
+std::vector<std::pair<const void*, int64_t>> WeightHomes::FileRanges(const Weight& weight) const {
+  std::vector<std::pair<const void*, int64_t>> ranges;
+  const auto it = parts_.find(&weight);
+  if (it != parts_.end()) {
+    if (!parts_are_mapped_) return ranges;
+    for (const at::Tensor& part : it->second)
+      ranges.emplace_back(part.const_data_ptr(), static_cast<int64_t>(part.nbytes()));
+  } else if (weight.entry != nullptr) {
+    ranges.emplace_back(weight.entry->data, weight.entry->bytes);
+  }
+  return ranges;
+}
+
 std::vector<at::Tensor> WeightHomes::Parts(const Weight& weight) const {
   if (const auto it = parts_.find(&weight); it != parts_.end()) return it->second;
   if (weight.format != nullptr) {
@@ -150,15 +164,16 @@ void WeightHomes::Fill(const SlabLayout::Place& place, const at::Tensor& host) c
 
 void WeightHomes::MoveToFile() {
   if (parts_are_mapped_) return;
-  SpillFile spill;
+  std::optional<SpillFile> spill;  // none for what needs none
   std::vector<std::pair<const Weight*, size_t>> spilled;
   for (const std::unique_ptr<Weight>& weight : set_.weights()) {
     if (!IsEncoded(*weight)) continue;
     const std::vector<at::Tensor> parts = Parts(*weight);
-    for (const at::Tensor& part : parts) spill.Append(part.contiguous());
+    if (!spill) spill.emplace();
+    for (const at::Tensor& part : parts) spill->Append(part.contiguous());
     spilled.emplace_back(weight.get(), parts.size());
   }
-  const std::vector<at::Tensor> mapped = spill.Map();
+  const std::vector<at::Tensor> mapped = spill ? spill->Map() : std::vector<at::Tensor>();
   parts_.clear();
   parts_are_mapped_ = true;
   auto next = mapped.begin();

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/describe/weight_plan.h"
@@ -45,6 +46,8 @@ class WeightHomes {
   void Fill(const SlabLayout::Place& place, const at::Tensor& host) const;
   // All parts in their stored form on the host; where they lie if that is possible without a copy.
   std::vector<at::Tensor> Parts(const Weight& weight) const;
+  // Where its parts lie in a mapped file, and their bytes; empty when they lie elsewhere.
+  std::vector<std::pair<const void*, int64_t>> FileRanges(const Weight& weight) const;
   // Parts would not copy: they lie in a mapped file in their stored form.
   bool IsMapped(const Weight& weight) const;
 

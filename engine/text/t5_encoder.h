@@ -1,5 +1,5 @@
 // T5 v1.1 encoder (transformers 5.23 models/t5/modeling_t5.py), as video pipelines use it: no
-// attention mask, one prompt. Immutable once configured; one thread at a time.
+// attention mask. Immutable once configured; one thread at a time.
 //
 // Numerics: RMS norms take their variance in float32; attention is not scaled by 1/sqrt(K); the
 // relative position bias of the first block serves all. In float16 the second feed-forward matrix

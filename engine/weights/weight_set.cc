@@ -49,7 +49,8 @@ bool MatchesAny(const std::vector<std::string>& patterns, std::string_view name)
 // A stored tensor in the dtype of computation. torch converts float8_e4m3fn on the CPU one value
 // after the other; a table, with every value times one, does it several times as fast.
 at::Tensor Computed(const at::Tensor& stored, c10::ScalarType dtype) {
-  if (!stored.is_cpu() || stored.scalar_type() != c10::ScalarType::Float8_e4m3fn || stored.dim() < 2)
+  if (!stored.is_cpu() || stored.scalar_type() != c10::ScalarType::Float8_e4m3fn ||
+      stored.dim() < 2)
     return stored.to(dtype);
   const at::Tensor rows = stored.flatten(1);
   return DecodeRows(rows, at::ones({rows.size(0)}, at::TensorOptions().dtype(at::kFloat)), 1.0f,

@@ -187,8 +187,6 @@ class WeightRef {
   // False for an optional weight the checkpoint does not have.
   explicit operator bool() const { return weight_ != nullptr; }
   PinnedTensor get() const;
-  // It stays on the device as it is computed with, so what is derived from it may be kept as well.
-  bool stays() const { return weight_->unit == nullptr && weight_->stored_dtype == weight_->dtype; }
 
  private:
   friend class WeightScope;

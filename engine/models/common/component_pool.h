@@ -13,7 +13,7 @@ namespace kino::engine {
 class ComponentPool {
  public:
   // The component under `key`, made by `load` unless a model still holds it. Keys name the type,
-  // the files' identity and how the weights are held; equal keys must mean equal components.
+  // the files' identity and what is computed with; equal keys must mean equal components.
   template <typename T>
   absl::StatusOr<std::shared_ptr<T>> Get(
       const std::string& key, const std::function<absl::StatusOr<std::shared_ptr<T>>()>& load) {

@@ -1,5 +1,5 @@
 // What a family gives the engine: a pipeline that starts runs, and runs that do one step, tile or
-// chunk at a time. engine.cc turns exceptions into statuses, keeps the clock and the memory
+// chunk at a time. planned_run turns exceptions into statuses, keeps the clock and the memory
 // statistics, and muxes. One thread at a time.
 #pragma once
 

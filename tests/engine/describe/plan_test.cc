@@ -107,7 +107,7 @@ TEST_F(PlanTest, HomesThatAreMemoryCountOnTheHost) {
   EXPECT_GE(pinned.peak_host, model_.WeightBytes(DType::kBF16));
   // A file needs none of it, but memory to go through.
   EXPECT_LT(Estimate(On(kGpu), Offload("block:1")).peak_host,
-            model_.WeightBytes(DType::kBF16) + (int64_t{64} << 20));
+            model_.WeightBytes(DType::kBF16) + (int64_t{128} << 20));
   EXPECT_EQ(On(kCpu).Estimate(plan).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
@@ -232,20 +232,28 @@ TEST_F(PlanTest, LowerPlansNeedLessUntilThereIsNone) {
   request_.height = request_.width = 768;
   const Planner planner = On(kGpu);
   PlanEstimate current = Estimate(planner, {});
+  // On the device in the stage that failed; where that stays, on the host.
+  const auto need = [](const PlanEstimate& estimate) {
+    for (const StageEstimate& stage : estimate.stages) {
+      if (stage.stage == Stage::kDenoise) return std::pair(stage.device(), estimate.peak_host);
+    }
+    return std::pair(estimate.peak_device, estimate.peak_host);
+  };
   int steps = 0;
   for (;;) {
-    const absl::StatusOr<PlanEstimate> lower = planner.NextLower(current.plan, Mode("auto"));
+    const absl::StatusOr<PlanEstimate> lower =
+        planner.NextLower(current.plan, Mode("auto"), Stage::kDenoise);
     if (!lower.ok()) {
       EXPECT_EQ(lower.status().code(), absl::StatusCode::kNotFound);
       break;
     }
-    ASSERT_THAT(lower->peak_device, Lt(current.peak_device));
+    ASSERT_LT(need(*lower), need(current));
     EXPECT_TRUE(lower->lossless);
     current = *lower;
     ASSERT_LT(++steps, 50);
   }
   EXPECT_GE(steps, 2);
-  EXPECT_EQ(planner.NextLower(Offload("none"), Offload("none")).status().code(),
+  EXPECT_EQ(planner.NextLower(Offload("none"), Offload("none"), Stage::kDecode).status().code(),
             planner.Table(Offload("none"))->size() > 1 ? absl::StatusCode::kOk
                                                        : absl::StatusCode::kNotFound);
 }
