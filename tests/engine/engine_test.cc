@@ -180,6 +180,50 @@ TEST(EngineTest, AutoTakesAPlanThatKeepsBelowTheLimit) {
   EXPECT_LE(Peak(RenderUnder(*model, request, smallest).result), Peak(leaf.result) + 4096);
 }
 
+// The two largest sums of weight bytes, as computed with, over layers (a name without its last
+// part) or, with `by_block`, over the transformer's blocks.
+int64_t TwoLargest(const ComponentDescription& component, bool by_block) {
+  std::map<std::string, int64_t> sums;
+  for (const WeightTensor& weight : component.weights) {
+    std::string key = weight.name.substr(0, weight.name.rfind('.'));
+    if (by_block) {
+      if (!weight.name.starts_with("transformer_blocks.")) continue;
+      key = weight.name.substr(0, weight.name.find('.', std::string("transformer_blocks.").size()));
+    }
+    sums[key] += weight.elements * 4;
+  }
+  std::vector<int64_t> bytes;
+  for (const auto& [key, sum] : sums) bytes.push_back(sum);
+  std::sort(bytes.rbegin(), bytes.rend());
+  return bytes.at(0) + bytes.at(1);
+}
+
+TEST(EngineTest, TheDemoModelsWeightsTakeTheirSlotsAndNoMore) {
+  const auto model = LoadDemo();
+  const Request request = DemoRequest(*model);
+  const auto weights_by_stage = [&](const char* offload) {
+    Plan plan;
+    plan.offload = offload;
+    std::map<Stage, int64_t> weights;
+    for (const StageStats& stage : RenderUnder(*model, request, plan).result.stages)
+      weights[stage.stage] = stage.peak_weight_bytes;
+    return weights;
+  };
+  std::map<std::string, ComponentDescription> components;
+  for (const ComponentDescription& component : model->description().components)
+    components[component.name] = component;
+  const std::map<Stage, int64_t> leaf = weights_by_stage("leaf");
+  for (const auto& [stage, name] :
+       {std::pair{Stage::kEncodeText, "text_encoder"}, std::pair{Stage::kDenoise, "transformer"},
+        std::pair{Stage::kDecode, "vae"}}) {
+    EXPECT_GT(leaf.at(stage), 0) << name;
+    EXPECT_LE(leaf.at(stage), TwoLargest(components.at(name), /*by_block=*/false)) << name;
+  }
+  // prefetch + 1 blocks, with what comes before the first and behind the last.
+  EXPECT_LE(weights_by_stage("block:1").at(Stage::kDenoise),
+            TwoLargest(components.at("transformer"), /*by_block=*/true));
+}
+
 TEST(EngineTest, WhatCannotFitIsRefusedWithNeedAndHave) {
   const auto model = LoadDemo();
   Plan plan;
