@@ -13,6 +13,7 @@
 #include "engine/models/registry.h"
 #include "engine/planned_run.h"
 #include "engine/stage_recorder.h"
+#include "engine/trace/tracer.h"
 
 namespace kino::engine {
 namespace {
@@ -23,6 +24,11 @@ struct EngineState {
   EngineShared shared;
   bool device_lost = false;
 };
+
+// Of computation.
+DType DTypeFor(const ModelOptions& options, c10::Device device) {
+  return options.dtype.value_or(device.is_cpu() ? DType::kF32 : DType::kBF16);
+}
 
 absl::Status Lost() {
   return absl::InternalError("the device failed earlier; this process must end");
@@ -43,7 +49,8 @@ class ModelImpl final : public Model {
       : engine_(std::move(engine)),
         description_(std::make_shared<const ModelDescription>(std::move(description))),
         options_(std::move(options)),
-        dtype_(dtype) {}
+        dtype_(dtype),
+        profiles_(ProfilesOf(*description_, options_.variant, dtype, engine_->device.is_cuda())) {}
 
   absl::Status Load() {
     StageRecorder recorder(engine_->device);
@@ -96,12 +103,12 @@ class ModelImpl final : public Model {
                               .plan = {},
                               .asked = MergePlans(options_.plan, request.plan),
                               .allow_lossy = options_.allow_lossy,
-                              .dtype = dtype_,
+                              .profiles = profiles_,
                               .device = engine_->device,
                               .device_lost = &engine_->device_lost};
     KINO_ASSIGN_OR_RETURN(planned.device_spec, Spec(planned.asked));
     if (planned.asked.mode || planned.asked.max_device_memory || planned.asked.max_host_memory) {
-      const Planner planner(*description_, resolved.request, dtype_, planned.device_spec,
+      const Planner planner(*description_, resolved.request, profiles_, planned.device_spec,
                             options_.allow_lossy);
       KINO_ASSIGN_OR_RETURN(const PlanEstimate chosen, planner.Choose(planned.asked));
       planned.plan = Explicit(chosen.plan);
@@ -161,6 +168,7 @@ class ModelImpl final : public Model {
   std::shared_ptr<const ModelDescription> description_;
   ModelOptions options_;
   DType dtype_;
+  std::shared_ptr<ProfileSource> profiles_;
   std::shared_ptr<Pipeline> pipeline_;
   StageStats load_stats_{.stage = Stage::kLoad};
 };
@@ -177,8 +185,7 @@ class EngineImpl final : public Engine {
     if (cancel != nullptr) KINO_RETURN_IF_ERROR(cancel->Check());
     KINO_ASSIGN_OR_RETURN(ModelDescription description,
                           DescribeModel(options.folder, options.transformer_file));
-    const DType dtype =
-        options.dtype.value_or(state_->device.is_cpu() ? DType::kF32 : DType::kBF16);
+    const DType dtype = DTypeFor(options, state_->device);
     if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
       return absl::InvalidArgumentError(
           absl::StrCat("dtype ", DTypeName(dtype), ", expected F32, F16 or BF16"));
@@ -202,6 +209,13 @@ class EngineImpl final : public Engine {
     return model;
   }
 
+  absl::StatusOr<std::shared_ptr<ProfileSource>> Profiles(
+      const ModelOptions& options) const override {
+    KINO_ASSIGN_OR_RETURN(const ModelDescription description,
+                          DescribeModel(options.folder, options.transformer_file));
+    return ProfilesOf(description, options.variant, DTypeFor(options, state_->device),
+                      state_->device.is_cuda());
+  }
   std::string device_name() const override { return GetDeviceInfo(state_->device).name; }
   int64_t device_memory_bytes() const override { return GetDeviceInfo(state_->device).total_bytes; }
   int64_t device_memory_used_bytes() const override {
@@ -220,6 +234,16 @@ class EngineImpl final : public Engine {
 };
 
 }  // namespace
+
+std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
+                                          const std::string& variant, DType dtype, bool on_gpu) {
+  return MakeTracer({.family = description.family,
+                     .folder = description.folder,
+                     .transformer_file = description.transformer_file,
+                     .variant = variant,
+                     .dtype = dtype,
+                     .on_gpu = on_gpu});
+}
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   if (options.threads < 0 || options.threads > 1024) {

@@ -19,6 +19,7 @@
 #include "engine/core/cancel.h"
 #include "engine/core/dtype.h"
 #include "engine/describe/describe.h"
+#include "engine/describe/profile.h"
 #include "engine/describe/request.h"
 #include "engine/describe/stage.h"
 
@@ -131,6 +132,11 @@ struct ModelOptions {
   bool allow_lossy = false;
 };
 
+// What runs of such a model need on a GPU or this CPU, without loading its weights. dtype: of
+// computation, as ModelOptions'. Nothing is read before it is asked.
+std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
+                                          const std::string& variant, DType dtype, bool on_gpu);
+
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N"
   int threads = 0;             // intra-op threads of the CPU; 0: torch's choice
@@ -145,6 +151,10 @@ class Engine {
   // Models that name the same component files share them.
   virtual absl::StatusOr<std::shared_ptr<Model>> Load(const ModelOptions& options,
                                                       const CancelToken* cancel) = 0;
+  // Of a model's runs on this device, whether or not it is loaded; weights are not read. May be
+  // called, and what it gives asked, on any thread while a run goes on. Errors: DescribeModel's.
+  virtual absl::StatusOr<std::shared_ptr<ProfileSource>> Profiles(
+      const ModelOptions& options) const = 0;
   virtual std::string device_name() const = 0;
   virtual int64_t device_memory_bytes() const = 0;
   virtual int64_t device_memory_used_bytes() const = 0;

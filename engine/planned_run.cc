@@ -103,7 +103,7 @@ absl::StatusOr<bool> PlannedRun::Advance() {
 }
 
 absl::Status PlannedRun::FallLower(Stage stage, const absl::Status& out_of_memory) {
-  const Planner planner(*planned_.description, planned_.request, planned_.dtype,
+  const Planner planner(*planned_.description, planned_.request, planned_.profiles,
                         planned_.device_spec, planned_.allow_lossy);
   const auto fail = [&](const std::string& why) {
     std::string message = absl::StrCat("out of memory in ", StageName(stage), ": ",

@@ -25,7 +25,7 @@ struct PlannedRunOptions {
   // What was asked for: a lower plan keeps it. Its mode says whether there may be one.
   Plan asked;
   bool allow_lossy = false;
-  DType dtype = DType::kF32;
+  std::shared_ptr<ProfileSource> profiles;
   DeviceSpec device_spec = {};
   c10::Device device{c10::DeviceType::CPU};
   bool* device_lost = nullptr;

@@ -12,10 +12,20 @@
 
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
-#include "engine/describe/memory_need.h"
 #include "engine/describe/request.h"
 
 namespace kino::engine {
+
+// A weight as the checkpoint holds it.
+struct WeightTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+  DType dtype = DType::kF32;
+  int64_t bytes = 0;     // in the file, all that belongs to it
+  int64_t elements = 0;  // once decoded
+  // It is quantized in the file (GGUF's blocks, bitsandbytes): bytes are its stored form's.
+  bool is_quantized = false;
+};
 
 struct TaskDescription {
   Task task;
@@ -57,11 +67,6 @@ class FamilyDescription {
   // Appends what is wrong with the family's own fields, and fills those whose default depends on
   // others. Every other default is in `request` already.
   virtual void Resolve(Request& request, std::vector<FieldViolation>& violations) const = 0;
-  // Where a weight of `component` belongs.
-  virtual WeightPlace Place(std::string_view component, const WeightTensor& weight) const = 0;
-  // What an effective request needs, in the order of the run.
-  virtual std::vector<PhaseNeed> Phases(const Request& request,
-                                        const PhaseOptions& options) const = 0;
 };
 
 struct ModelDescription {

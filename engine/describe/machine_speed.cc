@@ -49,7 +49,7 @@ double MachineSpeed::ComputeSeconds(const PhaseNeed& phase, const PartNeeds& par
 
 void MachineSpeed::Add(const PhaseNeed& phase, const WeightNeeds& need, const PartNeeds& part,
                        PlanTime& time) const {
-  const double passes = static_cast<double>(phase.passes);
+  const double passes = phase.passes;
   if (passes == 0) return;
   PhaseNeed computed = phase;
   computed.linear_flops /= LinearSpeedup(need.plan.quantize);

@@ -3,7 +3,7 @@
 // plans and for a class of time. Values only; no torch.
 #pragma once
 
-#include "engine/describe/memory_need.h"
+#include "engine/describe/profile.h"
 #include "engine/describe/weight_needs.h"
 
 namespace kino::engine {

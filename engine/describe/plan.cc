@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -17,6 +18,7 @@ namespace kino::engine {
 namespace {
 
 // What a library keeps for itself on a GPU: cuBLAS's workspaces; cuDNN's for convolutions.
+// Uncalibrated: no GPU has measured them yet.
 constexpr int64_t kGpuMatmulWorkspace = int64_t{64} << 20;
 constexpr int64_t kGpuConvolutionWorkspace = int64_t{256} << 20;
 // Host memory between a mapped file and a GPU: two slabs. (A tensor larger than one takes more.)
@@ -97,6 +99,10 @@ TimeClass ClassOf(double slowdown) {
   return TimeClass::kFarMore;
 }
 
+PhaseVariant VariantOf(const Plan& plan) {
+  return {.vae_tiling = plan.vae_tiling, .chunk_feed_forward = plan.chunk_feed_forward};
+}
+
 }  // namespace
 
 DeviceSpec LimitedBy(const DeviceSpec& spec, const Plan& plan) {
@@ -128,47 +134,86 @@ const StageEstimate& PlanEstimate::peak_stage() const {
       [](const StageEstimate& a, const StageEstimate& b) { return a.device() < b.device(); });
 }
 
+// What a profile says of the request, the weights of the checkpoint beside it.
+struct Profiled {
+  RunProfile profile;
+  // Of the components that have weights.
+  std::vector<ComponentWeights> components;
+  const std::vector<PhaseNeed>& Phases(const PhaseVariant& variant) const {
+    return *profile.Phases(variant);
+  }
+};
+
 struct Planner::State {
   const ModelDescription* model;
   Request request;
-  DType dtype;
+  std::shared_ptr<ProfileSource> profiles;
   DeviceSpec device;
   bool allow_lossy;
-  // Of the components that have weights.
-  std::vector<ComponentWeights> components;
 
-  std::vector<PhaseNeed> Phases(const Plan& plan) const {
-    return model->details->Phases(request, {.dtype = dtype,
-                                            .on_gpu = device.is_gpu,
-                                            .vae_tiling = plan.vae_tiling,
-                                            .chunk_feed_forward = plan.chunk_feed_forward});
-  }
+  // With what all of `plans` need, and the run without any.
+  absl::StatusOr<Profiled> ProfileOf(const std::vector<Plan>& plans) const;
   // The limits, `plan`'s own among them.
   bool Fits(const PlanEstimate& estimate) const;
-  std::vector<Plan> Candidates(const Plan& base) const;
-  PlanEstimate Predict(const Plan& plan, const std::vector<WeightNeeds>& needs) const;
+  std::vector<Plan> Candidates(const Plan& base, int blocks) const;
+  absl::StatusOr<PlanEstimate> Estimate(const Plan& plan, const Profiled& profiled) const;
+  PlanEstimate Predict(const Plan& plan, const std::vector<WeightNeeds>& needs,
+                       const Profiled& profiled) const;
   // Seconds with everything resident in the compute dtype.
-  double ResidentSeconds() const;
+  double ResidentSeconds(const Profiled& profiled) const;
 };
 
-Planner::Planner(const ModelDescription& model, const Request& request, DType dtype,
-                 const DeviceSpec& device, bool allow_lossy) {
-  auto state = std::make_shared<State>(State{.model = &model,
-                                             .request = request,
-                                             .dtype = dtype,
-                                             .device = device,
-                                             .allow_lossy = allow_lossy,
-                                             .components = {}});
-  for (const ComponentDescription& component : model.components) {
-    if (component.weights.empty()) continue;
-    ComponentWeights& weights = state->components.emplace_back();
-    weights.component = &component;
-    for (const WeightTensor& weight : component.weights) {
-      WeightPlace place = model.details->Place(component.name, weight);
-      if (!place.is_unused) weights.weights.push_back({&weight, std::move(place)});
+Planner::Planner(const ModelDescription& model, const Request& request,
+                 std::shared_ptr<ProfileSource> profiles, const DeviceSpec& device,
+                 bool allow_lossy)
+    : state_(std::make_shared<State>(State{.model = &model,
+                                           .request = request,
+                                           .profiles = std::move(profiles),
+                                           .device = device,
+                                           .allow_lossy = allow_lossy})) {}
+
+absl::StatusOr<Profiled> Planner::State::ProfileOf(const std::vector<Plan>& plans) const {
+  std::vector<PhaseVariant> variants = {{}};
+  for (const Plan& plan : plans) {
+    PhaseVariant variant = VariantOf(plan);
+    if (std::find(variants.begin(), variants.end(), variant) == variants.end())
+      variants.push_back(std::move(variant));
+  }
+  Profiled profiled;
+  KINO_ASSIGN_OR_RETURN(profiled.profile, profiles->Profile(request, variants));
+  if (profiled.profile.places == nullptr)
+    return absl::InternalError("the profile says nothing of the weights");
+  for (const PhaseVariant& variant : variants) {
+    const std::vector<PhaseNeed>* phases = profiled.profile.Phases(variant);
+    if (phases == nullptr || phases->empty())
+      return absl::InternalError("the profile lacks what was asked for");
+    for (const PhaseNeed& phase : *phases) {
+      if (std::none_of(
+              profiled.profile.places->begin(), profiled.profile.places->end(),
+              [&](const ComponentPlaces& places) { return places.component == phase.component; })) {
+        return absl::InternalError(absl::StrCat("the profile has a phase of '", phase.component,
+                                                "', whose weights it does not have"));
+      }
     }
   }
-  state_ = std::move(state);
+  for (const ComponentPlaces& places : *profiled.profile.places) {
+    const auto component = std::find_if(
+        model->components.begin(), model->components.end(),
+        [&](const ComponentDescription& each) { return each.name == places.component; });
+    if (component == model->components.end()) {
+      return absl::InternalError(absl::StrCat("the profile has a component '", places.component,
+                                              "' that the model has not"));
+    }
+    absl::flat_hash_map<std::string_view, const WeightPlace*> by_name;
+    for (const WeightPlace& place : places.weights) by_name[place.name] = &place;
+    ComponentWeights& weights = profiled.components.emplace_back();
+    weights.component = &*component;
+    for (const WeightTensor& weight : component->weights) {
+      const auto place = by_name.find(weight.name);
+      if (place != by_name.end()) weights.weights.push_back({&weight, place->second});
+    }
+  }
+  return profiled;
 }
 
 bool Planner::State::Fits(const PlanEstimate& estimate) const {
@@ -182,17 +227,17 @@ bool Planner::State::Fits(const PlanEstimate& estimate) const {
          within(estimate.peak_host, limits.host_bytes);
 }
 
-double Planner::State::ResidentSeconds() const {
+double Planner::State::ResidentSeconds(const Profiled& profiled) const {
   const MachineSpeed speed = MachineSpeed::Of(device.is_gpu);
   double seconds = 0;
-  for (const PhaseNeed& phase : Phases({})) {
-    seconds += speed.ComputeSeconds(phase, {}) * static_cast<double>(phase.passes);
+  for (const PhaseNeed& phase : profiled.Phases({})) {
+    seconds += speed.ComputeSeconds(phase, {}) * phase.passes;
   }
   return seconds;
 }
 
-PlanEstimate Planner::State::Predict(const Plan& plan,
-                                     const std::vector<WeightNeeds>& needs) const {
+PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightNeeds>& needs,
+                                     const Profiled& profiled) const {
   PlanEstimate estimate{.plan = plan, .name = NameOf(plan), .stages = {}};
   int64_t resident = 0, homes = 0;
   bool stages_files = false;
@@ -209,7 +254,7 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
   };
   const MachineSpeed speed = MachineSpeed::Of(device.is_gpu);
   PlanTime time;
-  for (const PhaseNeed& phase : Phases(plan)) {
+  for (const PhaseNeed& phase : profiled.Phases(VariantOf(plan))) {
     const WeightNeeds& need = need_of(phase.component);
     const PartNeeds& part = need.PartOf(phase.part);
     int64_t workspace =
@@ -222,7 +267,9 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
                          .weights = resident + need.slot_bytes + (device.is_gpu ? 0 : homes),
                          .activations = phase.device_activations,
                          .workspace = workspace,
-                         .host = 0};
+                         .host = 0,
+                         .flops = phase.passes * (phase.linear_flops + phase.attention_flops +
+                                                  phase.convolution_flops)};
     now.host = device.is_gpu ? homes + phase.host_activations + (stages_files ? kStagingBytes : 0)
                              : now.device();
     const auto same = std::find_if(estimate.stages.begin(), estimate.stages.end(),
@@ -230,9 +277,15 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
     if (same == estimate.stages.end()) {
       estimate.stages.push_back(now);
     } else {
-      const int64_t host = std::max(same->host, now.host);
-      if (now.device() > same->device()) *same = now;
-      same->host = host;
+      now.host = std::max(same->host, now.host);
+      now.flops += same->flops;
+      const StageEstimate& larger = now.device() > same->device() ? now : *same;
+      *same = {.stage = now.stage,
+               .weights = larger.weights,
+               .activations = larger.activations,
+               .workspace = larger.workspace,
+               .host = now.host,
+               .flops = now.flops};
     }
     speed.Add(phase, need, part, time);
   }
@@ -242,7 +295,7 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
   }
   // More and smaller matrix products.
   if (plan.chunk_feed_forward) time.seconds *= kChunkedTime;
-  const double resident_seconds = ResidentSeconds();
+  const double resident_seconds = ResidentSeconds(profiled);
   if (resident_seconds > 0) estimate.slowdown = time.seconds / resident_seconds;
   if (time.transfer_seconds > 0)
     estimate.transfer_hidden = 1 - std::min(1.0, time.waiting_seconds / time.transfer_seconds);
@@ -251,26 +304,32 @@ PlanEstimate Planner::State::Predict(const Plan& plan,
   return estimate;
 }
 
-absl::StatusOr<PlanEstimate> Planner::Estimate(const Plan& plan) const {
+absl::StatusOr<PlanEstimate> Planner::State::Estimate(const Plan& plan,
+                                                      const Profiled& profiled) const {
   Plan full = plan;
   full.mode.reset();
   if (!full.offload) full.offload = "none";
   if (!full.weights_home) full.weights_home = WeightsHomeName(WeightsHome::kFile);
   std::vector<WeightNeeds> needs;
-  for (const ComponentWeights& weights : state_->components) {
+  for (const ComponentWeights& weights : profiled.components) {
     KINO_ASSIGN_OR_RETURN(const WeightPlan held, WeightPlanOf(full, weights.component->name,
                                                               weights.component->is_autoencoder));
-    if (held.home == WeightsHome::kPinned && !state_->device.is_gpu) {
+    if (held.home == WeightsHome::kPinned && !device.is_gpu) {
       return absl::FailedPreconditionError(
           "weights_home 'pinned' needs a GPU; on the CPU weights are at home in 'file' or "
           "'pageable'");
     }
-    needs.push_back(NeedsOf(weights, held, state_->dtype, state_->device.is_gpu));
+    needs.push_back(NeedsOf(weights, held, device.is_gpu));
   }
-  return state_->Predict(full, needs);
+  return Predict(full, needs, profiled);
 }
 
-std::vector<Plan> Planner::State::Candidates(const Plan& base) const {
+absl::StatusOr<PlanEstimate> Planner::Estimate(const Plan& plan) const {
+  KINO_ASSIGN_OR_RETURN(const Profiled profiled, state_->ProfileOf({plan}));
+  return state_->Estimate(plan, profiled);
+}
+
+std::vector<Plan> Planner::State::Candidates(const Plan& base, int blocks) const {
   // Every combination of what `base` leaves open; the simplest first.
   std::vector<Plan> plans = {base};
   plans[0].mode.reset();
@@ -279,11 +338,6 @@ std::vector<Plan> Planner::State::Candidates(const Plan& base) const {
     for (const Plan& plan : plans) vary(plan, grown);
     plans = std::move(grown);
   };
-  int blocks = 0;
-  for (const ComponentWeights& component : components) {
-    for (const PlacedWeight& weight : component.weights)
-      blocks = std::max(blocks, weight.place.block + 1);
-  }
   if (!base.offload) {
     branch([&](const Plan& plan, std::vector<Plan>& grown) {
       std::vector<std::string> policies = {"none", "model"};
@@ -342,9 +396,16 @@ std::vector<Plan> Planner::State::Candidates(const Plan& base) const {
 }
 
 absl::StatusOr<std::vector<PlanEstimate>> Planner::Table(const Plan& base) const {
+  // What the candidates ask of a profile does not depend on how many blocks there are.
+  KINO_ASSIGN_OR_RETURN(const Profiled profiled,
+                        state_->ProfileOf(state_->Candidates(base, /*blocks=*/0)));
+  int blocks = 0;
+  for (const ComponentPlaces& places : *profiled.profile.places) {
+    for (const WeightPlace& place : places.weights) blocks = std::max(blocks, place.block + 1);
+  }
   std::vector<PlanEstimate> table;
-  for (const Plan& plan : state_->Candidates(base)) {
-    KINO_ASSIGN_OR_RETURN(PlanEstimate estimate, Estimate(plan));
+  for (const Plan& plan : state_->Candidates(base, blocks)) {
+    KINO_ASSIGN_OR_RETURN(PlanEstimate estimate, state_->Estimate(plan, profiled));
     // Of plans that hold the weights alike, those that are worse in every way are left out.
     const bool is_of_use = std::none_of(table.begin(), table.end(), [&](const PlanEstimate& other) {
       return other.plan.offload == estimate.plan.offload &&
@@ -401,8 +462,10 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
   if (open.weights_home && *open.weights_home == "pinned") open.weights_home.reset();
   open.vae_tiling.reset();
   open.chunk_feed_forward.reset();
-  const auto first_that_fits = [&open](const Planner& planner) -> std::optional<PlanEstimate> {
+  bool is_known = true;
+  const auto first_that_fits = [&](const Planner& planner) -> std::optional<PlanEstimate> {
     const absl::StatusOr<std::vector<PlanEstimate>> table = planner.Table(open);
+    if (absl::IsUnavailable(table.status())) is_known = false;
     if (!table.ok()) return std::nullopt;
     const auto first = std::find_if(table->begin(), table->end(),
                                     [](const PlanEstimate& each) { return each.fits; });
@@ -416,12 +479,12 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
   const auto with_frames = [&](int steps) {
     Request shorter = state_->request;
     shorter.num_frames = steps * multiple + 1;
-    return Planner(*state_->model, shorter, state_->dtype, state_->device, state_->allow_lossy);
+    return Planner(*state_->model, shorter, state_->profiles, state_->device, state_->allow_lossy);
   };
   // The largest number of frames whose smallest plan fits; memory grows with it.
   int low = -1, high = (state_->request.num_frames.value_or(1) - 1) / multiple;
   std::optional<PlanEstimate> best;
-  while (high - low > 1) {
+  while (high - low > 1 && is_known) {
     const int middle = low + (high - low) / 2;
     if (std::optional<PlanEstimate> found = first_that_fits(with_frames(middle))) {
       best = std::move(found);
@@ -431,7 +494,9 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
     }
   }
   std::string text;
-  if (best) {
+  if (!is_known) {
+    text = "what would fit is not known now";
+  } else if (best) {
     text = absl::StrCat("fits up to ", low * multiple + 1, " frames with ", InWords(best->plan));
   } else {
     const absl::StatusOr<std::vector<PlanEstimate>> table = Table(open);
@@ -443,7 +508,7 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
                         Size(least.peak_device), " (", InWords(least.plan), ")");
   }
   if (!state_->allow_lossy) {
-    const Planner lossy(*state_->model, state_->request, state_->dtype, state_->device, true);
+    const Planner lossy(*state_->model, state_->request, state_->profiles, state_->device, true);
     if (const std::optional<PlanEstimate> found = first_that_fits(lossy)) {
       absl::StrAppend(&text, "; lossy storage, which must be asked for, would fit with ",
                       InWords(found->plan));

@@ -1,9 +1,11 @@
 // The planner: how much memory each stage of a request needs under a plan and how much longer it
 // takes than with everything resident; which plan to choose; what would fit if nothing does.
 //
-// Everything is predicted from configs, weight indices and shapes before anything runs. Peaks are
-// those the engine's counting allocator (CPU) or CUDA's caching allocator would report; times are
-// rough and meant for ordering plans. A Planner is immutable after construction and thread-safe.
+// Everything is predicted from the weight index and from profiles (profile.h) before anything runs.
+// Peaks are those the engine's counting allocator (CPU) or CUDA's caching allocator would report;
+// times are rough and meant for ordering plans. A Planner is thread-safe.
+//
+// Every function that gives a plan also gives the errors of ProfileSource::Profile.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/describe/describe.h"
-#include "engine/describe/memory_need.h"
+#include "engine/describe/profile.h"
 #include "engine/describe/request.h"
 #include "engine/describe/stage.h"
 
@@ -37,6 +39,7 @@ struct StageEstimate {
   int64_t activations = 0;
   int64_t workspace = 0;  // weights decoded for the layer in use, libraries' scratch memory
   int64_t host = 0;       // on the CPU: device()
+  double flops = 0;       // floating-point operations of all its steps
   int64_t device() const { return weights + activations + workspace; }
 };
 
@@ -72,11 +75,13 @@ struct PlanEstimate {
 // Plans for one model, request and device.
 class Planner {
  public:
-  // request: effective (ResolveRequest found no violation); its plan is not looked at. dtype: of
-  // computation. `allow_lossy` lets the planner cast and quantize where the plan does not ask for
-  // it by name. The model outlives the Planner.
-  Planner(const ModelDescription& model, const Request& request, DType dtype,
-          const DeviceSpec& device, bool allow_lossy = false);
+  // request: effective (ResolveRequest found no violation); its plan is not looked at. profiles:
+  // the model's on such a device, in the dtype it is to be computed in. `allow_lossy` lets the
+  // planner cast and quantize where the plan does not ask for it by name. The model outlives the
+  // Planner.
+  Planner(const ModelDescription& model, const Request& request,
+          std::shared_ptr<ProfileSource> profiles, const DeviceSpec& device,
+          bool allow_lossy = false);
 
   // What `plan` needs, its mode aside; absent fields take their defaults. INVALID_ARGUMENT: a text
   // that does not parse. FAILED_PRECONDITION: pinned memory without a GPU.

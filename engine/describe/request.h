@@ -20,6 +20,7 @@ struct Condition {
   ConditionKind kind = ConditionKind::kImage;
   int frame_index = 0;
   double strength = 1.0;
+  bool operator==(const Condition&) const = default;
 };
 
 // Sizes in pixels and frames; absent means diffusers' default of the VAE class.
@@ -56,11 +57,13 @@ struct LtxOptions {
   std::vector<double> timesteps, sigmas;
   std::optional<double> image_cond_noise_scale, denoise_strength;
   std::optional<double> adain_factor, tone_map_compression_ratio;
+  bool operator==(const LtxOptions&) const = default;
 };
 
 struct OutputOptions {
   std::optional<int> quality;  // 0..100
   bool lossless = false;
+  bool operator==(const OutputOptions&) const = default;
 };
 
 struct Request {
@@ -75,6 +78,7 @@ struct Request {
   Plan plan;
   // Knobs of one family at most; another family's are a violation.
   std::optional<LtxOptions> ltx;
+  bool operator==(const Request&) const = default;
 };
 
 // A field of the request that cannot be accepted. `field` is the API's path ("ltx.frame_rate",

@@ -38,8 +38,8 @@ struct Held {
 
 bool IsQuantized(const PlacedWeight& placed, const WeightPlan& plan) {
   const WeightTensor& weight = *placed.weight;
-  if (!placed.place.may_quantize) return false;
   if (weight.is_quantized) return true;
+  if (!placed.place->may_quantize) return false;
   const std::string layer = LayerOf(weight.name);
   return plan.quantize != QuantScheme::kNone && weight.shape.size() == 2 &&
          CanQuantize(plan.quantize, weight.shape[0], weight.shape[1]) &&
@@ -49,11 +49,10 @@ bool IsQuantized(const PlacedWeight& placed, const WeightPlan& plan) {
 }
 
 // quantized: the layers that are.
-Held HoldingOf(const PlacedWeight& placed, const WeightPlan& plan, DType dtype,
+Held HoldingOf(const PlacedWeight& placed, const WeightPlan& plan,
                const std::set<std::string>& quantized) {
   const WeightTensor& weight = *placed.weight;
-  const DType computed =
-      placed.place.float16_is_float32 && dtype == DType::kF16 ? DType::kF32 : dtype;
+  const DType computed = placed.place->dtype;
   Held held;
   held.computed_bytes = weight.elements * DTypeSize(computed);
   if (IsQuantized(placed, plan)) {
@@ -63,7 +62,7 @@ Held HoldingOf(const PlacedWeight& placed, const WeightPlan& plan, DType dtype,
     held.is_decoded = true;
     held.is_in_file = weight.is_quantized;
   } else {
-    const bool is_cast = plan.storage_dtype && placed.place.may_cast &&
+    const bool is_cast = plan.storage_dtype && placed.place->may_cast &&
                          quantized.find(LayerOf(weight.name)) == quantized.end();
     const DType stored = is_cast ? *plan.storage_dtype : computed;
     held.bytes = weight.elements * DTypeSize(stored);
@@ -90,14 +89,15 @@ struct Unit {
 };
 
 std::string UnitKey(const PlacedWeight& placed, const ResidencyPolicy& policy) {
-  const WeightPlace& place = placed.place;
+  const WeightPlace& place = *placed.place;
   switch (policy.unit) {
     case ResidencyPolicy::Unit::kResident:
     case ResidencyPolicy::Unit::kComponent:
       return place.part;
     case ResidencyPolicy::Unit::kBlocks:
-      return place.block < 0 ? place.group
-                             : absl::StrCat(place.part, "|", place.block / policy.blocks_per_group);
+      return place.block < 0
+                 ? place.group
+                 : absl::StrCat(place.stack, "|", place.block / policy.blocks_per_group);
     case ResidencyPolicy::Unit::kLeaf:
       return absl::StrCat(place.group, "|", LayerOf(placed.weight->name));
   }
@@ -113,8 +113,7 @@ const PartNeeds& WeightNeeds::PartOf(const std::string& part) const {
   return it == parts.end() ? kNone : *it;
 }
 
-WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DType dtype,
-                    bool on_gpu) {
+WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, bool on_gpu) {
   WeightNeeds needs{.component = weights.component, .plan = plan, .parts = {}};
   needs.is_offloaded = plan.residency.unit != ResidencyPolicy::Unit::kResident;
   std::map<std::string, PartNeeds> parts;
@@ -124,9 +123,9 @@ WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DTy
     if (IsQuantized(placed, plan)) quantized.insert(LayerOf(placed.weight->name));
   }
   for (const PlacedWeight& placed : weights.weights) {
-    const Held held = HoldingOf(placed, plan, dtype, quantized);
-    PartNeeds& part = parts[placed.place.part];
-    part.part = placed.place.part;
+    const Held held = HoldingOf(placed, plan, quantized);
+    PartNeeds& part = parts[placed.place->part];
+    part.part = placed.place->part;
     if (held.is_decoded && !placed.weight->is_quantized && IsQuantized(placed, plan) &&
         RowBytes(plan.quantize) > 0) {
       const std::vector<int64_t>& shape = placed.weight->shape;
@@ -144,7 +143,7 @@ WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DTy
       continue;
     }
     Unit& unit = units[UnitKey(placed, plan.residency)];
-    unit.part = placed.place.part;
+    unit.part = placed.place->part;
     unit.weights.push_back(held.bytes);
   }
   std::vector<int64_t> sizes;

@@ -7,14 +7,14 @@
 #include <vector>
 
 #include "engine/describe/describe.h"
-#include "engine/describe/memory_need.h"
+#include "engine/describe/profile.h"
 #include "engine/describe/weight_plan.h"
 
 namespace kino::engine {
 
 struct PlacedWeight {
   const WeightTensor* weight = nullptr;
-  WeightPlace place;
+  const WeightPlace* place = nullptr;
 };
 
 // The weights a component's layers read.
@@ -53,7 +53,6 @@ struct WeightNeeds {
   const PartNeeds& PartOf(const std::string& part) const;
 };
 
-WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, DType dtype,
-                    bool on_gpu);
+WeightNeeds NeedsOf(const ComponentWeights& weights, const WeightPlan& plan, bool on_gpu);
 
 }  // namespace kino::engine

@@ -37,7 +37,7 @@ class Component {
   Residency& residency() const { return *residency_; }
   c10::ScalarType dtype() const { return weights_->dtype(); }
   c10::Device device() const { return weights_->device(); }
-  // For tests: a record of what is read.
+  // Is told of what is read.
   void set_audit(WeightAudit* audit) const { weights_->set_audit(audit); }
   // Names the weights and the form they are held in; a key for what is computed with them.
   std::string identity() const;

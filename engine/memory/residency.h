@@ -32,6 +32,7 @@ class Residency {
 
   // The groups of one BlockStack, in the order they are used. Before Configure.
   void AddStack(std::vector<WeightGroup*> groups) { stacks_.push_back(std::move(groups)); }
+  const std::vector<std::vector<WeightGroup*>>& stacks() const { return stacks_; }
   // From now on the weights are held as `plan` says; nothing if they are. Reads the mapped
   // checkpoint, not the disk. REQUIRES: nothing is pinned. Throws StatusError (FAILED_PRECONDITION:
   // pinned memory without a GPU) and what torch throws; then nothing is held until it succeeds.

@@ -1,11 +1,50 @@
 #include "engine/ops/attention.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include <algorithm>
+
+#include "engine/core/trace.h"
+#include "engine/ops/linear.h"
+
 namespace kino::engine {
+namespace {
+
+// Queries and keys that torch's CPU kernel takes at a time (FlashAttentionKernel.cpp).
+constexpr int64_t kKeysAtOnce = 512;
+int64_t QueriesAtOnce(int64_t length) { return length >= 768 ? 256 : length >= 192 ? 64 : 32; }
+
+// What torch's fused kernels hold: the output, a sum for each row, and on a CPU each thread's tile.
+at::Tensor AttentionOnMeta(const at::Tensor& q, const at::Tensor& k, int64_t heads) {
+  const int64_t batch = q.size(0), length = q.size(1), width = q.size(2);
+  at::Tensor out = at::empty({batch, length, width}, q.options());
+  const at::TensorOptions floats = q.options().dtype(at::kFloat);
+  const at::Tensor sums = at::empty({batch, heads, length}, floats);
+  if (!RunsOnCpu(q)) return out;
+  const int64_t queries = std::min(length, QueriesAtOnce(length));
+  const int64_t keys = std::min(k.size(1), kKeysAtOnce),
+                threads = Trace::Current()->target().threads;
+  const at::Tensor tiles =
+      at::empty({threads, queries * (keys + 2 + width / std::max<int64_t>(heads, 1))}, floats);
+  const at::Tensor rounded =
+      at::empty({q.scalar_type() == at::kFloat ? 0 : threads, queries * keys}, q.options());
+  return out;
+}
+
+}  // namespace
 
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                      const AttentionContext& context, const at::Tensor& bias) {
+  if (ComputesInFloat(q)) {
+    return Attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), heads, context,
+                     bias.defined() ? bias.to(at::kFloat) : bias)
+        .to(q.scalar_type());
+  }
+  // Two products of every query with every key.
+  CountFlops(FlopKind::kAttention,
+             4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(1)));
+  if (q.is_meta()) return AttentionOnMeta(q, k, heads);
   const auto split = [heads](const at::Tensor& x) {
     return x.unflatten(2, {heads, -1}).transpose(1, 2);
   };

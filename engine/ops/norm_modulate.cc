@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 
+#include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
 #ifdef KINO_WITH_CUDA
 #include "engine/ops/cuda/launch.h"
@@ -29,7 +30,7 @@ void CheckSpans(const at::Tensor& x, const at::Tensor& table, const TokenSpans& 
 }
 
 bool IsCpuFloat(const at::Tensor& x, const at::Tensor& table) {
-  return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() &&
+  return RunsOnCpu(x) && x.scalar_type() == at::kFloat && x.is_contiguous() &&
          table.is_contiguous() && table.scalar_type() == at::kFloat;
 }
 
@@ -98,6 +99,10 @@ at::Tensor NormModulateComposed(const at::Tensor& x, NormKind kind, double eps,
 
 at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at::Tensor& shift,
                         const at::Tensor& scale, const TokenSpans& spans) {
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) {
+    CheckSpans(x, shift, spans);
+    return at::empty_like(x);
+  }
 #ifdef KINO_WITH_CUDA
   if (x.is_cuda()) {
     CheckSpans(x, shift, spans);
@@ -109,6 +114,7 @@ at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at
     return NormModulateComposed(x, kind, eps, shift, scale, spans);
   CheckSpans(x, shift, spans);
   at::Tensor out = at::empty_like(x);
+  if (x.is_meta()) return out;
   const int64_t width = x.size(2);
   const float* in = x.const_data_ptr<float>();
   float* to = out.mutable_data_ptr<float>();
@@ -124,6 +130,7 @@ at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at
 
 void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenSpans& spans) {
   CheckSpans(x, gate, spans);
+  if (x.is_meta()) return;
 #ifdef KINO_WITH_CUDA
   if (x.is_cuda() && AddGatedCuda(x, y, gate, spans)) return;
 #endif

@@ -3,11 +3,12 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/rms_norm.h>
-
-#include "engine/ops/cpu_rows.h"
-#ifdef KINO_WITH_CUDA
 #include <ATen/ops/empty_like.h>
+
+#include "engine/core/trace.h"
+#include "engine/ops/cpu_rows.h"
+#include "engine/ops/rms_norm.h"
+#ifdef KINO_WITH_CUDA
 
 #include "engine/ops/cuda/launch.h"
 #endif
@@ -28,7 +29,7 @@ void Check(const at::Tensor& x, const RotaryTable& table) {
 at::Tensor RmsRotaryComposed(const at::Tensor& x, const at::Tensor& weight, double eps,
                              const RotaryTable& table) {
   Check(x, table);
-  const at::Tensor normed = at::rms_norm(x, {x.size(2)}, weight, eps);
+  const at::Tensor normed = RmsNorm(x, weight, eps);
   const at::Tensor pairs = normed.to(at::kFloat).view({x.size(0), x.size(1), x.size(2) / 2, 2});
   const at::Tensor even = pairs.select(3, 0);
   const at::Tensor odd = pairs.select(3, 1);
@@ -39,6 +40,10 @@ at::Tensor RmsRotaryComposed(const at::Tensor& x, const at::Tensor& weight, doub
 }
 
 at::Tensor RmsRotary(at::Tensor x, const at::Tensor& weight, double eps, const RotaryTable& table) {
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) {
+    Check(x, table);
+    return at::empty_like(x);
+  }
 #ifdef KINO_WITH_CUDA
   if (const auto element = cuda::ElementOf(x);
       element && cuda::CanLaunch(x, weight) && cuda::CanLaunch(table.cos, table.sin)) {
@@ -52,11 +57,12 @@ at::Tensor RmsRotary(at::Tensor x, const at::Tensor& weight, double eps, const R
     return out;
   }
 #endif
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat || !x.is_contiguous() ||
+  if (!RunsOnCpu(x) || x.scalar_type() != at::kFloat || !x.is_contiguous() ||
       !weight.is_contiguous()) {
     return RmsRotaryComposed(x, weight, eps, table);
   }
   Check(x, table);
+  if (x.is_meta()) return x;
   const int64_t width = x.size(2);
   const int64_t length = x.size(1);
   float* data = x.mutable_data_ptr<float>();

@@ -1,12 +1,13 @@
 #include "engine/quant/int8_matmul.h"
 
-#include <ATen/cpu/Utils.h>
 #include <ATen/ops/_int_mm.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+
+#include "engine/core/trace.h"
 
 namespace kino::engine {
 namespace {
@@ -37,8 +38,7 @@ at::Tensor Int8MatMul(const at::Tensor& a, const at::Tensor& b) {
   if (a.is_cpu()) {
     // Without these instructions _int_mm is a scalar loop. Of one column it takes the transposed b
     // for what it is not, and is wrong (torch 2.11).
-    static const bool has_instructions = at::cpu::is_avx512_vnni_supported();
-    if (has_instructions && a.size(0) > 0 && a.size(1) > 1) return at::_int_mm(a, b.t());
+    if (CpuOf(a).int8 && a.size(0) > 0 && a.size(1) > 1) return at::_int_mm(a, b.t());
   } else if (a.is_cuda() && a.size(1) > 0 && a.size(1) % kCudaMultiple == 0 &&
              b.size(0) % kCudaMultiple == 0) {
     if (a.size(0) >= kCudaMinRows) return at::_int_mm(a, b.t());

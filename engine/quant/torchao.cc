@@ -3,7 +3,6 @@
 #include <ATen/ops/_scaled_mm.h>
 #include <ATen/ops/clamp_min.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/round.h>
@@ -11,6 +10,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "engine/ops/linear.h"
 #include "engine/quant/int8_matmul.h"
 #include "engine/quant/row_scaled.h"
 
@@ -94,7 +94,7 @@ class Int8WeightOnly : public RowFormat {
   at::Tensor Linear(const at::Tensor& x, const std::vector<at::Tensor>& parts,
                     at::IntArrayRef shape, const at::Tensor& bias) const override {
     CheckParts(parts, shape);
-    at::Tensor y = at::matmul(x, parts[0].to(x.scalar_type()).t());
+    at::Tensor y = engine::Linear(x, parts[0].to(x.scalar_type()), {});
     y.mul_(parts[1].to(x.scalar_type()));
     if (bias.defined()) y.add_(bias);
     return y;
@@ -126,7 +126,7 @@ class Float8WeightOnly : public RowFormat {
 
   at::Tensor Linear(const at::Tensor& x, const std::vector<at::Tensor>& parts,
                     at::IntArrayRef shape, const at::Tensor& bias) const override {
-    at::Tensor y = at::matmul(x, Decode(parts, shape, x.scalar_type()).t());
+    at::Tensor y = engine::Linear(x, Decode(parts, shape, x.scalar_type()), {});
     if (bias.defined()) y.add_(bias);
     return y;
   }

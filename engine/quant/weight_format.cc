@@ -1,12 +1,12 @@
 #include "engine/quant/weight_format.h"
 
-#include <ATen/ops/linear.h>
+#include "engine/ops/linear.h"
 
 namespace kino::engine {
 
 at::Tensor WeightFormat::Linear(const at::Tensor& x, const std::vector<at::Tensor>& parts,
                                 at::IntArrayRef shape, const at::Tensor& bias) const {
-  return at::linear(x, Decode(parts, shape, x.scalar_type()), bias);
+  return engine::Linear(x, Decode(parts, shape, x.scalar_type()), bias);
 }
 
 }  // namespace kino::engine

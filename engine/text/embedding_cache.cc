@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/core/trace.h"
 
 namespace kino::engine {
 
@@ -24,9 +25,15 @@ void EmbeddingCache::Insert(const std::string& key, const at::Tensor& embedding)
     by_key_.erase(entries_.back().key);
     entries_.pop_back();
   }
-  entries_.push_front({key, embedding.to(at::kCPU)});
+  entries_.push_front({key, ToHost(embedding, embedding.scalar_type())});
   by_key_[key] = entries_.begin();
   bytes_ += bytes;
+}
+
+void EmbeddingCache::Clear() {
+  by_key_.clear();
+  entries_.clear();
+  bytes_ = 0;
 }
 
 }  // namespace kino::engine

@@ -20,6 +20,7 @@ class EmbeddingCache {
   // An undefined tensor when it is not there.
   at::Tensor Find(const std::string& key);
   // Kept on the host. An entry larger than the capacity is not kept.
+  void Clear();
   void Insert(const std::string& key, const at::Tensor& embedding);
   int64_t bytes() const { return bytes_; }
 

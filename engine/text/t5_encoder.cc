@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/clamp.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/isinf.h>
@@ -24,7 +23,8 @@ namespace {
 // below once something is inf.
 at::Tensor ClampHalf(at::Tensor hidden) {
   if (hidden.scalar_type() != at::kHalf) return hidden;
-  const double limit = 65504.0 - (at::isinf(hidden).any().item<bool>() ? 1000.0 : 0.0);
+  // A tensor, so that the host does not wait for it.
+  const at::Tensor limit = 65504.0 - at::isinf(hidden).any().to(at::kFloat) * 1000.0;
   return hidden.clamp_(-limit, limit);
 }
 
@@ -46,7 +46,7 @@ T5Encoder::T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files,
   // The relative position bias is read before the first block runs.
   WeightGroup& embeddings = weights().AddGroup("embeddings");
   const WeightScope root(weights(), embeddings);
-  embedding_ = root.GetAny({"shared.weight", "encoder.embed_tokens.weight"},
+  embedding_ = root.GetAny({"encoder.embed_tokens.weight", "shared.weight"},
                            {config_.vocab_size, d}, LayerKind::kEmbedding);
   weights().AllowUnexpected("decoder.");  // A full T5 checkpoint serves as well.
   weights().AllowUnexpected("lm_head.");
@@ -125,6 +125,7 @@ std::vector<at::Tensor> T5Encoder::Forward(const std::vector<at::Tensor>& ids,
                                            const RunContext& context) const {
   std::vector<at::Tensor> hidden;
   for (const at::Tensor& prompt : ids) {
+    TORCH_CHECK(prompt.is_cpu(), "token ids are on ", prompt.device().str(), ", expected the host");
     if (prompt.min().item<int64_t>() < 0 || prompt.max().item<int64_t>() >= config_.vocab_size) {
       throw StatusError(absl::InvalidArgumentError(absl::StrCat(
           "token id ", prompt.max().item<int64_t>(), ", but the text encoder '",
@@ -132,7 +133,7 @@ std::vector<at::Tensor> T5Encoder::Forward(const std::vector<at::Tensor>& ids,
     }
     TORCH_CHECK(prompt.size(1) == ids.front().size(1), "prompts of ", prompt.size(1), " and ",
                 ids.front().size(1), " tokens");
-    hidden.push_back(at::embedding(embedding_.get(), prompt));
+    hidden.push_back(at::embedding(embedding_.get(), prompt.to(device())));
   }
   if (ids.empty()) return hidden;
   const at::Tensor bias = PositionBias(ids.front().size(1));

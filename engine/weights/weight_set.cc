@@ -1,7 +1,6 @@
 #include "engine/weights/weight_set.h"
 
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <c10/core/ScalarType.h>
 
@@ -11,6 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "engine/core/trace.h"
+#include "engine/ops/linear.h"
 #include "engine/quant/gguf.h"
 #include "engine/quant/row_scaled.h"
 
@@ -56,18 +57,6 @@ at::Tensor Computed(const at::Tensor& stored, c10::ScalarType dtype) {
   return DecodeRows(rows, at::ones({rows.size(0)}, at::TensorOptions().dtype(at::kFloat)), 1.0f,
                     dtype)
       .view(stored.sizes());
-}
-
-// With a single row of floats, the CPU's product has other last bits when the matrix does not start
-// at a multiple of 16 bytes, as it may in a mapped file and does not in a slot. With two rows it
-// does not depend on where the matrix is, and costs the same.
-at::Tensor PlainLinear(const at::Tensor& x, const at::Tensor& matrix, const at::Tensor& bias) {
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.numel() != x.size(-1)) {
-    return at::linear(x, matrix, bias);
-  }
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = matrix.size(0);
-  return at::linear(x.reshape({1, -1}).expand({2, -1}), matrix, bias).narrow(0, 0, 1).view(shape);
 }
 
 }  // namespace
@@ -140,7 +129,7 @@ PinnedTensor::PinnedTensor(const Weight& weight) : pin_(weight.unit) {
 }
 
 void WeightRef::Touch() const {
-  if (WeightAudit* audit = set_->audit()) audit->Touch(weight_->name);
+  if (WeightAudit* audit = set_->audit()) audit->Touch(*weight_);
 }
 
 PinnedTensor WeightRef::get() const {
@@ -150,10 +139,11 @@ PinnedTensor WeightRef::get() const {
 
 at::Tensor LinearWeight::Apply(const at::Tensor& x) const {
   const Weight& weight = *weight_.weight_;
+  CountLinear(x.numel() / std::max<int64_t>(weight.shape[1], 1), weight.shape[1], weight.shape[0]);
   if (weight.format == nullptr) {
     const PinnedTensor matrix = weight_.get();
-    if (!bias_) return PlainLinear(x, matrix, {});
-    return PlainLinear(x, matrix, *bias_.get());
+    if (!bias_) return Linear(x, matrix, {});
+    return Linear(x, matrix, *bias_.get());
   }
   weight_.Touch();
   const UnitPin pin(weight.unit);
@@ -230,6 +220,7 @@ WeightRef WeightScope::Add(const std::string& full_name, std::vector<int64_t> sh
   weight->dtype = dtype_;
   weight->kind = kind;
   weight->is_matrix = is_matrix;
+  weight->group = group_;
   weight->entry = set_->checkpoint_->Find(full_name);
   std::vector<int64_t> found;
   if (weight->entry != nullptr) found = FindFileForm(*weight);

@@ -64,7 +64,8 @@ struct Weight {
   std::vector<int64_t> shape;
   c10::ScalarType dtype = c10::ScalarType::Undefined;  // of computation
   LayerKind kind = LayerKind::kOther;
-  bool is_matrix = false;              // a linear layer's: may be quantized
+  bool is_matrix = false;  // a linear layer's: may be quantized
+  const WeightGroup* group = nullptr;
   const TensorEntry* entry = nullptr;  // in the mapped file; nullptr until found
   // The layer it belongs to: its name without the last part.
   std::string_view leaf() const;
@@ -104,14 +105,12 @@ class WeightGroup {
   WeightUnit* unit_ = nullptr;
 };
 
-// Names of the weights a piece of code read, for tests that hold a layer to what it may touch.
+// Is told of every weight that is read: to a trace it says which phase a run is in, and tests hold
+// a layer to what it may touch.
 class WeightAudit {
  public:
-  void Touch(const std::string& name) { touched_.insert(name); }
-  const absl::flat_hash_set<std::string>& touched() const { return touched_; }
-
- private:
-  absl::flat_hash_set<std::string> touched_;
+  virtual ~WeightAudit() = default;
+  virtual void Touch(const Weight& weight) = 0;
 };
 
 class WeightSet {
@@ -142,7 +141,7 @@ class WeightSet {
   c10::Device device() const { return device_; }
   const std::vector<std::unique_ptr<WeightGroup>>& groups() const { return groups_; }
   const std::vector<std::unique_ptr<Weight>>& weights() const { return weights_; }
-  // While set, every read of a weight is recorded. Nullptr ends it.
+  // While set, it is told of every read of a weight. Nullptr ends it.
   void set_audit(WeightAudit* audit) { audit_ = audit; }
   WeightAudit* audit() const { return audit_; }
 

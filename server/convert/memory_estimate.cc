@@ -25,6 +25,7 @@ v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate) {
     memory.set_activations_bytes(stage.activations);
     memory.set_workspace_bytes(stage.workspace);
     memory.set_host_bytes(stage.host);
+    memory.set_flops(stage.flops);
   }
   out.set_peak_device_bytes(estimate.peak_device);
   out.set_peak_host_bytes(estimate.peak_host);
@@ -40,7 +41,7 @@ absl::StatusOr<v1::MemoryEstimate> EstimateMemory(const engine::ModelDescription
                                                   const engine::Request& request,
                                                   const Placement& placement) {
   const engine::DeviceSpec spec = engine::LimitedBy(placement.spec, request.plan);
-  const engine::Planner planner(model, request, placement.dtype, spec, placement.allow_lossy);
+  const engine::Planner planner(model, request, placement.profiles, spec, placement.allow_lossy);
   v1::MemoryEstimate out;
   out.set_device(placement.device);
   out.set_dtype(DTypeText(placement.dtype));
@@ -48,7 +49,7 @@ absl::StatusOr<v1::MemoryEstimate> EstimateMemory(const engine::ModelDescription
   out.set_device_memory_bytes(spec.device_bytes);
   out.set_host_memory_bytes(spec.host_bytes);
   const auto table = planner.Table(request.plan);
-  if (absl::IsFailedPrecondition(table.status())) {
+  if (absl::IsFailedPrecondition(table.status()) || absl::IsUnavailable(table.status())) {
     out.set_refusal(std::string(table.status().message()));
     return out;
   }

@@ -2,6 +2,7 @@
 // and kino-render. Free functions over values; thread-safe. No torch.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -23,6 +24,8 @@ struct Placement {
   std::string device;  // "cpu", "cuda:0"
   engine::DType dtype = engine::DType::kF32;
   engine::DeviceSpec spec = {};
+  // Of the model on such a device, in this dtype.
+  std::shared_ptr<engine::ProfileSource> profiles = nullptr;
   bool allow_lossy = false;
 };
 

@@ -106,11 +106,17 @@ absl::Status Frontend::OpenParts() {
                                                        .metrics = metrics_,
                                                        .clock = clock_,
                                                        .io = io_});
+  profiles_ = std::make_unique<Profiles>(
+      ProfilesOptions(),
+      [this](const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
+        link_->AskProfile(kind, std::move(query), std::move(done));
+      });
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
                                                .hub = hub_,
                                                .link = *link_,
+                                               .profiles = *profiles_,
                                                .metrics = metrics_,
                                                .catalog = *catalog_,
                                                .tokens = *tokens_,

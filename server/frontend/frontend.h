@@ -79,6 +79,7 @@ class Frontend {
   Executor io_{"io", 1};
 
   // The store's threads call into the link: it goes first.
+  std::unique_ptr<Profiles> profiles_;  // outlives the link, which answers it
   std::unique_ptr<WorkerLink> link_;
   std::unique_ptr<scheduler::JobStore> store_;
   std::unique_ptr<ControlLink> control_;

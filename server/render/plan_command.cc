@@ -108,11 +108,14 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   }
   const auto spec = SpecOf(engine.device);
   if (!spec.ok()) return Report(kUsage, std::string(spec.status().message()));
+  const engine::DType dtype =
+      model.dtype.value_or(spec->is_gpu ? engine::DType::kBF16 : engine::DType::kF32);
   const auto memory = convert::EstimateMemory(
       *description, resolved.request,
       {.device = engine.device,
-       .dtype = model.dtype.value_or(spec->is_gpu ? engine::DType::kBF16 : engine::DType::kF32),
+       .dtype = dtype,
        .spec = *spec,
+       .profiles = engine::ProfilesOf(*description, model.variant, dtype, spec->is_gpu),
        .allow_lossy = model.allow_lossy});
   if (!memory.ok()) return Report(kBadRequest, std::string(memory.status().message()));
   std::cout << (values.is_json ? convert::ToJson(*memory, convert::JsonLayout::kIndented)

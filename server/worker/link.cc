@@ -64,6 +64,13 @@ void Link::SendModelResult(v1::ModelCommandResult result) {
   changed_.SignalAll();
 }
 
+void Link::SendProfile(v1::ProfileAnswer answer) {
+  absl::MutexLock lock(&mutex_);
+  profiles_.push_back(std::move(answer));
+  notified_ = true;
+  changed_.SignalAll();
+}
+
 void Link::SetDraining() {
   absl::MutexLock lock(&mutex_);
   draining_ = true;
@@ -208,6 +215,9 @@ void Link::Dispatch(v1::FrontendMessage message) {
     case v1::FrontendMessage::kUnloadModel:
       delegate_.OnUnloadModel(std::move(*message.mutable_unload_model()));
       break;
+    case v1::FrontendMessage::kProfile:
+      delegate_.OnProfile(std::move(*message.mutable_profile()));
+      break;
     case v1::FrontendMessage::kAck:
       held_.Acknowledge(message.ack());
       break;
@@ -229,9 +239,14 @@ void Link::KeepResults(std::deque<v1::ModelCommandResult> results) {
 void Link::WriteLoop(Stream& stream) {
   absl::Time next_heartbeat = absl::InfinitePast();
   bool told_draining = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    profiles_.clear();
+  }
   while (true) {
     bool tell_draining = false;
     std::deque<v1::ModelCommandResult> results;
+    std::deque<v1::ProfileAnswer> profiles;
     {
       absl::MutexLock lock(&mutex_);
       while (!stream_ended_ && !stopping_ && !notified_ && absl::Now() < next_heartbeat) {
@@ -241,6 +256,7 @@ void Link::WriteLoop(Stream& stream) {
       notified_ = false;
       tell_draining = draining_ && !told_draining;
       results.swap(model_results_);
+      profiles.swap(profiles_);
     }
     v1::WorkerMessage message;
     if (tell_draining) {
@@ -263,6 +279,10 @@ void Link::WriteLoop(Stream& stream) {
         return;
       }
       results.pop_front();
+    }
+    for (v1::ProfileAnswer& answer : profiles) {
+      *message.mutable_profile() = std::move(answer);
+      if (!stream.Write(message)) return;
     }
     // Heartbeats go out between events too, however many wait.
     while (true) {

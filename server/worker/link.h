@@ -42,6 +42,7 @@ class LinkDelegate {
   virtual void OnDrain() = 0;
   virtual void OnLoadModel(v1::LoadModelCommand command) = 0;
   virtual void OnUnloadModel(v1::UnloadModelCommand command) = 0;
+  virtual void OnProfile(v1::ProfileQuery query) = 0;
 };
 
 class Link {
@@ -58,6 +59,8 @@ class Link {
   // There is something to send. Any thread.
   void Notify();
   void SendModelResult(v1::ModelCommandResult result);
+  // An answer that meets no stream is dropped: the frontend asks again.
+  void SendProfile(v1::ProfileAnswer answer);
   // Tells the frontend, now and after each new hello, that no more attempts are taken.
   void SetDraining();
 
@@ -96,6 +99,7 @@ class Link {
   bool notified_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<v1::ModelCommandResult> model_results_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::ProfileAnswer> profiles_ ABSL_GUARDED_BY(mutex_);
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   absl::Time stream_began_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_contact_ ABSL_GUARDED_BY(mutex_);

@@ -184,6 +184,21 @@ void Models::UnloadAll() {
   for (Entry& entry : entries_) Evict(entry);
 }
 
+absl::StatusOr<std::shared_ptr<engine::ProfileSource>> Models::Profiles(const std::string& name) {
+  // Names and options do not change after construction.
+  const Entry* entry = Find(name);
+  if (entry == nullptr) return absl::NotFoundError(absl::StrCat("no model '", name, "'"));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (const auto known = profiles_.find(name); known != profiles_.end()) return known->second;
+  }
+  absl::StatusOr<std::shared_ptr<engine::ProfileSource>> profiles =
+      engine_.Profiles(entry->options);
+  if (!profiles.ok()) return LoadError(name, entry->options, profiles.status());
+  absl::MutexLock lock(&mutex_);
+  return profiles_[name] = *std::move(profiles);
+}
+
 engine::Plan Models::Limited(const engine::Plan& plan) const {
   return config::WithLimits(plan, options_.max_device_memory, options_.max_host_memory);
 }

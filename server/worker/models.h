@@ -2,6 +2,7 @@
 // Load, Unload and the destructor belong to the engine thread; List may be called from any.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +41,10 @@ class Models {
   absl::Status Unload(const std::string& name);
   void UnloadAll();
 
+  // What runs of the model need. NOT_FOUND: no such model is configured. FAILED_PRECONDITION: its
+  // files are broken. Thread-safe.
+  absl::StatusOr<std::shared_ptr<engine::ProfileSource>> Profiles(const std::string& name);
+
   // `plan` within the worker's limits. Thread-safe.
   engine::Plan Limited(const engine::Plan& plan) const;
 
@@ -62,6 +67,8 @@ class Models {
   int64_t uses_ = 0;
   mutable absl::Mutex mutex_;
   std::vector<v1::WorkerModel> list_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::shared_ptr<engine::ProfileSource>> profiles_
+      ABSL_GUARDED_BY(mutex_);  // by model
 };
 
 // SHA-256 over the model's JSON files and the headers of its safetensors files, by path, and over

@@ -17,6 +17,7 @@
 #include "server/worker/held_attempts.h"
 #include "server/worker/link.h"
 #include "server/worker/models.h"
+#include "server/worker/profiler.h"
 
 namespace kino::worker {
 namespace {
@@ -49,7 +50,9 @@ class Worker : public LinkDelegate {
                 {.max_device_memory = options.max_device_memory,
                  .max_host_memory = options.max_host_memory}),
         held_(options.spool_folder),
-        link_(LinkOptions{.address = options.address}, held_, *this) {
+        link_(LinkOptions{.address = options.address}, held_, *this),
+        profiler_(models_,
+                  [this](v1::ProfileAnswer answer) { link_.SendProfile(std::move(answer)); }) {
     hello_.set_protocol_version(kProtocolVersion);
     hello_.set_worker(options.name);
     hello_.set_version(KINO_VERSION);
@@ -84,6 +87,7 @@ class Worker : public LinkDelegate {
   }
   void OnLoadModel(v1::LoadModelCommand command) override { EnqueueModel(std::move(command)); }
   void OnUnloadModel(v1::UnloadModelCommand command) override { EnqueueModel(std::move(command)); }
+  void OnProfile(v1::ProfileQuery query) override { profiler_.Ask(std::move(query)); }
 
  private:
   template <typename ModelCommand>
@@ -108,6 +112,7 @@ class Worker : public LinkDelegate {
   RunMonitor monitor_;
   v1::WorkerHello hello_;
   Link link_;
+  Profiler profiler_;
 
   int exit_code_ = kExitDrained;
   absl::Time interrupt_at_ = absl::InfiniteFuture();
@@ -286,6 +291,7 @@ int Worker::Run() {
     _exit(kExitDeviceLost);
   }
   link_.Stop();
+  profiler_.Stop();
   {
     absl::MutexLock lock(&mutex_);
     commands_.clear();

@@ -59,6 +59,8 @@ TABLE = {
     # A family: everything below, never another family.
     "engine/models/*": (ENGINE_ORDER + ["engine/text", "engine/samplers", "engine/cache", "engine/media",
                                         "engine/models/common", "engine/engine.h"], TORCH),
+    # What traces a pipeline: above the families, of which it knows the registry alone.
+    "engine/trace": (ENGINE_ORDER + ["engine/models/common", "engine/models/registry.h"], TORCH),
     "engine/models": (["engine"], TORCH),
     "engine": (["engine"], TORCH),
     "server/flags": ([], []),

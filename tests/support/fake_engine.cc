@@ -216,6 +216,50 @@ absl::StatusOr<std::shared_ptr<engine::Model>> FakeEngine::Load(const engine::Mo
   return std::make_shared<FakeModel>(options.folder, device_lost_, loaded_);
 }
 
+absl::StatusOr<std::shared_ptr<engine::ProfileSource>> FakeEngine::Profiles(
+    const engine::ModelOptions& options) const {
+  auto model = engine::DescribeModel(options.folder, options.transformer_file);
+  if (!model.ok()) return model.status();
+  class Source final : public engine::ProfileSource {
+   public:
+    Source(const engine::ModelDescription& model, engine::DType dtype) {
+      auto places = std::make_shared<std::vector<engine::ComponentPlaces>>();
+      for (const engine::ComponentDescription& component : model.components) {
+        if (component.weights.empty()) continue;
+        engine::ComponentPlaces& to = places->emplace_back();
+        to.component = component.name;
+        for (const engine::WeightTensor& weight : component.weights)
+          to.weights.push_back({.name = weight.name, .part = "", .group = "all", .dtype = dtype});
+      }
+      places_ = std::move(places);
+    }
+    absl::StatusOr<engine::RunProfile> Profile(
+        const engine::Request& request,
+        const std::vector<engine::PhaseVariant>& variants) override {
+      std::vector<engine::PhaseNeed> phases;
+      const int64_t elements = int64_t{*request.height} * *request.width * *request.num_frames;
+      for (const auto& [stage, component] : {std::pair(engine::Stage::kEncodeText, "text_encoder"),
+                                             std::pair(engine::Stage::kDenoise, "transformer"),
+                                             std::pair(engine::Stage::kDecode, "vae")}) {
+        phases.push_back({.stage = stage,
+                          .component = component,
+                          .part = "",
+                          .device_activations = elements * 12,
+                          .linear_flops = 1e6,
+                          .passes = 1});
+      }
+      engine::RunProfile profile{.places = places_, .variants = {}};
+      for (const engine::PhaseVariant& variant : variants)
+        profile.variants.emplace_back(variant, phases);
+      return profile;
+    }
+
+   private:
+    std::shared_ptr<const std::vector<engine::ComponentPlaces>> places_;
+  };
+  return std::make_shared<Source>(*model, options.dtype.value_or(engine::DType::kF32));
+}
+
 std::string FakeOutput(uint64_t seed, int chunks, int chunk_bytes) {
   std::string bytes(static_cast<size_t>(chunks) * static_cast<size_t>(chunk_bytes), '\0');
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = FakeByte(seed, static_cast<int64_t>(i));

@@ -34,6 +34,9 @@ class FakeEngine : public engine::Engine {
   // NOT_FOUND without the folder, INVALID_ARGUMENT when its model_index.json is missing.
   absl::StatusOr<std::shared_ptr<engine::Model>> Load(const engine::ModelOptions& options,
                                                       const engine::CancelToken* cancel) override;
+  // Made up: one group of weights for each component, activations that grow with the video.
+  absl::StatusOr<std::shared_ptr<engine::ProfileSource>> Profiles(
+      const engine::ModelOptions& options) const override;
   std::string device_name() const override { return "fake"; }
   int64_t device_memory_bytes() const override { return options_.memory_bytes; }
   int64_t device_memory_used_bytes() const override { return loaded_->load() * 1000; }

@@ -41,6 +41,9 @@ class PipelineRun {
   // After an Advance that ran out of memory: the next one does the same again under `plan`. A stage
   // that gives frames starts over, and gives them all once more.
   virtual void Retry(const Plan& plan) = 0;
+  // The next Advance starts `stage`, which is later than the one it is in; what lies between is not
+  // computed. For traces: what it would have changed is left with its shape, not its values.
+  virtual void SkipTo(Stage stage) = 0;
 };
 
 // Where a model's components come from.

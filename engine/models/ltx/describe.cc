@@ -6,8 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
-#include "engine/models/ltx/memory.h"
+#include "engine/models/ltx/transformer_config.h"
+#include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/weight_map.h"
+#include "engine/text/t5_config.h"
 
 namespace kino::engine {
 namespace {
@@ -19,10 +21,9 @@ constexpr int kMaxSequenceLength = 512;
 
 class LtxDescription final : public FamilyDescription {
  public:
-  LtxDescription(const LtxConfigs& configs, const FlowMatchEulerConfig& sampler)
-      : configs_(configs),
-        spatial_ratio_(static_cast<int>(configs.vae.spatial_compression_ratio)),
-        temporal_ratio_(static_cast<int>(configs.vae.temporal_compression_ratio)),
+  LtxDescription(const LtxVaeConfig& vae, const FlowMatchEulerConfig& sampler)
+      : spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
+        temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
     // Defaults of LTXPipeline.__call__ and LTXImageToVideoPipeline.__call__ in diffusers 0.42.1.
     Request defaults;
@@ -63,16 +64,8 @@ class LtxDescription final : public FamilyDescription {
   const Limits& limits() const override { return limits_; }
   void FillOwn(Request& request, const Request& from) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
-  WeightPlace Place(std::string_view component, const WeightTensor& weight) const override {
-    return LtxWeightPlace(configs_, component, weight);
-  }
-  std::vector<PhaseNeed> Phases(const Request& request,
-                                const PhaseOptions& options) const override {
-    return LtxPhases(configs_, request, options);
-  }
 
  private:
-  LtxConfigs configs_;
   int spatial_ratio_;
   int temporal_ratio_;
   FlowMatchEulerConfig sampler_;
@@ -205,31 +198,27 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenTransformerWeights(
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
-  LtxConfigs configs;
   const std::string vae_path = source.folder + "/vae/config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json vae_json, ReadJsonFile(vae_path));
-  KINO_ASSIGN_OR_RETURN(configs.vae, LtxVaeConfig::FromJson(vae_json, vae_path));
-  const int64_t spatial = configs.vae.spatial_compression_ratio,
-                temporal = configs.vae.temporal_compression_ratio;
+  KINO_ASSIGN_OR_RETURN(const LtxVaeConfig vae, LtxVaeConfig::FromJson(vae_json, vae_path));
+  const int64_t spatial = vae.spatial_compression_ratio, temporal = vae.temporal_compression_ratio;
   if (spatial < 1 || spatial > kSizeMultiple || temporal < 1 || temporal > 64) {
     return absl::InvalidArgumentError(
         absl::StrCat(vae_path, ": compression ratios ", spatial, " in space and ", temporal,
                      " in time, expected 1 to ", kSizeMultiple, " and 1 to 64"));
   }
+  // Nothing more is needed of these, but they must be such that the model can be loaded.
   if (source.transformer_file.empty()) {
-    KINO_ASSIGN_OR_RETURN(configs.transformer,
-                          LtxTransformerConfig::Read(source.folder + "/transformer"));
+    KINO_RETURN_IF_ERROR(LtxTransformerConfig::Read(source.folder + "/transformer").status());
   } else {
-    KINO_ASSIGN_OR_RETURN(const TransformerFile opened, OpenTransformerFile(source));
-    configs.transformer = opened.config;
+    KINO_RETURN_IF_ERROR(OpenTransformerFile(source).status());
   }
-  KINO_ASSIGN_OR_RETURN(configs.text_encoder,
-                        T5EncoderConfig::Read(source.folder + "/text_encoder"));
+  KINO_RETURN_IF_ERROR(T5EncoderConfig::Read(source.folder + "/text_encoder").status());
   const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
   KINO_ASSIGN_OR_RETURN(const FlowMatchEulerConfig sampler,
                         FlowMatchEulerConfig::FromJson(sampler_json, sampler_path));
-  return std::make_shared<LtxDescription>(configs, sampler);
+  return std::make_shared<LtxDescription>(vae, sampler);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
+#include "engine/core/trace.h"
 #include "engine/media/resize.h"
 #include "engine/models/common/guidance.h"
 #include "engine/models/ltx/describe.h"
@@ -146,6 +147,14 @@ void LtxRun::Retry(const Plan& plan) {
   state_ = before_.Clone();
 }
 
+void LtxRun::SkipTo(Stage stage) {
+  if (stage == Stage::kDecode) {
+    prepared_.clear();
+    state_.text.clear();
+  }
+  Enter(stage);
+}
+
 void LtxRun::EncodeText(const RunContext& context) {
   const c10::Device device = components_->transformer->device();
   std::vector<Tokens> prompts;
@@ -163,8 +172,7 @@ void LtxRun::EncodeText(const RunContext& context) {
     states.push_back(embeddings_->Find(keys.back()));
     const bool is_repeated = std::find(keys.begin(), keys.end() - 1, keys.back()) < keys.end() - 1;
     if (states.back().defined() || is_repeated) continue;
-    missing.push_back(
-        at::tensor(tokens.ids, at::TensorOptions().dtype(at::kLong)).unsqueeze(0).to(device));
+    missing.push_back(at::tensor(tokens.ids, at::TensorOptions().dtype(at::kLong)).unsqueeze(0));
   }
   const std::vector<at::Tensor> encoded = components_->text_encoder->Forward(missing, context);
   size_t next = 0;
@@ -273,9 +281,7 @@ void LtxRun::Denoise(const RunContext& context) {
   state_.latents = clean == 0 ? next : at::cat({state_.latents.narrow(1, 0, clean), next}, 1);
   if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
   if (++state_.step < static_cast<int>(schedule_.timesteps.size())) return;
-  prepared_.clear();
-  state_.text.clear();
-  Enter(Stage::kDecode);
+  SkipTo(Stage::kDecode);
 }
 
 at::Tensor LtxRun::Unpack(const at::Tensor& latents) const {
@@ -312,7 +318,7 @@ void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {
   if (pixels.defined()) {
     state_.step += static_cast<int>(pixels.size(0));
     // diffusers rounds in the VAE's dtype before it goes to float32.
-    sink(pixels.mul(0.5).add_(0.5).clamp_(0.0, 1.0).to(at::kCPU, at::kFloat).contiguous());
+    sink(ToHost(pixels.mul(0.5).add_(0.5).clamp_(0.0, 1.0), at::kFloat).contiguous());
   }
   if (decoder_->done()) {
     decoder_.reset();

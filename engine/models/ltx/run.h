@@ -32,6 +32,7 @@ class LtxRun final : public PipelineRun {
   Position position() const override;
   void Advance(const RunContext& context, const FrameSink& sink) override;
   void Retry(const Plan& plan) override;
+  void SkipTo(Stage stage) override;
 
  private:
   void EncodeText(const RunContext& context);

@@ -4,18 +4,18 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/cpu/Utils.h>
 #include <ATen/ops/conv3d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mkldnn_reorder_conv3d_weight.h>
 #include <ATen/ops/silu.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "engine/core/trace.h"
 #include "engine/models/ltx/vae_rows.h"
 #include "engine/models/ltx/vae_runs.h"
+#include "engine/ops/linear.h"
 
 namespace kino::engine {
 namespace {
@@ -25,7 +25,7 @@ constexpr double kNormEps = 1e-8;
 constexpr int64_t kElementsPerTask = 32768;
 
 bool FusesOnCpu(const at::Tensor& x, const at::Tensor& out) {
-  return x.is_cpu() && x.is_contiguous() && out.is_contiguous() &&
+  return RunsOnCpu(x) && x.is_contiguous() && out.is_contiguous() &&
          x.scalar_type() == out.scalar_type() &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
@@ -69,17 +69,57 @@ std::vector<int64_t> Padding(const at::Tensor& weight) {
 }
 std::vector<int64_t> Strides(const LtxVaeStride& stride) { return {stride.t, stride.h, stride.w}; }
 
-// oneDNN computes in the weight's dtype on this machine.
-bool TakesPacked(const at::Tensor& weight) {
-  const bool is_float = weight.scalar_type() == at::kFloat;
-  const bool is_bfloat16 =
-      weight.scalar_type() == at::kBFloat16 && at::cpu::is_avx512_vnni_supported();
-  return weight.is_cpu() && (is_float || is_bfloat16) && at::globalContext().userEnabledMkldnn();
+// On meta tensors: what a convolution gives, channels last.
+at::Tensor OutputOnMeta(const at::Tensor& input, const at::Tensor& weight,
+                        const LtxVaeStride& stride) {
+  const std::vector<int64_t> padding = Padding(weight), strides = Strides(stride);
+  std::vector<int64_t> shape = {1, weight.size(0)};
+  for (int i = 0; i < 3; ++i) {
+    shape.push_back((input.size(i + 2) + 2 * padding[i] - weight.size(i + 2)) / strides[i] + 1);
+  }
+  return at::empty(shape, input.options(), at::MemoryFormat::ChannelsLast3d);
+}
+
+// oneDNN's scratch memory, which it takes from torch's allocator; measured with oneDNN 3.10.
+at::Tensor ScratchOnMeta(const at::Tensor& input, const at::Tensor& weight,
+                         const LtxVaeStride& stride) {
+  const int64_t taps = weight.size(2) * weight.size(3) * weight.size(4);
+  const int64_t outputs = input.size(3) / stride.h * (input.size(4) / stride.w);
+  int64_t elements = 0;
+  if (!CpuOf(input).avx) {
+    // One frame's inputs gathered, and the whole input with its channels first.
+    elements = outputs * weight.size(1) * taps + input.numel();
+  } else if (CpuOf(input).amx && input.scalar_type() == at::kBFloat16) {
+    // Each thread copies some padded frames in whole tiles of channels, fewer without strides.
+    constexpr int64_t kChannels = 32, kTiles = 8192;
+    const int64_t most = int64_t{stride.product() > 1 ? 128 : 48} << 10;
+    const int64_t channels = (input.size(1) + kChannels - 1) / kChannels * kChannels;
+    const int64_t frames = weight.size(2) * (input.size(3) + 2) * (input.size(4) + 2) * channels;
+    elements = Trace::Current()->target().threads * (std::min(frames, most) + kTiles);
+  }
+  return at::empty({elements}, input.options());
+}
+
+// The weight channels last, as cuDNN takes it, and the output.
+at::Tensor ConvolveOnMetaGpu(const at::Tensor& input, const at::Tensor& weight,
+                             const LtxVaeStride& stride) {
+  TORCH_CHECK(input.is_contiguous(at::MemoryFormat::ChannelsLast3d), "a convolution's input of ",
+              input.sizes(), " has the strides ", input.strides(), ", expected channels last");
+  const at::Tensor reordered = at::empty(weight.sizes(), weight.options());
+  return OutputOnMeta(input, weight, stride);
 }
 
 // A copy of `weight` in the order oneDNN likes best for inputs of `shape`, [1, C, T, H, W].
 // at::conv3d gets there by way of one more order, several times slower.
 at::Tensor Packed(const at::Tensor& weight, const LtxVaeStride& stride, at::IntArrayRef shape) {
+  if (weight.is_meta()) {
+    const at::Tensor dense = at::empty(weight.sizes(), weight.options());
+    if (!CpuOf(weight).avx) return at::empty(weight.sizes(), weight.options());
+    // oneDNN fills whole vectors of channels.
+    std::vector<int64_t> padded = weight.sizes().vec();
+    for (const size_t axis : {0, 1}) padded[axis] = (padded[axis] + 15) / 16 * 16;
+    return at::empty(padded, weight.options());
+  }
   return at::mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), Padding(weight), Strides(stride),
                                           {1, 1, 1}, 1, shape);
 }
@@ -111,8 +151,12 @@ at::Tensor ConvolvePacked(const at::Tensor& x, const at::Tensor& weight, const a
   const at::Tensor input = Batch(x);
   const auto convolve = [&](int64_t first, int64_t count) {
     const at::Tensor part = weight.narrow(0, first, count);
-    return Frames(PackedConvolution(input, Packed(part, stride, input.sizes()),
-                                    bias.narrow(0, first, count), Padding(weight),
+    const at::Tensor packed = Packed(part, stride, input.sizes());
+    if (x.is_meta()) {
+      const at::Tensor scratch = ScratchOnMeta(input, part, stride);
+      return Frames(OutputOnMeta(input, part, stride));
+    }
+    return Frames(PackedConvolution(input, packed, bias.narrow(0, first, count), Padding(weight),
                                     Strides(stride)));
   };
   const int64_t channels = weight.size(0), most = LtxPackedChannels(weight.numel(), channels);
@@ -142,6 +186,7 @@ void LtxNormSiluComposed(const at::Tensor& x, const LtxVaeModulation& modulation
 
 void LtxNormSilu(const at::Tensor& x, const LtxVaeModulation& modulation, at::Tensor out) {
   if (!FusesOnCpu(x, out)) return LtxNormSiluComposed(x, modulation, std::move(out));
+  if (x.is_meta()) return;
   NormSiluOnCpu(x, modulation, out);
 }
 
@@ -170,9 +215,22 @@ at::Tensor LtxSpaceToDepth(const at::Tensor& x, const LtxVaeStride& stride) {
 at::Tensor LtxConvolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                        const LtxVaeStride& stride) {
   if (weight.size(2) * weight.size(3) * weight.size(4) * stride.product() == 1) {
-    return at::linear(x, weight.view({weight.size(0), weight.size(1)}), bias);
+    CountFlops(FlopKind::kConvolution,
+               2.0 * static_cast<double>(x.numel()) * static_cast<double>(weight.size(0)));
+    return Linear(x, weight.view({weight.size(0), weight.size(1)}), bias);
   }
-  if (TakesPacked(weight)) return ConvolvePacked(x, weight, bias, stride);
+  // oneDNN's order is for float32 and bfloat16.
+  if (ComputesInFloat(x) || (RunsOnCpu(x) && x.scalar_type() == at::kHalf)) {
+    return LtxConvolve(x.to(at::kFloat), weight.to(at::kFloat), bias.to(at::kFloat), stride)
+        .to(x.scalar_type());
+  }
+  const int64_t outputs = ((x.size(0) - weight.size(2)) / stride.t + 1) *
+                          ((x.size(1) - 1) / stride.h + 1) * ((x.size(2) - 1) / stride.w + 1);
+  CountFlops(FlopKind::kConvolution,
+             2.0 * static_cast<double>(outputs) * static_cast<double>(weight.numel()));
+  if (RunsOnCpu(x) && at::globalContext().userEnabledMkldnn())
+    return ConvolvePacked(x, weight, bias, stride);
+  if (x.is_meta()) return Frames(ConvolveOnMetaGpu(Batch(x), weight, stride));
   const std::vector<int64_t> dilation = {1, 1, 1};
   const at::Tensor output =
       at::conv3d(Batch(x), weight, bias, Strides(stride), Padding(weight), dilation, 1);

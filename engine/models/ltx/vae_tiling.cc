@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
+#include "engine/core/trace.h"
 
 namespace kino::engine {
 namespace {
@@ -343,7 +344,7 @@ absl::Status LtxVaeTiling::Check(const LtxVaeConfig& config) const {
 }
 
 LtxRunLength LtxRunsOn(c10::Device device) {
-  return device.is_cpu() ? LtxRunLength() : LtxRunLength::OnGpu();
+  return RunsOnGpu(device) ? LtxRunLength::OnGpu() : LtxRunLength();
 }
 
 at::Tensor LtxVaeDecodeStream::Next(const RunContext& context) {

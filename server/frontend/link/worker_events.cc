@@ -103,6 +103,9 @@ void WorkerLink::Handle(const std::shared_ptr<Session>& session, const v1::Worke
     case v1::WorkerMessage::kModelResult:
       HandleModelResult(message.model_result());
       break;
+    case v1::WorkerMessage::kProfile:
+      HandleProfile(message.profile());
+      break;
     case v1::WorkerMessage::kDraining:
       spdlog::info("worker {}: takes no more attempts", peer->name);
       if (!registry_.StartDraining(peer->id).ok()) {
@@ -315,6 +318,18 @@ void WorkerLink::HandleModelResult(const v1::ModelCommandResult& result) {
   CommandDone done = std::move(found->second.done);
   commands_.erase(found);
   done(convert::FromRpc(result.error()));
+}
+
+void WorkerLink::HandleProfile(const v1::ProfileAnswer& answer) {
+  const auto found = questions_.find(answer.query_id());
+  if (found == questions_.end()) return;
+  Profiles::Done done = std::move(found->second.done);
+  questions_.erase(found);
+  if (answer.has_error()) {
+    done(convert::FromRpc(answer.error()));
+  } else {
+    done(answer.profile());
+  }
 }
 
 void WorkerLink::Ack(const Peer& peer, const scheduler::AttemptRef& ref, int64_t number,

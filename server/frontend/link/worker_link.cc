@@ -130,6 +130,18 @@ void WorkerLink::OnStreamEnded(std::shared_ptr<Session> session) {
     for (CommandDone& done : broken) {
       done(absl::UnavailableError(absl::StrCat("worker ", peer.name, " went away")));
     }
+    std::vector<Profiles::Done> unanswered;
+    for (auto it = questions_.begin(); it != questions_.end();) {
+      if (it->second.worker != peer.name) {
+        ++it;
+        continue;
+      }
+      unanswered.push_back(std::move(it->second.done));
+      it = questions_.erase(it);
+    }
+    for (Profiles::Done& done : unanswered) {
+      done(absl::UnavailableError(absl::StrCat("worker ", peer.name, " went away")));
+    }
   });
 }
 
@@ -162,6 +174,10 @@ void WorkerLink::FailCommands() {
   std::map<int64_t, Command> commands = std::exchange(commands_, {});
   for (auto& [id, command] : commands) {
     command.done(absl::UnavailableError("the server is shutting down"));
+  }
+  std::map<int64_t, ProfileQuestion> questions = std::exchange(questions_, {});
+  for (auto& [id, question] : questions) {
+    question.done(absl::UnavailableError("the server is shutting down"));
   }
 }
 
@@ -374,6 +390,29 @@ void WorkerLink::LoadModel(const std::string& model, CommandDone done) {
       return;
     }
     SendCommand(*peer, model, /*is_load=*/true, std::move(done));
+  });
+}
+
+void WorkerLink::AskProfile(const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
+  strand_.Post([this, kind, query = std::move(query), done = std::move(done)]() mutable {
+    // The question is answered beside a run, so how busy the worker is does not matter.
+    for (const scheduler::WorkerSnapshot& worker : registry_.Snapshot()) {
+      if (worker.session == 0 || worker.device.substr(0, worker.device.find(':')) != kind) continue;
+      const bool serves = std::any_of(
+          worker.models.begin(), worker.models.end(),
+          [&](const scheduler::WorkerModel& served) { return served.name == query.model(); });
+      const Peer* peer = serves ? FindPeer(worker.name) : nullptr;
+      if (peer == nullptr) continue;
+      const int64_t id = ++last_command_;
+      query.set_query_id(id);
+      questions_[id] = {.worker = peer->name, .done = std::move(done)};
+      v1::FrontendMessage message;
+      *message.mutable_profile() = std::move(query);
+      peer->stream->Send(std::move(message));
+      return;
+    }
+    done(absl::UnavailableError(
+        absl::StrCat("no worker on '", kind, "' that serves '", query.model(), "' is up")));
   });
 }
 

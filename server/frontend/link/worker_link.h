@@ -33,6 +33,7 @@
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/metrics/metrics.h"
+#include "server/frontend/profiles/profiles.h"
 #include "server/frontend/watch/hub.h"
 
 namespace kino::frontend {
@@ -94,6 +95,9 @@ class WorkerLink {
   // On every worker that is up.
   void UnloadModel(const std::string& model, CommandDone done);
 
+  // See Profiles::Ask.
+  void AskProfile(const std::string& kind, v1::ProfileQuery query, Profiles::Done done);
+
   std::vector<scheduler::WorkerSnapshot> Workers() const { return registry_.Snapshot(); }
   // Of every worker that has connected since the start, by name.
   std::vector<WorkerMemory> Memories() const;
@@ -144,6 +148,10 @@ class WorkerLink {
     std::string worker;
     CommandDone done;
   };
+  struct ProfileQuestion {
+    std::string worker;
+    Profiles::Done done;
+  };
 
   // worker_link.cc
   void Tick();
@@ -165,6 +173,7 @@ class WorkerLink {
   absl::Status ApplyEvent(const Peer& peer, Live& live, const v1::AttemptEvent& event);
   void HandleProgress(const Live& live, const v1::Progress& progress);
   void HandleModelResult(const v1::ModelCommandResult& result);
+  void HandleProfile(const v1::ProfileAnswer& answer);
   void Ack(const Peer& peer, const scheduler::AttemptRef& ref, int64_t number, int64_t offset);
   void Drop(const Peer& peer, const scheduler::AttemptRef& ref);
 
@@ -204,6 +213,7 @@ class WorkerLink {
   std::map<const Session*, Peer> peers_;
   std::map<std::string, Live> live_;  // by job
   std::map<int64_t, Command> commands_;
+  std::map<int64_t, ProfileQuestion> questions_;
   int64_t last_command_ = 0;
   std::map<std::string, int> pids_;                                       // by worker, from kinod
   std::map<std::string, std::pair<int, scheduler::FailureCause>> kills_;  // by worker: pid, why

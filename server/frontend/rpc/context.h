@@ -17,6 +17,7 @@
 #include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/link/worker_link.h"
 #include "server/frontend/metrics/metrics.h"
+#include "server/frontend/profiles/profiles.h"
 #include "server/frontend/rpc/catalog.h"
 #include "server/frontend/watch/hub.h"
 
@@ -38,6 +39,7 @@ struct Context {
   FileStore& files;
   WatchHub& hub;
   WorkerLink& link;
+  Profiles& profiles;
   Metrics& metrics;
   const Catalog& catalog;
   const TokenTable& tokens;

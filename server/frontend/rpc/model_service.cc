@@ -4,14 +4,26 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/convert/request.h"
 #include "server/frontend/rpc/placement.h"
 #include "server/frontend/rpc/submission.h"
 #include "server/frontend/rpc/unary.h"
 
 namespace kino::frontend {
+namespace {
 
-v1::Model ModelService::View(const CatalogEntry& entry, Plans plans) const {
+// For a worker's word about what runs need; a list asks for every model.
+constexpr absl::Duration kPlansWait = absl::Seconds(2);
+constexpr absl::Duration kListWait = absl::Milliseconds(250);
+
+}  // namespace
+
+Asker ModelService::AskerFor(const std::string& tenant, absl::Duration wait) const {
+  return {.profiles = context_.profiles, .tenant = tenant, .deadline = absl::Now() + wait};
+}
+
+v1::Model ModelService::View(const CatalogEntry& entry, Plans plans, const Asker& asker) const {
   v1::Model out = ToProto(entry);
   if (entry.description.ok()) {
     engine::Request request = entry.description->Tasks().front().defaults;
@@ -21,8 +33,9 @@ v1::Model ModelService::View(const CatalogEntry& entry, Plans plans) const {
         engine::ResolveRequest(*entry.description, request, /*draw_seed=*/0);
     // Defaults that cannot run have no plans: they may be the family's, for larger models.
     if (resolved.violations.empty()) {
-      const auto estimates = Estimate(entry, resolved.request,
-                                      Targets(context_.config.workers, context_.link.Memories()));
+      const auto estimates =
+          Estimate(entry, resolved.request,
+                   Targets(context_.config.workers, context_.link.Memories()), asker);
       if (estimates.ok()) out.mutable_memory()->Assign(estimates->begin(), estimates->end());
     }
   }
@@ -53,22 +66,24 @@ absl::StatusOr<const CatalogEntry*> ModelService::Find(const std::string& name) 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* call,
                                                    const v1::ListModelsRequest* request,
                                                    v1::ListModelsResponse* response) {
-  return ServeUnary(context_, context_.rpc, call, request, [this, response](const std::string&) {
-    for (const CatalogEntry& entry : context_.catalog.entries()) {
-      *response->add_models() = View(entry, Plans::kLeftOut);
-    }
-    return absl::OkStatus();
-  });
+  return ServeUnary(context_, context_.rpc, call, request,
+                    [this, response](const std::string& tenant) {
+                      const Asker asker = AskerFor(tenant, kListWait);
+                      for (const CatalogEntry& entry : context_.catalog.entries()) {
+                        *response->add_models() = View(entry, Plans::kLeftOut, asker);
+                      }
+                      return absl::OkStatus();
+                    });
 }
 
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* call,
                                                  const v1::GetModelRequest* request,
                                                  v1::Model* response) {
   return ServeUnary(context_, context_.rpc, call, request,
-                    [this, request, response](const std::string&) -> absl::Status {
+                    [this, request, response](const std::string& tenant) -> absl::Status {
                       const auto entry = Find(request->name());
                       if (!entry.ok()) return entry.status();
-                      *response = View(**entry, Plans::kListed);
+                      *response = View(**entry, Plans::kListed, AskerFor(tenant, kPlansWait));
                       return absl::OkStatus();
                     });
 }
@@ -89,12 +104,12 @@ grpc::ServerUnaryReactor* ModelService::GetPlans(grpc::CallbackServerContext* ca
                                                  const v1::GetPlansRequest* request,
                                                  v1::GetPlansResponse* response) {
   return ServeUnary(context_, context_.rpc, call, request,
-                    [this, request, response](const std::string&) {
-                      return FindPlans(request->request(), response);
+                    [this, request, response](const std::string& tenant) {
+                      return FindPlans(request->request(), AskerFor(tenant, kPlansWait), response);
                     });
 }
 
-absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
+absl::Status ModelService::FindPlans(const v1::GenerateRequest& request, const Asker& asker,
                                      v1::GetPlansResponse* response) const {
   v1::GenerateRequest asked = request;
   if (!asked.has_prompt()) {
@@ -108,8 +123,9 @@ absl::Status ModelService::FindPlans(const v1::GenerateRequest& request,
   }
   const absl::StatusOr<EffectiveRequest> effective = ResolveJob(context_, asked);
   if (!effective.ok()) return effective.status();
-  const auto estimates = Estimate(*effective->entry, effective->request,
-                                  Targets(context_.config.workers, context_.link.Memories()));
+  const auto estimates =
+      Estimate(*effective->entry, effective->request,
+               Targets(context_.config.workers, context_.link.Memories()), asker);
   if (!estimates.ok()) return estimates.status();
   *response->mutable_request() = asked;
   convert::FromEngine(effective->request, response->mutable_request());
@@ -144,7 +160,8 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
     return reactor;
   }
   auto done = [this, reactor, response, entry = *entry](const absl::Status& status) {
-    if (status.ok()) *response = View(*entry, Plans::kListed);
+    // On the link's thread, which must not wait for a worker: what is known already.
+    if (status.ok()) *response = View(*entry, Plans::kListed, AskerFor("", -kListWait));
     reactor->Finish(ToGrpc(status));
   };
   if (is_load) {

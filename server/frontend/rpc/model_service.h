@@ -9,6 +9,7 @@
 
 #include "kino/v1/models.grpc.pb.h"
 #include "server/frontend/rpc/context.h"
+#include "server/frontend/rpc/placement.h"
 
 namespace kino::frontend {
 
@@ -36,8 +37,10 @@ class ModelService final : public v1::ModelService::CallbackService {
  private:
   enum class Plans { kLeftOut, kListed };
   // With the workers of the moment.
-  v1::Model View(const CatalogEntry& entry, Plans plans) const;
-  absl::Status FindPlans(const v1::GenerateRequest& request, v1::GetPlansResponse* response) const;
+  v1::Model View(const CatalogEntry& entry, Plans plans, const Asker& asker) const;
+  Asker AskerFor(const std::string& tenant, absl::Duration wait) const;
+  absl::Status FindPlans(const v1::GenerateRequest& request, const Asker& asker,
+                         v1::GetPlansResponse* response) const;
   absl::StatusOr<const CatalogEntry*> Find(const std::string& name) const;
   grpc::ServerUnaryReactor* Command(grpc::CallbackServerContext* call,
                                     const google::protobuf::Message& request,

@@ -19,11 +19,14 @@ int64_t Lesser(int64_t a, int64_t b) {
   return std::min(a, b);
 }
 
-convert::Placement PlacementOn(const CatalogEntry& entry, const Target& target) {
-  return {.device = target.device,
-          .dtype = DTypeOn(entry.config.dtype, target.device),
-          .spec = target.spec,
-          .allow_lossy = entry.config.allow_lossy};
+convert::Placement PlacementOn(const CatalogEntry& entry, const Target& target,
+                               const Asker& asker) {
+  return {
+      .device = target.device,
+      .dtype = DTypeOn(entry.config.dtype, target.device),
+      .spec = target.spec,
+      .profiles = asker.profiles.Of(entry.config.name, target.device, asker.tenant, asker.deadline),
+      .allow_lossy = entry.config.allow_lossy};
 }
 
 }  // namespace
@@ -98,11 +101,12 @@ void CheckRequestPlan(const CatalogEntry& entry, const engine::Plan& plan,
 
 absl::StatusOr<std::vector<v1::MemoryEstimate>> Estimate(const CatalogEntry& entry,
                                                          const engine::Request& request,
-                                                         const std::vector<Target>& targets) {
+                                                         const std::vector<Target>& targets,
+                                                         const Asker& asker) {
   std::vector<v1::MemoryEstimate> estimates;
   for (const Target& target : targets) {
     auto estimate =
-        convert::EstimateMemory(*entry.description, request, PlacementOn(entry, target));
+        convert::EstimateMemory(*entry.description, request, PlacementOn(entry, target, asker));
     if (!estimate.ok()) return estimate.status();
     estimates.push_back(*std::move(estimate));
   }
@@ -110,15 +114,15 @@ absl::StatusOr<std::vector<v1::MemoryEstimate>> Estimate(const CatalogEntry& ent
 }
 
 absl::Status CheckFits(const CatalogEntry& entry, const engine::Request& request,
-                       const std::vector<Target>& targets) {
+                       const std::vector<Target>& targets, const Asker& asker) {
   std::string refusals, devices;
   for (const Target& target : targets) {
-    const convert::Placement placement = PlacementOn(entry, target);
-    const engine::Planner planner(*entry.description, request, placement.dtype,
+    const convert::Placement placement = PlacementOn(entry, target, asker);
+    const engine::Planner planner(*entry.description, request, placement.profiles,
                                   engine::LimitedBy(target.spec, request.plan),
                                   placement.allow_lossy);
     const auto chosen = planner.Choose(request.plan);
-    if (chosen.ok()) return absl::OkStatus();
+    if (chosen.ok() || absl::IsUnavailable(chosen.status())) return absl::OkStatus();
     absl::StrAppend(&refusals, refusals.empty() ? "" : "; ", target.device, ": ",
                     std::string(chosen.status().message()));
     absl::StrAppend(&devices, devices.empty() ? "" : ",", target.device);

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "engine/describe/plan.h"
 #include "engine/describe/request.h"
 #include "server/config/config.h"
 #include "server/convert/memory_estimate.h"
 #include "server/frontend/link/worker_link.h"
+#include "server/frontend/profiles/profiles.h"
 #include "server/frontend/rpc/catalog.h"
 
 namespace kino::frontend {
@@ -35,15 +37,24 @@ std::vector<Target> Targets(const std::vector<config::WorkerConfig>& configured,
 void CheckRequestPlan(const CatalogEntry& entry, const engine::Plan& plan,
                       std::vector<engine::FieldViolation>& violations);
 
-// The estimates for an effective request, one for each target. INVALID_ARGUMENT: its plan does not
-// parse.
+// Who asks for profiles, and how long they can wait.
+struct Asker {
+  Profiles& profiles;
+  std::string tenant;
+  absl::Time deadline;
+};
+
+// The estimates for an effective request, one for each target; where no worker can tell, it says so
+// as a refusal. INVALID_ARGUMENT: its plan does not parse.
 absl::StatusOr<std::vector<v1::MemoryEstimate>> Estimate(const CatalogEntry& entry,
                                                          const engine::Request& request,
-                                                         const std::vector<Target>& targets);
+                                                         const std::vector<Target>& targets,
+                                                         const Asker& asker);
 
 // FAILED_PRECONDITION (reason DOES_NOT_FIT) when an effective request fits on none of the targets,
-// saying what it needs, what there is and what would fit. OK when there is no target.
+// saying what it needs, what there is and what would fit. OK when there is no target, and where no
+// worker can tell in time: the job is judged before it is given to one.
 absl::Status CheckFits(const CatalogEntry& entry, const engine::Request& request,
-                       const std::vector<Target>& targets);
+                       const std::vector<Target>& targets, const Asker& asker);
 
 }  // namespace kino::frontend

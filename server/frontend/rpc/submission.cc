@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "server/config/effective_plan.h"
@@ -18,6 +19,9 @@
 
 namespace kino::frontend {
 namespace {
+
+// Of a submission for a worker's word about what the job needs.
+constexpr absl::Duration kProfileWait = absl::Milliseconds(250);
 
 absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
@@ -178,8 +182,9 @@ absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::
   }
   const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
   if (!resolved.ok()) return resolved.status();
-  const absl::Status fits = CheckFits(*resolved->entry, resolved->request,
-                                      Targets(context.config.workers, context.link.Memories()));
+  const absl::Status fits = CheckFits(
+      *resolved->entry, resolved->request, Targets(context.config.workers, context.link.Memories()),
+      {.profiles = context.profiles, .tenant = tenant, .deadline = absl::Now() + kProfileWait});
   if (!fits.ok()) return fits;
 
   v1::GenerateRequest effective = request;

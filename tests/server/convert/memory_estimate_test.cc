@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/engine.h"
 #include "server/convert/request.h"
 
 namespace kino::convert {
@@ -26,6 +27,16 @@ engine::Request SmallRequest(const engine::ModelDescription& model, const engine
   return resolved.request;
 }
 
+// bfloat16 on a GPU, else float32, as traced.
+Placement On(const engine::ModelDescription& model, const std::string& device,
+             const engine::DeviceSpec& spec = {}) {
+  const engine::DType dtype = spec.is_gpu ? engine::DType::kBF16 : engine::DType::kF32;
+  return {.device = device,
+          .dtype = dtype,
+          .spec = spec,
+          .profiles = engine::ProfilesOf(model, "", dtype, spec.is_gpu)};
+}
+
 int ChosenCount(const v1::MemoryEstimate& memory) {
   int count = 0;
   for (const v1::PlanEstimate& plan : memory.plans()) count += plan.chosen() ? 1 : 0;
@@ -36,8 +47,12 @@ TEST(MemoryEstimate, EveryFieldOfAPlanSurvives) {
   engine::PlanEstimate estimate;
   estimate.name = "leaf";
   estimate.plan.offload = "leaf";
-  estimate.stages.push_back(
-      {.stage = engine::Stage::kDecode, .weights = 1, .activations = 2, .workspace = 3, .host = 4});
+  estimate.stages.push_back({.stage = engine::Stage::kDecode,
+                             .weights = 1,
+                             .activations = 2,
+                             .workspace = 3,
+                             .host = 4,
+                             .flops = 5e12});
   estimate.peak_device = 6;
   estimate.peak_host = 4;
   estimate.slowdown = 1.25;
@@ -52,6 +67,7 @@ TEST(MemoryEstimate, EveryFieldOfAPlanSurvives) {
   EXPECT_EQ(proto.stages(0).activations_bytes(), 2);
   EXPECT_EQ(proto.stages(0).workspace_bytes(), 3);
   EXPECT_EQ(proto.stages(0).host_bytes(), 4);
+  EXPECT_EQ(proto.stages(0).flops(), 5e12);
   EXPECT_EQ(proto.peak_device_bytes(), 6);
   EXPECT_EQ(proto.peak_host_bytes(), 4);
   EXPECT_EQ(proto.slowdown(), 1.25);
@@ -66,7 +82,7 @@ TEST(MemoryEstimate, AnExplicitPlanIsTheChosenOne) {
   engine::Plan plan;
   plan.offload = "block:1,vae=none";
   plan.chunk_feed_forward = 7;
-  const auto memory = EstimateMemory(model, SmallRequest(model, plan), {.device = "cpu"});
+  const auto memory = EstimateMemory(model, SmallRequest(model, plan), On(model, "cpu"));
   ASSERT_TRUE(memory.ok()) << memory.status();
   EXPECT_EQ(ChosenCount(*memory), 1);
   for (const v1::PlanEstimate& one : memory->plans()) {
@@ -83,8 +99,8 @@ TEST(MemoryEstimate, TheRequestsLimitLowersTheDevices) {
   engine::Plan plan;
   plan.mode = "auto";
   plan.max_device_memory = 1 << 20;
-  const auto memory = EstimateMemory(model, SmallRequest(model, plan),
-                                     {.device = "cpu", .spec = {.device_bytes = 1 << 30}});
+  const auto memory =
+      EstimateMemory(model, SmallRequest(model, plan), On(model, "cpu", {.device_bytes = 1 << 30}));
   ASSERT_TRUE(memory.ok()) << memory.status();
   EXPECT_EQ(memory->device_memory_bytes(), 1 << 20);
   EXPECT_EQ(ChosenCount(*memory), 0);
@@ -97,12 +113,11 @@ TEST(MemoryEstimate, PinnedMemoryWithoutAGpuIsARefusal) {
   engine::Plan plan;
   plan.offload = "leaf";
   plan.weights_home = "pinned";
-  const auto cpu = EstimateMemory(model, SmallRequest(model, plan), {.device = "cpu"});
+  const auto cpu = EstimateMemory(model, SmallRequest(model, plan), On(model, "cpu"));
   ASSERT_TRUE(cpu.ok()) << cpu.status();
   EXPECT_THAT(cpu->refusal(), ::testing::HasSubstr("pinned"));
   const auto gpu =
-      EstimateMemory(model, SmallRequest(model, plan),
-                     {.device = "cuda:0", .dtype = engine::DType::kBF16, .spec = {.is_gpu = true}});
+      EstimateMemory(model, SmallRequest(model, plan), On(model, "cuda:0", {.is_gpu = true}));
   ASSERT_TRUE(gpu.ok()) << gpu.status();
   EXPECT_EQ(gpu->refusal(), "");
   EXPECT_EQ(gpu->dtype(), "bfloat16");

@@ -182,16 +182,19 @@ class Attempt:
 
 
 class FakeWorker:
-    """Speaks worker.proto. Answers nothing by itself but heartbeats; `messages` holds what the frontend said."""
+    """Speaks worker.proto. Answers nothing by itself but heartbeats and, unless told otherwise, questions about
+    profiles; `messages` holds the rest of what the frontend said."""
 
-    def __init__(self, frontend, name="cpu", held=(), pid=4242, heartbeat=0.1, max_attempts=1, **hello):
+    def __init__(self, frontend, name="cpu", held=(), pid=4242, heartbeat=0.1, max_attempts=1, tell_profiles=True, **hello):
         self.frontend = frontend
+        self.tell_profiles = tell_profiles
+        self.models = hello.get("models", [worker.WorkerModel(name="demo")])
         self.counter = 0
         self.outgoing = queue.Queue()
         self.messages = queue.Queue()
         self.channel = grpc.insecure_channel(f"unix:{frontend.data}/run/link.sock")
         fields = dict(protocol_version=1, worker=name, version="test", device="cpu", max_attempts=max_attempts,
-                      pid=pid, models=[worker.WorkerModel(name="demo")], held=held,
+                      pid=pid, models=self.models, held=held,
                       link_secret=(frontend.data / "run" / "link.secret").read_text())
         fields.update(hello)
         self.send(hello=worker.WorkerHello(**fields))
@@ -207,7 +210,11 @@ class FakeWorker:
     def _read(self):
         try:
             for message in self.call:
-                if message.WhichOneof("message") != "heartbeat_ack":
+                kind = message.WhichOneof("message")
+                if kind == "profile" and self.tell_profiles:
+                    self.send(profile=worker.ProfileAnswer(query_id=message.profile.query_id,
+                                                           profile=fake_profile.profile(message.profile)))
+                elif kind != "heartbeat_ack":
                     self.messages.put(message)
         except grpc.RpcError as error:
             self.error = error
@@ -216,7 +223,7 @@ class FakeWorker:
     def _beat(self, interval):
         while not self.beating.wait(interval):
             self.send(heartbeat=worker.WorkerHeartbeat(progress_counter=self.counter,
-                                                       models=[worker.WorkerModel(name="demo")]))
+                                                       models=self.models))
 
     def expect(self, kind, passing=("ack", "hello_reply")):
         """The next message of this kind; of the others only `passing` may come before it."""
@@ -284,3 +291,6 @@ def collect(events):
         elif kind == "finished":
             finished = event.finished
     return states, data, finished
+
+
+import fake_profile  # noqa: E402  pylint: disable=wrong-import-position  (it needs the stubs above)

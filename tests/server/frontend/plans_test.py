@@ -5,7 +5,7 @@ import subprocess
 import grpc
 import pytest
 
-from frontend_fixture import BIN, DEADLINE, SOURCE, FakeWorker, details, eventually, models, reason, video
+from frontend_fixture import BIN, DEADLINE, SOURCE, FakeWorker, details, eventually, models, reason, video, worker
 
 MIB = 1 << 20
 
@@ -130,8 +130,18 @@ def fits_nowhere(call):
 BIG = dict(height=512, width=512, num_frames=121)
 
 
-def test_a_job_beyond_the_configured_limit_is_refused_before_any_worker_came(start):
+def with_worker(frontend, *names, **hello):
+    """A worker that can tell what jobs of these models need."""
+    fake = FakeWorker(frontend, models=[worker.WorkerModel(name=name) for name in ("demo", *names)], **hello)
+    fake.expect("hello_reply", passing=())
+    return fake
+
+
+def test_a_job_beyond_the_configured_limit_is_refused(start):
     frontend = start("workers: [{max_device_memory: 100MiB}]\n")
+    # While no worker can tell what a job needs, none is refused.
+    frontend.submit(**BIG)
+    with_worker(frontend)
     told = fits_nowhere(lambda: frontend.submit(**BIG))
     assert "100" in told and "MiB" in told and "fits" in told and "cpu" in told
     # A limit that does for a small job, and one that only offload keeps.
@@ -144,26 +154,24 @@ def test_a_job_beyond_the_configured_limit_is_refused_before_any_worker_came(sta
 def test_what_a_worker_said_of_its_memory_counts_also_when_it_is_gone(start):
     frontend = start()
     frontend.submit(**BIG)
-    worker = FakeWorker(frontend, device_memory_bytes=200 * MIB, host_memory_bytes=200 * MIB)
-    worker.expect("hello_reply", passing=())
+    fake = with_worker(frontend, device_memory_bytes=200 * MIB, host_memory_bytes=200 * MIB)
     assert "fits" in fits_nowhere(lambda: frontend.submit(**BIG))
-    worker.disconnect()
+    fake.disconnect()
     fits_nowhere(lambda: frontend.submit(**BIG))
 
 
 def test_one_worker_that_is_large_enough_or_unknown_will_do(start):
     frontend = start("workers: [{name: small, max_device_memory: 100MiB}, {name: large}]\n")
     frontend.submit(**BIG)
-    worker = FakeWorker(frontend, name="large", device_memory_bytes=150 * MIB, host_memory_bytes=150 * MIB)
-    worker.expect("hello_reply", passing=())
+    with_worker(frontend, name="large", device_memory_bytes=150 * MIB, host_memory_bytes=150 * MIB)
     fits_nowhere(lambda: frontend.submit(**BIG))
-    second = FakeWorker(frontend, name="guest", device_memory_bytes=8 << 30, host_memory_bytes=8 << 30)
-    second.expect("hello_reply", passing=())
+    with_worker(frontend, name="guest", device_memory_bytes=8 << 30, host_memory_bytes=8 << 30)
     frontend.submit(**BIG)
 
 
 def test_a_request_lowers_the_models_limits_and_never_raises_them(start):
     frontend = model_of(start, plan="{mode: auto, max_device_memory: 40MiB}")
+    with_worker(frontend, "other")
     assert frontend.submit(model="other").request.plan.max_device_memory == 40 * MIB
     raised = frontend.submit(model="other", plan=video.Plan(max_device_memory=1 << 40)).request.plan
     assert raised.max_device_memory == 40 * MIB and raised.mode == video.AUTO
@@ -174,6 +182,9 @@ def test_a_request_lowers_the_models_limits_and_never_raises_them(start):
 
 def test_get_plans_tells_every_plan_and_the_chosen_one(start):
     frontend = start("workers: [{max_device_memory: 40MiB}]\n")
+    unknown, = plans(frontend, num_frames=9).memory
+    assert not unknown.plans and "no worker" in unknown.refusal
+    with_worker(frontend)
     got = plans(frontend, plan=video.Plan(mode=video.AUTO), num_frames=9)
     assert got.request.height == 64 and got.request.num_frames == 9 and got.request.plan.mode == video.AUTO
     assert len(got.memory) == 1
@@ -196,6 +207,7 @@ def test_get_plans_tells_every_plan_and_the_chosen_one(start):
 
 def test_get_plans_lists_lossy_plans_only_where_they_are_allowed(start):
     frontend = model_of(start, allow_lossy="true")
+    with_worker(frontend, "other")
     auto = video.Plan(mode=video.AUTO)
     assert all(plan.lossless for plan in plans(frontend, plan=auto).memory[0].plans)
     lossy = [plan for plan in plans(frontend, model="other", plan=auto).memory[0].plans if not plan.lossless]
@@ -213,6 +225,7 @@ def test_get_plans_needs_neither_prompt_nor_files(shared):
 
 def test_models_show_their_default_requests_plans(start):
     frontend = model_of(start, plan="{mode: smallest}")
+    with_worker(frontend, "other")
     model = frontend.models.GetModel(models.GetModelRequest(name="other"), timeout=DEADLINE)
     (memory,) = model.memory
     assert memory.device == "cpu" and memory.device_memory_bytes == 0 and all(plan.fits for plan in memory.plans)
@@ -225,9 +238,9 @@ def test_models_show_their_default_requests_plans(start):
 
 def test_the_plan_that_ran_is_the_jobs_even_when_it_is_another_than_was_started(start):
     frontend = start()
-    worker = FakeWorker(frontend)
+    fake = FakeWorker(frontend)
     job = frontend.submit(plan=video.Plan(mode=video.AUTO))
-    attempt = worker.attempt()
+    attempt = fake.attempt()
     assert attempt.start.request.plan == video.Plan(mode=video.AUTO)
     attempt.started()
     eventually(lambda: frontend.job(job.id).plan.offload == "none", "the started plan shows")
@@ -247,6 +260,7 @@ def kino(frontend, *arguments):
 
 def test_kino_plan_prints_the_table(start):
     frontend = start("workers: [{max_device_memory: 100MiB}]\n")
+    with_worker(frontend)
     done = kino(frontend, "plan", "demo", "--num-frames", "9", "--plan", "smallest")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "engine/describe/weight_plan.h"
+#include "engine/engine.h"
 
 namespace kino::engine {
 namespace {
@@ -34,7 +35,8 @@ class PlanTest : public ::testing::Test {
   Planner On(const DeviceSpec& device, DType dtype = DType::kBF16, bool allow_lossy = false) const {
     const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
     EXPECT_TRUE(resolved.violations.empty());
-    return Planner(model_, resolved.request, dtype, device, allow_lossy);
+    return Planner(model_, resolved.request, ProfilesOf(model_, "", dtype, device.is_gpu), device,
+                   allow_lossy);
   }
   PlanEstimate Estimate(const Planner& planner, const Plan& plan) const {
     const absl::StatusOr<PlanEstimate> estimate = planner.Estimate(plan);

@@ -1,0 +1,118 @@
+"""Every published LTX-Video config, built from its config alone: kino-render plan loads a folder whose weight files are
+headers of what diffusers' class has on its meta device (and holes where the bytes would be), so a parameter that Kino
+names or shapes otherwise, or does not have, is an error. The trace's FLOPs are held to the bound of the real shape."""
+import json
+import os
+import shutil
+import struct
+import subprocess
+import time
+
+import pytest
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from transformers import T5Config, T5EncoderModel
+
+import kino_render
+
+DEMO = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
+T5_XXL = dict(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu")
+TRANSFORMERS = {
+    "2b": dict(num_layers=28, num_attention_heads=32, attention_head_dim=64, cross_attention_dim=2048),
+    "13b": dict(num_layers=48, num_attention_heads=32, attention_head_dim=128, cross_attention_dim=4096),
+}
+_V091 = dict(decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5, 6, 7, 8),
+             decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(True, True, True, False),
+             upsample_residual=(True, True, True), upsample_factor=(2, 2, 2), timestep_conditioning=True)
+_V095 = dict(block_out_channels=(128, 256, 512, 1024, 2048), down_block_types=("LTXVideo095DownBlock3D",) * 4,
+             spatio_temporal_scaling=(True,) * 4, layers_per_block=(4, 6, 6, 2, 2),
+             downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+             decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5, 5, 5, 5),
+             decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
+             upsample_residual=(True, True, True), upsample_factor=(2, 2, 2), timestep_conditioning=True,
+             spatial_compression_ratio=32, temporal_compression_ratio=8)
+# Release: transformer, VAE.
+PUBLISHED = {
+    "0.9.0": ("2b", {}), "0.9.1": ("2b", _V091), "0.9.5": ("2b", _V095), "0.9.7-13b": ("13b", _V095),
+}
+REQUEST = {"prompt": "a cat walks along a wall " * 20, "negative_prompt": "worst quality, blurry", "seed": 1,
+           "guidance_scale": 3.0, "num_inference_steps": 50, "fps": 25}
+# TFLOP of one step with guidance, and of the decode: PERFORMANCE figures of the real shape, 480x704x161.
+STEP_2B, DECODE_090, DECODE_091 = 68.0, 47.0, 77.0
+
+
+def write_weights(module, path, dtype="BF16", size=2):
+    """A safetensors file with this state's names and shapes and a hole for its bytes."""
+    header, offset = {}, 0
+    for name, tensor in module.state_dict().items():
+        end = offset + tensor.numel() * size
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + offset)
+
+
+@pytest.fixture(scope="module", name="text_encoder")
+def _text_encoder():
+    with torch.device("meta"):
+        return T5EncoderModel(T5Config(**T5_XXL))
+
+
+def make(folder, release, text_encoder):
+    transformer_name, vae_config = PUBLISHED[release]
+    with torch.device("meta"):
+        transformer = LTXVideoTransformer3DModel(**TRANSFORMERS[transformer_name])
+        vae = AutoencoderKLLTXVideo(**vae_config)
+    shutil.copy(os.path.join(DEMO, "model_index.json"), folder)
+    for part in ("tokenizer", "scheduler"):
+        shutil.copytree(os.path.join(DEMO, part), os.path.join(folder, part))
+    for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", text_encoder)):
+        os.mkdir(os.path.join(folder, name))
+        with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
+            config = dict(module.config) if name != "text_encoder" else json.loads(module.config.to_json_string(False))
+            json.dump({**config, "_class_name": type(module).__name__}, file)
+        stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+        write_weights(module, os.path.join(folder, name, f"{stem}.safetensors"))
+    return folder
+
+
+def plan(folder, *flags, **fields):
+    path = os.path.join(folder, "request.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({**REQUEST, **fields}, file)
+    start = time.monotonic()
+    done = subprocess.run([kino_render.binary(), "plan", "--model", folder, "--request", path, "--dtype", "bfloat16", "--json",
+                           "--offload", "none", "--weights-home", "file", "--vae-tile-size", "4096,4096",
+                           "--chunk-feed-forward", "1000000", *flags], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout[:500]
+    print(f"{time.monotonic() - start:.2f} s with the start of the process")
+    return json.loads(done.stdout)["plans"][0]
+
+
+@pytest.mark.parametrize("release", PUBLISHED)
+def test_names_and_shapes_are_diffusers(release, text_encoder, tmp_path):
+    folder = make(str(tmp_path), release, text_encoder)
+    stages = {stage["stage"]: stage for stage in plan(folder, height=512, width=768, num_frames=121)["stages"]}
+    assert set(stages) == {"ENCODE_TEXT", "DENOISE", "DECODE"}
+    # A shape that is not the config's is seen.
+    with open(os.path.join(folder, "transformer", "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    config["num_layers"] += 1
+    with open(os.path.join(folder, "transformer", "config.json"), "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    with pytest.raises(AssertionError, match="missing"):
+        plan(folder, height=512, width=768, num_frames=121)
+
+
+@pytest.mark.parametrize("release, decode", [("0.9.0", DECODE_090), ("0.9.1", DECODE_091)])
+def test_flops_of_the_real_shape(release, decode, text_encoder, tmp_path):
+    folder = make(str(tmp_path), release, text_encoder)
+    stages = {stage["stage"]: stage for stage in
+              plan(folder, "--device", "cuda:0", height=480, width=704, num_frames=161)["stages"]}
+    step = stages["DENOISE"]["flops"] / REQUEST["num_inference_steps"] / 1e12
+    print(f"step {step:.2f} TFLOP, decode {stages['DECODE']['flops'] / 1e12:.2f} TFLOP")
+    assert step == pytest.approx(STEP_2B, rel=0.02)
+    assert stages["DECODE"]["flops"] / 1e12 == pytest.approx(decode, rel=0.02)
