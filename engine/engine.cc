@@ -2,10 +2,13 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/device.h"
+#include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
 #include "engine/core/status.h"
 #include "engine/core/status_bridge.h"
@@ -252,7 +255,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   }
   KINO_ASSIGN_OR_RETURN(const c10::Device device, OpenDevice(options.device));
   InstallMemoryCounter();
-  if (options.threads > 0) at::set_num_threads(options.threads);
+  if (options.threads > 0) {
+    at::set_num_threads(options.threads);
+  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
+    at::set_num_threads(std::min(at::get_num_threads(), UsableCores()));
+  }
   return std::make_unique<EngineImpl>(device);
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
 
 #ifdef KINO_WITH_CUDA
@@ -67,7 +68,7 @@ DeviceInfo GetDeviceInfo(c10::Device device) {
   }
 #endif
   return {.name = "cpu",
-          .total_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE),
+          .total_bytes = UsableMemoryBytes(),
           .used_bytes = HostMemoryCount().live_bytes};
 }
 

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <optional>
 
+#include "engine/core/machine.h"
 #include "engine/describe/weight_plan.h"
 #include "server/convert/json.h"
 #include "server/convert/memory_estimate.h"
@@ -39,7 +40,7 @@ ExitCode Report(ExitCode code, const std::string& message) {
 // What there is of `device`'s memory; 0 where that cannot be known here.
 absl::StatusOr<engine::DeviceSpec> SpecOf(const std::string& device) {
   engine::DeviceSpec spec{.is_gpu = device != "cpu"};
-  spec.host_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
+  spec.host_bytes = engine::UsableMemoryBytes();
   const auto engine = engine::Engine::Create({.device = device});
   if (engine.ok()) {
     spec.device_bytes = (*engine)->device_memory_bytes();

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/core/machine.h"
 #include "server/convert/status.h"
 #include "server/worker/held_attempts.h"
 #include "server/worker/link.h"
@@ -59,7 +60,7 @@ class Worker : public LinkDelegate {
     hello_.set_device(options.engine.device);
     hello_.set_device_name(engine_->device_name());
     hello_.set_device_memory_bytes(engine_->device_memory_bytes());
-    hello_.set_host_memory_bytes(sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE));
+    hello_.set_host_memory_bytes(engine::UsableMemoryBytes());
     hello_.set_max_attempts(kMaxAttempts);
     hello_.set_pid(getpid());
     hello_.set_link_secret(options.link_secret);

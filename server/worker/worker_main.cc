@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/machine.h"
 #include "server/config/config.h"
 #include "server/config/data_dir.h"
 #include "server/config/log.h"
@@ -94,7 +95,8 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.address = config::LinkAddress(*config);
   options.link_secret = *std::move(secret);
   options.engine.device = worker->device;
-  options.engine.threads = worker->threads;
+  options.engine.threads = config::ThreadsOf(*config, *worker, engine::UsableCores());
+  if (options.engine.threads > 0) spdlog::info("{} threads", options.engine.threads);
   options.models = config->models;
   options.max_device_memory = worker->max_device_memory;
   options.max_host_memory = worker->max_host_memory;

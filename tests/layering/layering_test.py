@@ -76,10 +76,11 @@ TABLE = {
     "server/plan": (["server/flags"], ["protobuf"]),
     "server/cli": (["server/convert", "server/flags", "server/plan", "server/digest"], ["protobuf", "grpc"]),
     "server/worker": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
-                       "engine/core/dtype.h", "engine/core/cancel.h", "server/config", "server/convert", "server/digest",
+                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "server/config", "server/convert",
+                       "server/digest",
                        "server/flags", "server/media"], ["protobuf", "grpc", "spdlog"]),
     "server/render": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
-                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/media/npy.h", "server/convert",
+                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "engine/media/npy.h", "server/convert",
                        "server/flags", "server/media", "server/plan"], ["protobuf"]),
     "tests": (["engine", "scheduler", "server", "tests"], list(LIBRARIES)),
 }

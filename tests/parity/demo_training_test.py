@@ -39,6 +39,7 @@ def test_scorer_sees_what_is_wrong():
     assert (result.color, result.motion, result.background, result.shape) == (False,) * 4
 
 
+@pytest.mark.skipif("KINO_TRAIN" not in os.environ, reason="scripts/check train")
 def test_smoke_training_yields_a_loadable_folder(tmp_path):
     out = tmp_path / "model"
     subprocess.run([sys.executable, os.path.join(TOOLS, "train.py"), "--smoke", "--out", str(out)],

@@ -344,5 +344,26 @@ TEST(ConfigTest, NamesAreLowerCaseAndStartWithALetterOrDigit) {
   EXPECT_FALSE(IsValidName(std::string(129, 'a')));
 }
 
+TEST(ThreadsTest, CpuWorkersShareTheCores) {
+  Config config;
+  config.workers = {{.name = "a"}, {.name = "b"}, {.name = "gpu", .device = "cuda:0"}};
+  EXPECT_EQ(ThreadsOf(config, config.workers[0], 8), 4);
+  EXPECT_EQ(ThreadsOf(config, config.workers[1], 7), 3);
+  EXPECT_EQ(ThreadsOf(config, config.workers[2], 8), 0);
+  // Fewer cores than workers: one each.
+  EXPECT_EQ(ThreadsOf(config, config.workers[0], 1), 1);
+  config.workers.resize(1);
+  EXPECT_EQ(ThreadsOf(config, config.workers[0], 8), 8);
+}
+
+TEST(ThreadsTest, ANumberOfItsOwnIsTakenFromTheOthers) {
+  Config config;
+  config.workers = {{.name = "a", .threads = 6}, {.name = "b"}, {.name = "c"}};
+  EXPECT_EQ(ThreadsOf(config, config.workers[0], 8), 6);
+  EXPECT_EQ(ThreadsOf(config, config.workers[1], 8), 1);
+  EXPECT_EQ(ThreadsOf(config, config.workers[2], 16), 5);
+  EXPECT_EQ(ThreadsOf(config, config.workers[1], 2), 1);
+}
+
 }  // namespace
 }  // namespace kino::config
