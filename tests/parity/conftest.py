@@ -4,6 +4,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import kino_render  # noqa: E402
+
+kino_render.keep_cpu_limits()
+
 import oracle  # noqa: E402,F401  keeps the Hugging Face libraries offline before they are imported
 
 import torch  # noqa: E402

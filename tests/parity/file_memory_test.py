@@ -49,7 +49,7 @@ class Model:
             [kino_render.binary(), "--model", os.path.join(self._folder, "model"), "--request",
              os.path.join(self._folder, "request.json"), "--out", out, "--stats", stats, "--device", "cpu", "--threads",
              "1", "--quiet", *flags], capture_output=True, text=True, timeout=120,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**kino_render.environment(), "OMP_NUM_THREADS": "1"},
             preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))))
         if done.returncode != 0:
             return done.returncode, done.stderr, None, None

@@ -7,6 +7,23 @@ import tempfile
 import numpy as np
 
 
+# Of the instruction set, for scripts/check cpu. They are Kino's alone: under ONEDNN_MAX_CPU_ISA=AVX2 torch's int8 product
+# saturates on a CPU that has VNNI, so the oracle must not have them.
+_CPU_LIMITS = {}
+
+
+def keep_cpu_limits():
+    """Takes the limits out of this process's environment, before torch reads them."""
+    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"):
+        if name in os.environ:
+            _CPU_LIMITS[name] = os.environ.pop(name)
+
+
+def environment():
+    """For a program of Kino's."""
+    return {**os.environ, **_CPU_LIMITS}
+
+
 def binary():
     return os.path.join(os.environ["KINO_BIN_DIR"], "kino-render")
 
@@ -31,7 +48,7 @@ def render(model, request, dtype="float32", variant=None, taps=None, stats=None,
         if stats:
             command += ["--stats", stats]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout,
-                              env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+                              env={**environment(), "OMP_NUM_THREADS": str(threads)})
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr}")
         frames = np.load(out)

@@ -275,7 +275,7 @@ def test_in_bfloat16_kino_is_as_close_as_the_library(scheme, storage, tmp_path, 
 def planned_weights(model, request, *flags):
     """The most of any stage, as `kino-render plan` has it."""
     done = subprocess.run([kino_render.binary(), "plan", "--model", model, "--request", request, "--dtype", "float32",
-                           "--json", *flags], capture_output=True, text=True)
+                           "--json", *flags], env=kino_render.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     chosen = next(plan for plan in json.loads(done.stdout)["plans"] if plan.get("chosen"))
     return max(int(stage.get("weights_bytes", 0)) for stage in chosen["stages"])

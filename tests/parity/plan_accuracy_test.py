@@ -1,6 +1,6 @@
 """Predicted peak memory against measured: `kino-render plan` beside the counting allocator of a render.
 
-The planner adds up what the layers allocate, from shapes alone (engine/describe, engine/models/ltx/memory*). A layer that
+The planner reckons over a trace of the network on meta tensors (engine/trace). A layer that
 comes to hold more, or a plan whose weights are counted wrongly, shows here.
 """
 import json
@@ -68,7 +68,7 @@ def predict(model, request, dtype, flags, folder):
     offload = [] if "--offload" in flags else ["--offload", "none"]
     home = [] if "--weights-home" in flags else ["--weights-home", "file"]
     done = subprocess.run([kino_render.binary(), "plan", "--model", model, "--request", path, "--dtype", dtype,
-                           "--json", *flags, *offload, *home], capture_output=True, text=True, timeout=60, check=False)
+                           "--json", *flags, *offload, *home], env=kino_render.environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     # The plan as it stands comes first; behind it those with what the flags leave open.
     plan = json.loads(done.stdout)["plans"][0]
@@ -84,7 +84,7 @@ def measure(model, request, dtype, flags, folder):
     stats = os.path.join(folder, "stats.json")
     subprocess.run([kino_render.binary(), "--model", model, "--request", path, "--out",
                     os.path.join(folder, "frames.npy"), "--dtype", dtype, "--threads", "1", "--stats", stats,
-                    "--quiet", *flags], capture_output=True, text=True, timeout=300, check=True)
+                    "--quiet", *flags], env=kino_render.environment(), capture_output=True, text=True, timeout=300, check=True)
     with open(stats, encoding="utf-8") as file:
         stages = json.load(file)["stages"]
     return {stage["stage"]: stage["peak_device_bytes"] for stage in stages
