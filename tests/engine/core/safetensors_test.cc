@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -168,6 +169,28 @@ TEST(SafetensorsTest, EveryFlippedHeaderBitIsHandled) {
           << byte << " " << status;
     }
   }
+}
+
+// Files of one page, so that a read past their end is one past the mapping. Blanks behind the
+// header are part of it, so all that is wrong with each is its header's length.
+TEST(SafetensorsTest, AHeaderReachesNoFurtherThanItsFile) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::string file(page, ' ');
+  std::memcpy(file.data() + 8, "{}", 2);
+  const auto open = [&file](uint64_t header_bytes) {
+    std::memcpy(file.data(), &header_bytes, 8);
+    return OpenBytes(file);
+  };
+  EXPECT_EQ(open(page - 8), absl::OkStatus());
+  for (size_t past = 1; past <= 16; ++past) {
+    const absl::Status status = open(page - 8 + past);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << past << " past the end";
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("header length " + std::to_string(page - 8 + past) + " in a file of"))
+        << past << " past the end";
+  }
+  // One less leaves a byte that no tensor takes.
+  EXPECT_THAT(std::string(open(page - 9).message()), HasSubstr("end at byte 0 of 1 bytes"));
 }
 
 TEST(SafetensorsTest, MissingFileAndFolderAreToldApart) {
