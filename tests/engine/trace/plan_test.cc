@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "engine/describe/weight_plan.h"
 #include "engine/engine.h"
 
@@ -267,6 +268,86 @@ TEST_F(PlanTest, LimitsAreTheLeastOfBoth) {
   EXPECT_EQ(limited.device_bytes, 5);
   EXPECT_EQ(limited.host_bytes, 9);
   EXPECT_EQ(LimitedBy({}, plan).device_bytes, 5);
+}
+
+// A family of made-up phases.
+class MadeUpFamily final : public FamilyDescription {
+ public:
+  explicit MadeUpFamily(std::vector<PhaseNeed> phases) : phases_(std::move(phases)) {}
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  void FillOwn(Request&, const Request&) const override {}
+  void Resolve(Request&, std::vector<FieldViolation>&) const override {}
+  WeightPlace Place(std::string_view, const WeightTensor&) const override { return {}; }
+  std::vector<PhaseNeed> Phases(const Request&, const PhaseOptions&) const override {
+    return phases_;
+  }
+
+ private:
+  std::vector<TaskDescription> tasks_;
+  Limits limits_;
+  std::vector<PhaseNeed> phases_;
+};
+
+PlanEstimate EstimateOf(const std::vector<PhaseNeed>& phases, const DeviceSpec& device) {
+  ModelDescription model;
+  model.components.push_back(
+      {.name = "net",
+       .library = "diffusers",
+       .class_name = "Net",
+       .weights = {
+           {.name = "weight", .shape = {10}, .dtype = DType::kF32, .bytes = 40, .elements = 10}}});
+  model.details = std::make_shared<MadeUpFamily>(phases);
+  const absl::StatusOr<PlanEstimate> estimate =
+      Planner(model, Request(), DType::kF32, device).Estimate({});
+  EXPECT_TRUE(estimate.ok()) << estimate.status();
+  return *estimate;
+}
+
+PhaseNeed Phase(Stage stage, int64_t device, int64_t host) {
+  return {.stage = stage,
+          .component = "net",
+          .part = "",
+          .device_activations = device,
+          .host_activations = host};
+}
+
+// What a stage needs is the most of its phases, in whatever order they come and whatever comes
+// between them: on the device of one phase, on the host maybe of another.
+TEST(PlanOfPhasesTest, TheLargestPhaseOfAStageCounts) {
+  // The first is the largest on the device, the second on the host; the third is neither.
+  const std::vector<PhaseNeed> phases = {Phase(Stage::kDenoise, 3000, 20),
+                                         Phase(Stage::kDenoise, 1000, 70),
+                                         Phase(Stage::kDenoise, 2000, 50)};
+  const std::vector<PhaseNeed> others = {Phase(Stage::kEncodeText, 500, 10),
+                                         Phase(Stage::kDecode, 2500, 60)};
+  // Beside the activations, weights and what libraries keep: the same for all.
+  const int64_t host = EstimateOf({Phase(Stage::kDenoise, 0, 0)}, kGpu).peak_host;
+  const int64_t device = EstimateOf({Phase(Stage::kDenoise, 0, 0)}, kGpu).peak_device;
+  std::vector<int> order = {0, 1, 2};
+  do {
+    const std::string in_order = absl::StrCat(order[0], order[1], order[2]);
+    const PlanEstimate estimate = EstimateOf(
+        {phases[order[0]], others[0], phases[order[1]], others[1], phases[order[2]]}, kGpu);
+    ASSERT_EQ(estimate.stages.size(), 3u) << in_order;
+    for (const StageEstimate& stage : estimate.stages) {
+      const bool is_text = stage.stage == Stage::kEncodeText,
+                 is_decode = stage.stage == Stage::kDecode;
+      EXPECT_EQ(stage.activations, is_text ? 500 : is_decode ? 2500 : 3000) << in_order;
+      EXPECT_EQ(stage.device() - device, stage.activations) << in_order;
+      EXPECT_EQ(stage.host - host, is_text ? 10 : is_decode ? 60 : 70) << in_order;
+    }
+    EXPECT_EQ(estimate.peak_device - device, 3000) << in_order;
+    EXPECT_EQ(estimate.peak_host - host, 70) << in_order;
+    EXPECT_EQ(estimate.peak_stage().stage, Stage::kDenoise) << in_order;
+    // On the CPU the host is the device.
+    const PlanEstimate on_cpu =
+        EstimateOf({phases[order[0]], phases[order[1]], phases[order[2]]}, kCpu);
+    ASSERT_EQ(on_cpu.stages.size(), 1u) << in_order;
+    EXPECT_EQ(on_cpu.stages[0].activations, 3000) << in_order;
+    EXPECT_EQ(on_cpu.stages[0].host, on_cpu.stages[0].device()) << in_order;
+    EXPECT_EQ(on_cpu.peak_host, on_cpu.peak_device) << in_order;
+  } while (std::next_permutation(order.begin(), order.end()));
 }
 
 TEST_F(PlanTest, CopiesThatTheGpuDoesNotHideCostTime) {
