@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -42,9 +43,9 @@ class Mapping {
   void* address_;
 };
 
-void WriteAll(int file, const char* data, size_t bytes, int64_t offset) {
+void WriteAll(int file, const char* data, size_t bytes, int64_t offset, size_t at_once) {
   while (bytes > 0) {
-    const ssize_t written = pwrite(file, data, bytes, offset);
+    const ssize_t written = pwrite(file, data, std::min(bytes, at_once), offset);
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) Fail("write", written == 0 ? ENOSPC : errno);
     data += written;
@@ -55,7 +56,7 @@ void WriteAll(int file, const char* data, size_t bytes, int64_t offset) {
 
 }  // namespace
 
-SpillFile::SpillFile() {
+SpillFile::SpillFile(int64_t write_bytes) : write_bytes_(write_bytes) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
   if (error) Fail("no temporary folder", error.value());
@@ -68,7 +69,8 @@ SpillFile::SpillFile() {
 SpillFile::~SpillFile() { close(file_); }
 
 void SpillFile::Append(const at::Tensor& tensor) {
-  WriteAll(file_, static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes(), end_);
+  WriteAll(file_, static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes(), end_,
+           static_cast<size_t>(write_bytes_));
   entries_.push_back({end_, tensor.sizes().vec(), tensor.scalar_type()});
   end_ = (end_ + static_cast<int64_t>(tensor.nbytes()) + kAlignment - 1) / kAlignment * kAlignment;
 }

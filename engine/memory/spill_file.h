@@ -11,8 +11,11 @@ namespace kino::engine {
 
 class SpillFile {
  public:
+  // Bytes of a tensor written at a time: Linux takes no more than 2 GiB in one call.
+  static constexpr int64_t kWriteBytes = int64_t{1} << 30;
+
   // In $TMPDIR, or the system's temporary folder. Throws StatusError as the system says.
-  SpillFile();
+  explicit SpillFile(int64_t write_bytes = kWriteBytes);
   ~SpillFile();
   SpillFile(const SpillFile&) = delete;
   SpillFile& operator=(const SpillFile&) = delete;
@@ -28,6 +31,7 @@ class SpillFile {
     std::vector<int64_t> shape;
     c10::ScalarType dtype;
   };
+  const int64_t write_bytes_;
   int file_ = -1;
   int64_t end_ = 0;
   std::vector<Entry> entries_;

@@ -32,6 +32,16 @@ TEST(SpillFileTest, TensorsComeBackAsTheyWere) {
   }
 }
 
+// As tensors above kWriteBytes are.
+TEST(SpillFileTest, TensorsWrittenInManyPiecesComeBackAsTheyWere) {
+  const std::vector<at::Tensor> tensors = {at::randn({25, 31}), at::randn({250}), at::randn({1})};
+  SpillFile spill(/*write_bytes=*/999);
+  for (const at::Tensor& tensor : tensors) spill.Append(tensor);
+  const std::vector<at::Tensor> mapped = spill.Map();
+  ASSERT_EQ(mapped.size(), tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) EXPECT_TRUE(at::equal(mapped[i], tensors[i])) << i;
+}
+
 TEST(SpillFileTest, LeavesNoFileAndNoHostMemory) {
   const testing::TempDir folder;
   const char* const before = getenv("TMPDIR");
