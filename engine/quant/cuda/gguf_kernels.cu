@@ -10,7 +10,6 @@ namespace kino::engine::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxGrid = 1 << 20;
 
 __device__ void Store(float value, float* to) { *to = value; }
 __device__ void Store(float value, __half* to) { *to = __float2half_rn(value); }
@@ -32,11 +31,11 @@ __global__ void DecodeKernel(const uint8_t* blocks, int64_t elements, T* out) {
 
 template <GgmlType kType>
 cudaError_t Launch(const uint8_t* blocks, int64_t count, GgufOutput output, void* out,
-                   cudaStream_t stream) {
+                   cudaStream_t stream, int64_t max_grid) {
   const int64_t elements = count * GgufBlock<kType>::kElements;
   if (elements == 0) return cudaSuccess;
   const auto grid =
-      static_cast<unsigned>(std::min<int64_t>((elements + kThreads - 1) / kThreads, kMaxGrid));
+      static_cast<unsigned>(std::min<int64_t>((elements + kThreads - 1) / kThreads, max_grid));
   switch (output) {
     case GgufOutput::kFloat:
       DecodeKernel<kType>
@@ -57,32 +56,32 @@ cudaError_t Launch(const uint8_t* blocks, int64_t count, GgufOutput output, void
 }  // namespace
 
 cudaError_t DecodeGguf(GgmlType type, const uint8_t* blocks, int64_t count, GgufOutput output,
-                       void* out, cudaStream_t stream) {
+                       void* out, cudaStream_t stream, int64_t max_grid) {
   switch (type) {
     case GgmlType::kQ4_0:
-      return Launch<GgmlType::kQ4_0>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ4_0>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ4_1:
-      return Launch<GgmlType::kQ4_1>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ4_1>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ5_0:
-      return Launch<GgmlType::kQ5_0>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ5_0>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ5_1:
-      return Launch<GgmlType::kQ5_1>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ5_1>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ8_0:
-      return Launch<GgmlType::kQ8_0>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ8_0>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ2_K:
-      return Launch<GgmlType::kQ2_K>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ2_K>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ3_K:
-      return Launch<GgmlType::kQ3_K>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ3_K>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ4_K:
-      return Launch<GgmlType::kQ4_K>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ4_K>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ5_K:
-      return Launch<GgmlType::kQ5_K>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ5_K>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kQ6_K:
-      return Launch<GgmlType::kQ6_K>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kQ6_K>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kIQ4_NL:
-      return Launch<GgmlType::kIQ4_NL>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kIQ4_NL>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kIQ4_XS:
-      return Launch<GgmlType::kIQ4_XS>(blocks, count, output, out, stream);
+      return Launch<GgmlType::kIQ4_XS>(blocks, count, output, out, stream, max_grid);
     case GgmlType::kNone:
       break;
   }

@@ -5,12 +5,16 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
 #include "engine/core/device.h"
+#include "engine/quant/cuda/gguf_kernels.h"
 #include "engine/quant/gguf.h"
 
 namespace kino::engine {
@@ -33,6 +37,29 @@ TEST_P(CudaGgufTest, DecodesAsTheCpu) {
     const at::Tensor same = (there == here).logical_or((there != there).logical_and(here != here));
     EXPECT_TRUE(same.all().item<bool>()) << c10::toString(dtype);
   }
+}
+
+// As weights above kGgufMaxGrid thread blocks are: threads that stride over 100 passes, the last
+// of them shorter.
+TEST_P(CudaGgufTest, ThreadsStrideOverALargeWeight) {
+  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
+  if (!device.ok()) GTEST_SKIP() << device.status();
+  const std::shared_ptr<const WeightFormat> format = MakeGgufFormat(GetParam());
+  const std::vector<int64_t> shape = {129, 1024};
+  const at::Tensor blocks =
+      at::randint(256, format->Parts(shape)[0].shape, at::make_generator<at::CPUGeneratorImpl>(6),
+                  at::TensorOptions(at::kByte))
+          .to(*device);
+  const at::Tensor expected = format->Decode({blocks}, shape, at::kFloat);
+  const at::Tensor strided = at::zeros_like(expected);
+  const c10::cuda::CUDAGuard guard(*device);
+  ASSERT_EQ(cuda::DecodeGguf(GetParam(), blocks.const_data_ptr<uint8_t>(),
+                             expected.numel() / GgmlBlockElements(GetParam()),
+                             cuda::GgufOutput::kFloat, strided.mutable_data_ptr(),
+                             c10::cuda::getCurrentCUDAStream(device->index()).stream(),
+                             /*max_grid=*/5),
+            cudaSuccess);
+  EXPECT_TRUE(at::equal(strided.view(at::kByte), expected.view(at::kByte)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CudaGgufTest,

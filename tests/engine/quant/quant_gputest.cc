@@ -3,12 +3,15 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
 #include "engine/core/device.h"
 #include "engine/quant/bitsandbytes.h"
 #include "engine/quant/formats.h"
+#include "engine/quant/row_scaled.h"
 #include "tests/engine/quant/quant_cases.h"
 
 namespace kino::engine {
@@ -97,6 +100,45 @@ TEST(CudaBnb4BitTest, KernelEqualsComposedOnTheDevice) {
       EXPECT_TRUE(at::equal(format->Decode(parts, weight.sizes(), at::kBFloat16),
                             DecodeBnb4BitComposed(parts, weight.sizes(), at::kBFloat16, layout)));
     }
+  }
+}
+
+// A launch has 2^24 threads at most (kMaxBlocks in dequantize.cu): here each takes two bytes or
+// elements, and some a third.
+TEST(CudaLargeWeightTest, ThreadsStrideOverPackedCodes) {
+  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
+  if (!device.ok()) GTEST_SKIP() << device.status();
+  const c10::InferenceMode inference_mode;
+  const std::vector<int64_t> shape = {16423, 4096};
+  ASSERT_GT(shape[0] * shape[1] / 2, 2 << 24);
+  for (const bool nested : {false, true}) {
+    const Bnb4BitLayout layout = {.type = Bnb4BitType::kNf4, .nested = nested};
+    const auto format = MakeBnb4Bit(layout);
+    std::vector<at::Tensor> parts;
+    for (const PartSpec& part : format->Parts(shape)) {
+      const at::TensorOptions options = at::TensorOptions(part.dtype).device(*device);
+      parts.push_back(part.dtype == at::kByte ? at::randint(256, part.shape, options)
+                                              : at::rand(part.shape, options));
+    }
+    EXPECT_TRUE(at::equal(format->Decode(parts, shape, at::kBFloat16),
+                          DecodeBnb4BitComposed(parts, shape, at::kBFloat16, layout)))
+        << format->name();
+  }
+}
+
+TEST(CudaLargeWeightTest, ThreadsStrideOverScaledRows) {
+  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
+  if (!device.ok()) GTEST_SKIP() << device.status();
+  const c10::InferenceMode inference_mode;
+  const int64_t rows = 8211, columns = 4096;
+  ASSERT_GT(rows * columns, 2 << 24);
+  const at::Tensor scales = at::rand({rows}, at::TensorOptions(at::kFloat).device(*device));
+  const at::Tensor bytes =
+      at::randint(-100, 101, {rows, columns}, at::TensorOptions(at::kChar).device(*device));
+  for (const at::Tensor& values : {bytes, bytes.to(at::kFloat).to(at::kFloat8_e4m3fn)}) {
+    EXPECT_TRUE(at::equal(DecodeRows(values, scales, 1, at::kBFloat16),
+                          DecodeRowsComposed(values, scales, 1, at::kBFloat16)))
+        << values.scalar_type();
   }
 }
 
