@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -197,6 +198,34 @@ TEST(Mp4WriterTest, LosslessGivesTheVeryPixels) {
     want.append(frame.rgb.begin(), frame.rgb.end());
   }
   EXPECT_TRUE(raw == want);
+}
+
+// The muxer hands its bytes over 64 KiB at a time, and the demuxer asks for as many: a fragment of
+// noise, which does not compress, takes several of both, and so does one picture.
+TEST(Mp4WriterTest, FragmentsOfManyPiecesKeepEveryPixel) {
+  const Mp4Options options{.width = 320, .height = 192, .lossless = true, .fragment_frames = 3};
+  std::minstd_rand random(1);
+  std::vector<RgbImage> frames(7, RgbImage{options.width, options.height, {}});
+  for (RgbImage& frame : frames) {
+    frame.rgb.resize(3 * static_cast<size_t>(options.width) * options.height);
+    for (uint8_t& value : frame.rgb) value = static_cast<uint8_t>(random() >> 8);
+  }
+  Written written;
+  auto writer = Mp4Writer::Create(options, [&](std::string_view bytes) {
+    written.calls.emplace_back(bytes);
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (const RgbImage& frame : frames) ASSERT_TRUE((*writer)->AddFrame(frame.rgb.data()).ok());
+  ASSERT_TRUE((*writer)->Finish().ok());
+  ASSERT_EQ(written.calls.size(), 4u);  // the head, three fragments
+  for (size_t i = 1; i < written.calls.size(); ++i) {
+    EXPECT_GT(written.calls[i].size(), 2u << 16) << i;
+    EXPECT_EQ(written.calls[i].substr(4, 4), "moof") << i;
+  }
+  const std::vector<RgbImage> decoded = Decode(written.bytes());
+  ASSERT_EQ(decoded.size(), frames.size());
+  for (size_t t = 0; t < frames.size(); ++t) EXPECT_TRUE(decoded[t].rgb == frames[t].rgb) << t;
 }
 
 TEST(Mp4WriterTest, SameFramesGiveTheSameBytes) {

@@ -114,6 +114,25 @@ TEST(NpyTest, WrittenFramesAreReadByNumpy) {
   EXPECT_THAT(back->shape, ElementsAre(5, 2, 3, 3));
 }
 
+// Files are read 64 KiB at a time: here in four pieces, the last smaller.
+TEST(NpyTest, AFileOfManyPiecesIsReadWhole) {
+  const ScratchFolder scratch;
+  const std::string path = scratch.path("large.npy");
+  constexpr int kHeight = 64, kWidth = 90, kFrames = 3;
+  std::vector<float> values(3 * kHeight * kWidth * kFrames);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  ASSERT_GT(values.size() * sizeof(float), 3u << 16);
+  auto writer = NpyWriter::Create(path, kHeight, kWidth);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (int t = 0; t < kFrames; ++t)
+    ASSERT_TRUE((*writer)->AddFrame(values.data() + 3 * kHeight * kWidth * t).ok());
+  ASSERT_TRUE((*writer)->Finish().ok());
+  const auto back = ReadNpy(path);
+  ASSERT_TRUE(back.ok()) << back.status();
+  ASSERT_EQ(back->data.size(), values.size() * sizeof(float));
+  EXPECT_EQ(std::memcmp(back->data.data(), values.data(), back->data.size()), 0);
+}
+
 TEST(NpyTest, UnwritablePlacesAreNamed) {
   EXPECT_EQ(NpyWriter::Create("/no-such-folder/x.npy", 2, 2).status().code(),
             absl::StatusCode::kNotFound);

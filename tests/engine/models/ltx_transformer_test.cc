@@ -173,6 +173,17 @@ TEST_F(LtxTransformerTest, RowsDoNotSeeEachOther) {
   EXPECT_GT((both.narrow(0, 0, 1) - alone).abs().max().item<float>(), 1e-3);
 }
 
+// The 12 tokens of both rows: five, five and two at a time.
+TEST_F(LtxTransformerTest, AFeedForwardInPiecesIsOneFeedForward) {
+  const auto transformer = Load("none");
+  const at::Tensor whole = Step(*transformer);
+  for (const int tokens : {5, 1, 11, 12, 100}) {
+    const at::Tensor pieces = Step(*transformer, {.chunk_feed_forward = tokens});
+    // Matrix products of fewer rows differ in the last bits.
+    EXPECT_LT((pieces - whole).abs().max().item<float>(), 1e-5) << tokens;
+  }
+}
+
 TEST_F(LtxTransformerTest, CancelStopsBetweenBlocks) {
   const auto transformer = Load("none");
   CancelToken cancel;

@@ -27,6 +27,7 @@
 #include "engine/core/tensor_file.h"
 #include "engine/core/torch_types.h"
 #include "engine/memory/residency.h"
+#include "tests/support/at_threads.h"
 #include "tests/support/fixture_folder.h"
 
 namespace kino::engine {
@@ -453,11 +454,11 @@ TEST(LtxVaeConfigTest, WhatNoModelCanBeIsRefusedByName) {
               HasSubstr("'diagonal'"));
 }
 
-// A weight too large to be packed at once, whose last piece is smaller than the others.
+// A weight so large that it is packed in three pieces, the last smaller than the others.
 TEST(LtxConvolveTest, WideConvolutionsInPiecesEqualTorchs) {
   const c10::InferenceMode inference_mode;
-  constexpr int64_t kIn = 768, kOut = 500;
-  ASSERT_LT(LtxPackedChannels(kOut * kIn * 27, kOut), kOut);
+  constexpr int64_t kIn = 768, kOut = 900;
+  ASSERT_LT(2 * LtxPackedChannels(kOut * kIn * 27, kOut), kOut);
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(11);
   const at::Tensor x = at::randn({4, 3, 5, kIn}, generator),
                    weight = at::randn({kOut, kIn, 3, 3, 3}, generator) / 144.0,
@@ -497,6 +498,26 @@ TEST_P(LtxNormSiluTest, FusedEqualsComposed) {
         (fused.to(at::kDouble) - composed.to(at::kDouble)).abs().mean().item<double>();
     EXPECT_LE(typical, largest * (dtype == at::kFloat ? 1e-7 : 1e-4)) << scale;
   }
+}
+
+// Tasks of 32768 elements: three, and the last is smaller; into a part of a buffer.
+TEST_P(LtxNormSiluTest, SeveralTasksEqualComposed) {
+  const auto [dtype, channels, modulated] = GetParam();
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  const auto normal = [&](at::IntArrayRef shape) { return at::randn(shape, generator).to(dtype); };
+  const at::Tensor x = normal({1, 3 * 32768 / channels + 11, 1, channels});
+  LtxVaeModulation modulation;
+  if (modulated) modulation = {.shift = normal({channels}), .scale_plus_one = normal({channels})};
+  at::Tensor buffer = at::full({3, x.size(1), 1, channels}, 7, x.options());
+  at::Tensor composed = at::empty_like(x);
+  LtxNormSiluComposed(x, modulation, composed);
+  const kino::testing::AtThreads several(3);
+  LtxNormSilu(x, modulation, buffer.narrow(0, 1, 1));
+  const double largest = composed.abs().max().item<double>();
+  EXPECT_LE(MaxError(buffer.narrow(0, 1, 1), composed),
+            largest * (dtype == at::kFloat ? 1e-6 : 1.0 / 128));
+  EXPECT_TRUE((buffer.select(0, 0) == 7).all().item<bool>());
+  EXPECT_TRUE((buffer.select(0, 2) == 7).all().item<bool>());
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LtxNormSiluTest,

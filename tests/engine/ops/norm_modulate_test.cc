@@ -5,6 +5,8 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/at_threads.h"
+
 namespace kino::engine {
 namespace {
 
@@ -38,6 +40,21 @@ TEST_P(NormModulateTest, FusedEqualsComposed) {
   EXPECT_EQ((composed - other).narrow(1, 3, 4).abs().max().item<double>(), 0.0);
 }
 
+// Tasks of 32768 elements; a span of three and a bit. Of so many values the largest is larger, and
+// so is its last bit.
+TEST_P(NormModulateTest, SeveralTasksEqualComposed) {
+  const auto& [kind, dtype, width, tolerance] = GetParam();
+  const int64_t length = 3 * 32768 / width + 77;
+  const TokenSpans spans = {{0, 5, 1}, {5, length, 0}};
+  const at::Tensor x = Random({2, length, width}, 1).mul(3).add(0.5).to(dtype);
+  const at::Tensor shift = Random({2, width}, 2).to(dtype);
+  const at::Tensor scale = Random({2, width}, 3).mul(0.2).to(dtype);
+  const at::Tensor composed = NormModulateComposed(x, kind, 1e-6, shift, scale, spans);
+  const kino::testing::AtThreads several(3);
+  const at::Tensor fused = NormModulate(x, kind, 1e-6, shift, scale, spans);
+  EXPECT_LT((fused - composed).abs().max().item<double>(), tolerance * 2);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, NormModulateTest,
                          ::testing::Values(Case{NormKind::kRms, at::kFloat, 64, 2e-6},
                                            Case{NormKind::kRms, at::kFloat, 37, 2e-6},
@@ -57,6 +74,19 @@ TEST(AddGatedTest, AddsGatedTokensBySpan) {
     AddGated(x, y, gate, {{0, 2, 1}, {2, 5, 0}});
     EXPECT_LT((x - expected).abs().max().item<double>(), 1e-6);
   }
+}
+
+// Tasks of 32768 elements, as above.
+TEST(AddGatedTest, SeveralTasksEqualOne) {
+  const int64_t width = 96, length = 3 * 32768 / width + 77;
+  at::Tensor x = Random({2, length, width}, 1), y = Random({2, length, width}, 2);
+  const at::Tensor gate = Random({2, width}, 3);
+  at::Tensor expected = x.clone();
+  expected.narrow(1, 0, 5).add_(y.narrow(1, 0, 5) * gate[1]);
+  expected.narrow(1, 5, length - 5).add_(y.narrow(1, 5, length - 5) * gate[0]);
+  const kino::testing::AtThreads several(3);
+  AddGated(x, y, gate, {{0, 5, 1}, {5, length, 0}});
+  EXPECT_LT((x - expected).abs().max().item<double>(), 1e-6);
 }
 
 TEST(NormModulateTest, SpansThatDoNotCoverTheSequenceAreRefused) {

@@ -8,6 +8,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/at_threads.h"
+
 namespace kino::engine {
 namespace {
 
@@ -31,6 +33,18 @@ TEST(RmsRotaryTest, FusedEqualsComposed) {
               2e-6)
         << width;
   }
+}
+
+// Tasks of 16384 elements; one of the three goes on from the first sequence to the second. Of so
+// many values the largest is larger, and so is its last bit.
+TEST(RmsRotaryTest, SeveralTasksEqualComposed) {
+  const int64_t width = 64, length = (3 * 16384 / width + 77) / 2;
+  const at::Tensor x = Random({2, length, width}, 1);
+  const at::Tensor weight = Random({width}, 2).mul(0.1).add(1.0);
+  const RotaryTable table = RandomTable(length, width);
+  const at::Tensor composed = RmsRotaryComposed(x, weight, 1e-5, table);
+  const kino::testing::AtThreads several(3);
+  EXPECT_LT((RmsRotary(x.clone(), weight, 1e-5, table) - composed).abs().max().item<float>(), 5e-6);
 }
 
 TEST(RmsRotaryTest, NoAngleIsThePlainNorm) {
