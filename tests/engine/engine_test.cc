@@ -110,7 +110,8 @@ TEST(EngineTest, GivesFramesInOrderAndStatisticsOfEveryStage) {
   std::map<Stage, StageStats> stages;
   for (const StageStats& stats : rendered.result.stages) stages[stats.stage] = stats;
   for (const Stage stage : {Stage::kEncodeText, Stage::kDenoise, Stage::kDecode}) {
-    ASSERT_TRUE(stages.contains(stage)) << StageName(stage);
+    EXPECT_TRUE(stages.contains(stage)) << StageName(stage);
+    if (!stages.contains(stage)) continue;
     EXPECT_GT(stages[stage].seconds, 0);
     EXPECT_GT(stages[stage].peak_device_bytes, 0);
   }

@@ -150,23 +150,33 @@ def test_unknown_field_number_is_refused(stubs, client, bystander):
     assert any("1023" in field for field in violations(details))
 
 
-def test_broken_images_are_refused_where_they_come_in(stubs, client, bystander):
+@pytest.mark.parametrize("broken", [
+    lambda whole: whole[:len(whole) // 2], lambda whole: whole[:20], lambda whole: b"GIF89a" + whole[6:],
+    lambda whole: b"not an image at all", lambda whole: b"",
+], ids=["half", "head", "gif-in-name", "text", "nothing"])
+def test_broken_images_are_refused_where_they_come_in(stubs, client, bystander, broken):
     video = stubs.video
-    whole = png()
-    for broken in (whole[:len(whole) // 2], whole[:20], b"GIF89a" + whole[6:], b"not an image at all", b""):
-        error, _ = refusal(lambda broken=broken: client.upload(broken))
-        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-        condition = video.Condition(kind=video.Condition.IMAGE, data=broken)
-        error, details = refusal(lambda c=condition: client.submit(client.demo_request(conditions=[c])))
-        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert any(field.startswith("conditions[0]") for field in violations(details))
+    data = broken(png())
+    error, _ = refusal(lambda: client.upload(data))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    condition = video.Condition(kind=video.Condition.IMAGE, data=data)
+    error, details = refusal(lambda: client.submit(client.demo_request(conditions=[condition])))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert any(field.startswith("conditions[0]") for field in violations(details))
 
 
-def test_uploads_that_are_not_what_they_declare(client, bystander):
+@pytest.mark.parametrize("lie", [
+    lambda whole: dict(size=len(whole) + 1), lambda whole: dict(size=len(whole) - 1), lambda whole: dict(digest="0" * 64),
+    lambda whole: dict(size=-1),
+], ids=["longer", "shorter", "other-digest", "negative"])
+def test_uploads_that_are_not_what_they_declare(client, bystander, lie):
     whole = png()
-    for lie in (dict(size=len(whole) + 1), dict(size=len(whole) - 1), dict(digest="0" * 64), dict(size=-1)):
-        error, _ = refusal(lambda lie=lie: client.upload(whole, **lie))
-        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    error, _ = refusal(lambda: client.upload(whole, **lie(whole)))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_uploads_that_declare_too_much(client, bystander):
+    whole = png()
     error, _ = refusal(lambda: client.upload(whole, size=1 << 40))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert client.upload(whole).id

@@ -116,9 +116,9 @@ def test_download_from_any_offset(client, kinod):
     done = client.generate(client.demo_request())
     whole, job_id = bytes(done.data), done.job.id
     size = len(whole)
-    for offset, limit in ((0, 0), (1, 0), (1000, 0), (size - 1, 0), (0, 1), (500, 2000)):
-        expected = whole[offset:offset + limit] if limit else whole[offset:]
-        assert client.download(job_id, offset, limit) == expected
+    wrong = [(offset, limit) for offset, limit in ((0, 0), (1, 0), (1000, 0), (size - 1, 0), (0, 1), (500, 2000))
+             if client.download(job_id, offset, limit) != whole[offset:offset + limit if limit else size]]
+    assert not wrong
     assert client.download(job_id, size) == b""
     assert refusal(lambda: client.download(job_id, size + 1)).code() == grpc.StatusCode.OUT_OF_RANGE
     assert refusal(lambda: client.download(job_id, -1)).code() in (

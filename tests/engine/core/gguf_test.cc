@@ -57,7 +57,8 @@ TEST(GgufFileTest, ReadsEveryTypeOfGgufsOwnWriter) {
     std::vector<int64_t> shape;
     for (int64_t extent; words >> extent;) shape.push_back(extent);
     const auto found = (*file)->tensors().find(name);
-    ASSERT_NE(found, (*file)->tensors().end()) << name;
+    EXPECT_NE(found, (*file)->tensors().end()) << name;
+    if (found == (*file)->tensors().end()) continue;
     const TensorEntry& entry = found->second;
     EXPECT_EQ(entry.shape, shape) << name;
     if (entry.block == GgmlType::kNone) {

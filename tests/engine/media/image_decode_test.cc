@@ -47,7 +47,8 @@ TEST(ImageDecodeTest, PixelsAreTheOnesOfLoadImage) {
     if (row[0] != "image") continue;
     ++cases;
     const auto got = DecodeImage(ReadFile(PillowCorpus().scratch.path(row[1])), {});
-    ASSERT_TRUE(got.ok()) << row[1] << ": " << got.status();
+    EXPECT_TRUE(got.ok()) << row[1] << ": " << got.status();
+    if (!got.ok()) continue;
     EXPECT_EQ(Difference(*got, Expected(PillowCorpus().scratch.path(row[2]))), "") << row[1];
   }
   EXPECT_GT(cases, 400);

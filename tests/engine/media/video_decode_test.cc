@@ -26,20 +26,23 @@ TEST(VideoDecodeTest, FramesAreTheOnesFfmpegGives) {
     ++cases;
     SCOPED_TRACE(row[1]);
     const auto want = ReadNpy(VideoCorpus().scratch.path(row[2]));
-    ASSERT_TRUE(want.ok()) << want.status();
+    EXPECT_TRUE(want.ok()) << want.status();
+    if (!want.ok()) continue;
     std::string got;
     const auto info = DecodeVideo(CorpusFile(row[1]), {}, [&](RgbImage frame) {
       got.append(frame.rgb.begin(), frame.rgb.end());
       return absl::OkStatus();
     });
-    ASSERT_TRUE(info.ok()) << info.status();
+    EXPECT_TRUE(info.ok()) << info.status();
+    if (!info.ok()) continue;
     EXPECT_EQ(info->num_frames, want->shape[0]);
     EXPECT_EQ(info->height, want->shape[1]);
     EXPECT_EQ(info->width, want->shape[2]);
     EXPECT_EQ(info->codec, row[3]);
     EXPECT_EQ(info->frame_rate.num, std::stoi(row[4]));
     EXPECT_EQ(info->frame_rate.den, std::stoi(row[5]));
-    ASSERT_EQ(got.size(), want->data.size());
+    EXPECT_EQ(got.size(), want->data.size());
+    if (got.size() != want->data.size()) continue;
     size_t differing = 0;
     int largest = 0;
     for (size_t i = 0; i < got.size(); ++i) {

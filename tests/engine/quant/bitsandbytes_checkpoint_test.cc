@@ -62,8 +62,10 @@ TEST_P(SerializedTest, EveryLayerDecodesBitEqualToTheLibrary) {
     if (!full_name.ends_with(".weight")) continue;
     const std::string name = full_name.substr(0, full_name.size() - 7);
     const auto read = ReadBitsAndBytesLinear(name, find, **config);
-    ASSERT_TRUE(read.ok()) << read.status();
-    ASSERT_EQ(read->has_value(), decoded.Has(name)) << name;
+    EXPECT_TRUE(read.ok()) << read.status();
+    if (!read.ok()) continue;
+    EXPECT_EQ(read->has_value(), decoded.Has(name)) << name;
+    if (read->has_value() != decoded.Has(name)) continue;
     if (!read->has_value()) {
       ++plain;
       continue;

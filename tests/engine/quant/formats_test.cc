@@ -56,7 +56,8 @@ TEST_P(FormatsTest, EncodesBitEqualToTheLibrary) {
   for (const std::string& name : names) {
     const std::vector<at::Tensor> expected = cases_.Parts(name);
     const std::vector<at::Tensor> got = Format()->Encode(cases_.Get(name + "weight"));
-    ASSERT_EQ(got.size(), expected.size()) << name;
+    EXPECT_EQ(got.size(), expected.size()) << name;
+    if (got.size() != expected.size()) continue;
     for (size_t i = 0; i < got.size(); ++i) {
       EXPECT_EQ(got[i].scalar_type(), expected[i].scalar_type()) << name << " part " << i;
       const bool is_float8 = got[i].scalar_type() == at::kFloat8_e4m3fn;
@@ -83,7 +84,8 @@ TEST_P(FormatsTest, PartsAndPlannedBytesAreWhatEncodeMakes) {
     const auto format = Format();
     const std::vector<PartSpec> specs = format->Parts(weight.sizes());
     const std::vector<at::Tensor> parts = format->Encode(weight);
-    ASSERT_EQ(parts.size(), specs.size());
+    EXPECT_EQ(parts.size(), specs.size());
+    if (parts.size() != specs.size()) continue;
     int64_t bytes = 0;
     for (size_t i = 0; i < parts.size(); ++i) {
       EXPECT_EQ(parts[i].scalar_type(), specs[i].dtype) << name;
@@ -182,7 +184,8 @@ TEST(Bnb4BitTest, LoopsEqualTheComposedForm) {
             const at::Tensor weight = at::randn(shape, generator).to(dtype);
             const auto parts = format->Encode(weight);
             const auto composed = EncodeBnb4BitComposed(weight, layout);
-            ASSERT_EQ(parts.size(), composed.size());
+            EXPECT_EQ(parts.size(), composed.size());
+            if (parts.size() != composed.size()) continue;
             for (size_t i = 0; i < parts.size(); ++i)
               EXPECT_TRUE(at::equal(parts[i], composed[i])) << format->name() << " part " << i;
             EXPECT_TRUE(at::equal(format->Decode(parts, shape, dtype),
@@ -254,7 +257,8 @@ TEST(MakeWeightFormatTest, EverySchemeIsTheFormatOfItsNameAndItsPlannedBytes) {
     const auto format = MakeWeightFormat(scheme, 6.0, at::kBFloat16);
     EXPECT_EQ(absl::AsciiStrToLower(format->name()), QuantSchemeName(scheme));
     for (const auto& shape : {std::vector<int64_t>{4096, 10240}, {64, 96}, {33, 32}}) {
-      ASSERT_TRUE(scheme == QuantScheme::kFp8Dyn || CanQuantize(scheme, shape[0], shape[1]));
+      EXPECT_TRUE(scheme == QuantScheme::kFp8Dyn || CanQuantize(scheme, shape[0], shape[1]));
+      if (!(scheme == QuantScheme::kFp8Dyn || CanQuantize(scheme, shape[0], shape[1]))) continue;
       int64_t bytes = 0;
       for (const PartSpec& part : format->Parts(shape)) {
         bytes +=

@@ -79,7 +79,8 @@ TEST_F(FlowMatchEulerTest, SchedulesAreDiffusersBitForBit) {
     SCOPED_TRACE(c["config"].dump() + " " + c["request"].dump().substr(0, 200) + " mu " +
                  c["mu"].dump());
     const auto config = FlowMatchEulerConfig::FromJson(c["config"], "config");
-    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(config.ok()) << config.status();
+    if (!config.ok()) continue;
     ScheduleRequest request;
     if (c["request"].contains("num_inference_steps"))
       request.num_inference_steps = c["request"]["num_inference_steps"];
@@ -93,11 +94,12 @@ TEST_F(FlowMatchEulerTest, SchedulesAreDiffusersBitForBit) {
       EXPECT_EQ(schedule.status().code(), absl::StatusCode::kInvalidArgument);
       continue;
     }
-    ASSERT_TRUE(schedule.ok()) << schedule.status();
+    EXPECT_TRUE(schedule.ok()) << schedule.status();
+    if (!schedule.ok()) continue;
     // numpy's own pow and exp may differ from the C library's in the last bit of a double.
     const int64_t ulps = config->spacing == FlowMatchEulerConfig::Spacing::kGiven ? 0 : 1;
-    ASSERT_NO_FATAL_FAILURE(ExpectWithinUlps(schedule->sigmas, Floats(c["sigmas"]), ulps));
-    ASSERT_NO_FATAL_FAILURE(ExpectWithinUlps(schedule->timesteps, Floats(c["timesteps"]), ulps));
+    ExpectWithinUlps(schedule->sigmas, Floats(c["sigmas"]), ulps);
+    ExpectWithinUlps(schedule->timesteps, Floats(c["timesteps"]), ulps);
     ++compared;
   }
   EXPECT_GT(compared, 800);
@@ -118,7 +120,8 @@ TEST_F(FlowMatchEulerTest, LinearQuadraticSchedulesAreDiffusersBitForBit) {
 TEST_F(FlowMatchEulerTest, ShiftsAreDiffusersBitForBit) {
   for (const json& c : (*cases_)["shifts"]) {
     const auto config = FlowMatchEulerConfig::FromJson(c["config"], "config");
-    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(config.ok()) << config.status();
+    if (!config.ok()) continue;
     EXPECT_EQ(CalculateShift(*config, c["length"]), c["mu"].get<double>()) << c;
   }
 }
@@ -132,8 +135,11 @@ TEST_F(FlowMatchEulerTest, LoopsOfStepsAreDiffusersBitForBit) {
     for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
       const at::Tensor output = TensorOf(loop["outputs"][i], dtype, {2, 3, 5});
       sample = EulerStep(sample, output, sigmas[i], sigmas[i + 1]);
-      ASSERT_EQ(sample.scalar_type(), output.scalar_type());
-      ASSERT_TRUE(sample.equal(TensorOf(loop["results"][i], dtype, {2, 3, 5}))) << "step " << i;
+      EXPECT_EQ(sample.scalar_type(), output.scalar_type()) << "step " << i;
+      const bool is_equal = sample.scalar_type() == output.scalar_type() &&
+                            sample.equal(TensorOf(loop["results"][i], dtype, {2, 3, 5}));
+      EXPECT_TRUE(is_equal) << "step " << i;
+      if (!is_equal) break;  // the others follow from it
     }
   }
 }

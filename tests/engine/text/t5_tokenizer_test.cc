@@ -4,10 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/core/json.h"
@@ -54,13 +56,17 @@ TEST_F(T5TokenizerTest, WholePromptsGetTheIdsOfTransformers) {
     const std::string name = folder["name"];
     SCOPED_TRACE(name);
     auto tokenizer = T5Tokenizer::Load(folder["folder"]);
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    if (!tokenizer.ok()) continue;
     int wrong = 0;
     for (size_t i = 0; i < texts.size() && wrong < 5; ++i) {
       auto ids = (*tokenizer)->EncodeWhole(texts[i]);
-      ASSERT_TRUE(ids.ok()) << ids.status();
-      EXPECT_EQ(*ids, folder["whole"][i].get<Ids>()) << Escaped(texts[i]);
-      wrong += *ids != folder["whole"][i].get<Ids>();
+      const auto expected = folder["whole"][i].get<Ids>();
+      EXPECT_TRUE(ids.ok()) << ids.status();
+      if (ids.ok()) {
+        EXPECT_EQ(*ids, expected) << Escaped(texts[i]);
+      }
+      wrong += !ids.ok() || *ids != expected;
     }
     EXPECT_EQ((*tokenizer)->pad_id(), folder["pad_id"].get<int64_t>());
     EXPECT_EQ((*tokenizer)->eos_id(), folder["eos_id"].get<int64_t>());
@@ -74,15 +80,23 @@ TEST_F(T5TokenizerTest, PaddedAndTruncatedPromptsGetTheIdsAndMasksOfTransformers
     const std::string name = folder["name"];
     SCOPED_TRACE(name);
     auto tokenizer = T5Tokenizer::Load(folder["folder"]);
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    if (!tokenizer.ok()) continue;
     const auto& padded = folder["padded"];
-    ASSERT_GT(padded.size(), 100u);
-    for (size_t i = 0; i < padded.size(); ++i) {
+    EXPECT_GT(padded.size(), 100u);
+    int wrong = 0;
+    for (size_t i = 0; i < padded.size() && wrong < 5; ++i) {
       const int length = lengths[i % lengths.size()];
       auto tokens = (*tokenizer)->Encode(texts[i], length);
-      ASSERT_TRUE(tokens.ok()) << tokens.status();
-      ASSERT_EQ(tokens->ids, padded[i][0].get<Ids>()) << Escaped(texts[i]);
-      ASSERT_EQ(tokens->attention_mask, padded[i][1].get<Ids>()) << Escaped(texts[i]);
+      EXPECT_TRUE(tokens.ok()) << tokens.status();
+      if (!tokens.ok()) {
+        ++wrong;
+        continue;
+      }
+      const std::pair got(tokens->ids, tokens->attention_mask);
+      const std::pair expected(padded[i][0].get<Ids>(), padded[i][1].get<Ids>());
+      EXPECT_EQ(got, expected) << Escaped(texts[i]);
+      wrong += got != expected;
     }
   }
 }
@@ -90,10 +104,13 @@ TEST_F(T5TokenizerTest, PaddedAndTruncatedPromptsGetTheIdsAndMasksOfTransformers
 TEST_F(T5TokenizerTest, EveryIdIsBelowVocabSize) {
   for (const auto& folder : (*cases_)["folders"]) {
     auto tokenizer = T5Tokenizer::Load(folder["folder"]);
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    if (!tokenizer.ok()) continue;
+    int64_t largest = 0;
     for (const auto& ids : folder["whole"]) {
-      for (const int64_t id : ids.get<Ids>()) ASSERT_LT(id, (*tokenizer)->vocab_size());
+      for (const int64_t id : ids.get<Ids>()) largest = std::max(largest, id);
     }
+    EXPECT_LT(largest, (*tokenizer)->vocab_size()) << folder["name"];
   }
 }
 

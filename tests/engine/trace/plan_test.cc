@@ -183,7 +183,8 @@ TEST_F(PlanTest, AutoTakesTheFirstThatFits) {
     DeviceSpec device = kGpu;
     device.device_bytes = limit;
     const absl::StatusOr<PlanEstimate> chosen = On(device).Choose(Mode("auto"));
-    ASSERT_TRUE(chosen.ok()) << chosen.status();
+    EXPECT_TRUE(chosen.ok()) << chosen.status();
+    if (!chosen.ok()) continue;
     EXPECT_LE(chosen->peak_device, limit);
     for (const PlanEstimate& each : table) {
       if (each.name == chosen->name) break;

@@ -105,7 +105,9 @@ TEST_F(SqliteFileTest, OnlyTheOwnerMayReadTheFiles) {
   ASSERT_TRUE((*store)->Submit(MakeJob()).ok());
   for (const char* name : {"jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db.lock"}) {
     struct stat found;
-    ASSERT_EQ(stat(folder_.File(name).c_str(), &found), 0) << name;
+    const int error = stat(folder_.File(name).c_str(), &found);
+    EXPECT_EQ(error, 0) << name;
+    if (error != 0) continue;
     EXPECT_EQ(found.st_mode & 0777, 0600u) << name;
   }
 }

@@ -28,7 +28,8 @@ TEST(ByteSize, UnitsAreReadAsWritten) {
   };
   for (const auto& [text, bytes] : cases) {
     const auto parsed = ParseByteSize(text);
-    ASSERT_TRUE(parsed.ok()) << text << ": " << parsed.status();
+    EXPECT_TRUE(parsed.ok()) << text << ": " << parsed.status();
+    if (!parsed.ok()) continue;
     EXPECT_EQ(*parsed, bytes) << text;
   }
 }

@@ -47,7 +47,8 @@ TEST(DecodeClientTest, ImagesComeThroughTheSandboxUnchanged) {
     if (row[0] != "image" || ++count % 15 != 0) continue;
     SCOPED_TRACE(row[1]);
     const auto media = DecodeMediaFile(PillowCorpus().scratch.path(row[1]), Options());
-    ASSERT_TRUE(media.ok()) << media.status();
+    EXPECT_TRUE(media.ok()) << media.status();
+    if (!media.ok()) continue;
     ExpectFrames(*media, PillowCorpus().scratch.path(row[2]));
     EXPECT_FALSE(media->is_video());
     EXPECT_EQ(media->fps_num(), 0);
@@ -64,7 +65,8 @@ TEST(DecodeClientTest, VideosComeThroughTheSandboxUnchanged) {
     ++count;
     SCOPED_TRACE(row[1]);
     const auto media = DecodeMediaBytes(ReadFile(VideoCorpus().scratch.path(row[1])), Options());
-    ASSERT_TRUE(media.ok()) << media.status();
+    EXPECT_TRUE(media.ok()) << media.status();
+    if (!media.ok()) continue;
     ExpectFrames(*media, VideoCorpus().scratch.path(row[2]));
     EXPECT_TRUE(media->is_video());
     EXPECT_EQ(media->codec(), row[3]);
@@ -139,7 +141,8 @@ TEST(DecodeClientTest, LargestPictureFitsTheMemoryGranted) {
              scratch.folder());
   for (const std::string name : {"a.png", "a.jpg"}) {
     const auto media = DecodeMediaFile(scratch.path(name), Options());
-    ASSERT_TRUE(media.ok()) << name << media.status();
+    EXPECT_TRUE(media.ok()) << name << media.status();
+    if (!media.ok()) continue;
     EXPECT_EQ(media->width(), name == "a.png" ? 8192 : 4096);
     EXPECT_NEAR(media->frame(0)[3LL * 8192 * 4096 - 1], 50, 2) << name;
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -84,14 +84,17 @@ def plan_that_ran(render, tmp_path, request, *flags):
     return json.loads((tmp_path / "stats.json").read_text())["plan"], np.load(tmp_path / "out.npy")
 
 
-def test_the_flags_plan_runs_under_the_requests_and_lossless_ones_change_nothing(render, tmp_path):
+@pytest.mark.parametrize("request_plan, flags, offload", [
+    (None, ["--offload", "block:1", "--offload", "vae=none", "--weights-home", "pageable"], "block:1,vae=none"),
+    ({"offload": "leaf"}, ["--offload", "block:1", "--prefetch", "0"], "leaf"),
+    (None, ["--plan", "smallest", "--offload", "leaf"], "leaf"),
+])
+def test_the_flags_plan_runs_under_the_requests_and_lossless_ones_change_nothing(render, tmp_path, request_plan, flags,
+                                                                                 offload):
     _, frames = plan_that_ran(render, tmp_path, REQUEST)
-    for request, flags, offload in [
-            (REQUEST, ["--offload", "block:1", "--offload", "vae=none", "--weights-home", "pageable"], "block:1,vae=none"),
-            ({**REQUEST, "plan": {"offload": "leaf"}}, ["--offload", "block:1", "--prefetch", "0"], "leaf"),
-            (REQUEST, ["--plan", "smallest", "--offload", "leaf"], "leaf")]:
-        plan, same = plan_that_ran(render, tmp_path, request, *flags)
-        assert plan["offload"] == offload and np.array_equal(frames, same), flags
+    wanted = {**REQUEST, "plan": request_plan} if request_plan else REQUEST
+    plan, same = plan_that_ran(render, tmp_path, wanted, *flags)
+    assert plan["offload"] == offload and np.array_equal(frames, same)
 
 
 def test_lossy_flags_change_the_frames_and_show_in_the_plan(render, tmp_path):

@@ -180,17 +180,21 @@ TEST(LtxPublishedTest, ConfigsAreReadFromTheShapes) {
   for (const char* name : {"vae-0.9.0", "vae-0.9.1", "vae-0.9.5"}) {
     const auto file = Open(absl::StrCat(Fixtures(), "/published/", name, ".safetensors"));
     const auto expected = ReadJsonFile(absl::StrCat(Fixtures(), "/published/", name, ".json"));
-    ASSERT_TRUE(expected.ok()) << expected.status();
+    EXPECT_TRUE(expected.ok()) << expected.status();
+    if (!expected.ok()) continue;
     const auto vae = LtxVaeInFile(*file);
-    ASSERT_TRUE(vae.ok()) << vae.status();
+    EXPECT_TRUE(vae.ok()) << vae.status();
+    if (!vae.ok()) continue;
     EXPECT_EQ(VaeSummary(vae->config), VaeSummary(*expected)) << name;
   }
   for (const char* name : {"2b", "13b"}) {
     const auto file = Open(absl::StrCat(Fixtures(), "/published/", name, ".safetensors"));
     const auto expected = ReadJsonFile(absl::StrCat(Fixtures(), "/published/", name, ".json"));
-    ASSERT_TRUE(expected.ok()) << expected.status();
+    EXPECT_TRUE(expected.ok()) << expected.status();
+    if (!expected.ok()) continue;
     const auto transformer = LtxTransformerInFile(*file, nullptr);
-    ASSERT_TRUE(transformer.ok()) << transformer.status();
+    EXPECT_TRUE(transformer.ok()) << transformer.status();
+    if (!transformer.ok()) continue;
     EXPECT_EQ(TransformerSummary(transformer->config), TransformerSummary(*expected)) << name;
   }
 }
