@@ -271,22 +271,21 @@ TEST_F(PlanTest, LimitsAreTheLeastOfBoth) {
   EXPECT_EQ(LimitedBy({}, plan).device_bytes, 5);
 }
 
-// A family of made-up phases.
-class MadeUpFamily final : public FamilyDescription {
+// Made-up phases of one weight.
+class MadeUpProfile final : public ProfileSource {
  public:
-  explicit MadeUpFamily(std::vector<PhaseNeed> phases) : phases_(std::move(phases)) {}
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  void FillOwn(Request&, const Request&) const override {}
-  void Resolve(Request&, std::vector<FieldViolation>&) const override {}
-  WeightPlace Place(std::string_view, const WeightTensor&) const override { return {}; }
-  std::vector<PhaseNeed> Phases(const Request&, const PhaseOptions&) const override {
-    return phases_;
+  explicit MadeUpProfile(std::vector<PhaseNeed> phases) : phases_(std::move(phases)) {}
+  absl::StatusOr<RunProfile> Profile(const Request&,
+                                     const std::vector<PhaseVariant>& variants) override {
+    RunProfile profile;
+    profile.places =
+        std::make_shared<const std::vector<ComponentPlaces>>(std::vector<ComponentPlaces>{
+            {.component = "net", .weights = {{.name = "weight", .part = "", .group = ""}}}});
+    for (const PhaseVariant& variant : variants) profile.variants.emplace_back(variant, phases_);
+    return profile;
   }
 
  private:
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
   std::vector<PhaseNeed> phases_;
 };
 
@@ -298,9 +297,8 @@ PlanEstimate EstimateOf(const std::vector<PhaseNeed>& phases, const DeviceSpec& 
        .class_name = "Net",
        .weights = {
            {.name = "weight", .shape = {10}, .dtype = DType::kF32, .bytes = 40, .elements = 10}}});
-  model.details = std::make_shared<MadeUpFamily>(phases);
   const absl::StatusOr<PlanEstimate> estimate =
-      Planner(model, Request(), DType::kF32, device).Estimate({});
+      Planner(model, Request(), std::make_shared<MadeUpProfile>(phases), device).Estimate({});
   EXPECT_TRUE(estimate.ok()) << estimate.status();
   return *estimate;
 }
