@@ -220,7 +220,8 @@ def test_full_disk_ends_the_attempt_and_the_server_goes_on(start):
     assert fake.expect("drop").ref == attempt.ref
     done = frontend.wait_for(job.id, video.FAILED)
     assert done.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-    assert not list((frontend.data / "videos").iterdir())
+    # The file goes after the state is told.
+    eventually(lambda: not list((frontend.data / "videos").iterdir()), "the half video is removed")
     following = frontend.submit()
     fake.attempt().succeed()
     frontend.wait_for(following.id, video.SUCCEEDED)
