@@ -2,11 +2,14 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
-#include <c10/core/impl/alloc_cpu.h>
+#include <c10/core/alignment.h>
 #include <c10/util/Exception.h>
 #include <malloc.h>
 
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <mutex>
 
 namespace kino::engine {
@@ -46,16 +49,35 @@ void CheckLimit(int64_t bytes) {
                    " bytes are live and ", bytes, " more are needed, but the limit is ", most);
 }
 
-// What malloc set aside, which is a little more than what was asked for: known again when the block
-// is freed, without a prefix. (A prefix would make the context differ from the data, which torch's
-// raw_allocate forbids.)
-int64_t BlockBytes(void* block) { return static_cast<int64_t>(malloc_usable_size(block)); }
+// Blocks of tensors, aligned as torch's own allocator aligns them. Not from posix_memalign: until
+// glibc 2.38 it asks malloc for more than it keeps, so a freed block cannot serve the next request
+// of its own size once a neighbour took the rest, and a run that streams weights grew by one block
+// per layer (glibc bug 14581). Here a block asks for the same each time: alignment is made inside
+// it, and the word before the data leads back to its start.
+constexpr size_t kAlignment = c10::gAlignment;
+
+void* StartOf(void* data) { return static_cast<void**>(data)[-1]; }
+
+// What malloc set aside, which is a little more than what was asked for.
+int64_t BlockBytes(void* data) { return static_cast<int64_t>(malloc_usable_size(StartOf(data))); }
+
+void* AllocateBlock(size_t bytes) {
+  void* start = bytes <= SIZE_MAX - kAlignment ? std::malloc(bytes + kAlignment) : nullptr;
+  TORCH_CHECK_WITH(OutOfMemoryError, start != nullptr,
+                   "host memory ran out: you tried to allocate ", bytes, " bytes");
+  // At least 16 bytes lie between a start of malloc's and the next multiple of 64.
+  static_assert(alignof(std::max_align_t) >= sizeof(void*));
+  const auto address = reinterpret_cast<uintptr_t>(start);
+  void** data = reinterpret_cast<void**>((address / kAlignment + 1) * kAlignment);
+  data[-1] = start;
+  return data;
+}
 
 class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
     CheckLimit(static_cast<int64_t>(bytes));
-    void* block = c10::alloc_cpu(bytes);
+    void* block = bytes == 0 ? nullptr : AllocateBlock(bytes);
     if (block != nullptr) host.Add(BlockBytes(block));
     return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
   }
@@ -68,7 +90,7 @@ class CountingAllocator final : public c10::Allocator {
   static void Free(void* block) {
     if (block == nullptr) return;
     host.Add(-BlockBytes(block));
-    c10::free_cpu(block);
+    std::free(StartOf(block));
   }
 };
 

@@ -55,7 +55,8 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
     return absl::UnimplementedError(error.what_without_backtrace());
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
-    // The CPU allocator has no exception of its own (c10/core/impl/alloc_cpu.cpp).
+    // Torch's CPU allocator, where ours is not installed, has no exception of its own
+    // (c10/core/impl/alloc_cpu.cpp).
     if (what.find("DefaultCPUAllocator: can't allocate memory") != std::string::npos ||
         what.find("not enough memory") != std::string::npos) {
       return OutOfHostMemory(what);
