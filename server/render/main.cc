@@ -3,9 +3,13 @@
 
 #include <algorithm>
 #include <iostream>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "server/flags/flags.h"
 #include "server/render/model_flags.h"
 #include "server/render/plan_command.h"
@@ -13,6 +17,7 @@
 
 namespace {
 
+using kino::render::RenderFiles;
 using kino::render::RenderOptions;
 
 constexpr char kUsageLine[] =
@@ -25,10 +30,14 @@ constexpr char kText[] =
     "request.\n"
     "Its own plan goes over the one of the flags. FILE.npy is float32 [T, H, W, 3] in 0..1; "
     "FILE.mp4 is\n"
-    "H.264. `kino-render plan` tells what a request would need; see its --help.";
+    "H.264. --request and --out may be repeated, one --out for each request in their order: the "
+    "model is\n"
+    "loaded once, and a request that fails does not stop those after it. `kino-render plan` tells "
+    "what a\n"
+    "request would need; see its --help.";
 constexpr char kEpilogue[] =
     "Exit codes: 0 done; 1 the run failed or was interrupted; 2 usage; 3 the request or the model "
-    "cannot be used.";
+    "cannot be used. Of several requests' the first that is not 0.";
 
 kino::engine::CancelToken interrupted;
 
@@ -37,6 +46,46 @@ void OnInterrupt(int) { interrupted.Cancel(); }
 int Refuse(const std::string& message) {
   std::cerr << "kino-render: " << message << "\nTry --help.\n";
   return kino::render::kUsage;
+}
+
+// What is given for each request, in their order.
+struct FileFlags {
+  std::vector<std::string> requests, outs, stats, taps;
+};
+
+absl::StatusOr<std::vector<RenderFiles>> ToRenders(const FileFlags& files) {
+  const size_t count = files.requests.size();
+  if (count == 0 || files.outs.empty()) {
+    return absl::InvalidArgumentError("--model, --request and --out are needed");
+  }
+  const auto has_one_each = [count](const std::vector<std::string>& values) {
+    return values.size() == count;
+  };
+  if (!has_one_each(files.outs)) {
+    return absl::InvalidArgumentError(absl::StrCat("--out: expected one for each of ", count,
+                                                   " requests, got ", files.outs.size()));
+  }
+  for (const auto& [flag, values] : {std::pair("--stats", &files.stats), {"--taps", &files.taps}}) {
+    if (!values->empty() && !has_one_each(*values)) {
+      return absl::InvalidArgumentError(absl::StrCat(flag, ": expected none or one for each of ",
+                                                     count, " requests, got ", values->size()));
+    }
+  }
+  std::set<std::string> written;
+  std::vector<RenderFiles> renders;
+  for (size_t i = 0; i < count; ++i) {
+    RenderFiles one{files.requests[i], files.outs[i], "", ""};
+    if (!files.stats.empty()) one.stats = files.stats[i];
+    if (!files.taps.empty()) one.taps = files.taps[i];
+    if (absl::Status status = kino::render::CheckOutputName(one.out); !status.ok()) return status;
+    for (const std::string& path : {one.out, one.stats, one.taps}) {
+      if (!path.empty() && !written.insert(path).second) {
+        return absl::InvalidArgumentError(absl::StrCat("'", path, "' would be written twice"));
+      }
+    }
+    renders.push_back(std::move(one));
+  }
+  return renders;
 }
 
 }  // namespace
@@ -51,12 +100,13 @@ int main(int argc, char** argv) {
   kino::flags::FlagSet flags(kUsageLine, kText, kEpilogue);
   kino::render::ModelFlags model_flags;
   model_flags.Register(&flags);
-  flags.Add("request", &options.request_file, "FILE", "The request.");
-  flags.Add("out", &options.out, "FILE", "Where the result goes; written whole or not at all.");
+  FileFlags files;
+  flags.Add("request", &files.requests, "FILE", "The request; repeatable, as are the next three.");
+  flags.Add("out", &files.outs, "FILE", "Where the result goes; written whole or not at all.");
+  flags.Add("stats", &files.stats, "FILE", "Writes seconds and peak memory by stage, as JSON.");
+  flags.Add("taps", &files.taps, "DIR", "Writes the run's intermediates as .npy files.");
   flags.Add("threads", &options.engine.threads, "N",
             "Threads on the CPU. Default: torch's choice.");
-  flags.Add("stats", &options.stats, "FILE", "Writes seconds and peak memory by stage, as JSON.");
-  flags.Add("taps", &options.taps, "DIR", "Writes the run's intermediates as .npy files.");
   flags.AddSwitch("quiet", &options.is_quiet, "No progress line, no drawn seed.");
   flags.AddSwitch("help", &help, "Prints this.");
   flags.AddSwitch("version", &version, "Prints the version.");
@@ -70,9 +120,9 @@ int main(int argc, char** argv) {
     std::cout << "kino-render " << KINO_VERSION << "\n";
     return 0;
   }
-  if (options.request_file.empty() || options.out.empty()) {
-    return Refuse("--model, --request and --out are needed");
-  }
+  absl::StatusOr<std::vector<RenderFiles>> renders = ToRenders(files);
+  if (!renders.ok()) return Refuse(std::string(renders.status().message()));
+  options.renders = *std::move(renders);
   const absl::Status applied = model_flags.Apply(&options.engine, &options.model);
   if (absl::IsNotFound(applied)) {
     std::cerr << "kino-render: " << std::string(applied.message()) << "\n";
@@ -80,9 +130,6 @@ int main(int argc, char** argv) {
   }
   if (!applied.ok()) return Refuse(std::string(applied.message()));
   if (options.engine.threads < 0) return Refuse("--threads: expected 0 or more");
-  if (absl::Status status = kino::render::CheckOutputName(options.out); !status.ok()) {
-    return Refuse(std::string(status.message()));
-  }
   signal(SIGINT, OnInterrupt);
   signal(SIGTERM, OnInterrupt);
   return kino::render::Render(options, interrupted);

@@ -17,8 +17,8 @@ struct Stats {
   v1::GenerateRequest effective_request;
 };
 
-// Memory in bytes, time in seconds; the process's peak resident size is added. One object,
-// indented.
+// Memory in bytes, time in seconds; the process's peak resident size up to now is added. One
+// object, indented.
 absl::Status WriteStats(const std::string& path, const Stats& stats);
 
 }  // namespace kino::render

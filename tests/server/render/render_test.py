@@ -260,6 +260,94 @@ def test_interrupt_ends_the_run_and_leaves_nothing(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name.startswith("out")]
 
 
+@pytest.fixture
+def render_many(tmp_path):
+    def run(requests, *flags, expect=OK):
+        """Standard error, and for each request its frames or None."""
+        command = [BINARY, "--model", MODEL, "--threads", "1", *flags]
+        for index, request in enumerate(requests):
+            path = tmp_path / f"request-{index}.json"
+            if request is not None:
+                path.write_text(json.dumps(request))
+            command += ["--request", str(path), "--out", str(tmp_path / f"out-{index}.npy"),
+                        "--stats", str(tmp_path / f"stats-{index}.json"), "--taps", str(tmp_path / f"taps-{index}")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == expect, done.stderr
+        assert not list(tmp_path.glob("*.part"))
+        outs = [tmp_path / f"out-{index}.npy" for index in range(len(requests))]
+        return done.stderr, [np.load(out) if out.exists() else None for out in outs]
+    return run
+
+
+def test_many_requests_give_each_its_own_frames_with_one_model(render, render_many, tmp_path):
+    np.save(tmp_path / "image.npy", np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8))
+    requests = [REQUEST, {**REQUEST, "prompt": "a blue star spinning over a black background", "seed": 9},
+                {**REQUEST, "num_frames": 17, "plan": {"offload": "leaf"}},
+                {**REQUEST, "conditions": [{"kind": "IMAGE", "path": "image.npy"}]}, REQUEST]
+    _, frames = render_many(requests)
+    for index, request in enumerate(requests):
+        render(request, "--taps", str(tmp_path / "taps"))
+        assert np.array_equal(frames[index], np.load(tmp_path / "out.npy")), index
+        stats = json.loads((tmp_path / f"stats-{index}.json").read_text())
+        assert stats["effective_request"]["prompt"] == request["prompt"]
+        assert stats["plan"]["offload"] == request.get("plan", {}).get("offload", "none")
+        for name in ("text_states", "latents"):
+            assert np.array_equal(np.load(tmp_path / f"taps-{index}" / f"{name}.npy"),
+                                  np.load(tmp_path / "taps" / f"{name}.npy")), (index, name)
+
+
+@pytest.mark.parametrize("bad, code, message", [
+    (None, BAD_REQUEST, "request-{}.json' cannot be read"),
+    ({**REQUEST, "heigt": 64}, BAD_REQUEST, "heigt"),
+    ({**REQUEST, "height": 65}, BAD_REQUEST, "request-{}.json: the request cannot be run"),
+    ({**REQUEST, "conditions": [{"kind": "IMAGE", "path": "absent.png"}]}, BAD_REQUEST, "absent.png"),
+    ({**REQUEST, "plan": {"offload": "block:1", "weights_home": "pinned"}}, FAILED, "pinned"),
+], ids=["absent", "unknown-field", "unfit-height", "absent-image", "pinned"])
+def test_of_many_requests_a_bad_one_is_named_and_the_others_run(render_many, bad, code, message):
+    stderr, frames = render_many([bad, REQUEST, bad], expect=code)
+    assert [each is None for each in frames] == [True, False, True]
+    for index in (0, 2):
+        assert message.format(index) in stderr and f"request-{index}.json" in stderr
+    assert "request-1.json" not in stderr
+
+
+def test_of_many_requests_the_first_failures_code_is_told(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(REQUEST))
+    (tmp_path / "b.json").write_text(json.dumps({**REQUEST, "height": 65}))
+    done = subprocess.run([BINARY, "--model", MODEL, "--threads", "1",
+                           "--request", str(tmp_path / "a.json"), "--out", str(tmp_path / "nowhere" / "a.npy"),
+                           "--request", str(tmp_path / "b.json"), "--out", str(tmp_path / "b.npy")],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == FAILED and "a.json: cannot write" in done.stderr and "b.json: the request" in done.stderr
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--request", "b.json"], "--out: expected one for each of 2 requests, got 1"),
+    (["--request", "b.json", "--out", "out.npy"], "'out.npy' would be written twice"),
+    (["--request", "b.json", "--out", "b.npy", "--stats", "s.json"], "--stats: expected none or one for each of 2 requests"),
+    (["--request", "b.json", "--out", "b.npy", "--taps", "t", "--taps", "t"], "'t' would be written twice"),
+])
+def test_files_that_do_not_go_with_the_requests_are_usage(flags, message):
+    done = subprocess.run([BINARY, "--model", MODEL, "--request", "a.json", "--out", "out.npy", *flags],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == USAGE and message in done.stderr
+
+
+def test_an_interrupt_ends_all_requests(tmp_path):
+    (tmp_path / "request.json").write_text(json.dumps({**REQUEST, "num_inference_steps": 500}))
+    command = [BINARY, "--model", MODEL, "--threads", "1"]
+    for name in ("a", "b"):
+        command += ["--request", str(tmp_path / "request.json"), "--out", str(tmp_path / f"{name}.npy"),
+                    "--taps", str(tmp_path / name)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "a" / "denoise_001.npy").exists():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == FAILED and stderr.count("cancelled") == 1
+    assert not list(tmp_path.glob("*.npy*")) and not (tmp_path / "b").exists()
+
+
 def test_version_and_help():
     version = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
     assert version.startswith("kino-render ")
