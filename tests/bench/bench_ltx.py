@@ -4,29 +4,32 @@
 Usage
   bench_ltx.py --kino-render build/bin/kino-render --work FOLDER [--vae 0.9.0|0.9.5] [--dtypes float32,bfloat16]
                [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25] [--markdown FILE] [--check-speed 1.1]
+               [--tiny]
 
-The two take turns, each run in a process of its own, with the same request file and the same number of threads. A number is
-the median over the repeats; seconds per step is the median over the steps but the first. Memory is the process's peak
-resident size as the kernel counts it (wait4); both count mapped weight files that were touched. Before anything is
-reported the frames are compared: float32 within 1e-3 of each other, bfloat16 no further from diffusers' float32 (PSNR,
-1 dB) than diffusers' own bfloat16.
+The two take turns, each run in a process of its own, with the same request file and the same number of threads, which wait
+passively in both. A number is the median over the repeats; seconds per step is the median over the steps but the first.
+Peak resident memory is as the kernel counts it (wait4), with the pages of mapped weight files that were touched. Peak
+anonymous memory leaves those out, which the kernel can drop at any time: RssAnon of /proc/PID/status, read every 5 ms, of
+both alike. Before anything is reported the frames are compared: float32 within 1e-3 of each other, bfloat16 no further from
+diffusers' float32 (PSNR, 1 dB) than diffusers' own bfloat16. bfloat16 is left out on a CPU without instructions for it.
 
 --check-speed R ends with status 1 where seconds per step or decode are above R times diffusers'.
 --markdown appends the table to a file.
+--tiny: a checkpoint, a request and one repeat of seconds, which show that all of this works; its times mean nothing.
 """
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 
 import mid_size_ltx
+import provenance
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROMPT = "An old sailor turns to the camera, soft shadows; warm tones"
@@ -34,7 +37,9 @@ NEGATIVE = "worst quality, inconsistent motion, blurry, jittery, distorted"
 ENGINES = ("diffusers", "kino")
 ROWS = (("load (s)", "load"), ("text encode (s)", "encode_text"),
         ("denoise step (s)", "step"), ("VAE decode (s)", "decode"),
-        ("whole process (s)", "process"), ("peak memory (MiB)", "peak_mib"))
+        ("whole process (s)", "process"), ("peak resident memory (MiB)", "peak_mib"),
+        ("peak anonymous memory (MiB)", "peak_anonymous_mib"))
+SAMPLE_SECONDS = 0.005
 FRAME_ERROR = 1e-3
 PSNR_LOSS_DB = 1.0
 
@@ -47,6 +52,31 @@ def write_request(path, size, steps):
                "ltx": {"frame_rate": 24, "decode_timestep": 0.05, "decode_noise_scale": 0.025}}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(request, file)
+
+
+class AnonymousPeak(threading.Thread):
+    """The most anonymous memory that a process is seen to have, in bytes, until stop()."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self._path = f"/proc/{pid}/status"
+        self._stopped = threading.Event()
+        self._peak = 0
+
+    def run(self):
+        while not self._stopped.wait(SAMPLE_SECONDS):
+            try:
+                with open(self._path, encoding="utf-8") as file:
+                    line = next((line for line in file if line.startswith("RssAnon:")), None)
+            except (FileNotFoundError, ProcessLookupError):  # it has ended
+                return
+            if line is not None:  # one that is ending has no memory any more
+                self._peak = max(self._peak, int(line.split()[1]) * 1024)
+
+    def stop(self):
+        self._stopped.set()
+        self.join()
+        return self._peak
 
 
 def run_once(engine, args, request, dtype):
@@ -62,9 +92,12 @@ def run_once(engine, args, request, dtype):
     with open(log_path, "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={
             **os.environ, "OMP_NUM_THREADS": str(args.threads),
-            "MKL_NUM_THREADS": str(args.threads)})
+            "MKL_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "passive"})
+        anonymous = AnonymousPeak(process.pid)
+        anonymous.start()
         _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
+    anonymous_bytes = anonymous.stop()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         with open(log_path, encoding="utf-8", errors="replace") as log:
@@ -76,6 +109,7 @@ def run_once(engine, args, request, dtype):
     numbers["step"] = statistics.median(steps[1:] or steps)
     numbers["process"] = seconds
     numbers["peak_mib"] = usage.ru_maxrss / 1024
+    numbers["peak_anonymous_mib"] = anonymous_bytes / 2 ** 20
     print(f"{engine} {dtype}: " + "  ".join(f"{k} {numbers[k]:.2f}" for _, k in ROWS), flush=True)
     return numbers, stats["version"], out
 
@@ -106,26 +140,14 @@ def check_frames(frames):
     return lines
 
 
-def machine():
-    name = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    with open("/proc/meminfo", encoding="utf-8") as file:
-        gib = int(file.readline().split()[1]) / 2 ** 20
-    return (f"{name}, {os.cpu_count()} cores, {gib:.0f} GiB, load before the run "
-            f"{os.getloadavg()[0]:.1f}")
-
-
 def table(results, versions, where, notes, args):
-    lines = [f"### LTX-Video, mid-size ({mid_size_ltx.sizes(os.path.join(args.work, args.vae))}; "
+    lines = [f"### LTX-Video, {'tiny' if args.tiny else 'mid-size'} ({mid_size_ltx.sizes(os.path.join(args.work, args.vae))}; "
              f"{args.vae} VAE)", "",
-             f"{datetime.date.today()}; {where}; {args.threads} threads; "
+             f"{where}; {args.threads} threads, which wait passively; "
              f"{versions['kino']} against {versions['diffusers']}, torch {versions['torch']}; "
              f"{args.size} (height x width x frames), {args.steps} steps, guidance 3; "
              f"medians of {args.repeats} runs, taking turns.", ""]
+    notes = [*notes, *(f"{dtype}: not measured on this CPU, which has no instructions for it" for dtype in args.left_out)]
     for dtype, by_engine in results.items():
         lines += [f"| {dtype} | diffusers | Kino | Kino / diffusers |", "|---|---|---|---|"]
         for title, key in ROWS:
@@ -148,17 +170,27 @@ def main():
     parser.add_argument("--size", default="256x384x25")
     parser.add_argument("--markdown")
     parser.add_argument("--check-speed", type=float)
+    parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
-    where = machine()
-    mid_size_ltx.build(os.path.join(args.work, args.vae), args.vae)
+    where = provenance.line()
+    dtypes = args.dtypes.split(",")
+    args.left_out = [d for d in dtypes if d == "bfloat16" and not provenance.has_bfloat16_instructions()]
+    folder = os.path.join(args.work, args.vae)
+    if args.tiny:
+        args.size, args.steps, args.repeats = "64x64x9", 2, 1
+        mid_size_ltx.build(folder, mid_size_ltx.TINY_VAES[args.vae], **mid_size_ltx.TINY)
+    else:
+        mid_size_ltx.build(folder, args.vae)
     request = os.path.join(args.work, "request.json")
     write_request(request, tuple(int(n) for n in args.size.split("x")), args.steps)
 
     import torch
     versions = {"torch": torch.__version__}
     results, frames = {}, {}
-    for dtype in args.dtypes.split(","):
+    for dtype in dtypes:
+        if dtype in args.left_out:
+            continue
         runs = {engine: [] for engine in ENGINES}
         for repeat in range(args.repeats):
             for engine in ENGINES if repeat % 2 == 0 else reversed(ENGINES):

@@ -1,7 +1,7 @@
 """A random-weight LTX-Video of some 500 million parameters, in bfloat16 as published checkpoints are.
 
 Transformer 16 layers of 16 heads x 64 (279 M), T5 8 layers of 1024 (103 M), and a published VAE generation at half its
-width (0.9.0: 106 M, 0.9.5: 227 M).
+width (0.9.0: 106 M, 0.9.5: 227 M). TINY is the same network at a size of seconds.
 """
 import os
 import shutil
@@ -26,10 +26,21 @@ VAES = {
         upsample_residual=(True, True, True), upsample_factor=(2, 2, 2),
         timestep_conditioning=True),
 }
+# `build`'s arguments, with the channels and layers of each generation cut down.
+TINY = dict(width=128, layers=2, text_layers=2)
+TINY_VAES = {
+    "0.9.0": VAES["0.9.0"] | dict(latent_channels=16, block_out_channels=(8, 16, 16, 16),
+                                  decoder_block_out_channels=(8, 16, 16, 16), layers_per_block=(1, 2, 1, 1, 1),
+                                  decoder_layers_per_block=(1, 1, 2, 1, 1)),
+    "0.9.5": VAES["0.9.5"] | dict(latent_channels=16, block_out_channels=(8, 16, 32, 64, 128),
+                                  layers_per_block=(1, 2, 1, 1, 1), decoder_block_out_channels=(16, 32, 64),
+                                  decoder_layers_per_block=(1, 2, 1, 1)),
+}
 
 
-def build(folder, vae, seed=1, layers=16, text_layers=8):
-    """Writes the pipeline into `folder`, unless a finished one is there. vae: one of VAES, or a config."""
+def build(folder, vae, seed=1, layers=16, text_layers=8, width=1024):
+    """Writes the pipeline into `folder`, unless a finished one is there. vae: one of VAES, or a config; width: of the
+    transformer and of the text encoder, in heads of 64."""
     vae = VAES[vae] if isinstance(vae, str) else vae
     done = os.path.join(folder, "done")
     if os.path.exists(done):
@@ -42,12 +53,15 @@ def build(folder, vae, seed=1, layers=16, text_layers=8):
     tokenizer, spiece = oracle.text.t5_tokenizer(os.path.join(folder, "work"), 128)
     with torch.device("meta"):  # every parameter is drawn below, so none is drawn twice
         encoder = T5EncoderModel(T5Config(
-            vocab_size=len(tokenizer), d_model=1024, d_kv=64, d_ff=2816, num_heads=16, num_layers=text_layers,
+            vocab_size=len(tokenizer), d_model=width, d_kv=64, d_ff=width * 11 // 4, num_heads=width // 64,
+            num_layers=text_layers,
             num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
         transformer = LTXVideoTransformer3DModel(
-            in_channels=vae["latent_channels"], out_channels=vae["latent_channels"], num_attention_heads=16,
-            attention_head_dim=64, cross_attention_dim=1024, num_layers=layers, caption_channels=1024)
+            in_channels=vae["latent_channels"], out_channels=vae["latent_channels"], num_attention_heads=width // 64, attention_head_dim=64, cross_attention_dim=width, num_layers=layers,
+            caption_channels=width)
     encoder.to_empty(device="cpu")
+    # As published: one table of embeddings. Leaving the meta device gives the encoder one of its own.
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
     transformer.to_empty(device="cpu")
     pipeline = LTXPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(

@@ -1,11 +1,10 @@
 """The planner's table for LTX-Video's real shapes, without the weights: checkpoints are sparse files with a header only.
 
-    python tests/bench/plan_table.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md
+    python tests/bench/plan_table.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md [--tiny]
 
-What it prints is predicted, not measured: memory from shapes, time from a GPU's bounds (engine/describe/machine_speed.h).
+--tiny: two layers of each network and a plan of each kind, which show that this works. What it prints is predicted, not measured: memory from shapes, time from a GPU's bounds (engine/describe/machine_speed.h).
 """
 import argparse
-import datetime
 import json
 import os
 import struct
@@ -15,6 +14,8 @@ import sys
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from transformers import T5Config, T5EncoderModel
+
+import provenance
 
 SIZE = {"height": 512, "width": 768, "num_frames": 121, "num_inference_steps": 50}
 PUBLISHED = "17.75 GB on an A100, LTX-Video's own figure for the plain 2B run"
@@ -51,6 +52,9 @@ MODELS = {
 }
 
 
+TINY_OPTIONS = ("none", "block:1", "nf4")
+
+
 def write_sparse(folder, module, config, name):
     os.makedirs(folder, exist_ok=True)
     header, end = {}, 0
@@ -67,9 +71,9 @@ def write_sparse(folder, module, config, name):
         json.dump(config, file)
 
 
-def make_model(folder, transformer, vae):
+def make_model(folder, transformer, vae, text_layers=24):
     with torch.device("meta"):
-        t5 = T5Config(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=32128,
+        t5 = T5Config(d_model=4096, d_kv=64, d_ff=10240, num_layers=text_layers, num_heads=64, vocab_size=32128,
                       feed_forward_proj="gated-gelu")
         encoder = T5EncoderModel(t5)
         write_sparse(f"{folder}/text_encoder", encoder, t5.to_dict(), "model.safetensors")
@@ -109,19 +113,22 @@ def main():
     parser.add_argument("--kino-render", required=True)
     parser.add_argument("--work", required=True)
     parser.add_argument("--markdown", help="append the tables to this page")
+    parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
+    layers = {"num_layers": 2} if arguments.tiny else {}
+    options = [(name, plan) for name, plan in OPTIONS if not arguments.tiny or name in TINY_OPTIONS]
     text = (f"\n## LTX-Video at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']}, predicted\n\n"
-            f"{datetime.date.today()}; **predicted by the planner, run by no GPU**: bfloat16, sequence length 128, "
+            f"{provenance.line()}; **predicted by the planner, run by no GPU**: bfloat16, sequence length 128, "
             f"{SIZE['num_inference_steps']} steps, guidance; offloaded weights at home in pinned memory over PCIe 5; times are "
             f"bounds of an H100-class GPU. Published: {PUBLISHED}.\n\n"
             "    python tests/bench/plan_table.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md\n\n"
             "| plan | " + " | ".join(f"{name}: peak (GB) | time | transfer hidden" for name in MODELS) + " |\n"
             "|---|" + "---|---|---|" * len(MODELS) + "\n")
-    rows = {name: [] for name, _ in OPTIONS}
+    rows = {name: [] for name, _ in options}
     for name, (transformer, vae) in MODELS.items():
         folder = os.path.join(arguments.work, name)
-        make_model(folder, transformer, vae)
-        for option, plan in OPTIONS:
+        make_model(folder, transformer | layers, vae, text_layers=2 if arguments.tiny else 24)
+        for option, plan in options:
             found = estimate(arguments.kino_render, folder, plan)
             hidden = f"{found.get('transfer_hidden', 0) * 100:.0f} %" if plan["offload"] != "none" else ""
             rows[option] += [f"{int(found['peak_device_bytes']) / 1e9:.2f}", f"{found['slowdown']:.2f}", hidden]
