@@ -1,4 +1,4 @@
-"""Shared by the parity tests: one thread, and a summary of the worst errors at the end of a run."""
+"""Shared by the parity tests: one thread, slices of the matrices, and a summary of the worst errors at the end of a run."""
 import os
 import sys
 
@@ -12,6 +12,8 @@ import oracle  # noqa: E402,F401  keeps the Hugging Face libraries offline befor
 
 import torch  # noqa: E402
 
+import matrix  # noqa: E402
+
 torch.set_num_threads(1)
 
 _lines = []
@@ -24,6 +26,16 @@ def note(line):
 
 def pytest_configure(config):
     config.kino_note = note
+    config.addinivalue_line("markers", "whole: a case of the whole matrix only (see matrix.py)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if matrix.is_whole():
+        return
+    left_out = [item for item in items if item.get_closest_marker("whole")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("whole")]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -3,9 +3,7 @@ import os
 import random
 import subprocess
 import sys
-
 import pytest
-
 ROOT = os.environ["KINO_SOURCE_DIR"]
 TOOLS = os.path.join(ROOT, "tools", "demo_model")
 sys.path.insert(0, TOOLS)
@@ -39,7 +37,7 @@ def test_scorer_sees_what_is_wrong():
     assert (result.color, result.motion, result.background, result.shape) == (False,) * 4
 
 
-@pytest.mark.skipif("KINO_TRAIN" not in os.environ, reason="scripts/check train")
+@pytest.mark.whole  # minutes
 def test_smoke_training_yields_a_loadable_folder(tmp_path):
     out = tmp_path / "model"
     subprocess.run([sys.executable, os.path.join(TOOLS, "train.py"), "--smoke", "--out", str(out)],

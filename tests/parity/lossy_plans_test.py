@@ -4,6 +4,7 @@ Weights decode to the same bits there and here (tests/engine/quant), so frames a
 quantized too, a value on the edge between two levels may fall to either side; what that does is measured on the library
 itself.
 """
+import copy
 import glob
 import json
 import os
@@ -19,6 +20,7 @@ import compare
 import kino_render
 import lossy_oracle
 import ltx_fixtures
+import matrix
 from oracle.run import load_pipeline, run
 
 CASES = {case.name: case for case in ltx_fixtures.matrix()}
@@ -30,6 +32,17 @@ ROUNDING = 1e-6
 ALLOWED_LOSS_DB = 1.0
 
 
+_loaded = {}  # by a case's name and dtype
+
+
+def _pipeline(fixture, request, dtype):
+    """A pipeline of one's own: its networks are about to change."""
+    key = fixture.case.name, dtype
+    if key not in _loaded:
+        _loaded[key] = load_pipeline(fixture.folder, request, dtype)
+    return copy.deepcopy(_loaded[key])
+
+
 class Run:
     """A case, and its diffusers pipeline to change."""
 
@@ -37,7 +50,7 @@ class Run:
         self.fixture = ltx_fixtures.make(CASES[name])
         with open(os.path.join(self.fixture.folder, "request.json"), encoding="utf-8") as file:
             self._request = json.load(file)
-        self.pipeline = load_pipeline(self.fixture.folder, self._request, dtype)
+        self.pipeline = _pipeline(self.fixture, self._request, dtype)
 
     def part(self, component):
         return getattr(self.pipeline, component)
@@ -71,11 +84,14 @@ def check_frames(run_, got, want, what, note):
     assert error <= FRAMES, what
 
 
-@pytest.mark.parametrize("storage", FLOAT8)
-@pytest.mark.parametrize("component,name", [
+CASTS = [
     ("transformer", "t2v-0"), ("transformer", "i2v-1"), ("transformer", "t2v-8"),
     ("text_encoder", "t2v-0"), ("text_encoder", "t2v-8"),
-    ("vae", "t2v-0"), ("vae", "i2v-1"), ("vae", "i2v-2")])
+    ("vae", "t2v-0"), ("vae", "i2v-1"), ("vae", "i2v-2")]
+
+
+@matrix.sliced("component,name,storage", [(*cast, storage) for storage in FLOAT8 for cast in CASTS],
+               lambda component, name, storage: [(component, name), (component, storage)])
 def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, pytestconfig):
     case = Run(name)
     held = lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], torch.float32)
@@ -84,12 +100,13 @@ def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, 
     assert weights == held  # the rest is used in the mapped file
 
 
-@pytest.mark.parametrize("component,name,scheme", [
+@matrix.sliced("component,name,scheme", [
     *(("transformer", "t2v-0", scheme) for scheme in lossy_oracle.WEIGHT_ONLY),
     *(("text_encoder", "i2v-1", scheme) for scheme in lossy_oracle.WEIGHT_ONLY),
     # Rows of 36 and 40: blocks that cross rows, and layers that blocks of 32 cannot hold.
     *(("transformer", "i2v-8", scheme) for scheme in ("nf4", "fp4_dq", "int8wo", "q8_0")),
-    *(("text_encoder", "t2v-8", scheme) for scheme in ("nf4_dq", "q4_1"))])
+    *(("text_encoder", "t2v-8", scheme) for scheme in ("nf4_dq", "q4_1"))],
+               lambda component, name, scheme: [scheme, (component, name)])
 def test_quantized_weights_give_the_frames_of_the_librarys(component, name, scheme, tmp_path, pytestconfig):
     case = Run(name)
     held = lossy_oracle.quantize(case.part(component), scheme)
@@ -97,14 +114,6 @@ def test_quantized_weights_give_the_frames_of_the_librarys(component, name, sche
     check_frames(case, got, case.wanted(), f"{name} {component} {scheme} ({len(held)} layers)",
                  pytestconfig.kino_note)
     assert weights == sum(held.values())
-
-
-def frames_of_library(name, component, scheme, skip=(), threshold=6.0, tremor=None):
-    case = Run(name)
-    held = lossy_oracle.quantize(case.part(component), scheme, skip, threshold)
-    if tremor is not None:
-        lossy_oracle.tremble(case.part(component), held, ROUNDING, tremor)
-    return case.wanted(), held
 
 
 def frames_of_library(name, component, scheme, skip=(), threshold=6.0, tremor=None):
@@ -138,11 +147,15 @@ def check_arithmetic(name, component, scheme, tmp_path, note, skip=(), threshold
 FEW = ("transformer_blocks", "proj_")
 
 
-@pytest.mark.parametrize("scheme", lossy_oracle.DYNAMIC)
-@pytest.mark.parametrize("component,name,skip", [
-    ("transformer", "t2v-0", ()), ("transformer", "t2v-0", FEW), ("transformer", "i2v-1", FEW),
-    ("text_encoder", "t2v-0", ()), ("text_encoder", "i2v-8", ())],
-    ids=["transformer", "few-of-t2v-0", "few-of-i2v-1", "text-t2v-0", "text-i2v-8"])
+LAYERS = {"transformer": ("transformer", "t2v-0", ()), "few-of-t2v-0": ("transformer", "t2v-0", FEW),
+          "few-of-i2v-1": ("transformer", "i2v-1", FEW), "text-t2v-0": ("text_encoder", "t2v-0", ()),
+          "text-i2v-8": ("text_encoder", "i2v-8", ())}
+
+
+@matrix.sliced("component,name,skip,scheme", [
+    pytest.param(*layers, scheme, id=f"{where}-{scheme}") for scheme in lossy_oracle.DYNAMIC
+    for where, layers in LAYERS.items()],
+               lambda component, name, skip, scheme: [(component, name, skip), (component, scheme)])
 def test_quantized_arithmetic_is_the_librarys(component, name, skip, scheme, tmp_path, pytestconfig):
     check_arithmetic(name, component, scheme, tmp_path, pytestconfig.kino_note, skip)
 
@@ -292,19 +305,35 @@ LOSSY = {
 }
 
 
-@pytest.mark.parametrize("lossy", LOSSY)
-def test_where_lossy_weights_are_does_not_change_a_bit(lossy, tmp_path):
-    case = Run("t2v-2")
-    want, _ = case.got(tmp_path, *LOSSY[lossy], "--offload", "none")
-    assert np.abs(want - case.lossless()).max() > 10 * FRAMES
-    for policy, home in [("none", "pageable"), ("model", "file"), ("model", "pageable"), ("sequential", "file"),
-                         ("leaf", "file"), ("leaf", "pageable"), ("block:1", "file"), ("block:2", "pageable")]:
-        got, weights = case.got(tmp_path, *LOSSY[lossy], "--offload", policy, "--weights-home", home)
-        assert np.array_equal(got, want), f"{policy} from {home}: off by up to {np.abs(got - want).max()}"
-        # In a plan for the CPU weights are also what its home takes; here they are what is computed with.
-        planned = planned_weights(case.fixture.model, case.fixture.request("untiled"), *LOSSY[lossy], "--offload", policy,
-                                  "--weights-home", home if policy == "none" else "file")
-        assert weights == planned, f"{policy} from {home}"
+PLACES = [("none", "pageable"), ("model", "file"), ("model", "pageable"), ("sequential", "file"),
+          ("leaf", "file"), ("leaf", "pageable"), ("block:1", "file"), ("block:2", "pageable")]
+
+
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory):
+    """resident(lossy): t2v-2, and its frames with weights that stay where they are."""
+    frames = {}
+
+    def of(lossy):
+        if lossy not in frames:
+            case = Run("t2v-2")
+            got, _ = case.got(tmp_path_factory.mktemp("resident"), *LOSSY[lossy], "--offload", "none")
+            assert np.abs(got - case.lossless()).max() > 10 * FRAMES
+            frames[lossy] = case, got
+        return frames[lossy]
+
+    return of
+
+
+@matrix.sliced("lossy,policy,home", [(lossy, *place) for lossy in LOSSY for place in PLACES],
+               lambda lossy, policy, home: [lossy, (policy, home)])
+def test_where_lossy_weights_are_does_not_change_a_bit(lossy, policy, home, resident, tmp_path):
+    case, want = resident(lossy)
+    got, weights = case.got(tmp_path, *LOSSY[lossy], "--offload", policy, "--weights-home", home)
+    assert np.array_equal(got, want), f"off by up to {np.abs(got - want).max()}"
+    # In a plan for the CPU weights are also what its home takes; here they are what is computed with.
+    assert weights == planned_weights(case.fixture.model, case.fixture.request("untiled"), *LOSSY[lossy], "--offload",
+                                      policy, "--weights-home", home if policy == "none" else "file")
 
 
 @pytest.mark.parametrize("flags,message", [

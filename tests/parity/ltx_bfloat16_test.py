@@ -1,16 +1,17 @@
 """In bfloat16 Kino is as close to diffusers' float32 frames as diffusers' own bfloat16 is."""
-import pytest
 import torch
 
 import compare
 import kino_render
 import ltx_fixtures
+import matrix
 
 ALLOWED_LOSS_DB = 1.0
 CASES = [case for case in ltx_fixtures.matrix() if case.variant < 6]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@matrix.sliced("case", CASES, lambda case: [("task", case.task), ("generation", case.generation)],
+               ids=lambda case: case.name)
 def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     fixture = ltx_fixtures.make(case)
     want = fixture.frames("untiled")

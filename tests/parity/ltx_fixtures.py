@@ -14,7 +14,7 @@ import torch
 import kino_request
 from oracle.build import Changes, build
 from oracle.families.ltx import small_tiles
-from oracle.run import load_pipeline
+from oracle.run import apply_vae_options, load_pipeline
 from oracle.taps import run_with_taps
 
 SEED = 1234
@@ -29,6 +29,11 @@ class Case:
     changes: Changes = dataclasses.field(default_factory=Changes)
     tilings: dict = dataclasses.field(default_factory=lambda: {"untiled": None})
     seed: int = SEED
+
+    @property
+    def generation(self):
+        """Of the VAE: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5."""
+        return self.variant % 3
 
 
 class Fixture:
@@ -80,12 +85,14 @@ def make(case):
 
 def _fill(case, folder):
     request = build("ltx", case.task, case.variant, case.seed, folder, changes=case.changes)
+    pipeline = load_pipeline(folder, request, torch.float32, case.changes.weights_variant)
+    state = dict(vars(pipeline.vae))  # tiling is a part of it
     for tiling, options in case.tilings.items():
         run = dict(request)
+        vars(pipeline.vae).update(state)
         if options is not None:
             run["vae_tiling"] = options
-        # A fresh pipeline each time: tiling is a state of its VAE.
-        pipeline = load_pipeline(folder, run, torch.float32, case.changes.weights_variant)
+            apply_vae_options(pipeline, run)
         taps = os.path.join(folder, f"taps_{tiling}")
         frames = run_with_taps(pipeline, run, folder, taps)
         if not np.isfinite(frames).all() or frames.std() <= 0.02:

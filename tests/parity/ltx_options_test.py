@@ -2,7 +2,6 @@
 
 Cases end in -0, -1 or -2 for the VAE generation (0.9.0, 0.9.1, 0.9.5); see ltx_fixtures for the plain matrix.
 """
-import pytest
 import torch
 
 import ltx_check
@@ -71,6 +70,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case,tiling", ltx_check.parameters(CASES))
-def test_stages_equal_diffusers(case, tiling, tmp_path, pytestconfig):
-    ltx_check.check(case, tiling, tmp_path, pytestconfig.kino_note)
+def facts(case, tiling):
+    option = case.name.removesuffix(f"-{case.task}-{case.generation}")
+    return [("option", option, case.task), ("tiling", option, tiling), ("generation", case.task, case.generation)]
+
+
+@ltx_check.parametrize(CASES, facts)
+def test_stages_equal_diffusers(case, tiling, tmp_path_factory, pytestconfig):
+    ltx_check.check(case, tiling, tmp_path_factory, pytestconfig.kino_note)

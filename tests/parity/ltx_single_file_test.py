@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import compare
 import kino_render
 import ltx_fixtures
+import matrix
 from oracle.run import load_pipeline, run
 from oracle.weights import randomize
 
@@ -52,8 +53,9 @@ def write_original(model, path, prefix):
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("prefix", [PREFIX, ""], ids=["prefixed", "bare"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@matrix.sliced("case,prefix", [pytest.param(case, prefix, id=f"{case.name}-{name}") for case in CASES
+                               for name, prefix in (("prefixed", PREFIX), ("bare", ""))],
+               lambda case, prefix: [("case", case.name), ("prefix", prefix)])
 def test_a_single_file_gives_the_folders_frames(case, prefix, tmp_path):
     fixture = ltx_fixtures.make(case)
     path = str(tmp_path / "ltx.safetensors")

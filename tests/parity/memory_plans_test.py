@@ -7,12 +7,15 @@ import pytest
 
 import kino_render
 import ltx_fixtures
+import matrix
 from ltx_fixtures import Case
 
 GENERATIONS = [Case(f"plans-{task}-{generation}", task, generation)
                for task in ("t2v", "i2v") for generation in range(3)]
-POLICIES = ["model", "sequential", "leaf", "block:1", "block:2"]
+POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
+PLACES = [(case, policy, home) for case in GENERATIONS for home in HOMES for policy in POLICIES]
+CHUNKS = [1, 7, 64]
 
 
 def render(fixture, tmp_path, *flags):
@@ -25,20 +28,34 @@ def peak(stats, key):
     return max(stage[key] for stage in stats["stages"])
 
 
-@pytest.mark.parametrize("case", GENERATIONS, ids=lambda case: case.name)
-def test_every_policy_and_home_gives_the_same_bits(case, tmp_path, pytestconfig):
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory):
+    """resident(case): its frames with all weights used in their mapped file."""
+    frames = {}
+
+    def of(case):
+        if case.name not in frames:
+            fixture = ltx_fixtures.make(case)
+            frames[case.name], stats = render(fixture, tmp_path_factory.mktemp("resident"), "--offload", "none")
+            assert np.abs(frames[case.name] - fixture.frames("untiled")).max() <= 1e-4
+            assert peak(stats, "peak_weight_bytes") == 0
+        return frames[case.name]
+
+    return of
+
+
+# A process each: one that has encoded a prompt does not encode it again, and the encoder's policy is tried as well.
+@matrix.sliced("case,policy,home", PLACES, lambda case, policy, home: [
+    ("place", policy, home), ("policy", policy, case.generation), ("case", case.name)],
+               ids=lambda value: getattr(value, "name", value))
+def test_every_policy_and_home_gives_the_same_bits(case, policy, home, resident, tmp_path):
     fixture = ltx_fixtures.make(case)
-    want, resident = render(fixture, tmp_path, "--offload", "none")
-    assert np.abs(want - fixture.frames("untiled")).max() <= 1e-4
-    for home in HOMES:
-        for policy in ["none", *POLICIES]:
-            got, stats = render(fixture, tmp_path, "--offload", policy, "--weights-home", home)
-            assert np.array_equal(got, want), f"{policy} from {home}: off by up to {np.abs(got - want).max()}"
-            if home == "file" and policy != "none":
-                # Everything that is copied is there for a while only.
-                assert 0 < peak(stats, "peak_weight_bytes") < peak_of_all(fixture), policy
-    assert peak(resident, "peak_weight_bytes") == 0  # used in the mapped file
-    pytestconfig.kino_note(f"{case.name}: {len(POLICIES) * len(HOMES)} plans give the bits of none")
+    want = resident(case)
+    got, stats = render(fixture, tmp_path, "--offload", policy, "--weights-home", home)
+    assert np.array_equal(got, want), f"{policy} from {home}: off by up to {np.abs(got - want).max()}"
+    if home == "file" and policy != "none":
+        # Everything that is copied is there for a while only.
+        assert 0 < peak(stats, "peak_weight_bytes") < peak_of_all(fixture)
 
 
 def peak_of_all(fixture):
@@ -48,9 +65,9 @@ def peak_of_all(fixture):
 
 
 @pytest.mark.parametrize("case", GENERATIONS[:1] + GENERATIONS[4:5], ids=lambda case: case.name)
-def test_each_component_has_a_policy_of_its_own(case, tmp_path):
+def test_each_component_has_a_policy_of_its_own(case, resident, tmp_path):
     fixture = ltx_fixtures.make(case)
-    want, _ = render(fixture, tmp_path, "--offload", "none")
+    want = resident(case)
     got, stats = render(fixture, tmp_path, "--offload", "text_encoder=leaf,transformer=block:1",
                         "--weights-home", "pageable,vae=file")
     assert np.array_equal(got, want)
@@ -59,11 +76,12 @@ def test_each_component_has_a_policy_of_its_own(case, tmp_path):
     assert by_stage["decode"] == 0  # the VAE stays in its file
 
 
-@pytest.mark.parametrize("case", GENERATIONS, ids=lambda case: case.name)
-@pytest.mark.parametrize("tokens", [1, 7, 64])
-def test_chunked_feed_forward_is_the_whole_one(case, tokens, tmp_path):
+@matrix.sliced("tokens,case", [(tokens, case) for tokens in CHUNKS for case in GENERATIONS],
+               lambda tokens, case: [("tokens", tokens), ("task", case.task), ("generation", case.generation)],
+               ids=lambda value: getattr(value, "name", value))
+def test_chunked_feed_forward_is_the_whole_one(case, tokens, resident, tmp_path):
     fixture = ltx_fixtures.make(case)
-    want, _ = render(fixture, tmp_path)
+    want = resident(case)
     got, _ = render(fixture, tmp_path, "--chunk-feed-forward", str(tokens))
     # Rows of a matrix product do not see each other; how many there are only changes the order of its sums.
     assert np.abs(got - want).max() <= 1e-5

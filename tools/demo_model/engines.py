@@ -48,21 +48,29 @@ class KinoRender:
 
     def render(self, prompt, seed, image=None, **call):
         """As Diffusers.render."""
-        request = {"task": "TEXT_TO_VIDEO", "prompt": prompt, "seed": seed, "fps": FRAME_RATE,
-                   "ltx": {"frame_rate": FRAME_RATE}, **CALL, **call}
+        return self.render_all([(prompt, seed, image)], **call)[0]
+
+    def render_all(self, clips, **call):
+        """Renders (prompt, seed, image or None) in turn, in one process with one loaded model."""
         with tempfile.TemporaryDirectory() as scratch:
-            if image is not None:
-                import PIL.Image
-                PIL.Image.fromarray(image).save(os.path.join(scratch, "image.png"))
-                request["task"] = "IMAGE_TO_VIDEO"
-                request["conditions"] = [{"kind": "IMAGE", "path": "image.png"}]
-            path, out = os.path.join(scratch, "request.json"), os.path.join(scratch, "out.npy")
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(request, file)
-            command = [self._binary, "--model", self._folder, "--request", path, "--out", out,
-                       "--device", "cpu", "--dtype", self._dtype, "--threads", str(self._threads)]
+            command = [self._binary, "--model", self._folder, "--device", "cpu", "--dtype", self._dtype,
+                       "--threads", str(self._threads)]
+            outs = []
+            for index, (prompt, seed, image) in enumerate(clips):
+                request = {"task": "TEXT_TO_VIDEO", "prompt": prompt, "seed": seed, "fps": FRAME_RATE,
+                           "ltx": {"frame_rate": FRAME_RATE}, **CALL, **call}
+                if image is not None:
+                    import PIL.Image
+                    PIL.Image.fromarray(image).save(os.path.join(scratch, f"image_{index}.png"))
+                    request["task"] = "IMAGE_TO_VIDEO"
+                    request["conditions"] = [{"kind": "IMAGE", "path": f"image_{index}.png"}]
+                path = os.path.join(scratch, f"request_{index}.json")
+                with open(path, "w", encoding="utf-8") as file:
+                    json.dump(request, file)
+                outs.append(os.path.join(scratch, f"out_{index}.npy"))
+                command += ["--request", path, "--out", outs[-1]]
             done = subprocess.run(command, capture_output=True, text=True,
                                   env={**os.environ, "OMP_NUM_THREADS": str(self._threads)})
             if done.returncode != 0:
                 raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
-            return np.load(out)
+            return [np.load(out) for out in outs]
