@@ -68,18 +68,19 @@ function(kino_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
 
-# kino_python_test(NAME SCRIPT file.py [ARGS ...] [TIMEOUT seconds] [LABELS label ...]): runs pytest on SCRIPT.
+# kino_python_test(NAME SCRIPT file.py [ARGS ...] [TIMEOUT seconds] [LABELS label ...] [SERIAL]): runs pytest on SCRIPT.
+# SERIAL: no other test runs beside it, since its processes take all cores.
 function(kino_python_test name)
   if(NOT KINO_BUILD_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "SCRIPT;TIMEOUT" "ARGS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "SERIAL" "SCRIPT;TIMEOUT" "ARGS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 600)
   endif()
   add_test(NAME ${name} COMMAND ${KINO_PYTHON} -m pytest -q -p no:cacheprovider ${ARG_SCRIPT} ${ARG_ARGS}
            WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" RUN_SERIAL ${ARG_SERIAL}
     ENVIRONMENT "KINO_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};KINO_SOURCE_DIR=${CMAKE_SOURCE_DIR};HF_HUB_OFFLINE=1;TRANSFORMERS_OFFLINE=1;PYTHONDONTWRITEBYTECODE=1;KINO_GOOGLEAPIS_DIR=${KINO_GOOGLEAPIS_DIR}")
 endfunction()
 

@@ -3,7 +3,9 @@ import os
 import random
 import subprocess
 import sys
+
 import pytest
+
 ROOT = os.environ["KINO_SOURCE_DIR"]
 TOOLS = os.path.join(ROOT, "tools", "demo_model")
 sys.path.insert(0, TOOLS)
