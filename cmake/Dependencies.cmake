@@ -55,6 +55,8 @@ if(KINO_WITH_ENGINE)
   kino_import_torch(torch_cpu)
   # libtorch_cpu's own needs (libcudart, libcupti) are found by its RPATH at run time, not by our linker.
   target_link_options(torch::torch_cpu INTERFACE -Wl,--allow-shlib-undefined -fopenmp)
+  # Whatever links LibTorch waits passively in OpenMP (engine/core/passive_wait.cc).
+  target_link_libraries(torch::torch_cpu INTERFACE $<TARGET_OBJECTS:kino_passive_wait>)
 
   include(CheckLanguage)
   if(NOT CMAKE_CUDA_COMPILER)

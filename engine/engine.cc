@@ -2,8 +2,6 @@
 
 #include <ATen/Parallel.h>
 
-#include <algorithm>
-#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -255,11 +253,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   }
   KINO_ASSIGN_OR_RETURN(const c10::Device device, OpenDevice(options.device));
   InstallMemoryCounter();
-  if (options.threads > 0) {
-    at::set_num_threads(options.threads);
-  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
-    at::set_num_threads(std::min(at::get_num_threads(), UsableCores()));
-  }
+  at::set_num_threads(options.threads > 0 ? options.threads : DefaultThreads(UsableCores()));
   return std::make_unique<EngineImpl>(device);
 }
 

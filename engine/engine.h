@@ -139,7 +139,8 @@ std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
 
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N"
-  int threads = 0;  // intra-op threads of the CPU; 0: OMP_NUM_THREADS, else the cores it may use
+  // Threads on the CPU; 0: DefaultThreads(UsableCores()), see core/machine.h.
+  int threads = 0;
 };
 
 class Engine {

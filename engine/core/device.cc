@@ -1,7 +1,6 @@
 #include "engine/core/device.h"
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>

@@ -16,7 +16,9 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name);
 
 struct DeviceInfo {
   std::string name;
+  // On the CPU: what this process may use of the host's (core/machine.h).
   int64_t total_bytes = 0;
+  // On a GPU by all processes, on the CPU by tensors of this one.
   int64_t used_bytes = 0;
 };
 DeviceInfo GetDeviceInfo(c10::Device device);

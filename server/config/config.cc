@@ -419,18 +419,4 @@ std::vector<std::string> KnownKeys() {
   return {findings.keys.begin(), findings.keys.end()};
 }
 
-int ThreadsOf(const Config& config, const WorkerConfig& worker, int usable_cores) {
-  if (worker.threads > 0 || worker.device != "cpu") return worker.threads;
-  int left = usable_cores, sharers = 0;
-  for (const WorkerConfig& each : config.workers) {
-    if (each.device != "cpu") continue;
-    if (each.threads > 0) {
-      left -= each.threads;
-    } else {
-      ++sharers;
-    }
-  }
-  return std::max(1, left / std::max(1, sharers));
-}
-
 }  // namespace kino::config

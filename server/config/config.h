@@ -96,7 +96,7 @@ struct SupervisorConfig {
 struct WorkerConfig {
   std::string name = "";       // unique, [a-z0-9][a-z0-9._-]{0,127}
   std::string device = "cpu";  // "cpu" or "cuda:N"
-  int threads = 0;             // intra-op threads on the CPU; 0: see ThreadsOf
+  int threads = 0;             // on the CPU; 0: its share of the cores, see worker_threads.h
   // Bytes its jobs may take; 0: all there is.
   int64_t max_device_memory = 0;
   int64_t max_host_memory = 0;
@@ -160,10 +160,5 @@ std::string WithoutPaths(const std::string& folder, const std::string& transform
 
 // Whether `name` is [a-z0-9][a-z0-9._-]{0,127}.
 bool IsValidName(const std::string& name);
-
-// Intra-op threads of one of the configuration's workers on a machine that lets us use so many
-// cores: what it says, else, on the CPU, its equal share of the cores that workers with a number of
-// their own leave, at least 1. 0 on a GPU: the engine's choice.
-int ThreadsOf(const Config& config, const WorkerConfig& worker, int usable_cores);
 
 }  // namespace kino::config

@@ -106,7 +106,7 @@ int main(int argc, char** argv) {
   flags.Add("stats", &files.stats, "FILE", "Writes seconds and peak memory by stage, as JSON.");
   flags.Add("taps", &files.taps, "DIR", "Writes the run's intermediates as .npy files.");
   flags.Add("threads", &options.engine.threads, "N",
-            "Threads on the CPU. Default: torch's choice.");
+            "Threads on the CPU. Default: OMP_NUM_THREADS, or else the cores that may be used.");
   flags.AddSwitch("quiet", &options.is_quiet, "No progress line, no drawn seed.");
   flags.AddSwitch("help", &help, "Prints this.");
   flags.AddSwitch("version", &version, "Prints the version.");

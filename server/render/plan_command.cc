@@ -1,7 +1,5 @@
 #include "server/render/plan_command.h"
 
-#include <unistd.h>
-
 #include <iostream>
 #include <optional>
 

@@ -6,8 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "engine/core/machine.h"
 #include "engine/describe/describe.h"
 #include "server/config/effective_plan.h"
+#include "server/config/worker_threads.h"
 
 namespace kino::supervisor {
 
@@ -18,7 +20,10 @@ absl::StatusOr<std::string> CheckConfig(const config::Config& config) {
                    config.auth.required() ? " (bearer token)" : " (no token)",
                    "\nmetrics:       ", config.metrics.address, "\n");
   for (const config::WorkerConfig& worker : config.workers) {
-    absl::StrAppend(&summary, "worker:        ", worker.name, " on ", worker.device, "\n");
+    int threads = config::WorkerThreads(config, worker, engine::UsableCores());
+    if (worker.threads == 0) threads = engine::DefaultThreads(threads);
+    absl::StrAppend(&summary, "worker:        ", worker.name, " on ", worker.device, ", ", threads,
+                    threads == 1 ? " thread\n" : " threads\n");
   }
   std::vector<std::string> problems;
   for (const config::ModelConfig& model : config.models) {

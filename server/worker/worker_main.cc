@@ -14,6 +14,7 @@
 #include "server/config/config.h"
 #include "server/config/data_dir.h"
 #include "server/config/log.h"
+#include "server/config/worker_threads.h"
 #include "server/flags/flags.h"
 
 namespace kino::worker {
@@ -95,8 +96,13 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.address = config::LinkAddress(*config);
   options.link_secret = *std::move(secret);
   options.engine.device = worker->device;
-  options.engine.threads = config::ThreadsOf(*config, *worker, engine::UsableCores());
-  if (options.engine.threads > 0) spdlog::info("{} threads", options.engine.threads);
+  const int cores = engine::UsableCores();
+  options.engine.threads = config::WorkerThreads(*config, *worker, cores);
+  if (worker->threads == 0) {
+    options.engine.threads = engine::DefaultThreads(options.engine.threads);
+  }
+  spdlog::info("threads: {}; usable: {} cores, {} bytes of memory", options.engine.threads, cores,
+               engine::UsableMemoryBytes());
   options.models = config->models;
   options.max_device_memory = worker->max_device_memory;
   options.max_host_memory = worker->max_host_memory;

@@ -1,6 +1,7 @@
 // The engine through its public door, on the shipped demo model.
 #include "engine/engine.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,11 +9,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
 
 namespace kino::engine {
@@ -463,6 +466,27 @@ TEST(EngineTest, ModelsThatCannotBeLoadedSayWhy) {
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(TheEngine().Load({.folder = kDemo, .variant = "fp16"}, nullptr).status().code(),
             absl::StatusCode::kNotFound);
+}
+
+TEST(EngineTest, ThreadsAreTheUsableCoresUnlessTheyAreSaid) {
+  TheEngine();
+  ASSERT_TRUE(Engine::Create({.device = "cpu", .threads = 3}).ok());
+  EXPECT_EQ(at::get_num_threads(), 3);
+  const char* const before = getenv("OMP_NUM_THREADS");
+  const std::string kept = before != nullptr ? before : "";
+  unsetenv("OMP_NUM_THREADS");
+  ASSERT_TRUE(Engine::Create({.device = "cpu"}).ok());
+  EXPECT_EQ(at::get_num_threads(), UsableCores());
+  setenv("OMP_NUM_THREADS", "5", 1);
+  ASSERT_TRUE(Engine::Create({.device = "cpu"}).ok());
+  EXPECT_EQ(at::get_num_threads(), 5);
+  unsetenv("OMP_NUM_THREADS");
+  if (before != nullptr) setenv("OMP_NUM_THREADS", kept.c_str(), 1);
+  at::set_num_threads(1);
+}
+
+TEST(EngineTest, DeviceMemoryOfTheCpuIsWhatMayBeUsed) {
+  EXPECT_EQ(TheEngine().device_memory_bytes(), UsableMemoryBytes());
 }
 
 }  // namespace

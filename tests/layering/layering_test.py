@@ -66,7 +66,8 @@ TABLE = {
     "server/flags": ([], []),
     "server/digest": ([], ["openssl"]),
     "server/config": (["server/flags", "server/digest", "engine/describe"], ["yaml-cpp", "spdlog"]),
-    "server/supervisor": (["server/config", "server/flags", "server/digest", "engine/describe"], ["spdlog"]),
+    "server/supervisor": (["server/config", "server/flags", "server/digest", "engine/describe", "engine/core/machine.h"],
+                          ["spdlog"]),
     "server/media": (["engine/core", "engine/media", "server/flags"], []),
     "server/convert": (["engine/engine.h", "engine/describe", "engine/core/dtype.h", "engine/core/status.h", "server/media"],
                        ["protobuf"]),
@@ -76,12 +77,11 @@ TABLE = {
     "server/plan": (["server/flags"], ["protobuf"]),
     "server/cli": (["server/convert", "server/flags", "server/plan", "server/digest"], ["protobuf", "grpc"]),
     "server/worker": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
-                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "server/config", "server/convert",
-                       "server/digest",
-                       "server/flags", "server/media"], ["protobuf", "grpc", "spdlog"]),
+                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "server/config",
+                       "server/convert", "server/digest", "server/flags", "server/media"], ["protobuf", "grpc", "spdlog"]),
     "server/render": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
-                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "engine/media/npy.h", "server/convert",
-                       "server/flags", "server/media", "server/plan"], ["protobuf"]),
+                       "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "engine/media/npy.h",
+                       "server/convert", "server/flags", "server/media", "server/plan"], ["protobuf"]),
     "tests": (["engine", "scheduler", "server", "tests"], list(LIBRARIES)),
 }
 
@@ -183,6 +183,17 @@ def test_families_are_named_only_in_their_folder():
                 if re.search(r'family\w*(\(\))?\s*[!=]=\s*"', line):
                     wrong.append(f"{path}:{number}: {line.strip()}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_file_asks_what_the_machine_has():
+    """Control groups count: engine/core/machine.h knows what may be used."""
+    asks = re.compile(r"_SC_(AV)?PHYS_?PAGES|_SC_NPROCESSORS|hardware_concurrency|\bget_nprocs|\bsysinfo\(|MemTotal")
+    found = set()
+    for path in sources():
+        with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+            if not path.startswith("tests/") and asks.search(file.read()):
+                found.add(path)
+    assert found == {"engine/core/machine.cc"}
 
 
 def test_the_table_bites():

@@ -14,12 +14,14 @@
 #include <vector>
 
 #include "server/config/effective_plan.h"
+#include "server/config/worker_threads.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::config {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::string Example() { return std::string(KINO_SOURCE_DIR) + "/config/kino.yaml"; }
@@ -344,25 +346,40 @@ TEST(ConfigTest, NamesAreLowerCaseAndStartWithALetterOrDigit) {
   EXPECT_FALSE(IsValidName(std::string(129, 'a')));
 }
 
-TEST(ThreadsTest, CpuWorkersShareTheCores) {
-  Config config;
-  config.workers = {{.name = "a"}, {.name = "b"}, {.name = "gpu", .device = "cuda:0"}};
-  EXPECT_EQ(ThreadsOf(config, config.workers[0], 8), 4);
-  EXPECT_EQ(ThreadsOf(config, config.workers[1], 7), 3);
-  EXPECT_EQ(ThreadsOf(config, config.workers[2], 8), 0);
-  // Fewer cores than workers: one each.
-  EXPECT_EQ(ThreadsOf(config, config.workers[0], 1), 1);
-  config.workers.resize(1);
-  EXPECT_EQ(ThreadsOf(config, config.workers[0], 8), 8);
+// Of each worker in turn, where `cores` may be used.
+std::vector<int> Threads(const std::string& workers, int cores) {
+  const absl::StatusOr<Config> config = ParseConfig("workers: " + workers + "\n", "kino.yaml");
+  EXPECT_TRUE(config.ok()) << config.status();
+  std::vector<int> threads;
+  for (const WorkerConfig& worker : config->workers) {
+    threads.push_back(WorkerThreads(*config, worker, cores));
+  }
+  return threads;
 }
 
-TEST(ThreadsTest, ANumberOfItsOwnIsTakenFromTheOthers) {
-  Config config;
-  config.workers = {{.name = "a", .threads = 6}, {.name = "b"}, {.name = "c"}};
-  EXPECT_EQ(ThreadsOf(config, config.workers[0], 8), 6);
-  EXPECT_EQ(ThreadsOf(config, config.workers[1], 8), 1);
-  EXPECT_EQ(ThreadsOf(config, config.workers[2], 16), 5);
-  EXPECT_EQ(ThreadsOf(config, config.workers[1], 2), 1);
+TEST(WorkerThreadsTest, OneWorkerHasAllCores) {
+  EXPECT_THAT(Threads("[{device: cpu}]", 8), ElementsAre(8));
+}
+
+TEST(WorkerThreadsTest, WorkersOnTheCpuShareTheCoresEqually) {
+  EXPECT_THAT(Threads("[{device: cpu, count: 2}]", 8), ElementsAre(4, 4));
+  EXPECT_THAT(Threads("[{name: a}, {name: b}, {name: c}]", 8), ElementsAre(2, 2, 2));
+}
+
+TEST(WorkerThreadsTest, EachHasAtLeastOne) {
+  EXPECT_THAT(Threads("[{device: cpu, count: 3}]", 2), ElementsAre(1, 1, 1));
+  EXPECT_THAT(Threads("[{name: a, threads: 8}, {name: b}]", 4), ElementsAre(8, 1));
+}
+
+TEST(WorkerThreadsTest, ThreadsOfOnesOwnAreKeptAndLeaveTheRest) {
+  EXPECT_THAT(Threads("[{name: a, threads: 2}, {name: b, count: 2}]", 8), ElementsAre(2, 3, 3));
+  EXPECT_THAT(Threads("[{name: a, threads: 3, count: 2}]", 8), ElementsAre(3, 3));
+}
+
+TEST(WorkerThreadsTest, WorkersOnAGpuTakeNoShare) {
+  EXPECT_THAT(
+      Threads("[{device: 'cuda:0'}, {device: 'cuda:1', threads: 6}, {device: cpu, count: 2}]", 8),
+      ElementsAre(8, 6, 4, 4));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import stat
@@ -201,6 +202,23 @@ def test_shipped_configurations_pass_the_check(file):
     result = kinod("--check-config", SOURCE / file)
     assert result.returncode == 0, result.stderr
     assert "data folder" in result.stdout
+
+
+def test_check_tells_each_workers_share_of_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def threads(workers):
+        (tmp_path / "kino.yaml").write_text(f"workers: {workers}\n")
+        told = kinod("--check-config", tmp_path / "kino.yaml").stdout
+        return {name: int(count) for name, count in re.findall(r"^worker: +(\S+) on cpu, (\d+) threads?$", told, re.M)}
+
+    cores = threads("[{name: alone}]")["alone"]
+    assert 1 <= cores <= len(os.sched_getaffinity(0))
+    share = max(1, cores // 2)
+    assert threads("[{name: a, count: 2}]") == {"a-0": share, "a-1": share}
+    assert threads("[{name: a, threads: 1000}, {name: b}]") == {"a": 1000, "b": 1}
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    assert threads("[{name: a, threads: 3}, {name: b}, {name: c}]") == {"a": 3, "b": 77, "c": 77}
 
 
 def test_check_names_the_model_that_cannot_run(tmp_path):

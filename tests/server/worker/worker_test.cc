@@ -3,11 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
 
+#include "absl/strings/str_cat.h"
+#include "engine/core/machine.h"
 #include "server/digest/sha256.h"
 #include "tests/server/worker/scripted_frontend.h"
 #include "tests/support/fake_engine.h"
@@ -59,7 +62,7 @@ class WorkerTest : public ::testing::Test {
                    const std::string& limits = "") {
     std::ofstream(folder_ + "/kino.yaml")
         << "data_dir: " << folder_ << "/data\n"
-        << "workers: [{name: w1, device: cpu, threads: 1" << limits << "}]\n"
+        << "workers: [{name: w1, device: cpu" << limits << "}]\n"
         << "models: [{name: good, folder: good}, {name: other, folder: other},"
         << " {name: broken, folder: broken}]\n"
         << link;
@@ -157,7 +160,7 @@ TEST_F(WorkerTest, HelloSaysWhoItIs) {
   EXPECT_EQ(hello.device(), "cpu");
   EXPECT_EQ(hello.device_name(), "fake");
   EXPECT_EQ(hello.device_memory_bytes(), 1 << 30);
-  EXPECT_GT(hello.host_memory_bytes(), 1 << 20);
+  EXPECT_EQ(hello.host_memory_bytes(), engine::UsableMemoryBytes());
   EXPECT_EQ(hello.max_attempts(), 1);
   EXPECT_EQ(hello.pid(), worker_->pid());
   EXPECT_EQ(hello.link_secret(), kSecret);
@@ -165,6 +168,24 @@ TEST_F(WorkerTest, HelloSaysWhoItIs) {
   EXPECT_EQ(hello.models(0).name(), "good");
   EXPECT_EQ(hello.models(0).fingerprint().size(), 64u);
   EXPECT_EQ(hello.held_size(), 0);
+}
+
+TEST_F(WorkerTest, HasAllCoresWhereItIsAlone) {
+  StartWorker();
+  EXPECT_THAT(ReadAll(log_), HasSubstr(absl::StrCat(
+                                 "threads: ", engine::DefaultThreads(engine::UsableCores()), ";")));
+}
+
+TEST_F(WorkerTest, SharesTheCoresWithTheOthersOnTheCpu) {
+  StartWorker("", {}, "}, {name: w2, device: cpu");
+  const int share = std::max(1, engine::UsableCores() / 2);
+  EXPECT_THAT(ReadAll(log_),
+              HasSubstr(absl::StrCat("threads: ", engine::DefaultThreads(share), ";")));
+}
+
+TEST_F(WorkerTest, HasItsOwnThreadsWhereTheyAreSaid) {
+  StartWorker("", {}, ", threads: 37}, {name: w2, device: cpu");
+  EXPECT_THAT(ReadAll(log_), HasSubstr("threads: 37;"));
 }
 
 TEST_F(WorkerTest, RunsAnAttemptToItsArtifact) {
