@@ -114,8 +114,10 @@ struct Job {
       absl::InfiniteDuration();  // limits time in the queue, over all attempts
   absl::Duration run_timeout = absl::InfiniteDuration();  // limits one attempt
   std::optional<absl::Time> retry_not_before{};           // back-off of a requeued job
-  absl::Status error{};                                   // not OK on FAILED, QUARANTINED, EXPIRED
-  std::optional<Artifact> artifact{};                     // on SUCCEEDED until it is purged
+  // Not OK on FAILED, QUARANTINED, EXPIRED. A store keeps code, message and reason
+  // (scheduler/status.h), no other payload.
+  absl::Status error{};
+  std::optional<Artifact> artifact{};  // on SUCCEEDED until it is purged
   bool artifact_purged = false;
   std::string stats{};  // opaque: stages, plan
 };

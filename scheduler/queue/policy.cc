@@ -11,6 +11,7 @@ std::optional<size_t> PickNext(const QueueSnapshot& queue, const ReadyWorker& wo
     if (std::find(worker.models.begin(), worker.models.end(), job.model) == worker.models.end()) {
       continue;
     }
+    if (worker.unfit_jobs.contains(job.id)) continue;
     if (!best || job.priority > queue.jobs[*best].priority ||
         (job.priority == queue.jobs[*best].priority && job.order < queue.jobs[*best].order)) {
       best = i;

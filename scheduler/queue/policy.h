@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,8 +20,8 @@ struct QueuedJob {
   int64_t order = 0;  // of submission; kept when the job is queued again
 };
 
-// The queue as the policy needs it. It may be cut down to the first job of each (priority, model):
-// the result is the same.
+// The queue as the policy needs it. It may be cut down to the first job of each (priority, model)
+// that is not among the worker's unfit jobs: the result is the same.
 struct QueueSnapshot {
   std::vector<QueuedJob> jobs{};  // in any order
 };
@@ -28,11 +29,12 @@ struct QueueSnapshot {
 // A worker that can take one more attempt.
 struct ReadyWorker {
   std::string name{};
-  std::vector<std::string> models{};  // it serves, loaded or not
+  std::vector<std::string> models{};   // it serves, loaded or not
+  std::set<std::string> unfit_jobs{};  // ids of those it is not to get
 };
 
-// The index in `queue.jobs` of the job `worker` should run next: of the models it serves the
-// highest class, in it the lowest order. Nothing when there is none.
+// The index in `queue.jobs` of the job `worker` should run next: of the jobs that it may get and
+// whose model it serves, the highest class, in it the lowest order. Nothing when there is none.
 std::optional<size_t> PickNext(const QueueSnapshot& queue, const ReadyWorker& worker);
 
 }  // namespace kino::scheduler

@@ -33,6 +33,18 @@ absl::StatusOr<std::optional<ClaimedAttempt>> JobStore::ClaimNext(ReadyWorker wo
   return Await<Claim>([&](Done<Claim> done) { ClaimNext(std::move(worker), std::move(done)); });
 }
 
+absl::StatusOr<std::optional<Job>> JobStore::FindNext(ReadyWorker worker) {
+  using Found = std::optional<Job>;
+  return Await<Found>([&](Done<Found> done) { FindNext(std::move(worker), std::move(done)); });
+}
+
+absl::StatusOr<std::optional<ClaimedAttempt>> JobStore::Claim(std::string job_id,
+                                                              std::string worker) {
+  using Lease = std::optional<ClaimedAttempt>;
+  return Await<Lease>(
+      [&](Done<Lease> done) { Claim(std::move(job_id), std::move(worker), std::move(done)); });
+}
+
 absl::StatusOr<Job> JobStore::RecordStats(AttemptRef ref, std::string stats) {
   return Await<Job>(
       [&](Done<Job> done) { RecordStats(std::move(ref), std::move(stats), std::move(done)); });

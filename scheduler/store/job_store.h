@@ -109,6 +109,13 @@ class JobStore {
   // number, a new token.
   virtual void ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAttempt>> done) = 0;
 
+  // The two halves of ClaimNext, for whoever wants to look at the job first. FindNext changes
+  // nothing and sees every write queued before it. Claim leases this very job to `worker`; nothing
+  // when it cannot start (any more): it has gone, is not QUEUED, or is not due.
+  virtual void FindNext(ReadyWorker worker, Done<std::optional<Job>> done) = 0;
+  virtual void Claim(std::string job_id, std::string worker,
+                     Done<std::optional<ClaimedAttempt>> done) = 0;
+
   // The attempt has begun to compute; `stats` (opaque, such as the plan) replaces the job's unless
   // it is empty.
   virtual void RecordStats(AttemptRef ref, std::string stats, Done<Job> done) = 0;
@@ -128,8 +135,9 @@ class JobStore {
   // caller); an ended one stays as it is. NOT_FOUND.
   virtual void Cancel(std::string tenant, std::string job_id, Done<Job> done) = 0;
 
-  // Ends a QUEUED job that cannot be run any more (such as its model being gone from the
-  // configuration). NOT_FOUND; FAILED_PRECONDITION when it is not QUEUED.
+  // Ends a QUEUED job that cannot be run (any more), such as one whose model is gone from the
+  // configuration, or which fits no worker. No attempt is counted. NOT_FOUND; FAILED_PRECONDITION
+  // when it is not QUEUED.
   virtual void FailQueued(std::string job_id, absl::Status error, Done<Job> done) = 0;
 
   // QUEUED jobs whose start_timeout has passed become EXPIRED, at most 1000 a call. Their ids.
@@ -209,6 +217,8 @@ class JobStore {
 
   absl::StatusOr<SubmitResult> Submit(NewJob job);
   absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNext(ReadyWorker worker);
+  absl::StatusOr<std::optional<Job>> FindNext(ReadyWorker worker);
+  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(std::string job_id, std::string worker);
   absl::StatusOr<Job> RecordStats(AttemptRef ref, std::string stats);
   absl::StatusOr<Job> Commit(AttemptRef ref, Artifact artifact, std::string stats);
   absl::StatusOr<Job> Fail(AttemptRef ref, AttemptFailure failure);

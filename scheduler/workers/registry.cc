@@ -76,13 +76,21 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
                   .reserved = 0,
                   .models = hello.models,
                   .held = std::move(resumed),
+                  .unfit_jobs = {},
                   .deadline = now + options_.lease,
                   .progress_counter = 0,
                   .progress_time = now};
+  ForgetAllUnfitLocked();
   return result;
 }
 
 WorkerRegistry::Workers::iterator WorkerRegistry::FindSession(SessionId session) {
+  return std::find_if(workers_.begin(), workers_.end(), [session](const auto& entry) {
+    return session != 0 && entry.second.session == session;
+  });
+}
+
+WorkerRegistry::Workers::const_iterator WorkerRegistry::FindSession(SessionId session) const {
   return std::find_if(workers_.begin(), workers_.end(), [session](const auto& entry) {
     return session != 0 && entry.second.session == session;
   });
@@ -109,6 +117,7 @@ absl::Status WorkerRegistry::StartDraining(SessionId session) {
   const auto found = FindSession(session);
   if (found == workers_.end()) return SessionGone(session);
   found->second.is_draining = true;
+  ForgetAllUnfitLocked();
   return absl::OkStatus();
 }
 
@@ -117,6 +126,7 @@ void WorkerRegistry::Disconnected(SessionId session) {
   absl::MutexLock lock(&mutex_);
   const auto found = FindSession(session);
   if (found == workers_.end()) return;
+  ForgetAllUnfitLocked();
   if (found->second.held.empty()) {
     workers_.erase(found);
     return;
@@ -140,6 +150,7 @@ std::vector<LostAttempt> WorkerRegistry::WorkerEnded(const std::string& name, in
         {.ref = held.ref, .worker = name, .session = 0, .cause = cause, .reason = reason});
   }
   workers_.erase(found);
+  ForgetAllUnfitLocked();
   return lost;
 }
 
@@ -149,13 +160,17 @@ std::optional<Reservation> WorkerRegistry::Reserve(const std::vector<std::string
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
     const Worker& worker = it->second;
     if (worker.session == 0 || worker.is_draining || worker.used() >= worker.max_attempts) continue;
+    if (worker.unfit_jobs.size() >= kMaxUnfitJobs) continue;
     if (std::find(skip.begin(), skip.end(), it->first) != skip.end()) continue;
     if (best == workers_.end() || worker.used() < best->second.used()) best = it;
   }
   if (best == workers_.end()) return std::nullopt;
   Worker& worker = best->second;
   ++worker.reserved;
-  Reservation reservation{.session = worker.session, .worker = {.name = best->first, .models = {}}};
+  Reservation reservation{
+      .session = worker.session,
+      .generation = generation_,
+      .worker = {.name = best->first, .models = {}, .unfit_jobs = worker.unfit_jobs}};
   for (const WorkerModel& model : worker.models) reservation.worker.models.push_back(model.name);
   return reservation;
 }
@@ -164,6 +179,46 @@ void WorkerRegistry::CancelReservation(const Reservation& reservation) {
   absl::MutexLock lock(&mutex_);
   const auto found = FindSession(reservation.session);
   if (found != workers_.end()) --found->second.reserved;
+}
+
+bool WorkerRegistry::CanAssign(const Reservation& reservation) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = FindSession(reservation.session);
+  return found != workers_.end() && !found->second.is_draining;
+}
+
+void WorkerRegistry::MarkUnfit(const Reservation& reservation, const std::string& job_id) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = FindSession(reservation.session);
+  // Others came or went while the job was judged: what was found does not hold any more.
+  if (found == workers_.end() || reservation.generation != generation_) return;
+  found->second.unfit_jobs.insert(job_id);
+}
+
+bool WorkerRegistry::IsUnfit(const Reservation& reservation, const std::string& job_id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = FindSession(reservation.session);
+  return found != workers_.end() && found->second.unfit_jobs.contains(job_id);
+}
+
+void WorkerRegistry::ForgetAllUnfit() {
+  absl::MutexLock lock(&mutex_);
+  ForgetAllUnfitLocked();
+}
+
+void WorkerRegistry::ForgetAllUnfitLocked() {
+  ++generation_;
+  for (auto& [name, worker] : workers_) worker.unfit_jobs.clear();
+}
+
+bool WorkerRegistry::ForgetUnfit(const std::string& job_id) {
+  absl::MutexLock lock(&mutex_);
+  bool has_room_again = false;
+  for (auto& [name, worker] : workers_) {
+    const bool was_full = worker.unfit_jobs.size() >= kMaxUnfitJobs;
+    has_room_again |= worker.unfit_jobs.erase(job_id) > 0 && was_full;
+  }
+  return has_room_again;
 }
 
 absl::Status WorkerRegistry::Assign(const Reservation& reservation, const AttemptRef& ref,

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,10 @@
 namespace kino::scheduler {
 
 using SessionId = int64_t;  // never 0
+
+// A worker that so many waiting jobs do not fit gets nothing more until one of them ends: what it
+// is not to get is looked through at each claim, and to forget one would offer it again at once.
+inline constexpr size_t kMaxUnfitJobs = 1000;
 
 struct LeaseOptions {
   // Without a heartbeat for so long a connected worker is lost.
@@ -87,6 +92,7 @@ struct WorkerSnapshot {
 // A slot kept free for one attempt of `worker`.
 struct Reservation {
   SessionId session = 0;
+  int64_t generation = 0;  // of the set of workers, when the slot was reserved
   ReadyWorker worker{};
 };
 
@@ -120,11 +126,23 @@ class WorkerRegistry {
   std::vector<LostAttempt> WorkerEnded(const std::string& name, int64_t process_id,
                                        FailureCause cause, const std::string& reason);
 
-  // Keeps a slot of a connected worker that has one free, or nothing. Workers with fewer attempts
-  // come first, then by name. `skip` names workers to pass over (those the queue has nothing for
-  // just now).
+  // Keeps a slot of a connected worker that has one free and fewer than kMaxUnfitJobs unfit jobs,
+  // or nothing. Workers with fewer attempts come first, then by name. `skip` names workers to pass
+  // over (those the queue has nothing for just now).
   std::optional<Reservation> Reserve(const std::vector<std::string>& skip);
   void CancelReservation(const Reservation& reservation);
+  // Whether Assign would take an attempt now: the session is not over and not draining.
+  bool CanAssign(const Reservation& reservation) const;
+  // The job does not fit the worker, but may fit another one: until any worker comes or goes, the
+  // worker's reservations name the job among the unfit ones. The slot stays reserved. No effect
+  // where one came or went since the reservation.
+  void MarkUnfit(const Reservation& reservation, const std::string& job_id);
+  bool IsUnfit(const Reservation& reservation, const std::string& job_id) const;
+  // The job has ended: no worker needs to remember that it does not fit. True: a worker that got
+  // nothing because of kMaxUnfitJobs may get something now.
+  bool ForgetUnfit(const std::string& job_id);
+  // Every job is to be judged anew: what counted as a worker that may come back has changed.
+  void ForgetAllUnfit();
   // Turns the slot into a held attempt. ABORTED: the session is gone; the caller ends the attempt
   // (kInterrupted).
   absl::Status Assign(const Reservation& reservation, const AttemptRef& ref,
@@ -160,6 +178,7 @@ class WorkerRegistry {
     int reserved = 0;
     std::vector<WorkerModel> models;
     std::vector<Held> held;
+    std::set<std::string> unfit_jobs;
     absl::Duration deadline;  // of the lease while connected, of the grace while not
     int64_t progress_counter = 0;
     absl::Duration progress_time;  // when the counter last moved, or work began
@@ -167,13 +186,17 @@ class WorkerRegistry {
   };
   using Workers = std::map<std::string, Worker>;  // by name
 
+  void ForgetAllUnfitLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Workers::iterator FindSession(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Workers::const_iterator FindSession(SessionId session) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsStalled(const Worker& worker, absl::Duration now) const;
 
   const LeaseOptions options_;
   const Clock& clock_;
   mutable absl::Mutex mutex_;
   SessionId last_session_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;  // counts workers that come and go
   Workers workers_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::pair<absl::Duration, LostAttempt>> given_back_ ABSL_GUARDED_BY(mutex_);
 };

@@ -96,21 +96,27 @@ absl::Status Frontend::OpenParts() {
   store_ = *std::move(store);
   catalog_ = std::make_unique<Catalog>(config.models);
 
-  link_ = std::make_unique<WorkerLink>(WorkerLinkOptions{.link = config.link,
-                                                         .limits = config.limits,
-                                                         .retention = config.retention,
-                                                         .link_secret = *secret},
-                                       WorkerLinkParts{.store = *store_,
-                                                       .files = *files_,
-                                                       .hub = hub_,
-                                                       .metrics = metrics_,
-                                                       .clock = clock_,
-                                                       .io = io_});
+  std::vector<std::string> workers;
+  for (const config::WorkerConfig& worker : config.workers) workers.push_back(worker.name);
+  link_ = std::make_unique<WorkerLink>(
+      WorkerLinkOptions{.workers = std::move(workers),
+                        .link = config.link,
+                        .limits = config.limits,
+                        .retention = config.retention,
+                        .link_secret = *secret},
+      WorkerLinkParts{.store = *store_,
+                      .files = *files_,
+                      .hub = hub_,
+                      .metrics = metrics_,
+                      .clock = clock_,
+                      .io = io_,
+                      .judge = [this](const auto&... question) { judge_->Ask(question...); }});
   profiles_ = std::make_unique<Profiles>(
       ProfilesOptions(),
       [this](const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
         link_->AskProfile(kind, std::move(query), std::move(done));
       });
+  judge_ = std::make_unique<FitJudge>(config, *catalog_, *profiles_, *link_);
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
@@ -242,6 +248,7 @@ void Frontend::Stop() {
     // is found at the next start.
     link_->WaitForAttempts(options_.config.supervisor.stop_deadline * 0.9 - (absl::Now() - begun));
   }
+  if (judge_ != nullptr) judge_->Stop();
   if (link_ != nullptr) link_->Stop();
   if (link_server_ != nullptr) link_server_->Shutdown(In(kLinkShutdownDeadline));
   for (Executor* executor : {&rpc_, &watch_, &media_, &io_}) executor->Stop();

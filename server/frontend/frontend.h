@@ -24,6 +24,7 @@
 #include "server/frontend/metrics/metrics.h"
 #include "server/frontend/rpc/catalog.h"
 #include "server/frontend/rpc/context.h"
+#include "server/frontend/rpc/fit_judge.h"
 #include "server/frontend/rpc/model_service.h"
 #include "server/frontend/rpc/video_service.h"
 #include "server/frontend/watch/hub.h"
@@ -81,6 +82,7 @@ class Frontend {
   // The store's threads call into the link: it goes first.
   std::unique_ptr<Profiles> profiles_;  // outlives the link, which answers it
   std::unique_ptr<WorkerLink> link_;
+  std::unique_ptr<FitJudge> judge_;
   std::unique_ptr<scheduler::JobStore> store_;
   std::unique_ptr<ControlLink> control_;
   std::unique_ptr<Context> context_;

@@ -131,12 +131,19 @@ int64_t SqliteJobStore::FarthestBackoffMicros(absl::Time now) const {
   return SaturatingMicros(now + 2 * options_.retry.max_backoff);
 }
 
-absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transaction& transaction,
-                                                                       const ReadyWorker& worker) {
-  Connection& db = transaction.db;
-  const absl::Time now = clock_.Now();
+bool SqliteJobStore::IsDue(const JobRow& row, absl::Time now) const {
+  const std::optional<absl::Time>& not_before = row.job.retry_not_before;
+  if (row.job.state != JobState::kQueued) return false;
+  if (row.start_deadline_us && *row.start_deadline_us <= SaturatingMicros(now)) return false;
+  return !not_before || *not_before <= now ||
+         SaturatingMicros(*not_before) > FarthestBackoffMicros(now);
+}
+
+absl::StatusOr<std::optional<std::string>> SqliteJobStore::PickNow(Connection& db,
+                                                                   const ReadyWorker& worker,
+                                                                   absl::Time now) {
   const int64_t now_us = SaturatingMicros(now);
-  // The head of each (class, model) is all the policy can choose from.
+  // The first of each (class, model) that the worker may get is all the policy can choose from.
   QueueSnapshot queue;
   for (const std::string& model : worker.models) {
     for (const Priority priority : kPrioritiesHighestFirst) {
@@ -145,18 +152,30 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
           db.Query("SELECT id, seq FROM jobs WHERE state = 1 AND model = ? AND priority = ? "
                    "AND (not_before_us IS NULL OR not_before_us <= ? OR not_before_us > ?) "
                    "AND (start_deadline_us IS NULL OR start_deadline_us > ?) "
-                   "ORDER BY seq LIMIT 1",
+                   "ORDER BY seq",
                    model, static_cast<int>(priority), now_us, FarthestBackoffMicros(now), now_us));
-      KINO_ASSIGN_OR_RETURN(const bool has_row, row.Step());
-      if (!has_row) continue;
-      queue.jobs.push_back(
-          {.id = row.Text(0), .model = model, .priority = priority, .order = row.Int64(1)});
+      while (true) {
+        KINO_ASSIGN_OR_RETURN(const bool has_row, row.Step());
+        if (!has_row) break;
+        QueuedJob job{
+            .id = row.Text(0), .model = model, .priority = priority, .order = row.Int64(1)};
+        if (worker.unfit_jobs.contains(job.id)) continue;
+        queue.jobs.push_back(std::move(job));
+        break;
+      }
     }
   }
   const std::optional<size_t> picked = PickNext(queue, worker);
   if (!picked) return std::nullopt;
+  return std::move(queue.jobs[*picked].id);
+}
 
-  KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(db, queue.jobs[*picked].id));
+absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::LeaseNow(Transaction& transaction,
+                                                                       const JobRow& before,
+                                                                       const std::string& worker,
+                                                                       absl::Time now) {
+  Connection& db = transaction.db;
+  const int64_t now_us = SaturatingMicros(now);
   JobRow after = before;
   after.attempt = before.attempt + 1;
   after.token = MakeToken(random_);
@@ -168,12 +187,32 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
   KINO_RETURN_IF_ERROR(
       db.Run("INSERT INTO attempts(job, number, token, worker, start_us, cause, error_code, "
              "error_message) VALUES (?, ?, ?, ?, ?, 0, 0, '')",
-             after.seq, after.attempt, after.token, worker.name, now_us)
+             after.seq, after.attempt, after.token, worker, now_us)
           .status());
   ClaimedAttempt claimed;
   claimed.ref = {.job_id = after.job.id, .attempt = after.attempt, .token = after.token};
   KINO_ASSIGN_OR_RETURN(claimed.job, Complete(db, std::move(after)));
   return claimed;
+}
+
+absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transaction& transaction,
+                                                                       const ReadyWorker& worker) {
+  const absl::Time now = clock_.Now();
+  KINO_ASSIGN_OR_RETURN(const std::optional<std::string> job_id,
+                        PickNow(transaction.db, worker, now));
+  if (!job_id) return std::nullopt;
+  KINO_ASSIGN_OR_RETURN(const JobRow row, LoadRow(transaction.db, *job_id));
+  return LeaseNow(transaction, row, worker.name, now);
+}
+
+absl::StatusOr<std::optional<Job>> SqliteJobStore::FindNow(Transaction& transaction,
+                                                           const ReadyWorker& worker) {
+  Connection& db = transaction.db;
+  KINO_ASSIGN_OR_RETURN(const std::optional<std::string> job_id, PickNow(db, worker, clock_.Now()));
+  if (!job_id) return std::nullopt;
+  KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, *job_id));
+  KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+  return job;
 }
 
 absl::StatusOr<Job> SqliteJobStore::CommitNow(Transaction& transaction, const AttemptRef& ref,
@@ -275,6 +314,28 @@ void SqliteJobStore::ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAtt
       From::kServer, std::move(done), [this, worker = std::move(worker)](Transaction& transaction) {
         return ClaimNow(transaction, worker);
       });
+}
+
+void SqliteJobStore::FindNext(ReadyWorker worker, Done<std::optional<Job>> done) {
+  Write<std::optional<Job>>(From::kServer, std::move(done),
+                            [this, worker = std::move(worker)](Transaction& transaction) {
+                              return FindNow(transaction, worker);
+                            });
+}
+
+void SqliteJobStore::Claim(std::string job_id, std::string worker,
+                           Done<std::optional<ClaimedAttempt>> done) {
+  using Lease = std::optional<ClaimedAttempt>;
+  Write<Lease>(From::kServer, std::move(done),
+               [this, job_id = std::move(job_id),
+                worker = std::move(worker)](Transaction& transaction) -> absl::StatusOr<Lease> {
+                 const absl::Time now = clock_.Now();
+                 const absl::StatusOr<JobRow> row = LoadRow(transaction.db, job_id);
+                 if (absl::IsNotFound(row.status())) return std::nullopt;
+                 if (!row.ok()) return row.status();
+                 if (!IsDue(*row, now)) return std::nullopt;
+                 return LeaseNow(transaction, *row, worker, now);
+               });
 }
 
 void SqliteJobStore::RecordStats(AttemptRef ref, std::string stats, Done<Job> done) {

@@ -13,8 +13,9 @@ constexpr char kSelectById[] =
     "SELECT seq, id, tenant, model, priority, request_id, fingerprint, server_version, create_us, "
     "start_timeout_us, run_timeout_us, state, state_number, attempt, token, cancel_requested, "
     "start_us, end_us, start_deadline_us, start_left_us, not_before_us, crashes, out_of_memory, "
-    "interruptions, error_code, error_message, artifact_file, artifact_type, artifact_bytes, "
-    "artifact_sha256, artifact_width, artifact_height, artifact_frames, artifact_fps, "
+    "interruptions, error_code, error_message, error_reason, artifact_file, artifact_type, "
+    "artifact_bytes, artifact_sha256, artifact_width, artifact_height, artifact_frames, "
+    "artifact_fps, "
     "artifact_purged, stats FROM jobs WHERE id = ?";
 
 absl::Duration DurationFrom(const std::optional<int64_t>& micros) {
@@ -65,6 +66,8 @@ JobRow ReadRow(const Statement& row) {
   job.failures.interruptions = row.Int(column++);
   const int error_code = row.Int(column++);
   job.error = StatusFrom(error_code, row.Text(column++));
+  const std::string reason = row.Text(column++);
+  if (!reason.empty()) job.error = WithReason(job.error, reason.c_str());
   if (!row.IsNull(column)) {
     Artifact& artifact = job.artifact.emplace();
     artifact.file_name = row.Text(column);
@@ -186,8 +189,9 @@ absl::Status UpdateRow(Connection& db, const JobRow& before, const JobRow& after
       db.Run("UPDATE jobs SET state = ?, state_number = ?, attempt = ?, token = ?, "
              "cancel_requested = ?, start_us = ?, end_us = ?, start_deadline_us = ?, "
              "start_left_us = ?, not_before_us = ?, crashes = ?, out_of_memory = ?, "
-             "interruptions = ?, error_code = ?, error_message = ?, artifact_file = ?, "
-             "artifact_type = ?, artifact_bytes = ?, artifact_sha256 = ?, artifact_width = ?, "
+             "interruptions = ?, error_code = ?, error_message = ?, error_reason = ?, "
+             "artifact_file = ?, artifact_type = ?, artifact_bytes = ?, artifact_sha256 = ?, "
+             "artifact_width = ?, "
              "artifact_height = ?, artifact_frames = ?, artifact_fps = ?, artifact_purged = ?, "
              "stats = ? "
              "WHERE seq = ? AND state = ? AND attempt = ? AND token = ? AND cancel_requested = ?",
@@ -195,7 +199,7 @@ absl::Status UpdateRow(Connection& db, const JobRow& before, const JobRow& after
              job.cancel_requested, MicrosFrom(job.start_time), MicrosFrom(job.end_time),
              after.start_deadline_us, after.start_left_us, MicrosFrom(job.retry_not_before),
              job.failures.crashes, job.failures.out_of_memory, job.failures.interruptions,
-             static_cast<int>(job.error.code()), error_message,
+             static_cast<int>(job.error.code()), error_message, ReasonOf(job.error),
              artifact_field(&Artifact::file_name), artifact_field(&Artifact::content_type),
              artifact_field(&Artifact::size_bytes), artifact_field(&Artifact::sha256),
              artifact_field(&Artifact::width), artifact_field(&Artifact::height),

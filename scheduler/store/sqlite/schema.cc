@@ -142,8 +142,13 @@ CREATE TRIGGER count_change AFTER UPDATE OF state ON jobs WHEN NEW.state <> OLD.
 END;
 )sql";
 
+// The machine-readable reason of a job's error (scheduler/status.h), "" for none.
+constexpr char kVersion2[] = R"sql(
+ALTER TABLE jobs ADD COLUMN error_reason TEXT NOT NULL DEFAULT '';
+)sql";
+
 // Step i brings version i to version i + 1. Steps of released versions are never changed.
-constexpr const char* kMigrations[] = {kVersion1};
+constexpr const char* kMigrations[] = {kVersion1, kVersion2};
 
 }  // namespace
 

@@ -158,6 +158,7 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
                peer.device, hello.device_name(), peer.pid, hello.version(), hello.held_size());
   {
     absl::MutexLock lock(&mutex_);
+    absent_.erase(peer.name);
     memories_[peer.name] = {.worker = peer.name,
                             .device = peer.device,
                             .device_bytes = std::max<int64_t>(hello.device_memory_bytes(), 0),

@@ -50,7 +50,7 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
             strand_.Post(
                 [this, session, claimed = std::move(claimed)] { StartAttempt(session, claimed); });
           },
-          [](const std::string& message) { spdlog::warn("{}", message); }) {}
+          parts_.judge, [](const std::string& message) { spdlog::warn("{}", message); }) {}
 
 WorkerLink::~WorkerLink() { Stop(); }
 
@@ -87,6 +87,10 @@ absl::Status WorkerLink::Start() {
     absl::MutexLock lock(&mutex_);
     attempts_held_ = static_cast<int>(live_.size());
   }
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const std::string& worker : options_.workers) absent_[worker] = parts_.clock.Monotonic();
+  }
   change_listener_ = parts_.store.AddChangeListener(
       [this](const std::vector<scheduler::Change>& changes) { OnChanges(changes); });
   ticker_ = std::make_unique<Ticker>(kTick, [this] {
@@ -115,6 +119,10 @@ void WorkerLink::OnStreamEnded(std::shared_ptr<Session> session) {
     peers_.erase(found);
     registry_.Disconnected(peer.id);
     if (FindPeer(peer.name) == nullptr) {
+      {
+        absl::MutexLock lock(&mutex_);
+        absent_[peer.name] = parts_.clock.Monotonic();
+      }
       parts_.metrics.SetWorkerUp(peer.name, peer.device, false);
       spdlog::warn("worker {}: disconnected", peer.name);
     }
@@ -142,6 +150,7 @@ void WorkerLink::OnStreamEnded(std::shared_ptr<Session> session) {
     for (Profiles::Done& done : unanswered) {
       done(absl::UnavailableError(absl::StrCat("worker ", peer.name, " went away")));
     }
+    dispatcher_.Pump();  // what would have fitted there is judged anew
   });
 }
 
@@ -171,6 +180,7 @@ void WorkerLink::StopClaiming() {
 }
 
 void WorkerLink::FailCommands() {
+  is_shutting_down_ = true;
   std::map<int64_t, Command> commands = std::exchange(commands_, {});
   for (auto& [id, command] : commands) {
     command.done(absl::UnavailableError("the server is shutting down"));
@@ -205,10 +215,8 @@ void WorkerLink::Stop() {
 }
 
 void WorkerLink::OnChanges(const std::vector<scheduler::Change>& changes) {
-  bool has_queued = false;
   for (const scheduler::Change& change : changes) {
     parts_.hub.OnState(change.job_id, change.event.number);
-    has_queued |= change.event.state == scheduler::JobState::kQueued;
     if (scheduler::IsTerminal(change.event.state)) {
       strand_.Post([this, job_id = change.job_id] {
         const absl::StatusOr<scheduler::Job> job = parts_.store.GetAnyTenant(job_id);
@@ -217,7 +225,7 @@ void WorkerLink::OnChanges(const std::vector<scheduler::Change>& changes) {
     }
   }
   queue_moved_ = true;
-  if (has_queued) dispatcher_.Pump();
+  dispatcher_.OnChanges(changes);
 }
 
 void WorkerLink::Tick() {
@@ -231,6 +239,7 @@ void WorkerLink::Tick() {
     }
   }
   CheckCancelDeadlines();
+  CheckAbsent();
   const absl::Duration now = parts_.clock.Monotonic();
   if (now >= next_timer_check_) {
     next_timer_check_ = now + kTimerCheckInterval;
@@ -250,6 +259,20 @@ void WorkerLink::Tick() {
     next_purge_ = now + std::clamp(shortest / 10, kMinPurgeInterval, kMaxPurgeInterval);
     RunPurge(parts_.clock.Now());
   }
+}
+
+void WorkerLink::CheckAbsent() {
+  const absl::Duration now = parts_.clock.Monotonic();
+  size_t given_up = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    given_up = std::erase_if(absent_, [&](const auto& entry) {
+      return now - entry.second >= options_.link.reattach_grace;
+    });
+  }
+  if (given_up == 0) return;
+  registry_.ForgetAllUnfit();
+  dispatcher_.Pump();
 }
 
 void WorkerLink::Housekeeping() {
@@ -358,6 +381,13 @@ void WorkerLink::SendCommand(const Peer& peer, const std::string& model, bool is
   peer.stream->Send(std::move(message));
 }
 
+std::set<std::string> WorkerLink::Absent() const {
+  absl::MutexLock lock(&mutex_);
+  std::set<std::string> names;
+  for (const auto& [name, since] : absent_) names.insert(name);
+  return names;
+}
+
 std::vector<WorkerMemory> WorkerLink::Memories() const {
   absl::MutexLock lock(&mutex_);
   std::vector<WorkerMemory> memories;
@@ -397,6 +427,7 @@ void WorkerLink::AskProfile(const std::string& kind, v1::ProfileQuery query, Pro
   strand_.Post([this, kind, query = std::move(query), done = std::move(done)]() mutable {
     // The question is answered beside a run, so how busy the worker is does not matter.
     for (const scheduler::WorkerSnapshot& worker : registry_.Snapshot()) {
+      if (is_shutting_down_) break;
       if (worker.session == 0 || worker.device.substr(0, worker.device.find(':')) != kind) continue;
       const bool serves = std::any_of(
           worker.models.begin(), worker.models.end(),

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ namespace kino::frontend {
 class Session;
 
 struct WorkerLinkOptions {
+  std::vector<std::string> workers;  // names of the configured ones
   config::LinkConfig link;
   config::LimitsConfig limits;
   config::RetentionConfig retention;
@@ -55,6 +57,8 @@ struct WorkerLinkParts {
   Metrics& metrics;
   const scheduler::Clock& clock;
   Executor& io;  // fsync and SHA-256 of finished videos
+  // Whether a job fits a worker; nullptr: every job does.
+  scheduler::Dispatcher::Judge judge;
 };
 
 // What a worker said it has, in bytes; 0: it did not say.
@@ -99,6 +103,9 @@ class WorkerLink {
   void AskProfile(const std::string& kind, v1::ProfileQuery query, Profiles::Done done);
 
   std::vector<scheduler::WorkerSnapshot> Workers() const { return registry_.Snapshot(); }
+  // Configured workers that are not connected, but were, or might have been, less than
+  // LinkConfig::reattach_grace ago: they may still come.
+  std::set<std::string> Absent() const;
   // Of every worker that has connected since the start, by name.
   std::vector<WorkerMemory> Memories() const;
 
@@ -191,6 +198,8 @@ class WorkerLink {
   void KillStuck(const std::string& worker, scheduler::FailureCause cause);
   void CheckCancelDeadlines();
   void AskToCancel(Live& live);
+  // Gives up those who did not come.
+  void CheckAbsent();
 
   Peer* FindPeer(const std::string& worker);
   Peer* FindPeer(const Session* session);
@@ -208,6 +217,8 @@ class WorkerLink {
   KillWorker kill_ ABSL_GUARDED_BY(mutex_);
   int attempts_held_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, WorkerMemory> memories_ ABSL_GUARDED_BY(mutex_);  // by worker
+  // Workers that may still come, since when (monotonic) they are awaited.
+  std::map<std::string, absl::Duration> absent_ ABSL_GUARDED_BY(mutex_);
 
   // The strand's own.
   std::map<const Session*, Peer> peers_;
@@ -220,6 +231,7 @@ class WorkerLink {
   std::vector<Ending> pending_endings_;  // the store could not take them yet
   std::vector<Commit> pending_commits_;
   bool is_machine_stopping_ = false;
+  bool is_shutting_down_ = false;
   bool is_stopped_ = false;
   absl::Duration next_housekeeping_;
   absl::Duration next_purge_;
