@@ -1,3 +1,6 @@
+#include <set>
+#include <utility>
+
 #include "tests/scheduler/store/store_fixture.h"
 
 namespace kino::scheduler {
@@ -38,6 +41,71 @@ TEST_P(AttemptsTest, ClaimsFollowClassThenOrderThenModel) {
   }
   EXPECT_FALSE(HasWorkFor(kWorker));
   EXPECT_EQ(Claim({.name = "worker-1", .models = {"ltx", "mochi"}}).ref.job_id, foreign);
+}
+
+TEST_P(AttemptsTest, FoundJobIsTheOneThatWouldBeClaimedAndStaysQueued) {
+  const std::string first = Submit(MakeJob()).id, second = Submit(MakeJob()).id;
+  NewJob urgent = MakeJob();
+  urgent.priority = Priority::kHigh;
+  const std::string high = Submit(urgent).id;
+  for (int i = 0; i < 2; ++i) {
+    const auto found = store_->FindNext(kWorker);
+    ASSERT_TRUE(found.ok() && found->has_value()) << found.status();
+    EXPECT_EQ((*found)->id, high);
+    EXPECT_EQ((*found)->request, MakeJob().request);
+    EXPECT_EQ((*found)->state, JobState::kQueued);
+    EXPECT_TRUE((*found)->attempts.empty());
+  }
+  const auto next_but = [&](std::set<std::string> unfit) {
+    ReadyWorker worker = kWorker;
+    worker.unfit_jobs = std::move(unfit);
+    const auto found = store_->FindNext(worker);
+    EXPECT_TRUE(found.ok()) << found.status();
+    return found.ok() && found->has_value() ? (*found)->id : "";
+  };
+  EXPECT_EQ(next_but({high}), first);
+  EXPECT_EQ(next_but({first}), high);
+  EXPECT_EQ(next_but({high, first}), second);
+  EXPECT_EQ(next_but({high, first, second}), "");
+  EXPECT_FALSE(store_->FindNext({.name = "worker-1", .models = {"mochi"}})->has_value());
+  EXPECT_EQ(Claim().ref.job_id, high);
+}
+
+TEST_P(AttemptsTest, NamedJobIsClaimedOnceAndOnlyWhereItCanStart) {
+  const std::string first = Submit(MakeJob()).id, second = Submit(MakeJob()).id;
+  const auto claim = store_->Claim(second, "worker-7");
+  ASSERT_TRUE(claim.ok() && claim->has_value()) << claim.status();
+  EXPECT_EQ((*claim)->ref.job_id, second);
+  EXPECT_EQ((*claim)->job.attempts.at(0).worker, "worker-7");
+  EXPECT_TRUE(store_->CheckAttempt((*claim)->ref).ok());
+  EXPECT_FALSE(store_->Claim(second, "worker-7")->has_value()) << "it runs";
+  EXPECT_FALSE(store_->Claim("no", "worker-7")->has_value());
+  ASSERT_TRUE(store_->FailQueued(first, absl::InternalError("x")).ok());
+  EXPECT_FALSE(store_->Claim(first, "worker-7")->has_value()) << "it has ended";
+  // Not before its backoff, nor after its start_timeout.
+  Fail((*claim)->ref, FailureCause::kCrash);
+  EXPECT_FALSE(store_->FindNext(kWorker)->has_value());
+  EXPECT_FALSE(store_->Claim(second, "worker-7")->has_value());
+  clock_.Advance(absl::Hours(1));
+  EXPECT_TRUE(store_->Claim(second, "worker-7")->has_value());
+  NewJob hurried = MakeJob();
+  hurried.start_timeout = absl::Seconds(5);
+  const std::string late = Submit(hurried).id;
+  clock_.Advance(absl::Seconds(5));
+  EXPECT_FALSE(store_->FindNext(kWorker)->has_value());
+  EXPECT_FALSE(store_->Claim(late, "worker-7")->has_value());
+}
+
+TEST_P(AttemptsTest, ReasonOfAnErrorIsKept) {
+  const std::string id = Submit(MakeJob()).id, plain = Submit(MakeJob()).id;
+  ASSERT_TRUE(
+      store_->FailQueued(id, WithReason(absl::FailedPreconditionError("9 GiB"), kReasonDoesNotFit))
+          .ok());
+  ASSERT_TRUE(store_->FailQueued(plain, absl::FailedPreconditionError("gone")).ok());
+  Reopen();
+  EXPECT_EQ(ReasonOf(store_->GetAnyTenant(id)->error), kReasonDoesNotFit);
+  EXPECT_EQ(store_->GetAnyTenant(id)->error.message(), "9 GiB");
+  EXPECT_EQ(ReasonOf(store_->GetAnyTenant(plain)->error), "");
 }
 
 TEST_P(AttemptsTest, CommitMakesTheResultVisible) {

@@ -61,6 +61,25 @@ TEST_F(SqliteFileTest, InterruptedMigrationLeavesTheOldSchema) {
   EXPECT_EQ(tables->Int(0), 1);
 }
 
+TEST_F(SqliteFileTest, StoreOfTheFirstVersionIsTakenOver) {
+  std::string id;
+  {
+    auto store = Open();
+    ASSERT_TRUE(store.ok()) << store.status();
+    id = (*store)->Submit(MakeJob())->job.id;
+  }
+  ASSERT_TRUE(Raw()->Execute("ALTER TABLE jobs DROP COLUMN error_reason").ok());
+  ASSERT_TRUE(Raw()->Execute("PRAGMA user_version = 1").ok());
+  auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->GetAnyTenant(id)->request, MakeJob().request);
+  ASSERT_TRUE(
+      (*store)
+          ->FailQueued(id, WithReason(absl::FailedPreconditionError("x"), kReasonDoesNotFit))
+          .ok());
+  EXPECT_EQ(ReasonOf((*store)->GetAnyTenant(id)->error), kReasonDoesNotFit);
+}
+
 TEST_F(SqliteFileTest, FileThatIsNoDatabaseIsRefused) {
   std::ofstream(path_) << std::string(100'000, 'x');
   const auto store = Open();

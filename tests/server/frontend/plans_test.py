@@ -4,6 +4,7 @@ import subprocess
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from frontend_fixture import BIN, DEADLINE, SOURCE, FakeWorker, details, eventually, models, reason, video, worker
 
@@ -282,3 +283,70 @@ def test_kino_submits_the_plan_it_is_given(start):
     assert done.returncode == 0, done.stderr
     plan = frontend.job(done.stdout.strip()).request.plan
     assert plan == video.Plan(offload="block:1,vae=none", weights_home="pageable", max_device_memory=6 * 10**9)
+
+
+# --- what was admitted before anybody could tell
+
+def failed_as_unfit(frontend, job):
+    job = frontend.wait_for(job.id, video.FAILED)
+    info, = (error_details_pb2.ErrorInfo.FromString(detail.value) for detail in job.error.details)
+    assert info.reason == "DOES_NOT_FIT" and job.error.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    assert not job.attempts, "no attempt is counted"
+    return job.error.message
+
+
+def test_a_job_that_fits_no_worker_fails_before_it_is_given_to_one(start):
+    frontend = start()
+    big, small = frontend.submit(**BIG), frontend.submit()
+    fake = with_worker(frontend, host_memory_bytes=100 * MIB)
+    told = failed_as_unfit(frontend, big)
+    assert "the job fits on no worker of model 'demo': cpu: " in told and "100 MiB" in told and "fits up to" in told
+    assert fake.attempt().ref.job_id == small.id
+
+
+def test_a_job_waits_for_the_worker_that_it_fits_and_holds_up_nobody(start):
+    frontend = start("workers: [{name: small, max_host_memory: 100MiB}, {name: large}]\n")
+    small = with_worker(frontend, name="small", host_memory_bytes=8 << 30)
+    large = with_worker(frontend, name="large", host_memory_bytes=8 << 30)
+    frontend.submit(**BIG)
+    first = large.attempt()
+    second, third = frontend.submit(**BIG), frontend.submit()
+    assert small.attempt().ref.job_id == third.id
+    assert frontend.job(second.id).state == video.QUEUED
+    first.succeed()
+    assert large.attempt().ref.job_id == second.id
+
+
+def test_a_configured_worker_that_may_still_come_is_waited_for(start):
+    frontend = start("workers: [{name: small, max_host_memory: 100MiB}, {name: large}]\nlink: {reattach_grace: 10m}\n")
+    big = frontend.submit(**BIG)
+    small = with_worker(frontend, name="small")
+    behind = frontend.submit()
+    assert small.attempt().ref.job_id == behind.id
+    assert frontend.job(big.id).state == video.QUEUED, "judged before the one behind it, and not failed"
+    large = with_worker(frontend, name="large")
+    assert large.attempt().ref.job_id == big.id
+
+
+def test_a_worker_that_does_not_come_is_waited_for_no_longer_than_the_grace(start):
+    frontend = start("workers: [{name: small, max_host_memory: 100MiB}, {name: large}]\nlink: {reattach_grace: 1s}\n")
+    small = with_worker(frontend, name="small")
+    assert "100 MiB" in failed_as_unfit(frontend, frontend.submit(**BIG))
+    # Nor is one that went.
+    large = with_worker(frontend, name="large")
+    running, waiting = frontend.submit(**BIG), frontend.submit(**BIG)
+    assert large.attempt().ref.job_id == running.id
+    assert frontend.job(waiting.id).state == video.QUEUED
+    large.disconnect()
+    failed_as_unfit(frontend, waiting)
+    frontend.submit()
+    small.attempt()
+
+
+def test_a_job_is_given_where_the_worker_cannot_tell_what_it_needs(start):
+    frontend = start("workers: [{max_host_memory: 100MiB}]\n")
+    big = frontend.submit(**BIG)
+    fake = with_worker(frontend, tell_profiles=False)
+    query = fake.expect("profile")
+    fake.send(profile=worker.ProfileAnswer(query_id=query.query_id, error=status_pb2.Status(code=13, message="no trace")))
+    assert fake.attempt().ref.job_id == big.id
