@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/compute_rate.h"
 #include "engine/core/device.h"
 #include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
@@ -23,6 +24,7 @@ namespace {
 struct EngineState {
   c10::Device device{c10::DeviceType::CPU};
   EngineShared shared;
+  ComputeRate compute_rate;
   bool device_lost = false;
 };
 
@@ -106,6 +108,7 @@ class ModelImpl final : public Model {
                               .allow_lossy = options_.allow_lossy,
                               .profiles = profiles_,
                               .device = engine_->device,
+                              .compute_rate = &engine_->compute_rate,
                               .device_lost = &engine_->device_lost};
     KINO_ASSIGN_OR_RETURN(planned.device_spec, Spec(planned.asked));
     if (planned.asked.mode || planned.asked.max_device_memory || planned.asked.max_host_memory) {

@@ -97,8 +97,9 @@ absl::StatusOr<bool> PlannedRun::Advance() {
     if (status.GetPayload(kDeviceLostPayload)) *planned_.device_lost = true;
     return status;
   }
-  if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(SecondsSince(start));
-  Report();
+  const double seconds = SecondsSince(start);
+  if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(seconds);
+  Report(before, seconds);
   return true;
 }
 
@@ -127,6 +128,7 @@ absl::Status PlannedRun::FallLower(Stage stage, const absl::Status& out_of_memor
   Log(LogLevel::kWarning, absl::StrCat("out of memory in ", StageName(stage),
                                        "; going on with the plan '", lower->name, "'"));
   planned_.plan = lower->plan;
+  estimate_.reset();
   result_.plan = lower->plan;
   weights_->set_plan(lower->plan);
   run_->Retry(lower->plan);
@@ -183,14 +185,51 @@ absl::Status PlannedRun::Deliver(const at::Tensor& all) {
   return status;
 }
 
-void PlannedRun::Report() {
+std::optional<double> PlannedRun::FlopsOf(Stage stage) {
+  if (!estimate_) {
+    estimate_ = Planner(*planned_.description, planned_.request, planned_.profiles,
+                        planned_.device_spec, planned_.allow_lossy)
+                    .Estimate(planned_.plan);
+  }
+  if (!estimate_->ok()) return std::nullopt;
+  double flops = 0;
+  for (const StageEstimate& each : (*estimate_)->stages) {
+    if (each.stage == stage) flops += each.flops;
+  }
+  return flops;
+}
+
+std::optional<double> PlannedRun::SecondsLeft(const PipelineRun::Position& now) {
+  if (now.done) return 0;
+  double seconds = 0;
+  bool is_ahead = false;
+  for (const Stage stage : run_->stages()) {
+    is_ahead |= stage == now.stage;
+    if (!is_ahead) continue;
+    const double left = stage == now.stage ? 1 - double{1} * now.step / now.total_steps : 1;
+    const std::optional<double> flops = FlopsOf(stage);
+    if (!flops) return std::nullopt;
+    const std::optional<double> each = planned_.compute_rate->Seconds(stage, left * *flops);
+    if (!each) return std::nullopt;
+    seconds += *each;
+  }
+  return seconds;
+}
+
+void PlannedRun::Report(const PipelineRun::Position& before, double seconds) {
   const PipelineRun::Position now = run_->position();
   progress_.stage = now.stage;
   progress_.step = now.step;
   progress_.total_steps = now.total_steps;
   progress_.fraction = std::max(progress_.fraction, now.fraction);
-  // The first denoise step is the first thing worth extrapolating from.
-  if (!result_.step_seconds.empty()) {
+  // A prompt may have been encoded before, so its stage tells nothing of the device.
+  if (before.stage != Stage::kEncodeText && before.total_steps > 0) {
+    const int end = now.stage == before.stage && !now.done ? now.step : before.total_steps;
+    const double share = double{1} * (end - before.step) / before.total_steps;
+    planned_.compute_rate->Add(before.stage, share * FlopsOf(before.stage).value_or(0), seconds);
+  }
+  progress_.eta_seconds = SecondsLeft(now);
+  if (!progress_.eta_seconds && !result_.step_seconds.empty()) {
     const double elapsed = SecondsSince(started_);
     progress_.eta_seconds = elapsed * (1 - progress_.fraction) / progress_.fraction;
   }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "engine/compute_rate.h"
 #include "engine/describe/plan.h"
 #include "engine/engine.h"
 #include "engine/media/mp4_writer.h"
@@ -28,6 +29,7 @@ struct PlannedRunOptions {
   std::shared_ptr<ProfileSource> profiles;
   DeviceSpec device_spec = {};
   c10::Device device{c10::DeviceType::CPU};
+  ComputeRate* compute_rate = nullptr;  // of the device; runs add to it
   bool* device_lost = nullptr;
 };
 
@@ -50,7 +52,11 @@ class PlannedRun final : public Run {
   absl::Status Emit(std::string_view bytes);
   // frames: [T, H, W, 3] float32 on the host.
   absl::Status Deliver(const at::Tensor& frames);
-  void Report();
+  // `before`: where the Advance began that took so many seconds.
+  void Report(const PipelineRun::Position& before, double seconds);
+  // Of the whole stage; nullopt: the run cannot be traced.
+  std::optional<double> FlopsOf(Stage stage);
+  std::optional<double> SecondsLeft(const PipelineRun::Position& now);
 
   PlannedRunOptions planned_;
   RunOptions options_;
@@ -61,6 +67,7 @@ class PlannedRun final : public Run {
   std::atomic<uint64_t> counter_{0};
   Clock::time_point started_ = Clock::now();
   int repeated_frames_ = 0;  // of a decode started over, that have gone out already
+  std::optional<absl::StatusOr<PlanEstimate>> estimate_;  // made once it is asked for
   RunProgress progress_;
   RunResult result_;
 };

@@ -15,8 +15,10 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "engine/compute_rate.h"
 #include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
+#include "engine/describe/plan.h"
 
 namespace kino::engine {
 namespace {
@@ -466,6 +468,69 @@ TEST(EngineTest, ModelsThatCannotBeLoadedSayWhy) {
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(TheEngine().Load({.folder = kDemo, .variant = "fp16"}, nullptr).status().code(),
             absl::StatusCode::kNotFound);
+}
+
+TEST(ComputeRateTest, AStageHasItsOwnRateElseThatOfAll) {
+  ComputeRate rate;
+  EXPECT_FALSE(rate.Seconds(Stage::kDenoise, 10));
+  EXPECT_EQ(rate.Seconds(Stage::kDenoise, 0), 0);
+  rate.Add(Stage::kDenoise, 100, 10);
+  rate.Add(Stage::kDenoise, 200, 20);
+  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDenoise, 50), 5);
+  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDecode, 50), 5);
+  rate.Add(Stage::kDecode, 300, 10);
+  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDecode, 60), 2);
+  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDenoise, 50), 5);
+  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kEncodeMedia, 60), 4);
+  for (const double nothing : {0.0, -1.0, std::nan("")}) {
+    rate.Add(Stage::kDecode, nothing, 10);
+    rate.Add(Stage::kDecode, 10, nothing);
+  }
+  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDecode, 60), 2);
+}
+
+TEST(ComputeRateTest, WhatIsOldIsForgotten) {
+  ComputeRate rate;
+  for (int i = 0; i < 100; ++i) rate.Add(Stage::kDenoise, 100, 100);
+  for (int i = 0; i < 100; ++i) rate.Add(Stage::kDenoise, 200, 100);
+  EXPECT_NEAR(*rate.Seconds(Stage::kDenoise, 200), 100, 1);
+}
+
+TEST(EngineTest, TimeLeftIsOperationsOverTheRateThatWasMeasured) {
+  // An engine of its own, on which nothing has run.
+  const auto engine = *Engine::Create({.device = "cpu", .threads = 1});
+  const auto model = *engine->Load({.folder = kDemo}, nullptr);
+  const Request request = DemoRequest(*model);
+  const auto estimate =
+      Planner(model->description(), request, *engine->Profiles({.folder = kDemo}), {}).Estimate({});
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  double denoise = 0, decode = 0;
+  for (const StageEstimate& stage : estimate->stages) {
+    if (stage.stage == Stage::kDenoise) denoise += stage.flops;
+    if (stage.stage == Stage::kDecode) decode += stage.flops;
+  }
+  ASSERT_GT(denoise, 0);
+  ASSERT_GT(decode, 0);
+  for (const bool is_first : {true, false}) {
+    RunOptions options;
+    options.output.frames = [](const FloatFrames&) { return absl::OkStatus(); };
+    auto run = model->Start(request, {}, options);
+    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_TRUE(*(*run)->Advance());
+    ASSERT_EQ((*run)->progress().stage, Stage::kDenoise);
+    EXPECT_EQ((*run)->progress().eta_seconds.has_value(), !is_first)
+        << "before its first step a run has the rate of those before it";
+    ASSERT_TRUE(*(*run)->Advance());
+    ASSERT_TRUE((*run)->progress().eta_seconds);
+    if (is_first) {
+      const double step = (*run)->result().step_seconds.at(0);
+      EXPECT_NEAR(*(*run)->progress().eta_seconds,
+                  step * (2 * denoise / 3 + decode) / (denoise / 3), 1e-9);
+    }
+    while (*(*run)->Advance()) {
+    }
+    EXPECT_EQ((*run)->progress().eta_seconds, 0);
+  }
 }
 
 TEST(EngineTest, ThreadsAreTheUsableCoresUnlessTheyAreSaid) {
