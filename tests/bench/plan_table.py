@@ -2,14 +2,18 @@
 
     python tests/bench/plan_table.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md [--tiny]
 
---tiny: two layers of each network and a plan of each kind, which show that this works. What it prints is predicted, not measured: memory from shapes, time from a GPU's bounds (engine/describe/machine_speed.h).
+--tiny: two layers of each network and a plan of each kind, which show that this works. What its tables tell is predicted, not
+measured: memory and operations from shapes, time from a GPU's bounds (engine/describe/machine_speed.h). How long the prediction
+itself takes is measured, and stands below them.
 """
 import argparse
 import json
 import os
+import statistics
 import struct
 import subprocess
 import sys
+import time
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
@@ -18,6 +22,8 @@ from transformers import T5Config, T5EncoderModel
 import provenance
 
 SIZE = {"height": 512, "width": 768, "num_frames": 121, "num_inference_steps": 50}
+# Of which the operations are told.
+SHAPES = ((480, 704, 161), (512, 768, 121), (704, 1216, 121))
 PUBLISHED = "17.75 GB on an A100, LTX-Video's own figure for the plain 2B run"
 OPTIONS = [
     ("none", {"offload": "none"}),
@@ -92,12 +98,12 @@ def make_model(folder, transformer, vae, text_layers=24):
                   file)
 
 
-def estimate(kino_render, model, plan):
+def estimate(kino_render, model, plan, size=None):
     """The one plan in the planner's table that is just what is asked for."""
     request = f"{model}/request.json"
     with open(request, "w", encoding="utf-8") as file:
         json.dump({"prompt": "x " * 200, "plan": {**plan, "weights_home": "pinned" if plan["offload"] != "none" else "file"},
-                   "ltx": {"max_sequence_length": 128}, **SIZE}, file)
+                   "ltx": {"max_sequence_length": 128}, **SIZE, **(size or {})}, file)
     done = subprocess.run([kino_render, "plan", "--model", model, "--request", request, "--device", "cuda:0",
                            "--max-device-memory", "80GiB", "--max-host-memory", "256GiB", "--json"],
                           capture_output=True, text=True, check=False)
@@ -106,6 +112,30 @@ def estimate(kino_render, model, plan):
     plans = [p for p in json.loads(done.stdout)["plans"]
              if "vae_tiling" not in p["plan"] and "chunk_feed_forward" not in p["plan"]]
     return plans[0]
+
+
+def operations(kino_render, folders):
+    """A table of floating-point operations."""
+    text = ("\n| height x width x frames | " + " | ".join(f"{name}: one step with guidance (TFLOP) | decode (TFLOP)" for name in folders) +
+            " |\n|---|" + "---|---|" * len(folders) + "\n")
+    for height, width, frames in SHAPES:
+        text += f"| {height} x {width} x {frames} |"
+        for folder in folders.values():
+            found = estimate(kino_render, folder, {"offload": "none"}, {"height": height, "width": width, "num_frames": frames})
+            flops = {stage["stage"]: stage["flops"] for stage in found["stages"]}
+            text += f" {flops['DENOISE'] / SIZE['num_inference_steps'] / 1e12:.2f} | {flops['DECODE'] / 1e12:.2f} |"
+        text += "\n"
+    return text
+
+
+def seconds(command, repeats=5):
+    """Of a process from start to end, the median."""
+    taken = []
+    for _ in range(repeats):
+        start = time.monotonic()
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        taken.append(time.monotonic() - start)
+    return statistics.median(taken)
 
 
 def main():
@@ -134,6 +164,15 @@ def main():
             rows[option] += [f"{int(found['peak_device_bytes']) / 1e9:.2f}", f"{found['slowdown']:.2f}", hidden]
     for option, cells in rows.items():
         text += f"| {option} | " + " | ".join(cells) + " |\n"
+    folders = {name: os.path.join(arguments.work, name) for name in MODELS}
+    text += operations(arguments.kino_render, folders)
+    with open(f"{folders['13B']}/request.json", "w", encoding="utf-8") as file:
+        json.dump({"prompt": "x " * 200, **SIZE}, file)
+    plan = seconds([arguments.kino_render, "plan", "--model", folders["13B"], "--request", f"{folders['13B']}/request.json",
+                    "--device", "cuda:0", "--max-device-memory", "80GiB"])
+    start = seconds([arguments.kino_render, "--version"])
+    text += (f"\nMeasured: `kino-render plan` for 13B at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']} takes {plan:.2f} s from "
+             f"start to end, every variant of tiles and chunks traced; a `kino-render` that does nothing takes {start:.2f} s.\n")
     print(text)
     if arguments.markdown:
         with open(arguments.markdown, "a", encoding="utf-8") as file:

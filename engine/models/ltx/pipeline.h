@@ -17,7 +17,7 @@ namespace kino::engine {
 
 // What a run of any LTX pipeline reads. Runs share it.
 struct LtxComponents {
-  std::shared_ptr<const T5Tokenizer> tokenizer;
+  std::shared_ptr<const T5Tokenizer> tokenizer;  // on meta tensors perhaps none
   std::shared_ptr<T5Encoder> text_encoder;
   std::shared_ptr<LtxTransformer> transformer;
   std::shared_ptr<LtxVae> vae;

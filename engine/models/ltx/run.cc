@@ -157,13 +157,18 @@ void LtxRun::SkipTo(Stage stage) {
 
 void LtxRun::EncodeText(const RunContext& context) {
   const c10::Device device = components_->transformer->device();
+  const int max_length = *request_.ltx->max_sequence_length;
   std::vector<Tokens> prompts;
-  if (guided()) {
-    prompts.push_back(ValueOrThrow(components_->tokenizer->Encode(
-        *request_.negative_prompt, *request_.ltx->max_sequence_length)));
-  }
-  prompts.push_back(ValueOrThrow(
-      components_->tokenizer->Encode(*request_.prompt, *request_.ltx->max_sequence_length)));
+  const auto add = [&](const std::string& text) {
+    // Without a tokenizer: as long as may be, and no two alike.
+    prompts.push_back(
+        components_->tokenizer == nullptr
+            ? Tokens{.ids = std::vector<int64_t>(max_length, static_cast<int64_t>(prompts.size())),
+                     .attention_mask = std::vector<int64_t>(max_length, 1)}
+            : ValueOrThrow(components_->tokenizer->Encode(text, max_length)));
+  };
+  if (guided()) add(*request_.negative_prompt);
+  add(*request_.prompt);
 
   std::vector<at::Tensor> states, missing;
   std::vector<std::string> keys;

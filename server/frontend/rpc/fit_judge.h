@@ -27,7 +27,7 @@ class FitJudge {
   // As Dispatcher::Judge: returns at once, answers on a thread of the judge's own.
   void Ask(const scheduler::Reservation& reservation, const scheduler::Job& job,
            std::function<void(scheduler::Verdict)> done);
-  void Stop() { threads_.Stop(); }
+  void Stop() { thread_.Stop(); }
 
   // kElsewhere where a worker fits that is up, or one that is configured and may still come (see
   // WorkerLink::Absent). Blocks until the workers have told what is not known yet, for some seconds
@@ -40,7 +40,7 @@ class FitJudge {
   const Catalog& catalog_;
   Profiles& profiles_;
   const WorkerLink& link_;
-  Executor threads_{"judge", 2};
+  Executor thread_{"judge", 1};
 };
 
 }  // namespace kino::frontend
