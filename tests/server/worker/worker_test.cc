@@ -64,7 +64,8 @@ class WorkerTest : public ::testing::Test {
         << "data_dir: " << folder_ << "/data\n"
         << "workers: [{name: w1, device: cpu" << limits << "}]\n"
         << "models: [{name: good, folder: good}, {name: other, folder: other},"
-        << " {name: broken, folder: broken}]\n"
+        << " {name: broken, folder: broken},"
+        << " {name: demo, folder: " << KINO_SOURCE_DIR << "/models/demo}]\n"
         << link;
     std::vector<std::string> command = {std::string(KINO_BIN_DIR) + "/fake-worker", "--config",
                                         folder_ + "/kino.yaml", "--name", "w1"};
@@ -164,7 +165,7 @@ TEST_F(WorkerTest, HelloSaysWhoItIs) {
   EXPECT_EQ(hello.max_attempts(), 1);
   EXPECT_EQ(hello.pid(), worker_->pid());
   EXPECT_EQ(hello.link_secret(), kSecret);
-  ASSERT_EQ(hello.models_size(), 3);
+  ASSERT_EQ(hello.models_size(), 4);
   EXPECT_EQ(hello.models(0).name(), "good");
   EXPECT_EQ(hello.models(0).fingerprint().size(), 64u);
   EXPECT_EQ(hello.held_size(), 0);
@@ -258,6 +259,44 @@ TEST_F(WorkerTest, HeartbeatsGoOnWhileAStepRuns) {
                 .heartbeat()
                 .progress_counter(),
             counter);
+}
+
+TEST_F(WorkerTest, ProfilesAreAnsweredWhileAStepRuns) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(2));
+  AwaitFile("reached");
+  const auto answer_to = [&](int64_t id, const std::string& model, bool without_places) {
+    v1::FrontendMessage message;
+    v1::ProfileQuery& query = *message.mutable_profile();
+    query.set_query_id(id);
+    query.set_model(model);
+    query.set_without_places(without_places);
+    *query.mutable_request() = Command("asked", "").request();
+    query.mutable_request()->set_height(64);
+    query.mutable_request()->set_width(64);
+    query.mutable_request()->set_num_frames(17);
+    query.add_variants();
+    query.add_variants()->set_chunk_feed_forward(64);
+    frontend_.Send(message);
+    return frontend_.Await(&position_, [](const auto& m) { return m.has_profile(); }).profile();
+  };
+  const v1::ProfileAnswer whole = answer_to(7, "demo", false);
+  EXPECT_EQ(whole.query_id(), 7);
+  ASSERT_FALSE(whole.has_error()) << whole.ShortDebugString();
+  EXPECT_GT(whole.profile().places_size(), 0);
+  ASSERT_EQ(whole.profile().variants_size(), 2);
+  EXPECT_EQ(whole.profile().variants(1).variant().chunk_feed_forward(), 64);
+  EXPECT_GT(whole.profile().variants(0).phases_size(), 0);
+  const v1::ProfileAnswer without = answer_to(8, "demo", true);
+  EXPECT_EQ(without.query_id(), 8);
+  EXPECT_EQ(without.profile().places_size(), 0);
+  EXPECT_EQ(without.profile().variants_size(), 2);
+  const v1::ProfileAnswer unknown = answer_to(9, "no such model", false);
+  EXPECT_EQ(unknown.query_id(), 9);
+  EXPECT_EQ(unknown.error().code(), 5) << unknown.ShortDebugString();
+  EXPECT_FALSE(unknown.has_profile());
+  Touch("go");
+  AwaitDone(ref);
 }
 
 TEST_F(WorkerTest, ABrokenStreamLosesNothing) {
