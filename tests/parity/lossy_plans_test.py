@@ -263,26 +263,34 @@ BFLOAT16 = [("nf4", None), ("q8_0", None), ("int8wo", None), ("fp8wo", None), (N
             (None, "float8_e5m2")]
 
 
+# One clip's PSNR is a draw: with sums in another order it moves by up to 1.6 dB either way, and by nothing in the mean
+# (measured on nine clips of int8wo). So the bar is for the mean of several.
+BFLOAT16_CASES = ("t2v-0", "t2v-2", "t2v-8")
+
+
 @pytest.mark.parametrize("scheme,storage", BFLOAT16, ids=[a or b for a, b in BFLOAT16])
 def test_in_bfloat16_kino_is_as_close_as_the_library(scheme, storage, tmp_path, pytestconfig):
-    frames = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        case = Run("t2v-0", torch.bfloat16)
-        if dtype == torch.float32:  # the truth: what the stored weights mean, computed without rounding
-            for component in ("transformer", "text_encoder", "vae"):
-                case.part(component).to(dtype)
-        for component in ("transformer", "text_encoder"):
-            if scheme:
-                lossy_oracle.quantize(case.part(component), scheme)
-            else:
-                lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], dtype)
-        frames[dtype] = case.wanted()
-    flags = ["--quantize", scheme] if scheme else ["--storage-dtype", storage]
-    got, _ = case.got(tmp_path, *flags, dtype="bfloat16")
-    ours = compare.psnr(frames[torch.float32], got)
-    theirs = compare.psnr(frames[torch.float32], frames[torch.bfloat16])
-    pytestconfig.kino_note(f"t2v-0 {scheme or storage}: bfloat16 PSNR {ours:.1f} dB, the library's {theirs:.1f} dB")
-    assert ours >= theirs - ALLOWED_LOSS_DB
+    differences = []
+    for name in BFLOAT16_CASES:
+        frames = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            case = Run(name, torch.bfloat16)
+            if dtype == torch.float32:  # the truth: what the stored weights mean, computed without rounding
+                for component in ("transformer", "text_encoder", "vae"):
+                    case.part(component).to(dtype)
+            for component in ("transformer", "text_encoder"):
+                if scheme:
+                    lossy_oracle.quantize(case.part(component), scheme)
+                else:
+                    lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], dtype)
+            frames[dtype] = case.wanted()
+        flags = ["--quantize", scheme] if scheme else ["--storage-dtype", storage]
+        got, _ = case.got(tmp_path, *flags, dtype="bfloat16")
+        ours = compare.psnr(frames[torch.float32], got)
+        theirs = compare.psnr(frames[torch.float32], frames[torch.bfloat16])
+        pytestconfig.kino_note(f"{name} {scheme or storage}: bfloat16 PSNR {ours:.1f} dB, the library's {theirs:.1f} dB")
+        differences.append(ours - theirs)
+    assert np.mean(differences) >= -ALLOWED_LOSS_DB, differences
 
 
 def planned_weights(model, request, *flags):
