@@ -30,8 +30,7 @@ def both_engines():
 
 
 def test_held_out_prompts_are_no_training_captions():
-    for prompt in held_out.prompts(200):
-        assert not held_out.is_training_caption(prompt.text), prompt.text
+    assert [prompt.text for prompt in held_out.prompts(200) if held_out.is_training_caption(prompt.text)] == []
 
 
 @pytest.mark.parametrize("task,count", COUNTS)
@@ -39,21 +38,21 @@ def test_kino_obeys_prompts_as_well_as_diffusers(task, count, both_engines, pyte
     prompts = held_out.prompts(count)
     diffusers, kino = both_engines
     theirs, ours = [], []
-    worst = 0.0
+    errors, wrong = {}, {}
     pictures = [evaluate.given_picture(prompt, task) for prompt in prompts]
     rendered = kino.render_all([(prompt.text, prompt.seed, picture) for prompt, picture in zip(prompts, pictures)])
     for prompt, picture, got in zip(prompts, pictures, rendered):
         want = diffusers.render(prompt.text, prompt.seed, image=picture)
         assert got.shape == want.shape, prompt.text
-        error = float(np.abs(got - want).max())
-        worst = max(worst, error)
-        assert error <= ALLOWED_FRAME_ERROR, f"{prompt.text!r}, seed {prompt.seed}: {error:.2e}"
+        errors[prompt.text, prompt.seed] = float(np.abs(got - want).max())
         theirs.append(score.score(score.to_uint8(want), prompt.scene))
         ours.append(score.score(score.to_uint8(got), prompt.scene))
-    pytestconfig.kino_note(f"demo model {task}, {len(prompts)} prompts: frames max abs error {worst:.2e}")
+    pytestconfig.kino_note(f"demo model {task}, {len(prompts)} prompts: frames max abs error {max(errors.values()):.2e}")
     for aspect in ("color", "motion", "background", "shape"):
         right = sum(getattr(s, aspect) for s in ours)
         wanted = sum(getattr(s, aspect) for s in theirs)
         pytestconfig.kino_note(f"demo model {task}: {aspect} right {right}, diffusers {wanted}")
-        assert right >= wanted - ALLOWED_PROMPTS, aspect
-        assert wanted >= 0.85 * len(prompts), f"diffusers itself: {aspect} {wanted}"
+        if right < wanted - ALLOWED_PROMPTS or wanted < 0.85 * len(prompts):
+            wrong[aspect] = f"right {right}, diffusers {wanted} of {len(prompts)}"
+    assert {which: error for which, error in errors.items() if not error <= ALLOWED_FRAME_ERROR} == {}
+    assert wrong == {}

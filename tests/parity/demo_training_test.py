@@ -15,16 +15,15 @@ import scenes  # noqa: E402
 import score  # noqa: E402
 
 
+@pytest.mark.parametrize("draw", range(4))
 @pytest.mark.parametrize("motion", scenes.MOTIONS)
-def test_scorer_is_right_on_drawn_clips(motion):
-    rng = random.Random(motion)
-    for _ in range(4):
-        scene = scenes.sample(rng)
-        scene.geometry.motion = motion
-        if motion == "spin" and scene.geometry.shape == "circle":
-            scene.geometry.shape = "square"
-        result = score.score(scenes.render(scene), scene)
-        assert (result.color, result.motion, result.background, result.shape) == (True,) * 4, scene
+def test_scorer_is_right_on_drawn_clips(motion, draw):
+    scene = scenes.sample(random.Random(f"{motion} {draw}"))
+    scene.geometry.motion = motion
+    if motion == "spin" and scene.geometry.shape == "circle":
+        scene.geometry.shape = "square"
+    result = score.score(scenes.render(scene), scene)
+    assert (result.color, result.motion, result.background, result.shape) == (True,) * 4, scene
 
 
 def test_scorer_sees_what_is_wrong():
