@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/describe/weight_plan.h"
@@ -347,6 +350,41 @@ TEST(PlanOfPhasesTest, TheLargestPhaseOfAStageCounts) {
     EXPECT_EQ(on_cpu.stages[0].host, on_cpu.stages[0].device()) << in_order;
     EXPECT_EQ(on_cpu.peak_host, on_cpu.peak_device) << in_order;
   } while (std::next_permutation(order.begin(), order.end()));
+}
+
+TEST_F(PlanTest, WithoutATokenizerPromptsCountAsTheLongestThereAre) {
+  namespace fs = std::filesystem;
+  const fs::path demo = std::string(KINO_SOURCE_DIR) + "/models/demo";
+  const fs::path bare = testing::TempDir() + "/without-tokenizer";
+  fs::remove_all(bare);
+  fs::create_directories(bare);
+  for (const fs::directory_entry& each : fs::directory_iterator(demo)) {
+    if (each.path().filename() != "tokenizer")
+      fs::create_symlink(each.path(), bare / each.path().filename());
+  }
+  // Two prompts that are too long, and not the same.
+  for (int i = 0; i < 1000; ++i) {
+    absl::StrAppend(&*request_.prompt, " red");
+    request_.negative_prompt = request_.negative_prompt.value_or("") + " blue";
+  }
+  const PlanEstimate want = Estimate(On(kCpu), {});
+  const absl::StatusOr<ModelDescription> model = DescribeModel(bare);
+  ASSERT_TRUE(model.ok()) << model.status();
+  model_ = *model;
+  const PlanEstimate got = Estimate(On(kCpu), {});
+  ASSERT_EQ(got.stages.size(), want.stages.size());
+  for (size_t i = 0; i < want.stages.size(); ++i) {
+    EXPECT_EQ(got.stages[i].device(), want.stages[i].device()) << i;
+    EXPECT_EQ(got.stages[i].flops, want.stages[i].flops) << i;
+  }
+  request_.prompt = "short";
+  request_.negative_prompt = "";
+  EXPECT_EQ(Estimate(On(kCpu), {}).stages[0].flops, want.stages[0].flops);
+  // To run is another matter.
+  const auto engine = Engine::Create({.device = "cpu"});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_THAT(std::string((*engine)->Load({.folder = bare}, nullptr).status().message()),
+              HasSubstr("holds neither tokenizer.json nor spiece.model"));
 }
 
 TEST_F(PlanTest, CopiesThatTheGpuDoesNotHideCostTime) {
