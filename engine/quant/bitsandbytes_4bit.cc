@@ -7,12 +7,10 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/linspace.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/reciprocal.h>
-#include <ATen/ops/sort.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/tensor.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
@@ -356,19 +354,29 @@ const std::array<float, 16>& Bnb4BitCode(Bnb4BitType type) {
 
 const at::Tensor& BnbDynamicCode() {
   // A sign, a run of zeros for the decimal exponent, and what bits remain as a linear fraction
-  // (8-Bit Approximations for Parallelism in Deep Learning, arXiv 1511.04561).
+  // (8-Bit Approximations for Parallelism in Deep Learning, arXiv 1511.04561). bitsandbytes makes
+  // its edges with torch.linspace, whose last bits depend on the CPU; these are those of one with
+  // fused multiply-add, on every CPU.
   static const at::Tensor* const code = [] {
-    constexpr std::array<double, 7> kPowers = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0};
-    std::vector<at::Tensor> values = {at::zeros({1}), at::zeros({1}) + 1};
+    constexpr std::array<float, 7> kPowers = {1e-6F, 1e-5F, 1e-4F, 1e-3F, 1e-2F, 1e-1F, 1e0F};
+    constexpr float kFirst = 0.1F, kLast = 1;
+    std::vector<float> values = {0, 1};
     for (size_t i = 0; i < kPowers.size(); ++i) {
-      const int64_t items = int64_t{1} << i;
-      const at::Tensor edges = at::linspace(0.1, 1, items + 1, at::TensorOptions(at::kFloat));
-      const at::Tensor middles =
-          (edges.narrow(0, 0, items) + edges.narrow(0, 1, items)) / 2.0 * kPowers[i];
-      values.push_back(middles);
-      values.push_back(-middles);
+      const int items = 1 << i;
+      const float step = (kLast - kFirst) / static_cast<float>(items);
+      // From the nearer end.
+      const auto edge = [&](int index) {
+        return index < (items + 1) / 2 ? std::fma(step, static_cast<float>(index), kFirst)
+                                       : std::fma(-step, static_cast<float>(items - index), kLast);
+      };
+      for (int index = 0; index < items; ++index) {
+        const float middle = (edge(index) + edge(index + 1)) / 2 * kPowers.at(i);
+        values.push_back(middle);
+        values.push_back(-middle);
+      }
     }
-    return new at::Tensor(std::get<0>(at::sort(at::cat(values))));
+    std::sort(values.begin(), values.end());
+    return new at::Tensor(at::tensor(values, at::TensorOptions(at::kFloat)));
   }();
   return *code;
 }

@@ -14,6 +14,8 @@ namespace {
 
 // 128 * 128 * 1024 = 2^24: float32 holds every partial sum.
 constexpr int64_t kExactColumns = 1024;
+// Rows of either side in one float32 product.
+constexpr int64_t kSquare = 128;
 
 // cuBLASLt takes more than 16 rows, and multiples of 8 of the rest.
 constexpr int64_t kCudaMinRows = 17;
@@ -25,11 +27,24 @@ at::Tensor Int8MatMulComposed(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(1), "int8 product of ", a.sizes(),
               " and ", b.sizes());
   at::Tensor sum = at::zeros({a.size(0), b.size(0)}, a.options().dtype(at::kInt));
-  for (int64_t begin = 0; begin < a.size(1); begin += kExactColumns) {
-    const int64_t count = std::min(kExactColumns, a.size(1) - begin);
-    sum.add_(at::mm(a.narrow(1, begin, count).to(at::kFloat),
-                    b.narrow(1, begin, count).to(at::kFloat).t())
-                 .to(at::kInt));
+  // Square by square, so that the float32 copies are small beside what the integer product takes.
+  for (int64_t column = 0; column < b.size(0); column += kSquare) {
+    const int64_t columns = std::min(kSquare, b.size(0) - column);
+    for (int64_t begin = 0; begin < a.size(1); begin += kExactColumns) {
+      const int64_t count = std::min(kExactColumns, a.size(1) - begin);
+      const at::Tensor right = b.narrow(0, column, columns).narrow(1, begin, count).to(at::kFloat);
+      for (int64_t row = 0; row < a.size(0); row += kSquare) {
+        const int64_t rows = std::min(kSquare, a.size(0) - row);
+        const at::Tensor left = a.narrow(0, row, rows).narrow(1, begin, count).to(at::kFloat);
+        const at::Tensor product = at::mm(left, right.t());
+        at::Tensor square = sum.narrow(0, row, rows).narrow(1, column, columns);
+        if (begin == 0) {
+          square.copy_(product);
+        } else {
+          square.add_(product.to(at::kInt));
+        }
+      }
+    }
   }
   return sum;
 }

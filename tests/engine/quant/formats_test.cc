@@ -219,9 +219,10 @@ TEST(Int8MatMulTest, IsExactAtTheLargestValues) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(TestSeed());
   // Sums are of 1024 columns at a time where they go through float32: the last are one and four
   // such pieces, and two and a bit.
+  // Three squares of rows and of outputs, the last ones smaller, are the largest.
   for (const int64_t columns : {1, 2, 5, 64, 1024, 1025, 4096, 2600}) {
-    for (const int64_t rows : {1, 2, 9, 33}) {
-      for (const int64_t outputs : {1, 2, 6, 64}) {
+    for (const int64_t rows : {1, 2, 9, 33, 300}) {
+      for (const int64_t outputs : {1, 2, 6, 64, 270}) {
         const at::TensorOptions int8(at::kChar);
         at::Tensor a = at::randint(-128, 128, {rows, columns}, generator, int8);
         at::Tensor b = at::randint(-128, 128, {outputs, columns}, generator, int8);
