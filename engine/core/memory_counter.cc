@@ -62,7 +62,7 @@ void* StartOf(void* data) { return static_cast<void**>(data)[-1]; }
 int64_t BlockBytes(void* data) { return static_cast<int64_t>(malloc_usable_size(StartOf(data))); }
 
 void* AllocateBlock(size_t bytes) {
-  void* start = bytes <= SIZE_MAX - kAlignment ? std::malloc(bytes + kAlignment) : nullptr;
+  void* start = std::malloc(bytes + kAlignment);
   TORCH_CHECK_WITH(OutOfMemoryError, start != nullptr,
                    "host memory ran out: you tried to allocate ", bytes, " bytes");
   // At least 16 bytes lie between a start of malloc's and the next multiple of 64.
