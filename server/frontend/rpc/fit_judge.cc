@@ -44,7 +44,7 @@ FitJudge::FitJudge(const config::Config& config, const Catalog& catalog, Profile
 void FitJudge::Ask(const scheduler::Reservation& reservation, const scheduler::Job& job,
                    std::function<void(Verdict)> done) {
   thread_.Post([this, worker = reservation.worker.name, model = job.model, request = job.request,
-                 done = std::move(done)] { done(Judge(worker, model, request)); });
+                done = std::move(done)] { done(Judge(worker, model, request)); });
 }
 
 Verdict FitJudge::Judge(const std::string& worker, const std::string& model,
