@@ -28,11 +28,6 @@ absl::StatusOr<SubmitResult> JobStore::Submit(NewJob job) {
       [&](Done<SubmitResult> done) { Submit(std::move(job), std::move(done)); });
 }
 
-absl::StatusOr<std::optional<ClaimedAttempt>> JobStore::ClaimNext(ReadyWorker worker) {
-  using Claim = std::optional<ClaimedAttempt>;
-  return Await<Claim>([&](Done<Claim> done) { ClaimNext(std::move(worker), std::move(done)); });
-}
-
 absl::StatusOr<std::optional<Job>> JobStore::FindNext(ReadyWorker worker) {
   using Found = std::optional<Job>;
   return Await<Found>([&](Done<Found> done) { FindNext(std::move(worker), std::move(done)); });

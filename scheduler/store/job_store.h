@@ -105,14 +105,12 @@ class JobStore {
   // INVALID_ARGUMENT: malformed record.
   virtual void Submit(NewJob job, Done<SubmitResult> done) = 0;
 
-  // Leases the job that PickNext chooses for `worker`, if there is one: RUNNING, next attempt
-  // number, a new token.
-  virtual void ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAttempt>> done) = 0;
-
-  // The two halves of ClaimNext, for whoever wants to look at the job first. FindNext changes
-  // nothing and sees every write queued before it. Claim leases this very job to `worker`; nothing
-  // when it cannot start (any more): it has gone, is not QUEUED, or is not due.
+  // The job that PickNext chooses for `worker`, if there is one. Changes nothing, and sees every
+  // write queued before it.
   virtual void FindNext(ReadyWorker worker, Done<std::optional<Job>> done) = 0;
+
+  // Leases the job to `worker`: RUNNING, next attempt number, a new token. Nothing when it cannot
+  // start (any more): it has gone, is not QUEUED, or is not due.
   virtual void Claim(std::string job_id, std::string worker,
                      Done<std::optional<ClaimedAttempt>> done) = 0;
 
@@ -216,7 +214,6 @@ class JobStore {
   // --- The blocking forms of the writes above. ---
 
   absl::StatusOr<SubmitResult> Submit(NewJob job);
-  absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNext(ReadyWorker worker);
   absl::StatusOr<std::optional<Job>> FindNext(ReadyWorker worker);
   absl::StatusOr<std::optional<ClaimedAttempt>> Claim(std::string job_id, std::string worker);
   absl::StatusOr<Job> RecordStats(AttemptRef ref, std::string stats);

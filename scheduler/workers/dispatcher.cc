@@ -77,15 +77,6 @@ void Dispatcher::Look(const Reservation& reservation, int64_t wish) {
     }
     if (is_outdated) Round();
   };
-  if (judge_ == nullptr) {
-    store_.ClaimNext(reservation.worker, [this, reservation, on_nothing](
-                                             absl::StatusOr<std::optional<ClaimedAttempt>> claim) {
-      if (!claim.ok() || !claim->has_value()) return on_nothing(claim.status());
-      HandOver(reservation, **std::move(claim));
-      Round();
-    });
-    return;
-  }
   ReadyWorker worker = reservation.worker;
   {
     absl::MutexLock lock(&state_->mutex);

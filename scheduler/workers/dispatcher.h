@@ -1,5 +1,5 @@
 // Brings queued jobs to free slots: reserves a slot, finds the job that the policy picks for it,
-// has it judged where there is a judge, claims it, and hands the lease over.
+// has it judged, claims it, and hands the lease over.
 //
 // While a job is judged it stays QUEUED in the store and is held here: no other slot is offered it,
 // and a cancel, a start_timeout or the end of this process need no undoing. It is claimed only once
@@ -52,7 +52,7 @@ class Dispatcher {
   using Judge = std::function<void(const Reservation& reservation, const Job& job,
                                    std::function<void(Verdict)> done)>;
 
-  // `judge`: nullptr for none, every job fits. `log`: what an operator should know.
+  // `log`: what an operator should know.
   Dispatcher(JobStore& store, WorkerRegistry& registry, Start start, Judge judge,
              std::function<void(const std::string&)> log);
 

@@ -15,6 +15,13 @@ absl::Status SessionGone(SessionId session) {
       absl::StrCat("worker session ", session, " is over: its worker was lost or connected anew"));
 }
 
+template <typename Workers>
+auto FindIn(Workers& workers, SessionId session) {
+  return std::find_if(workers.begin(), workers.end(), [session](const auto& entry) {
+    return session != 0 && entry.second.session == session;
+  });
+}
+
 }  // namespace
 
 WorkerRegistry::WorkerRegistry(const LeaseOptions& options, const Clock& clock)
@@ -85,15 +92,11 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
 }
 
 WorkerRegistry::Workers::iterator WorkerRegistry::FindSession(SessionId session) {
-  return std::find_if(workers_.begin(), workers_.end(), [session](const auto& entry) {
-    return session != 0 && entry.second.session == session;
-  });
+  return FindIn(workers_, session);
 }
 
 WorkerRegistry::Workers::const_iterator WorkerRegistry::FindSession(SessionId session) const {
-  return std::find_if(workers_.begin(), workers_.end(), [session](const auto& entry) {
-    return session != 0 && entry.second.session == session;
-  });
+  return FindIn(workers_, session);
 }
 
 absl::Status WorkerRegistry::Heartbeat(SessionId session, int64_t progress_counter,

@@ -139,9 +139,9 @@ bool SqliteJobStore::IsDue(const JobRow& row, absl::Time now) const {
          SaturatingMicros(*not_before) > FarthestBackoffMicros(now);
 }
 
-absl::StatusOr<std::optional<std::string>> SqliteJobStore::PickNow(Connection& db,
-                                                                   const ReadyWorker& worker,
-                                                                   absl::Time now) {
+absl::StatusOr<std::optional<Job>> SqliteJobStore::FindNow(Connection& db,
+                                                           const ReadyWorker& worker) {
+  const absl::Time now = clock_.Now();
   const int64_t now_us = SaturatingMicros(now);
   // The first of each (class, model) that the worker may get is all the policy can choose from.
   QueueSnapshot queue;
@@ -167,15 +167,22 @@ absl::StatusOr<std::optional<std::string>> SqliteJobStore::PickNow(Connection& d
   }
   const std::optional<size_t> picked = PickNext(queue, worker);
   if (!picked) return std::nullopt;
-  return std::move(queue.jobs[*picked].id);
+  KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, queue.jobs[*picked].id));
+  KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+  return job;
 }
 
-absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::LeaseNow(Transaction& transaction,
-                                                                       const JobRow& before,
-                                                                       const std::string& worker,
-                                                                       absl::Time now) {
+absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transaction& transaction,
+                                                                       const std::string& job_id,
+                                                                       const std::string& worker) {
   Connection& db = transaction.db;
+  const absl::Time now = clock_.Now();
   const int64_t now_us = SaturatingMicros(now);
+  const absl::StatusOr<JobRow> found = LoadRow(db, job_id);
+  if (absl::IsNotFound(found.status())) return std::nullopt;
+  if (!found.ok()) return found.status();
+  const JobRow& before = *found;
+  if (!IsDue(before, now)) return std::nullopt;
   JobRow after = before;
   after.attempt = before.attempt + 1;
   after.token = MakeToken(random_);
@@ -193,26 +200,6 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::LeaseNow(Transacti
   claimed.ref = {.job_id = after.job.id, .attempt = after.attempt, .token = after.token};
   KINO_ASSIGN_OR_RETURN(claimed.job, Complete(db, std::move(after)));
   return claimed;
-}
-
-absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transaction& transaction,
-                                                                       const ReadyWorker& worker) {
-  const absl::Time now = clock_.Now();
-  KINO_ASSIGN_OR_RETURN(const std::optional<std::string> job_id,
-                        PickNow(transaction.db, worker, now));
-  if (!job_id) return std::nullopt;
-  KINO_ASSIGN_OR_RETURN(const JobRow row, LoadRow(transaction.db, *job_id));
-  return LeaseNow(transaction, row, worker.name, now);
-}
-
-absl::StatusOr<std::optional<Job>> SqliteJobStore::FindNow(Transaction& transaction,
-                                                           const ReadyWorker& worker) {
-  Connection& db = transaction.db;
-  KINO_ASSIGN_OR_RETURN(const std::optional<std::string> job_id, PickNow(db, worker, clock_.Now()));
-  if (!job_id) return std::nullopt;
-  KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, *job_id));
-  KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
-  return job;
 }
 
 absl::StatusOr<Job> SqliteJobStore::CommitNow(Transaction& transaction, const AttemptRef& ref,
@@ -309,33 +296,20 @@ void SqliteJobStore::Submit(NewJob job, Done<SubmitResult> done) {
                       });
 }
 
-void SqliteJobStore::ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAttempt>> done) {
-  Write<std::optional<ClaimedAttempt>>(
-      From::kServer, std::move(done), [this, worker = std::move(worker)](Transaction& transaction) {
-        return ClaimNow(transaction, worker);
-      });
-}
-
 void SqliteJobStore::FindNext(ReadyWorker worker, Done<std::optional<Job>> done) {
   Write<std::optional<Job>>(From::kServer, std::move(done),
                             [this, worker = std::move(worker)](Transaction& transaction) {
-                              return FindNow(transaction, worker);
+                              return FindNow(transaction.db, worker);
                             });
 }
 
 void SqliteJobStore::Claim(std::string job_id, std::string worker,
                            Done<std::optional<ClaimedAttempt>> done) {
-  using Lease = std::optional<ClaimedAttempt>;
-  Write<Lease>(From::kServer, std::move(done),
-               [this, job_id = std::move(job_id),
-                worker = std::move(worker)](Transaction& transaction) -> absl::StatusOr<Lease> {
-                 const absl::Time now = clock_.Now();
-                 const absl::StatusOr<JobRow> row = LoadRow(transaction.db, job_id);
-                 if (absl::IsNotFound(row.status())) return std::nullopt;
-                 if (!row.ok()) return row.status();
-                 if (!IsDue(*row, now)) return std::nullopt;
-                 return LeaseNow(transaction, *row, worker, now);
-               });
+  Write<std::optional<ClaimedAttempt>>(
+      From::kServer, std::move(done),
+      [this, job_id = std::move(job_id), worker = std::move(worker)](Transaction& transaction) {
+        return ClaimNow(transaction, job_id, worker);
+      });
 }
 
 void SqliteJobStore::RecordStats(AttemptRef ref, std::string stats, Done<Job> done) {

@@ -35,7 +35,6 @@ class SqliteJobStore final : public JobStore {
   ~SqliteJobStore() override { writer_->Stop(); }
 
   void Submit(NewJob job, Done<SubmitResult> done) override;
-  void ClaimNext(ReadyWorker worker, Done<std::optional<ClaimedAttempt>> done) override;
   void FindNext(ReadyWorker worker, Done<std::optional<Job>> done) override;
   void Claim(std::string job_id, std::string worker,
              Done<std::optional<ClaimedAttempt>> done) override;
@@ -99,16 +98,10 @@ class SqliteJobStore final : public JobStore {
   absl::Status ReadSnapshot(const std::function<absl::Status(Connection&)>& read);
 
   absl::StatusOr<SubmitResult> SubmitNow(Transaction& transaction, const NewJob& job);
-  // The id of the job that PickNext chooses.
-  absl::StatusOr<std::optional<std::string>> PickNow(Connection& db, const ReadyWorker& worker,
-                                                     absl::Time now);
+  absl::StatusOr<std::optional<Job>> FindNow(Connection& db, const ReadyWorker& worker);
   absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNow(Transaction& transaction,
-                                                         const ReadyWorker& worker);
-  absl::StatusOr<std::optional<Job>> FindNow(Transaction& transaction, const ReadyWorker& worker);
-  // Leases the job, which is due.
-  absl::StatusOr<std::optional<ClaimedAttempt>> LeaseNow(Transaction& transaction,
-                                                         const JobRow& before,
-                                                         const std::string& worker, absl::Time now);
+                                                         const std::string& job_id,
+                                                         const std::string& worker);
   absl::StatusOr<Job> CommitNow(Transaction& transaction, const AttemptRef& ref,
                                 const Artifact& artifact, const std::string& stats);
   absl::StatusOr<Job> FailNow(Transaction& transaction, const AttemptRef& ref,
@@ -118,7 +111,7 @@ class SqliteJobStore final : public JobStore {
   absl::StatusOr<std::vector<std::string>> ExpireNow(Transaction& transaction);
   // Back-offs further away than this were written under another wall clock and do not count.
   int64_t FarthestBackoffMicros(absl::Time now) const;
-  // Whether the job may start now; PickNow says the same in SQL.
+  // Whether the job may start now; FindNow says the same in SQL.
   bool IsDue(const JobRow& row, absl::Time now) const;
 
   const SqliteOptions sqlite_;

@@ -57,7 +57,7 @@ struct WorkerLinkParts {
   Metrics& metrics;
   const scheduler::Clock& clock;
   Executor& io;  // fsync and SHA-256 of finished videos
-  // Whether a job fits a worker; nullptr: every job does.
+  // Whether a job fits a worker.
   scheduler::Dispatcher::Judge judge;
 };
 

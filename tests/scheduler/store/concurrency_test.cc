@@ -27,7 +27,7 @@ TEST_P(ConcurrencyTest, EachJobIsClaimedOnceByManyThreads) {
     threads.emplace_back([&, t] {
       const ReadyWorker worker{.name = "worker-" + std::to_string(t), .models = {"ltx"}};
       while (committed < kJobs) {
-        auto claim = store_->ClaimNext(worker);
+        auto claim = ClaimNext(*store_, worker);
         ASSERT_TRUE(claim.ok()) << claim.status();
         if (!claim->has_value()) continue;
         {

@@ -11,6 +11,7 @@
 #include "scheduler/clock.h"
 #include "scheduler/random.h"
 #include "scheduler/store/sqlite/open.h"
+#include "tests/scheduler/store/claim_next.h"
 
 namespace kino::scheduler {
 namespace {
@@ -35,7 +36,7 @@ void Work(JobStore& store, const std::string& worker) {
       if (!store.Cancel("default", submitted->job.id).ok()) _exit(5);
       Tell('X', submitted->job.id);
     } else if (i % 4 == 2) {
-      const auto claim = store.ClaimNext({.name = worker, .models = {worker}});
+      const auto claim = ClaimNext(store, {.name = worker, .models = {worker}});
       if (!claim.ok()) _exit(6);
       if (!claim->has_value()) continue;
       const auto done =

@@ -51,7 +51,7 @@ class FaultTest : public testing::TestWithParam<FaultCase> {
       note(submitted.ok() ? absl::StatusOr<Job>(submitted->job) : submitted.status());
     }
     for (const bool commits : {true, false}) {
-      const auto claim = store.ClaimNext(kWorker);
+      const auto claim = ClaimNext(store, kWorker);
       if (!claim.ok()) {
         ExpectFaultStatus(claim.status());
         continue;

@@ -152,7 +152,7 @@ TEST_F(SqliteFileTest, TooManyWaitingWritesAreRefusedAtOnce) {
   ASSERT_TRUE(store.ok());
   const auto refused = (*store)->Submit(MakeJob());
   EXPECT_TRUE(absl::IsUnavailable(refused.status())) << refused.status();
-  EXPECT_TRUE((*store)->ClaimNext(kWorker).ok()) << "what workers need is never refused";
+  EXPECT_TRUE(ClaimNext(**store, kWorker).ok()) << "what workers need is never refused";
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "scheduler/status.h"
 #include "scheduler/store/job_store.h"
 #include "scheduler/store/sqlite/open.h"
+#include "tests/scheduler/store/claim_next.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/seeded_random.h"
 
@@ -89,12 +90,12 @@ class StoreTest : public testing::TestWithParam<StoreKind> {
 
   // The next job for `worker`; fails the test when there is none.
   ClaimedAttempt Claim(const ReadyWorker& worker = kWorker) {
-    auto claim = store_->ClaimNext(worker);
+    auto claim = ClaimNext(*store_, worker);
     EXPECT_TRUE(claim.ok() && claim->has_value()) << claim.status();
     return claim.ok() && claim->has_value() ? **std::move(claim) : ClaimedAttempt();
   }
   bool HasWorkFor(const ReadyWorker& worker) {
-    auto claim = store_->ClaimNext(worker);
+    auto claim = ClaimNext(*store_, worker);
     EXPECT_TRUE(claim.ok()) << claim.status();
     return claim.ok() && claim->has_value();
   }

@@ -3,9 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,8 +13,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "scheduler/store/sqlite/open.h"
 #include "scheduler/workers/dispatcher.h"
+#include "tests/scheduler/store/store_fixture.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/seeded_random.h"
 
@@ -24,13 +22,13 @@ namespace kino::scheduler {
 
 class DispatcherTest : public testing::Test {
  protected:
-  explicit DispatcherTest(Dispatcher::Judge judge = nullptr, const std::string& vfs = "") {
-    const bool has_memory = access("/dev/shm", W_OK) == 0;
-    std::string name = (has_memory ? "/dev/shm" : std::filesystem::temp_directory_path().string()) +
-                       "/kino-dispatch-XXXXXX";
-    folder_ = mkdtemp(name.data());
+  // Without a judge of the test's own every job fits.
+  explicit DispatcherTest(
+      Dispatcher::Judge judge = [](const Reservation&, const Job&,
+                                   const std::function<void(Verdict)>& done) { done({}); },
+      const std::string& vfs = "") {
     auto store =
-        OpenSqliteJobStore({.path = folder_ + "/jobs.db", .vfs = vfs}, {}, clock_, random_);
+        OpenSqliteJobStore({.path = folder_.File("jobs.db"), .vfs = vfs}, {}, clock_, random_);
     EXPECT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     dispatcher_ = std::make_unique<Dispatcher>(
@@ -46,7 +44,6 @@ class DispatcherTest : public testing::Test {
   ~DispatcherTest() override {
     if (dispatcher_ != nullptr) dispatcher_->Stop();
     store_.reset();
-    std::filesystem::remove_all(folder_);
   }
 
   virtual void OnLog(const std::string& message) { ADD_FAILURE() << message; }
@@ -74,12 +71,16 @@ class DispatcherTest : public testing::Test {
   // Waits until `count` attempts have been started in all; gives the last.
   AttemptRef AwaitStarted(size_t count) {
     absl::MutexLock lock(&mutex_);
-    const auto is_there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return started_.size() >= count;
-    };
-    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&is_there), absl::Seconds(60)))
-        << started_.size() << " of " << count << " started";
+    AwaitSize(started_, count, "started");
     return started_.empty() ? AttemptRef() : started_.back().second;
+  }
+  // Waits until `seen` has `count` elements.
+  template <typename Seen>
+  void AwaitSize(const Seen& seen, size_t count, const char* what)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto is_there = [&] { return seen.size() >= count; };
+    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&is_there), absl::Seconds(60)))
+        << seen.size() << " of " << count << " " << what;
   }
   void Finish(const AttemptRef& ref) {
     ASSERT_TRUE(store_->Commit(ref, {.file_name = ref.job_id}, "").ok());
@@ -118,7 +119,7 @@ class DispatcherTest : public testing::Test {
     return reserved;
   }
 
-  std::string folder_;
+  ScratchFolder folder_;
   FakeClock clock_;
   SeededRandom random_{3};
   WorkerRegistry registry_{LeaseOptions(), clock_};
