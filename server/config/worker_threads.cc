@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "engine/core/machine.h"
+
 namespace kino::config {
 
-int WorkerThreads(const Config& config, const WorkerConfig& worker, int cores) {
+int CoresOf(const Config& config, const WorkerConfig& worker, int cores) {
   if (worker.threads > 0) return worker.threads;
   if (worker.device != "cpu") return cores;
   int left = cores;
@@ -15,6 +17,11 @@ int WorkerThreads(const Config& config, const WorkerConfig& worker, int cores) {
     if (other.threads == 0) ++sharers;
   }
   return std::max(1, left / std::max(1, sharers));
+}
+
+int WorkerThreads(const Config& config, const WorkerConfig& worker) {
+  if (worker.threads > 0) return worker.threads;
+  return engine::DefaultThreads(CoresOf(config, worker, engine::UsableCores()));
 }
 
 }  // namespace kino::config

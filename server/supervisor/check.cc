@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "engine/core/machine.h"
 #include "engine/describe/describe.h"
 #include "server/config/effective_plan.h"
 #include "server/config/worker_threads.h"
@@ -20,8 +19,7 @@ absl::StatusOr<std::string> CheckConfig(const config::Config& config) {
                    config.auth.required() ? " (bearer token)" : " (no token)",
                    "\nmetrics:       ", config.metrics.address, "\n");
   for (const config::WorkerConfig& worker : config.workers) {
-    int threads = config::WorkerThreads(config, worker, engine::UsableCores());
-    if (worker.threads == 0) threads = engine::DefaultThreads(threads);
+    const int threads = config::WorkerThreads(config, worker);
     absl::StrAppend(&summary, "worker:        ", worker.name, " on ", worker.device, ", ", threads,
                     threads == 1 ? " thread\n" : " threads\n");
   }

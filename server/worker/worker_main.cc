@@ -96,13 +96,9 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.address = config::LinkAddress(*config);
   options.link_secret = *std::move(secret);
   options.engine.device = worker->device;
-  const int cores = engine::UsableCores();
-  options.engine.threads = config::WorkerThreads(*config, *worker, cores);
-  if (worker->threads == 0) {
-    options.engine.threads = engine::DefaultThreads(options.engine.threads);
-  }
-  spdlog::info("threads: {}; usable: {} cores, {} bytes of memory", options.engine.threads, cores,
-               engine::UsableMemoryBytes());
+  options.engine.threads = config::WorkerThreads(*config, *worker);
+  spdlog::info("threads: {}; usable: {} cores, {} bytes of memory", options.engine.threads,
+               engine::UsableCores(), engine::UsableMemoryBytes());
   options.models = config->models;
   options.max_device_memory = worker->max_device_memory;
   options.max_host_memory = worker->max_host_memory;

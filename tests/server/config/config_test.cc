@@ -352,7 +352,7 @@ std::vector<int> Threads(const std::string& workers, int cores) {
   EXPECT_TRUE(config.ok()) << config.status();
   std::vector<int> threads;
   for (const WorkerConfig& worker : config->workers) {
-    threads.push_back(WorkerThreads(*config, worker, cores));
+    threads.push_back(CoresOf(*config, worker, cores));
   }
   return threads;
 }
