@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <optional>
 
 #include "engine/describe/stage.h"
@@ -22,7 +23,7 @@ class ComputeRate {
     double flops = 0;
     double seconds = 0;
   };
-  std::array<Sum, 8> stages_;
+  std::array<Sum, static_cast<size_t>(Stage::kMux) + 1> stages_;  // kMux is the last
   Sum all_;
 };
 

@@ -206,7 +206,8 @@ std::optional<double> PlannedRun::SecondsLeft(const PipelineRun::Position& now) 
   for (const Stage stage : run_->stages()) {
     is_ahead |= stage == now.stage;
     if (!is_ahead) continue;
-    const double left = stage == now.stage ? 1 - double{1} * now.step / now.total_steps : 1;
+    const double left =
+        stage == now.stage ? 1 - static_cast<double>(now.step) / now.total_steps : 1;
     const std::optional<double> flops = FlopsOf(stage);
     if (!flops) return std::nullopt;
     const std::optional<double> each = planned_.compute_rate->Seconds(stage, left * *flops);
@@ -225,7 +226,7 @@ void PlannedRun::Report(const PipelineRun::Position& before, double seconds) {
   // A prompt may have been encoded before, so its stage tells nothing of the device.
   if (before.stage != Stage::kEncodeText && before.total_steps > 0) {
     const int end = now.stage == before.stage && !now.done ? now.step : before.total_steps;
-    const double share = double{1} * (end - before.step) / before.total_steps;
+    const double share = static_cast<double>(end - before.step) / before.total_steps;
     planned_.compute_rate->Add(before.stage, share * FlopsOf(before.stage).value_or(0), seconds);
   }
   progress_.eta_seconds = SecondsLeft(now);

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/_int_mm.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
@@ -26,7 +27,9 @@ constexpr int64_t kCudaMultiple = 8;
 at::Tensor Int8MatMulComposed(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(1), "int8 product of ", a.sizes(),
               " and ", b.sizes());
-  at::Tensor sum = at::zeros({a.size(0), b.size(0)}, a.options().dtype(at::kInt));
+  const at::TensorOptions options = a.options().dtype(at::kInt);
+  if (a.size(1) == 0) return at::zeros({a.size(0), b.size(0)}, options);
+  at::Tensor sum = at::empty({a.size(0), b.size(0)}, options);
   // Square by square, so that the float32 copies are small beside what the integer product takes.
   for (int64_t column = 0; column < b.size(0); column += kSquare) {
     const int64_t columns = std::min(kSquare, b.size(0) - column);

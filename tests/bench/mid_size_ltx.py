@@ -57,8 +57,8 @@ def build(folder, vae, seed=1, layers=16, text_layers=8, width=1024):
             num_layers=text_layers,
             num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
         transformer = LTXVideoTransformer3DModel(
-            in_channels=vae["latent_channels"], out_channels=vae["latent_channels"], num_attention_heads=width // 64, attention_head_dim=64, cross_attention_dim=width, num_layers=layers,
-            caption_channels=width)
+            in_channels=vae["latent_channels"], out_channels=vae["latent_channels"], num_attention_heads=width // 64,
+            attention_head_dim=64, cross_attention_dim=width, num_layers=layers, caption_channels=width)
     encoder.to_empty(device="cpu")
     # As published: one table of embeddings. Leaving the meta device gives the encoder one of its own.
     encoder.encoder.embed_tokens.weight = encoder.shared.weight

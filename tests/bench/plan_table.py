@@ -56,8 +56,6 @@ MODELS = {
     "2B": (dict(num_layers=28, attention_head_dim=64, cross_attention_dim=2048), VAE_091),
     "13B": (dict(num_layers=48, attention_head_dim=128, cross_attention_dim=4096), VAE_097),
 }
-
-
 TINY_OPTIONS = ("none", "block:1", "nf4")
 
 
@@ -98,12 +96,12 @@ def make_model(folder, transformer, vae, text_layers=24):
                   file)
 
 
-def estimate(kino_render, model, plan, size=None):
+def estimate(kino_render, model, plan, size=SIZE):
     """The one plan in the planner's table that is just what is asked for."""
     request = f"{model}/request.json"
     with open(request, "w", encoding="utf-8") as file:
         json.dump({"prompt": "x " * 200, "plan": {**plan, "weights_home": "pinned" if plan["offload"] != "none" else "file"},
-                   "ltx": {"max_sequence_length": 128}, **SIZE, **(size or {})}, file)
+                   "ltx": {"max_sequence_length": 128}, **SIZE, **size}, file)
     done = subprocess.run([kino_render, "plan", "--model", model, "--request", request, "--device", "cuda:0",
                            "--max-device-memory", "80GiB", "--max-host-memory", "256GiB", "--json"],
                           capture_output=True, text=True, check=False)
@@ -116,12 +114,13 @@ def estimate(kino_render, model, plan, size=None):
 
 def operations(kino_render, folders):
     """A table of floating-point operations."""
-    text = ("\n| height x width x frames | " + " | ".join(f"{name}: one step with guidance (TFLOP) | decode (TFLOP)" for name in folders) +
-            " |\n|---|" + "---|---|" * len(folders) + "\n")
+    heads = " | ".join(f"{name}: one step with guidance (TFLOP) | decode (TFLOP)" for name in folders)
+    text = f"\n| height x width x frames | {heads} |\n|---|" + "---|---|" * len(folders) + "\n"
     for height, width, frames in SHAPES:
         text += f"| {height} x {width} x {frames} |"
         for folder in folders.values():
-            found = estimate(kino_render, folder, {"offload": "none"}, {"height": height, "width": width, "num_frames": frames})
+            size = {"height": height, "width": width, "num_frames": frames}
+            found = estimate(kino_render, folder, {"offload": "none"}, size)
             flops = {stage["stage"]: stage["flops"] for stage in found["stages"]}
             text += f" {flops['DENOISE'] / SIZE['num_inference_steps'] / 1e12:.2f} | {flops['DECODE'] / 1e12:.2f} |"
         text += "\n"
@@ -155,8 +154,9 @@ def main():
             "| plan | " + " | ".join(f"{name}: peak (GB) | time | transfer hidden" for name in MODELS) + " |\n"
             "|---|" + "---|---|---|" * len(MODELS) + "\n")
     rows = {name: [] for name, _ in options}
+    folders = {name: os.path.join(arguments.work, name) for name in MODELS}
     for name, (transformer, vae) in MODELS.items():
-        folder = os.path.join(arguments.work, name)
+        folder = folders[name]
         make_model(folder, transformer | layers, vae, text_layers=2 if arguments.tiny else 24)
         for option, plan in options:
             found = estimate(arguments.kino_render, folder, plan)
@@ -164,7 +164,6 @@ def main():
             rows[option] += [f"{int(found['peak_device_bytes']) / 1e9:.2f}", f"{found['slowdown']:.2f}", hidden]
     for option, cells in rows.items():
         text += f"| {option} | " + " | ".join(cells) + " |\n"
-    folders = {name: os.path.join(arguments.work, name) for name in MODELS}
     text += operations(arguments.kino_render, folders)
     with open(f"{folders['13B']}/request.json", "w", encoding="utf-8") as file:
         json.dump({"prompt": "x " * 200, **SIZE}, file)
