@@ -86,9 +86,6 @@ absl::Status WorkerLink::Start() {
   {
     absl::MutexLock lock(&mutex_);
     attempts_held_ = static_cast<int>(live_.size());
-  }
-  {
-    absl::MutexLock lock(&mutex_);
     for (const std::string& worker : options_.workers) absent_[worker] = parts_.clock.Monotonic();
   }
   change_listener_ = parts_.store.AddChangeListener(
