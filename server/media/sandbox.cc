@@ -116,7 +116,7 @@ absl::Status EnterSandbox(const SandboxLimits& limits) {
          Limit{RLIMIT_CPU, "processor time", cpu, cpu + 1},
              Limit{RLIMIT_FSIZE, "file size", file, file},
              Limit{RLIMIT_NOFILE, "open files", 16, 16}, Limit{RLIMIT_CORE, "core files", 0, 0},
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef KINO_SANITIZED
              // A sanitizer's shadow memory alone is terabytes of addresses.
              Limit{RLIMIT_AS, "address space", memory, memory},
 #endif

@@ -145,7 +145,7 @@ TEST(DecodeClientTest, LargestPictureFitsTheMemoryGranted) {
     if (!media.ok()) continue;
     EXPECT_EQ(media->width(), name == "a.png" ? 8192 : 4096);
     EXPECT_NEAR(media->frame(0)[3LL * 8192 * 4096 - 1], 50, 2) << name;
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef KINO_SANITIZED
     // And not into less; a sanitizer's shadow memory allows no such limit.
     DecodeOptions options = Options();
     options.memory_bytes = 64 << 20;

@@ -52,7 +52,7 @@ TEST(SandboxTest, OnlyMemoryAndOpenFilesAreLeft) {
   EXPECT_EXIT(_exit(FirstBrokenClaim()), ::testing::ExitedWithCode(0), "");
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef KINO_SANITIZED
 TEST(SandboxTest, MemoryBeyondTheLimitIsRefused) {
   const auto allocate = [](size_t bytes) {
     if (!EnterSandbox(kLimits).ok()) return 3;
