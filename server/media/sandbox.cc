@@ -113,12 +113,13 @@ absl::Status EnterSandbox(const SandboxLimits& limits) {
       static_cast<uint64_t>(AddressSpaceBytes() + limits.memory_bytes);
   const auto file = static_cast<uint64_t>(limits.file_bytes);
   for (const Limit& limit : {
-         Limit{RLIMIT_CPU, "processor time", cpu, cpu + 1},
-             Limit{RLIMIT_FSIZE, "file size", file, file},
-             Limit{RLIMIT_NOFILE, "open files", 16, 16}, Limit{RLIMIT_CORE, "core files", 0, 0},
+           Limit{RLIMIT_CPU, "processor time", cpu, cpu + 1},
+           Limit{RLIMIT_FSIZE, "file size", file, file},
+           Limit{RLIMIT_NOFILE, "open files", 16, 16},
+           Limit{RLIMIT_CORE, "core files", 0, 0},
 #ifndef KINO_SANITIZED
-             // A sanitizer's shadow memory alone is terabytes of addresses.
-             Limit{RLIMIT_AS, "address space", memory, memory},
+           // A sanitizer's shadow memory alone is terabytes of addresses.
+           Limit{RLIMIT_AS, "address space", memory, memory},
 #endif
        }) {
     if (const absl::Status status = SetLimit(limit.resource, limit.name, limit.soft, limit.hard);
