@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
-#include "engine/core/device.h"
 #include "engine/core/memory_counter.h"
 #include "engine/models/ltx/transformer.h"
+#include "tests/support/cuda_test.h"
 #include "tests/support/tiny_ltx.h"
 
 namespace kino::engine {
@@ -20,12 +20,11 @@ using ::kino::testing::TinyLtx;
 constexpr LtxGrid kGrid = {
     .frames = 2, .height = 2, .width = 3, .temporal_scale = 8.0 / 25, .spatial_scale = 32};
 
-class CudaResidencyTest : public ::testing::Test {
+class CudaResidencyTest : public ::kino::testing::CudaTest<> {
  protected:
   void SetUp() override {
-    const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-    if (!device.ok()) GTEST_SKIP() << device.status();
-    device_ = *device;
+    CudaTest::SetUp();
+    if (!opened()) return;
     tiny_.Write(folder_);
     const auto files = ComponentFiles::Open(folder_.path(), "");
     const auto made = MakeComponent<LtxTransformer>(*files, at::kBFloat16, device_);
@@ -54,7 +53,6 @@ class CudaResidencyTest : public ::testing::Test {
 
   TinyLtx tiny_{.heads = 8, .head_dim = 64, .layers = 8, .channels = 128, .caption = 96};
   TempDir folder_;
-  c10::Device device_{c10::DeviceType::CPU};
   std::shared_ptr<LtxTransformer> transformer_;
 };
 

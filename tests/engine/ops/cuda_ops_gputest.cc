@@ -4,9 +4,9 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
-#include "engine/core/device.h"
 #include "engine/ops/norm_modulate.h"
 #include "engine/ops/rms_rotary.h"
+#include "tests/support/cuda_test.h"
 
 namespace kino::engine {
 namespace {
@@ -16,13 +16,8 @@ double Tolerance(c10::ScalarType dtype) {
   return dtype == at::kFloat ? 1e-5 : dtype == at::kHalf ? 8e-3 : 6.3e-2;
 }
 
-class CudaOpsTest : public ::testing::TestWithParam<c10::ScalarType> {
+class CudaOpsTest : public ::kino::testing::CudaTest<::testing::TestWithParam<c10::ScalarType>> {
  protected:
-  void SetUp() override {
-    const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-    if (!device.ok()) GTEST_SKIP() << device.status();
-    device_ = *device;
-  }
   at::Tensor Random(at::IntArrayRef shape, uint64_t seed) const {
     return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions())
         .to(device_, GetParam());
@@ -30,8 +25,6 @@ class CudaOpsTest : public ::testing::TestWithParam<c10::ScalarType> {
   static double Distance(const at::Tensor& a, const at::Tensor& b) {
     return (a - b).abs().max().item<double>();
   }
-
-  c10::Device device_{c10::DeviceType::CPU};
 };
 
 TEST_P(CudaOpsTest, NormModulateEqualsComposed) {

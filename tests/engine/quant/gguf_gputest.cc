@@ -13,18 +13,16 @@
 #include <string>
 #include <vector>
 
-#include "engine/core/device.h"
 #include "engine/quant/cuda/gguf_kernels.h"
 #include "engine/quant/gguf.h"
+#include "tests/support/cuda_test.h"
 
 namespace kino::engine {
 namespace {
 
-class CudaGgufTest : public ::testing::TestWithParam<GgmlType> {};
+class CudaGgufTest : public ::kino::testing::CudaTest<::testing::TestWithParam<GgmlType>> {};
 
 TEST_P(CudaGgufTest, DecodesAsTheCpu) {
-  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-  if (!device.ok()) GTEST_SKIP() << device.status();
   const std::shared_ptr<const WeightFormat> format = MakeGgufFormat(GetParam());
   const std::vector<int64_t> shape = {129, 1024};
   const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(5);
@@ -32,7 +30,7 @@ TEST_P(CudaGgufTest, DecodesAsTheCpu) {
   const at::Tensor blocks =
       at::randint(256, format->Parts(shape)[0].shape, generator, at::TensorOptions(at::kByte));
   for (const c10::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
-    const at::Tensor there = format->Decode({blocks.to(*device)}, shape, dtype).to(at::kCPU);
+    const at::Tensor there = format->Decode({blocks.to(device_)}, shape, dtype).to(at::kCPU);
     const at::Tensor here = format->Decode({blocks}, shape, dtype);
     const at::Tensor same = (there == here).logical_or((there != there).logical_and(here != here));
     EXPECT_TRUE(same.all().item<bool>()) << c10::toString(dtype);
@@ -42,21 +40,19 @@ TEST_P(CudaGgufTest, DecodesAsTheCpu) {
 // As weights above kGgufMaxGrid thread blocks are: threads that stride over 100 passes, the last
 // of them shorter.
 TEST_P(CudaGgufTest, ThreadsStrideOverALargeWeight) {
-  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-  if (!device.ok()) GTEST_SKIP() << device.status();
   const std::shared_ptr<const WeightFormat> format = MakeGgufFormat(GetParam());
   const std::vector<int64_t> shape = {129, 1024};
   const at::Tensor blocks =
       at::randint(256, format->Parts(shape)[0].shape, at::make_generator<at::CPUGeneratorImpl>(6),
                   at::TensorOptions(at::kByte))
-          .to(*device);
+          .to(device_);
   const at::Tensor expected = format->Decode({blocks}, shape, at::kFloat);
   const at::Tensor strided = at::zeros_like(expected);
-  const c10::cuda::CUDAGuard guard(*device);
+  const c10::cuda::CUDAGuard guard(device_);
   ASSERT_EQ(cuda::DecodeGguf(GetParam(), blocks.const_data_ptr<uint8_t>(),
                              expected.numel() / GgmlBlockElements(GetParam()),
                              cuda::GgufOutput::kFloat, strided.mutable_data_ptr(),
-                             c10::cuda::getCurrentCUDAStream(device->index()).stream(),
+                             c10::cuda::getCurrentCUDAStream(device_.index()).stream(),
                              /*max_grid=*/5),
             cudaSuccess);
   EXPECT_TRUE(at::equal(strided.view(at::kByte), expected.view(at::kByte)));

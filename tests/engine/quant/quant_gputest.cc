@@ -8,11 +8,11 @@
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
-#include "engine/core/device.h"
 #include "engine/quant/bitsandbytes.h"
 #include "engine/quant/formats.h"
 #include "engine/quant/row_scaled.h"
 #include "tests/engine/quant/quant_cases.h"
+#include "tests/support/cuda_test.h"
 
 namespace kino::engine {
 namespace {
@@ -22,12 +22,12 @@ constexpr QuantScheme kSchemes[] = {
     QuantScheme::kFp4Dq,   QuantScheme::kInt8,  QuantScheme::kInt8Wo,
     QuantScheme::kInt8Dyn, QuantScheme::kFp8Wo, QuantScheme::kFp8Dyn};
 
-class CudaQuantTest : public ::testing::TestWithParam<std::tuple<QuantScheme, c10::ScalarType>> {
+class CudaQuantTest : public ::kino::testing::CudaTest<
+                          ::testing::TestWithParam<std::tuple<QuantScheme, c10::ScalarType>>> {
  protected:
   void SetUp() override {
-    const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-    if (!device.ok()) GTEST_SKIP() << device.status();
-    device_ = *device;
+    CudaTest::SetUp();
+    if (!opened()) return;
     format_ = MakeWeightFormat(std::get<0>(GetParam()), 6.0, dtype());
   }
   c10::ScalarType dtype() const { return std::get<1>(GetParam()); }
@@ -39,7 +39,6 @@ class CudaQuantTest : public ::testing::TestWithParam<std::tuple<QuantScheme, c1
     return parts;
   }
 
-  c10::Device device_{c10::DeviceType::CPU};
   std::shared_ptr<const WeightFormat> format_;
   c10::InferenceMode inference_mode_;
 };
@@ -87,15 +86,15 @@ INSTANTIATE_TEST_SUITE_P(Schemes, CudaQuantTest,
                                                c10::toString(std::get<1>(test.param)));
                          });
 
-TEST(CudaBnb4BitTest, KernelEqualsComposedOnTheDevice) {
-  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-  if (!device.ok()) GTEST_SKIP() << device.status();
+using CudaBnb4BitTest = ::kino::testing::CudaTest<>;
+
+TEST_F(CudaBnb4BitTest, KernelEqualsComposedOnTheDevice) {
   const c10::InferenceMode inference_mode;
   for (const int64_t block : {32, 64, 4096}) {
     for (const bool nested : {false, true}) {
       const Bnb4BitLayout layout = {.type = Bnb4BitType::kFp4, .nested = nested, .block = block};
       const auto format = MakeBnb4Bit(layout);
-      const at::Tensor weight = at::randn({301, 257}).to(*device);
+      const at::Tensor weight = at::randn({301, 257}).to(device_);
       const auto parts = format->Encode(weight);
       EXPECT_TRUE(at::equal(format->Decode(parts, weight.sizes(), at::kBFloat16),
                             DecodeBnb4BitComposed(parts, weight.sizes(), at::kBFloat16, layout)));
@@ -103,11 +102,11 @@ TEST(CudaBnb4BitTest, KernelEqualsComposedOnTheDevice) {
   }
 }
 
+using CudaLargeWeightTest = ::kino::testing::CudaTest<>;
+
 // A launch has 2^24 threads at most (kMaxBlocks in dequantize.cu): here each takes two bytes or
 // elements, and some a third.
-TEST(CudaLargeWeightTest, ThreadsStrideOverPackedCodes) {
-  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-  if (!device.ok()) GTEST_SKIP() << device.status();
+TEST_F(CudaLargeWeightTest, ThreadsStrideOverPackedCodes) {
   const c10::InferenceMode inference_mode;
   const std::vector<int64_t> shape = {16423, 4096};
   ASSERT_GT(shape[0] * shape[1] / 2, 2 << 24);
@@ -116,7 +115,7 @@ TEST(CudaLargeWeightTest, ThreadsStrideOverPackedCodes) {
     const auto format = MakeBnb4Bit(layout);
     std::vector<at::Tensor> parts;
     for (const PartSpec& part : format->Parts(shape)) {
-      const at::TensorOptions options = at::TensorOptions(part.dtype).device(*device);
+      const at::TensorOptions options = at::TensorOptions(part.dtype).device(device_);
       parts.push_back(part.dtype == at::kByte ? at::randint(256, part.shape, options)
                                               : at::rand(part.shape, options));
     }
@@ -126,15 +125,13 @@ TEST(CudaLargeWeightTest, ThreadsStrideOverPackedCodes) {
   }
 }
 
-TEST(CudaLargeWeightTest, ThreadsStrideOverScaledRows) {
-  const absl::StatusOr<c10::Device> device = OpenDevice("cuda:0");
-  if (!device.ok()) GTEST_SKIP() << device.status();
+TEST_F(CudaLargeWeightTest, ThreadsStrideOverScaledRows) {
   const c10::InferenceMode inference_mode;
   const int64_t rows = 8211, columns = 4096;
   ASSERT_GT(rows * columns, 2 << 24);
-  const at::Tensor scales = at::rand({rows}, at::TensorOptions(at::kFloat).device(*device));
+  const at::Tensor scales = at::rand({rows}, at::TensorOptions(at::kFloat).device(device_));
   const at::Tensor bytes =
-      at::randint(-100, 101, {rows, columns}, at::TensorOptions(at::kChar).device(*device));
+      at::randint(-100, 101, {rows, columns}, at::TensorOptions(at::kChar).device(device_));
   for (const at::Tensor& values : {bytes, bytes.to(at::kFloat).to(at::kFloat8_e4m3fn)}) {
     EXPECT_TRUE(at::equal(DecodeRows(values, scales, 1, at::kBFloat16),
                           DecodeRowsComposed(values, scales, 1, at::kBFloat16)))

@@ -177,7 +177,7 @@ TEST_F(ProfilesTest, AnErrorIsToldAndNotKept) {
   answers_at_once_ = false;
   Make();
   EXPECT_FALSE(Find(RequestOf(64)).ok());
-  // Where the late answer is there before the next question, that one asks anew.
+  // The error may be told before the next Find: that one asks anew, and gets the same error.
   refusal_ = absl::NotFoundError("no such model");
   std::thread worker([late = std::move(asked_.front()), this]() mutable { late.done(refusal_); });
   const auto told = profiles_->Find("demo", "cpu", "t", absl::Now() + absl::Seconds(60),
