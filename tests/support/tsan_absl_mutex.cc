@@ -39,6 +39,16 @@ Function Real(const std::string& member) {
   return reinterpret_cast<Function>(found);
 }
 
+bool IsOfThisExecutable(const void* code) {
+  static const void* const base = [] {
+    Dl_info info{};
+    dladdr(reinterpret_cast<const void*>(&IsOfThisExecutable), &info);
+    return info.dli_fbase;
+  }();
+  Dl_info info{};
+  return dladdr(code, &info) != 0 && info.dli_fbase == base;
+}
+
 using VoidOfMutex = void (*)(absl::Mutex*);
 using BoolOfMutex = bool (*)(absl::Mutex*);
 
@@ -49,7 +59,12 @@ constexpr useconds_t kPollMicroseconds = 200;
 namespace absl {
 ABSL_NAMESPACE_BEGIN
 
-Mutex::~Mutex() { __tsan_mutex_destroy(this, __tsan_mutex_not_static); }
+// Only of this executable's own code. gRPC destroys locks as the last owner of a reference count in
+// atomics that the sanitizer does not see.
+Mutex::~Mutex() {
+  if (IsOfThisExecutable(__builtin_return_address(0)))
+    __tsan_mutex_destroy(this, __tsan_mutex_not_static);
+}
 
 void Mutex::Lock() {
   static const auto real = Real<VoidOfMutex>("5Mutex4LockEv");
