@@ -223,12 +223,8 @@ class Tracer final : public ProfileSource {
     auto places = std::make_shared<std::vector<ComponentPlaces>>();
     for (const PipelineComponent& each : pipeline_->components()) {
       places->push_back(PlacesOf(each));
-      // Held in the dtype of computation: other forms are the planner's arithmetic.
-      for (const std::unique_ptr<Weight>& weight : each.component->weights().weights()) {
-        weight->format = nullptr;
-        weight->value = {
-            at::empty(weight->shape, at::TensorOptions().device(at::kMeta).dtype(weight->dtype))};
-      }
+      // Other forms than the dtype of computation are the planner's arithmetic.
+      each.component->weights().HoldEmpty();
     }
     places_ = std::move(places);
     return absl::OkStatus();

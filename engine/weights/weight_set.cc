@@ -1,5 +1,6 @@
 #include "engine/weights/weight_set.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
 #include <c10/core/ScalarType.h>
@@ -98,6 +99,13 @@ bool WeightSet::MayCast(const Weight& weight) const {
 
 bool WeightSet::MayQuantize(const Weight& weight) const {
   return weight.is_matrix && !MatchesAny(quantize_skips_, weight.leaf());
+}
+
+void WeightSet::HoldEmpty() {
+  for (const std::unique_ptr<Weight>& weight : weights_) {
+    weight->format = nullptr;
+    weight->value = {at::empty(weight->shape, at::device(device_).dtype(weight->dtype))};
+  }
 }
 
 absl::Status WeightSet::Finish() const {

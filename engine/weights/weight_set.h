@@ -141,6 +141,9 @@ class WeightSet {
   c10::Device device() const { return device_; }
   const std::vector<std::unique_ptr<WeightGroup>>& groups() const { return groups_; }
   const std::vector<std::unique_ptr<Weight>>& weights() const { return weights_; }
+  // On the meta device: holds every weight as an empty tensor in the dtype of computation, so that
+  // the network can be traced (core/trace.h).
+  void HoldEmpty();
   // While set, it is told of every read of a weight. Nullptr ends it.
   void set_audit(WeightAudit* audit) { audit_ = audit; }
   WeightAudit* audit() const { return audit_; }
