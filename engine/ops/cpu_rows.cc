@@ -4,50 +4,184 @@
 
 // Sums in several lanes may be reordered: the compiler vectorises them only when told that it may.
 // The result differs from torch's own (also vectorised) sum in the last bits.
-#define KINO_ROW                                              \
+#define KINO_SUM_ROW                                          \
   __attribute__((target_clones("avx512f", "avx2", "default"), \
+                 optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))
+// Where SiLU is computed nothing may be reordered.
+#define KINO_SILU_ROW                                                \
+  __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), \
+                 optimize("O3", "no-trapping-math", "no-math-errno")))
+#define KINO_SILU_SUM                                                \
+  __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), \
                  optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))
 
 namespace kino::engine::cpu {
+namespace {
 
-KINO_ROW void RmsModulateRow(const float* __restrict x, const float* __restrict shift,
-                             const float* __restrict scale, float* __restrict out, int64_t n,
-                             float eps) {
+template <typename T>
+KINO_INLINE float InverseRms(const T* __restrict x, int64_t n, float eps) {
   float sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
-  const float norm = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
-  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * norm * (1.0f + scale[i]) + shift[i];
+  for (int64_t i = 0; i < n; ++i) sum += ToFloat(x[i]) * ToFloat(x[i]);
+  return 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
 }
 
-KINO_ROW void LayerModulateRow(const float* __restrict x, const float* __restrict shift,
-                               const float* __restrict scale, float* __restrict out, int64_t n,
-                               float eps) {
-  float sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i];
-  const float mean = sum / static_cast<float>(n);
-  float squares = 0;
-  for (int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
-  const float norm = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
-  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * norm * (1.0f + scale[i]) + shift[i];
-}
-
-KINO_ROW void AddGatedRow(float* __restrict x, const float* __restrict y,
-                          const float* __restrict gate, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] += y[i] * gate[i];
-}
-
-KINO_ROW void RmsRotaryRow(float* __restrict x, const float* __restrict weight,
-                           const float* __restrict cos, const float* __restrict sin, int64_t n,
-                           float eps) {
-  float sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
-  const float norm = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
-  for (int64_t i = 0; i < n / 2; ++i) {
-    const float a = x[2 * i] * norm * weight[2 * i];
-    const float b = x[2 * i + 1] * norm * weight[2 * i + 1];
-    x[2 * i] = a * cos[i] - b * sin[i];
-    x[2 * i + 1] = b * cos[i] + a * sin[i];
+template <typename T>
+KINO_INLINE void NormModulate(const T* __restrict x, RowNorm kind, bool rounds_once,
+                              const T* __restrict shift, const T* __restrict scale,
+                              T* __restrict out, int64_t n, float eps) {
+  float mean = 0, norm = 0;
+  if (kind == RowNorm::kLayer) {
+    float sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += ToFloat(x[i]);
+    mean = sum / static_cast<float>(n);
+    float squares = 0;
+    for (int64_t i = 0; i < n; ++i) squares += (ToFloat(x[i]) - mean) * (ToFloat(x[i]) - mean);
+    norm = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
+  } else {
+    norm = InverseRms(x, n, eps);
+  }
+  if (shift == nullptr && rounds_once) {
+    for (int64_t i = 0; i < n; ++i)
+      Store(out[i], (ToFloat(x[i]) - mean) * norm * (1.0f + ToFloat(scale[i])));
+  } else if (shift == nullptr) {
+    for (int64_t i = 0; i < n; ++i)
+      Store(out[i], Round<T>((ToFloat(x[i]) - mean) * norm) * Round<T>(1.0f + ToFloat(scale[i])));
+  } else if (rounds_once) {
+    for (int64_t i = 0; i < n; ++i) {
+      Store(out[i], (ToFloat(x[i]) - mean) * norm * (1.0f + ToFloat(scale[i])) + ToFloat(shift[i]));
+    }
+  } else if (kind == RowNorm::kLayer) {
+    for (int64_t i = 0; i < n; ++i) {
+      Store(out[i],
+            Round<T>(Round<T>((ToFloat(x[i]) - mean) * norm) * Round<T>(1.0f + ToFloat(scale[i]))) +
+                ToFloat(shift[i]));
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      Store(out[i], Round<T>(Round<T>(ToFloat(x[i]) * norm) * Round<T>(1.0f + ToFloat(scale[i]))) +
+                        ToFloat(shift[i]));
+    }
   }
 }
+
+template <typename T>
+KINO_INLINE void AddGated(T* __restrict x, const T* __restrict y, const T* __restrict gate,
+                          int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    Store(x[i], ToFloat(x[i]) + Round<T>(ToFloat(y[i]) * ToFloat(gate[i])));
+}
+
+template <typename T>
+KINO_INLINE void AddNormGated(T* __restrict x, const T* __restrict y, const T* __restrict gate,
+                              int64_t n, float eps) {
+  const float norm = InverseRms(y, n, eps);
+  for (int64_t i = 0; i < n; ++i)
+    Store(x[i], ToFloat(x[i]) + Round<T>(ToFloat(y[i]) * norm * ToFloat(gate[i])));
+}
+
+template <typename T>
+KINO_INLINE void NormRotary(const T* x, const T* __restrict weight, const float* __restrict cos,
+                            const float* __restrict sin, T* out, int64_t n, float eps) {
+  const float norm = InverseRms(x, n, eps);
+  if (cos == nullptr) {
+    for (int64_t i = 0; i < n; ++i) Store(out[i], ToFloat(x[i]) * norm * ToFloat(weight[i]));
+    return;
+  }
+  for (int64_t i = 0; i < n / 2; ++i) {
+    const float a = Round<T>(ToFloat(x[2 * i]) * norm * ToFloat(weight[2 * i]));
+    const float b = Round<T>(ToFloat(x[2 * i + 1]) * norm * ToFloat(weight[2 * i + 1]));
+    Store(out[2 * i], a * cos[i] - b * sin[i]);
+    Store(out[2 * i + 1], b * cos[i] + a * sin[i]);
+  }
+}
+
+template <typename T>
+KINO_INLINE float Squares(const T* __restrict x, int64_t n) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += ToFloat(x[i]) * ToFloat(x[i]);
+  return sum;
+}
+
+template <typename T>
+KINO_INLINE void Moments(const T* __restrict x, float* __restrict sums, float* __restrict squares,
+                         int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    sums[i] += ToFloat(x[i]);
+    squares[i] += ToFloat(x[i]) * ToFloat(x[i]);
+  }
+}
+
+template <typename T>
+KINO_INLINE void NormSilu(const T* __restrict x, float norm, const float* __restrict gain,
+                          const float* __restrict shift, T* __restrict out, int64_t n) {
+  if (gain == nullptr) {
+    for (int64_t i = 0; i < n; ++i) Store(out[i], Silu(Round<T>(ToFloat(x[i]) * norm)));
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const float scaled = Round<T>(Round<T>(ToFloat(x[i]) * norm) * gain[i]);
+    Store(out[i], Silu(Round<T>(scaled + shift[i])));
+  }
+}
+
+template <typename T>
+KINO_INLINE void AffineSilu(const T* x, const float* __restrict gain, const float* __restrict shift,
+                            bool twice, T* out, int64_t n) {
+  if (gain == nullptr) {
+    for (int64_t i = 0; i < n; ++i) Store(out[i], Silu(ToFloat(x[i])));
+  } else if (twice) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float once = Round<T>(Silu(Round<T>(ToFloat(x[i]) * gain[i] + shift[i])));
+      Store(out[i], Silu(once));
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i)
+      Store(out[i], Silu(Round<T>(ToFloat(x[i]) * gain[i] + shift[i])));
+  }
+}
+
+template <typename T>
+KINO_INLINE void MulSilu(const T* x, const T* gate, T* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) Store(out[i], ToFloat(x[i]) * Round<T>(Silu(ToFloat(gate[i]))));
+}
+
+}  // namespace
+
+// Each function for both kinds of numbers.
+#define KINO_BOTH(TYPE)                                                                            \
+  KINO_SUM_ROW void NormModulateRow(const TYPE* x, RowNorm norm, bool rounds_once,                 \
+                                    const TYPE* shift, const TYPE* scale, TYPE* out, int64_t n,    \
+                                    float eps) {                                                   \
+    NormModulate(x, norm, rounds_once, shift, scale, out, n, eps);                                 \
+  }                                                                                                \
+  KINO_SUM_ROW void AddGatedRow(TYPE* x, const TYPE* y, const TYPE* gate, int64_t n) {             \
+    AddGated(x, y, gate, n);                                                                       \
+  }                                                                                                \
+  KINO_SUM_ROW void AddNormGatedRow(TYPE* x, const TYPE* y, const TYPE* gate, int64_t n,           \
+                                    float eps) {                                                   \
+    AddNormGated(x, y, gate, n, eps);                                                              \
+  }                                                                                                \
+  KINO_SUM_ROW void NormRotaryRow(const TYPE* x, const TYPE* weight, const float* cos,             \
+                                  const float* sin, TYPE* out, int64_t n, float eps) {             \
+    NormRotary(x, weight, cos, sin, out, n, eps);                                                  \
+  }                                                                                                \
+  KINO_SILU_SUM float SumSquares(const TYPE* x, int64_t n) { return Squares(x, n); }               \
+  KINO_SILU_SUM void AddMoments(const TYPE* x, float* sums, float* squares, int64_t n) {           \
+    Moments(x, sums, squares, n);                                                                  \
+  }                                                                                                \
+  KINO_SILU_ROW void NormSiluRow(const TYPE* x, float norm, const float* gain, const float* shift, \
+                                 TYPE* out, int64_t n) {                                           \
+    NormSilu(x, norm, gain, shift, out, n);                                                        \
+  }                                                                                                \
+  KINO_SILU_ROW void AffineSiluRow(const TYPE* x, const float* gain, const float* shift,           \
+                                   bool twice, TYPE* out, int64_t n) {                             \
+    AffineSilu(x, gain, shift, twice, out, n);                                                     \
+  }                                                                                                \
+  KINO_SILU_ROW void MulSiluRow(const TYPE* x, const TYPE* gate, TYPE* out, int64_t n) {           \
+    MulSilu(x, gate, out, n);                                                                      \
+  }
+
+KINO_BOTH(float)
+KINO_BOTH(BFloat16)
 
 }  // namespace kino::engine::cpu

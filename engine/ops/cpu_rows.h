@@ -1,22 +1,62 @@
-// Loops over rows of float32 on the CPU, compiled for several instruction sets and chosen at start
-// by the machine. Pointers do not alias unless said; `n` is the row's length.
+// Loops over rows of float32 or bfloat16 on the CPU, compiled for several instruction sets and
+// chosen at start by the machine. Sums and products are float32; a bfloat16 row is rounded where
+// its operator's composed form rounds. `n` is the row's length. Pointers do not alias unless said.
+// Pure functions.
 #pragma once
 
 #include <cstdint>
 
+#include "engine/ops/row_math.h"
+
 namespace kino::engine::cpu {
 
-// out = x * rsqrt(mean(x^2) + eps) * (1 + scale) + shift
-void RmsModulateRow(const float* x, const float* shift, const float* scale, float* out, int64_t n,
-                    float eps);
-// out = (x - mean) * rsqrt(var + eps) * (1 + scale) + shift
-void LayerModulateRow(const float* x, const float* shift, const float* scale, float* out, int64_t n,
-                      float eps);
+enum class RowNorm { kRms, kLayer };
+
+// out = norm(x) * (1 + scale) + shift; no shift: nullptr. rounds_once: only `out` is rounded, not
+// the norm, the factor and the product.
+void NormModulateRow(const float* x, RowNorm norm, bool rounds_once, const float* shift,
+                     const float* scale, float* out, int64_t n, float eps);
+void NormModulateRow(const BFloat16* x, RowNorm norm, bool rounds_once, const BFloat16* shift,
+                     const BFloat16* scale, BFloat16* out, int64_t n, float eps);
+
 // x += y * gate
 void AddGatedRow(float* x, const float* y, const float* gate, int64_t n);
-// x = rotate(rms_norm(x) * weight): interleaved pairs (2i, 2i+1) turned by cos[i], sin[i]; n even.
-// In place.
-void RmsRotaryRow(float* x, const float* weight, const float* cos, const float* sin, int64_t n,
-                  float eps);
+void AddGatedRow(BFloat16* x, const BFloat16* y, const BFloat16* gate, int64_t n);
+
+// x += y * rsqrt(mean(y^2) + eps) * gate
+void AddNormGatedRow(float* x, const float* y, const float* gate, int64_t n, float eps);
+void AddNormGatedRow(BFloat16* x, const BFloat16* y, const BFloat16* gate, int64_t n, float eps);
+
+// out = rotate(x * rsqrt(mean(x^2) + eps) * weight): interleaved pairs (2i, 2i+1) turned by cos[i],
+// sin[i]; n even. cos nullptr: not turned. out may be x.
+void NormRotaryRow(const float* x, const float* weight, const float* cos, const float* sin,
+                   float* out, int64_t n, float eps);
+void NormRotaryRow(const BFloat16* x, const BFloat16* weight, const float* cos, const float* sin,
+                   BFloat16* out, int64_t n, float eps);
+
+float SumSquares(const float* x, int64_t n);
+float SumSquares(const BFloat16* x, int64_t n);
+
+// sums[i] += x[i], squares[i] += x[i]^2
+void AddMoments(const float* x, float* sums, float* squares, int64_t n);
+void AddMoments(const BFloat16* x, float* sums, float* squares, int64_t n);
+
+// out = SiLU(x * norm * gain + shift); gain and shift may both be nullptr. Rounded behind each
+// step. gain and shift hold numbers of the row's precision.
+void NormSiluRow(const float* x, float norm, const float* gain, const float* shift, float* out,
+                 int64_t n);
+void NormSiluRow(const BFloat16* x, float norm, const float* gain, const float* shift,
+                 BFloat16* out, int64_t n);
+
+// out = SiLU(x * gain + shift), or SiLU of that again; gain and shift nullptr: 1 and 0. Rounded
+// behind the sum and each SiLU. out may be x.
+void AffineSiluRow(const float* x, const float* gain, const float* shift, bool twice, float* out,
+                   int64_t n);
+void AffineSiluRow(const BFloat16* x, const float* gain, const float* shift, bool twice,
+                   BFloat16* out, int64_t n);
+
+// out = x * SiLU(gate), rounded behind each step. out may be x.
+void MulSiluRow(const float* x, const float* gate, float* out, int64_t n);
+void MulSiluRow(const BFloat16* x, const BFloat16* gate, BFloat16* out, int64_t n);
 
 }  // namespace kino::engine::cpu

@@ -7,6 +7,7 @@
 
 #include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
+#include "engine/ops/row_loop.h"
 #ifdef KINO_WITH_CUDA
 #include "engine/ops/cuda/launch.h"
 #endif
@@ -14,139 +15,193 @@
 namespace kino::engine {
 namespace {
 
-// Rows a thread takes at a time: enough work to pay for waking it.
-constexpr int64_t kElementsPerTask = 32768;
+// Rows of a table by which a row of the batch is further than the one before it.
+int64_t BatchRows(const at::Tensor& table) { return table.dim() == 3 ? table.size(1) : 0; }
 
-void CheckSpans(const at::Tensor& x, const at::Tensor& table, const TokenSpans& spans) {
+void Check(const at::Tensor& x, const at::Tensor& table, const TokenSpans& spans) {
+  TORCH_CHECK(table.size(-1) == x.size(2) &&
+                  (table.dim() == 2 || (table.dim() == 3 && table.size(0) == x.size(0))),
+              "a table of parameters is ", table.sizes(), ", expected [rows, ", x.size(2), "] or [",
+              x.size(0), ", rows, ", x.size(2), "]");
   int64_t end = 0;
   for (const TokenSpan& span : spans) {
     TORCH_CHECK(
-        span.begin == end && span.end >= span.begin && span.row >= 0 && span.row < table.size(0),
+        span.begin == end && span.end >= span.begin && span.row >= 0 && span.row < table.size(-2),
         "token span [", span.begin, ", ", span.end, ") of row ", span.row, " in a table of ",
-        table.size(0));
+        table.size(-2));
     end = span.end;
   }
   TORCH_CHECK(end == x.size(1), "token spans end at ", end, ", the sequence has ", x.size(1));
 }
 
-bool IsCpuFloat(const at::Tensor& x, const at::Tensor& table) {
-  return RunsOnCpu(x) && x.scalar_type() == at::kFloat && x.is_contiguous() &&
-         table.is_contiguous() && table.scalar_type() == at::kFloat;
-}
-
-// Calls body(row of [B * L], row of the table) in parallel.
+// Calls body(offset of a token's row, offset of its row in the tables), in elements, in parallel.
 template <typename Body>
-void ForRows(const at::Tensor& x, const TokenSpans& spans, const Body& body) {
-  const int64_t length = x.size(1);
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / std::max<int64_t>(1, x.size(2)));
+void ForRows(const at::Tensor& x, const at::Tensor& table, const TokenSpans& spans,
+             const Body& body) {
+  const int64_t length = x.size(1), width = x.size(2);
   for (int64_t batch = 0; batch < x.size(0); ++batch) {
     for (const TokenSpan& span : spans) {
-      at::parallel_for(span.begin, span.end, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t token = begin; token < end; ++token) body(batch * length + token, span.row);
-      });
+      const int64_t row = (batch * BatchRows(table) + span.row) * width;
+      at::parallel_for(span.begin, span.end, cpu::RowsPerTask(width),
+                       [&](int64_t begin, int64_t end) {
+                         for (int64_t token = begin; token < end; ++token)
+                           body((batch * length + token) * width, row);
+                       });
     }
   }
 }
 
-#ifdef KINO_WITH_CUDA
-// False when the kernel does not take these.
-bool NormModulateCuda(const at::Tensor& x, NormKind kind, double eps, const at::Tensor& shift,
-                      const at::Tensor& scale, const TokenSpans& spans, at::Tensor& out) {
-  const auto element = cuda::ElementOf(x);
-  const auto stretches = cuda::SpansOf(spans);
-  if (!element || !stretches || !cuda::CanLaunch(x, shift, scale)) return false;
-  const c10::cuda::CUDAGuard guard(x.device());
-  out = at::empty_like(x);
-  C10_CUDA_CHECK(cuda::NormModulate(
-      *element, kind == NormKind::kLayer, x.const_data_ptr(), shift.const_data_ptr(),
-      scale.const_data_ptr(), out.mutable_data_ptr(), x.size(0) * x.size(1), x.size(1), x.size(2),
-      static_cast<float>(eps), *stretches, cuda::StreamOf(x)));
-  return true;
+// The parameters of a span's tokens: [D], or [B, 1, D].
+at::Tensor ParametersOf(const at::Tensor& table, const TokenSpan& span) {
+  return table.dim() == 3 ? table.narrow(1, span.row, 1) : table.select(0, span.row);
 }
 
-bool AddGatedCuda(at::Tensor& x, const at::Tensor& y, const at::Tensor& gate,
-                  const TokenSpans& spans) {
-  const auto element = cuda::ElementOf(x);
-  const auto stretches = cuda::SpansOf(spans);
-  if (!element || !stretches || !cuda::CanLaunch(x, y, gate)) return false;
-  const c10::cuda::CUDAGuard guard(x.device());
-  C10_CUDA_CHECK(cuda::AddGated(*element, x.mutable_data_ptr(), y.const_data_ptr(),
-                                gate.const_data_ptr(), x.size(0) * x.size(1), x.size(1), x.size(2),
-                                *stretches, cuda::StreamOf(x)));
-  return true;
+#ifdef KINO_WITH_CUDA
+// The kernels take these.
+bool CanLaunch(const at::Tensor& x, const at::Tensor& y, const at::Tensor& shift,
+               const at::Tensor& scale, const TokenSpans& spans) {
+  return cuda::ElementOf(x) && !spans.empty() && spans.size() <= cuda::kMaxSpans &&
+         cuda::CanLaunch(x, y, scale) && (!shift.defined() || cuda::CanLaunch(x, shift));
+}
+
+cuda::Rows RowsOf(const at::Tensor& x, const at::Tensor& table, const TokenSpans& spans) {
+  return {.rows = x.size(0) * x.size(1),
+          .tokens = x.size(1),
+          .width = x.size(2),
+          .batch_rows = BatchRows(table),
+          .spans = cuda::SpansOf(spans)};
 }
 #endif
 
-at::Tensor PlainNorm(const at::Tensor& x, NormKind kind, double eps) {
-  if (kind == NormKind::kLayer) return at::layer_norm(x, {x.size(-1)}, {}, {}, eps);
+at::Tensor PlainNorm(const at::Tensor& x, const NormStyle& style) {
+  if (style.kind == NormKind::kLayer) return at::layer_norm(x, {x.size(-1)}, {}, {}, style.eps);
   const at::Tensor variance = x.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true);
-  return (x * variance.add_(eps).rsqrt_()).to(x.scalar_type());
+  return (x * variance.add_(style.eps).rsqrt_()).to(x.scalar_type());
 }
 
 }  // namespace
 
-at::Tensor NormModulateComposed(const at::Tensor& x, NormKind kind, double eps,
+at::Tensor NormModulateComposed(const at::Tensor& x, const NormStyle& style,
                                 const at::Tensor& shift, const at::Tensor& scale,
                                 const TokenSpans& spans) {
-  CheckSpans(x, shift, spans);
-  at::Tensor out = PlainNorm(x, kind, eps);
+  Check(x, scale, spans);
+  const bool rounds_once = style.rounding == Rounding::kOnce;
+  at::Tensor out = PlainNorm(rounds_once ? x.to(at::kFloat) : x, style);
   for (const TokenSpan& span : spans) {
     at::Tensor part = out.narrow(1, span.begin, span.end - span.begin);
-    part.mul_(scale[span.row] + 1).add_(shift[span.row]);
+    part.mul_(ParametersOf(scale, span).to(out.scalar_type()) + 1);
+    if (shift.defined()) part.add_(ParametersOf(shift, span));
   }
-  return out;
+  return out.to(x.scalar_type());
 }
 
-at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at::Tensor& shift,
+at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::Tensor& shift,
                         const at::Tensor& scale, const TokenSpans& spans) {
-  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) {
-    CheckSpans(x, shift, spans);
-    return at::empty_like(x);
+  Check(x, scale, spans);
+  if (shift.defined()) {
+    TORCH_CHECK(shift.sizes() == scale.sizes(), "shift is ", shift.sizes(), ", scale ",
+                scale.sizes());
   }
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) return at::empty_like(x);
 #ifdef KINO_WITH_CUDA
-  if (x.is_cuda()) {
-    CheckSpans(x, shift, spans);
-    at::Tensor fused;
-    if (NormModulateCuda(x, kind, eps, shift, scale, spans, fused)) return fused;
+  if (CanLaunch(x, x, shift, scale, spans)) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    at::Tensor out = at::empty_like(x);
+    C10_CUDA_CHECK(cuda::NormModulate(
+        *cuda::ElementOf(x), style.kind == NormKind::kLayer, style.rounding == Rounding::kOnce,
+        x.const_data_ptr(), shift.defined() ? shift.const_data_ptr() : nullptr,
+        scale.const_data_ptr(), out.mutable_data_ptr(), RowsOf(x, scale, spans),
+        static_cast<float>(style.eps), cuda::StreamOf(x)));
+    return out;
   }
 #endif
-  if (!IsCpuFloat(x, shift) || !scale.is_contiguous())
-    return NormModulateComposed(x, kind, eps, shift, scale, spans);
-  CheckSpans(x, shift, spans);
+  if (!cpu::FusesRows(x, scale) || (shift.defined() && !cpu::FusesRows(x, shift)))
+    return NormModulateComposed(x, style, shift, scale, spans);
   at::Tensor out = at::empty_like(x);
   if (x.is_meta()) return out;
-  const int64_t width = x.size(2);
-  const float* in = x.const_data_ptr<float>();
-  float* to = out.mutable_data_ptr<float>();
-  const float* shifts = shift.const_data_ptr<float>();
-  const float* scales = scale.const_data_ptr<float>();
-  const auto row_function = kind == NormKind::kRms ? cpu::RmsModulateRow : cpu::LayerModulateRow;
-  ForRows(x, spans, [&](int64_t token, int64_t row) {
-    row_function(in + token * width, shifts + row * width, scales + row * width, to + token * width,
-                 width, static_cast<float>(eps));
+  const cpu::RowNorm norm =
+      style.kind == NormKind::kRms ? cpu::RowNorm::kRms : cpu::RowNorm::kLayer;
+  cpu::WithRowType(x, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = cpu::Data<T>(x);
+    const T* shifts = shift.defined() ? cpu::Data<T>(shift) : nullptr;
+    const T* scales = cpu::Data<T>(scale);
+    T* to = cpu::MutableData<T>(out);
+    ForRows(x, scale, spans, [&](int64_t at, int64_t row) {
+      cpu::NormModulateRow(from + at, norm, style.rounding == Rounding::kOnce,
+                           shifts == nullptr ? nullptr : shifts + row, scales + row, to + at,
+                           x.size(2), static_cast<float>(style.eps));
+    });
   });
   return out;
 }
 
+void AddGatedComposed(at::Tensor& x, at::Tensor& y, const at::Tensor& gate,
+                      const TokenSpans& spans) {
+  Check(x, gate, spans);
+  for (const TokenSpan& span : spans)
+    y.narrow(1, span.begin, span.end - span.begin).mul_(ParametersOf(gate, span));
+  x.add_(y);
+}
+
 void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenSpans& spans) {
-  CheckSpans(x, gate, spans);
+  Check(x, gate, spans);
   if (x.is_meta()) return;
 #ifdef KINO_WITH_CUDA
-  if (x.is_cuda() && AddGatedCuda(x, y, gate, spans)) return;
-#endif
-  if (IsCpuFloat(x, gate) && y.is_contiguous()) {
-    const int64_t width = x.size(2);
-    float* to = x.mutable_data_ptr<float>();
-    const float* from = y.const_data_ptr<float>();
-    const float* gates = gate.const_data_ptr<float>();
-    ForRows(x, spans, [&](int64_t token, int64_t row) {
-      cpu::AddGatedRow(to + token * width, from + token * width, gates + row * width, width);
-    });
+  if (CanLaunch(x, y, {}, gate, spans)) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    C10_CUDA_CHECK(cuda::AddGated(*cuda::ElementOf(x), x.mutable_data_ptr(), y.const_data_ptr(),
+                                  gate.const_data_ptr(), RowsOf(x, gate, spans),
+                                  cuda::StreamOf(x)));
     return;
   }
+#endif
+  if (!cpu::FusesRows(x, y) || !cpu::FusesRows(x, gate)) return AddGatedComposed(x, y, gate, spans);
+  cpu::WithRowType(x, [&](auto zero) {
+    using T = decltype(zero);
+    T* to = cpu::MutableData<T>(x);
+    const T* from = cpu::Data<T>(y);
+    const T* gates = cpu::Data<T>(gate);
+    ForRows(x, gate, spans, [&](int64_t at, int64_t row) {
+      cpu::AddGatedRow(to + at, from + at, gates + row, x.size(2));
+    });
+  });
+}
+
+void AddNormGatedComposed(at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& gate,
+                          const TokenSpans& spans) {
+  Check(x, gate, spans);
+  const at::Tensor normed = PlainNorm(y.to(at::kFloat), {.kind = NormKind::kRms, .eps = eps});
   for (const TokenSpan& span : spans)
-    y.narrow(1, span.begin, span.end - span.begin).mul_(gate[span.row]);
-  x.add_(y);
+    normed.narrow(1, span.begin, span.end - span.begin).mul_(ParametersOf(gate, span));
+  x.add_(normed.to(x.scalar_type()));
+}
+
+void AddNormGated(at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& gate,
+                  const TokenSpans& spans) {
+  Check(x, gate, spans);
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous() && y.is_contiguous()) return;
+#ifdef KINO_WITH_CUDA
+  if (CanLaunch(x, y, {}, gate, spans)) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    C10_CUDA_CHECK(cuda::AddNormGated(*cuda::ElementOf(x), x.mutable_data_ptr(), y.const_data_ptr(),
+                                      gate.const_data_ptr(), RowsOf(x, gate, spans),
+                                      static_cast<float>(eps), cuda::StreamOf(x)));
+    return;
+  }
+#endif
+  if (!cpu::FusesRows(x, y) || !cpu::FusesRows(x, gate))
+    return AddNormGatedComposed(x, y, eps, gate, spans);
+  if (x.is_meta()) return;
+  cpu::WithRowType(x, [&](auto zero) {
+    using T = decltype(zero);
+    T* to = cpu::MutableData<T>(x);
+    const T* from = cpu::Data<T>(y);
+    const T* gates = cpu::Data<T>(gate);
+    ForRows(x, gate, spans, [&](int64_t at, int64_t row) {
+      cpu::AddNormGatedRow(to + at, from + at, gates + row, x.size(2), static_cast<float>(eps));
+    });
+  });
 }
 
 }  // namespace kino::engine

@@ -1,10 +1,11 @@
-// Adaptive layer norms and gates whose parameters differ by stretches of tokens.
+// Adaptive norms and gates: rows scaled, shifted and gated by parameters that differ by stretches
+// of tokens.
 //
-// Diffusion transformers scale, shift and gate by the timestep; where timesteps differ by token (a
-// conditioned first frame), they do so in stretches, so a [B, L, D] table of parameters is never
-// made. The composed form is the specification and runs on every device and dtype; float32 on the
-// CPU has a fused one. Rounding points are diffusers' (models/normalization.py RMSNorm,
-// transformer_ltx.py): the norm is rounded to x's dtype, then the product, then the sum.
+// Diffusion transformers scale, shift and gate by the timestep, and some by the prompt. Where
+// timesteps differ by token (a conditioned first frame), they do so in stretches, so a [B, L, D]
+// table of parameters is never made. The composed forms are the specification and run on every
+// device and dtype; float32 and bfloat16 on the CPU, and CUDA, have fused ones. Sources: diffusers
+// 0.42.1 models/normalization.py, transformer_ltx.py, transformer_mochi.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,15 +29,40 @@ enum class NormKind {
   kLayer,  // (x - mean) / sqrt(var + eps), no weight
 };
 
-// Norm(x) * (1 + scale) + shift.  x: [B, L, D]; shift, scale: [rows, D] in x's dtype -> [B, L, D]
-// in x's dtype.
-at::Tensor NormModulate(const at::Tensor& x, NormKind kind, double eps, const at::Tensor& shift,
+// Where results are rounded to x's dtype.
+enum class Rounding {
+  kEachStep,  // the norm, the product and the sum (LTX-Video)
+  kOnce,      // behind all of them, which are float32 (Mochi)
+};
+
+struct NormStyle {
+  NormKind kind = NormKind::kRms;
+  double eps = 1e-6;
+  Rounding rounding = Rounding::kEachStep;
+};
+
+// A table of parameters is [rows, D], the same for each row of the batch, or [B, rows, D]; in x's
+// dtype.
+
+// Norm(x) * (1 + scale) + shift.  x: [B, L, D]; shift (undefined: none) and scale: tables of one
+// shape -> [B, L, D] in x's dtype.
+at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::Tensor& shift,
                         const at::Tensor& scale, const TokenSpans& spans);
-at::Tensor NormModulateComposed(const at::Tensor& x, NormKind kind, double eps,
+at::Tensor NormModulateComposed(const at::Tensor& x, const NormStyle& style,
                                 const at::Tensor& shift, const at::Tensor& scale,
                                 const TokenSpans& spans);
 
-// x += y * gate, in place.  x, y: [B, L, D]; gate: [rows, D]. y is left undefined.
+// x += y * gate, in place; the product is rounded.  x, y: [B, L, D]; gate: a table. y is left
+// undefined.
 void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenSpans& spans);
+void AddGatedComposed(at::Tensor& x, at::Tensor& y, const at::Tensor& gate,
+                      const TokenSpans& spans);
+
+// x += RmsNorm(y) * gate, in place; the product is float32 and rounded once.  x, y: [B, L, D];
+// gate: a table.
+void AddNormGated(at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& gate,
+                  const TokenSpans& spans);
+void AddNormGatedComposed(at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& gate,
+                          const TokenSpans& spans);
 
 }  // namespace kino::engine

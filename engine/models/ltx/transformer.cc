@@ -160,13 +160,13 @@ void LtxTransformer::RunBlock(const Block& block, int index, absl::Span<const Pr
   const at::Tensor ada =
       (block.scale_shift_table.get()->unsqueeze(1) + modulation.transpose(0, 1)).contiguous();
   const auto part = [&ada](int i) { return ada.select(0, i); };
+  const NormStyle norm = {.kind = NormKind::kRms, .eps = config_.norm_eps};
 
-  at::Tensor normed =
-      NormModulate(hidden, NormKind::kRms, config_.norm_eps, part(0), part(1), spans);
+  at::Tensor normed = NormModulate(hidden, norm, part(0), part(1), spans);
   at::Tensor q = block.self.q.Apply(normed);
-  q = RmsRotary(q, block.self.norm_q.get(), kQkNormEps, rows[0]->rotary);
+  q = NormRotary(q, block.self.norm_q.get(), kQkNormEps, rows[0]->rotary);
   at::Tensor k = block.self.k.Apply(normed);
-  k = RmsRotary(k, block.self.norm_k.get(), kQkNormEps, rows[0]->rotary);
+  k = NormRotary(k, block.self.norm_k.get(), kQkNormEps, rows[0]->rotary);
   at::Tensor attended = block.self.out.Apply(Attention(q, k, block.self.v.Apply(normed), heads));
   AddGated(hidden, attended, part(2), spans);
 
@@ -180,7 +180,7 @@ void LtxTransformer::RunBlock(const Block& block, int index, absl::Span<const Pr
   }
   hidden.add_(block.cross.out.Apply(parts.size() == 1 ? parts[0] : at::cat(parts, 0)));
 
-  normed = NormModulate(hidden, NormKind::kRms, config_.norm_eps, part(3), part(4), spans);
+  normed = NormModulate(hidden, norm, part(3), part(4), spans);
   at::Tensor out = block.feed_forward.Forward(normed, context.chunk_feed_forward);
   AddGated(hidden, out, part(5), spans);
 }
@@ -204,8 +204,8 @@ at::Tensor LtxTransformer::Forward(absl::Span<const Prepared* const> rows, const
   stack_->Run(context,
               [&](int i) { RunBlock(blocks_[i], i, rows, modulation, local, hidden, context); });
   const at::Tensor modulated = scale_shift_table_.get()->unsqueeze(1) + embedded;
-  return proj_out_.Apply(
-      NormModulate(hidden, NormKind::kLayer, kNormOutEps, modulated[0], modulated[1], local));
+  return proj_out_.Apply(NormModulate(hidden, {.kind = NormKind::kLayer, .eps = kNormOutEps},
+                                      modulated[0], modulated[1], local));
 }
 
 }  // namespace kino::engine

@@ -22,7 +22,7 @@
 #include "engine/nn/mlp.h"
 #include "engine/nn/timestep_embedding.h"
 #include "engine/ops/norm_modulate.h"
-#include "engine/ops/rms_rotary.h"
+#include "engine/ops/norm_rotary.h"
 
 namespace kino::engine {
 

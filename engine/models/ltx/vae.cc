@@ -31,7 +31,7 @@ at::Tensor LtxVae::Encode(const LtxVideoSource& video, const LtxVaeTiling& tilin
                   video.height % ratio == 0 && video.width % ratio == 0,
               "cannot encode a video of ", video.frames, " frames, ", video.height, "x",
               video.width, " pixels, in ", config_.in_channels, " channels");
-  return LtxVaeEncode(encoder_, config_, video, tiling, LtxRunsOn(device()),
+  return LtxVaeEncode(encoder_, config_, video, tiling, RunLengthOn(device()),
                       at::TensorOptions().dtype(dtype()).device(device()), context);
 }
 

@@ -54,10 +54,10 @@ absl::Status CheckEach(const std::string& where, const char* key, const std::vec
   return absl::OkStatus();
 }
 
-absl::StatusOr<LtxVaeStride> StrideOf(const std::string& where, const std::string& type) {
-  if (type == "spatial") return LtxVaeStride{.t = 1, .h = 2, .w = 2};
-  if (type == "temporal") return LtxVaeStride{.t = 2, .h = 1, .w = 1};
-  if (type == "conv" || type == "spatiotemporal") return LtxVaeStride{.t = 2, .h = 2, .w = 2};
+absl::StatusOr<Stride3d> StrideOf(const std::string& where, const std::string& type) {
+  if (type == "spatial") return Stride3d{.t = 1, .h = 2, .w = 2};
+  if (type == "temporal") return Stride3d{.t = 2, .h = 1, .w = 1};
+  if (type == "conv" || type == "spatiotemporal") return Stride3d{.t = 2, .h = 2, .w = 2};
   return absl::InvalidArgumentError(
       absl::StrCat(where, ": 'downsample_type' has '", type,
                    "', expected 'conv', 'spatial', 'temporal' or 'spatiotemporal'"));

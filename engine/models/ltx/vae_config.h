@@ -9,17 +9,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/core/stride3d.h"
 #include "nlohmann/json.hpp"
 
 namespace kino::engine {
-
-// How many input positions become one.
-struct LtxVaeStride {
-  int64_t t = 1;
-  int64_t h = 1;
-  int64_t w = 1;
-  int64_t product() const { return t * h * w; }
-};
 
 struct LtxVaeDownBlock {
   enum class Downsample {
@@ -31,7 +24,7 @@ struct LtxVaeDownBlock {
   int64_t out_channels = 0;
   int layers = 0;
   Downsample downsample = Downsample::kNone;
-  LtxVaeStride stride;
+  Stride3d stride;
   bool has_conv_out = false;  // 0.9.0: a resnet behind the downsampler changes the channels
 };
 

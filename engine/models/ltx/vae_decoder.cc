@@ -35,11 +35,13 @@ at::Tensor Unpatchify(const at::Tensor& frames, int64_t p) {
 LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scope)
     : patch_size_(config.patch_size),
       channels_(config.decoder_channels),
-      conv_in_(scope.Sub("conv_in"), config.latent_channels, config.decoder_channels, {},
-               config.decoder_causal),
-      conv_out_(scope.Sub("conv_out"), LastChannels(config),
-                config.out_channels * config.patch_size * config.patch_size, {},
-                config.decoder_causal) {
+      conv_in_(scope.Sub("conv_in").Sub("conv"), {.in_channels = config.latent_channels,
+                                                  .out_channels = config.decoder_channels,
+                                                  .causal = config.decoder_causal}),
+      conv_out_(scope.Sub("conv_out").Sub("conv"),
+                {.in_channels = LastChannels(config),
+                 .out_channels = config.out_channels * config.patch_size * config.patch_size,
+                 .causal = config.decoder_causal}) {
   const auto resnet_options = [&](int64_t in, int64_t out, bool inject_noise) {
     return LtxResnetOptions{.in_channels = in,
                             .out_channels = out,
@@ -88,7 +90,7 @@ LtxVaeDecoder::LtxVaeDecoder(const LtxVaeConfig& config, const WeightScope& scop
   }
 }
 
-LtxFrameChain LtxVaeDecoder::Begin(const Start& start) const {
+FrameChain LtxVaeDecoder::Begin(const Start& start) const {
   const auto dtype = c10::typeMetaToScalarType(start.options.dtype());
   at::Tensor scaled;
   if (timestep_scale_multiplier_) {
@@ -98,10 +100,10 @@ LtxFrameChain LtxVaeDecoder::Begin(const Start& start) const {
     scaled = (start.timestep.flatten().to(start.options) * timestep_scale_multiplier_.get())
                  .to(at::kFloat);
   }
-  LtxFrameChain chain;
+  FrameChain chain;
   int64_t height = start.height, width = start.width, positions = start.run_positions;
   chain.Add(
-      [this, state = LtxTemporalConv::State()](at::Tensor frames, bool last) mutable {
+      [this, state = CausalConv3d::State()](at::Tensor frames, bool last) mutable {
         return conv_in_.Push(state, std::move(frames), last);
       },
       start.runs.Frames(positions * channels_));
@@ -128,24 +130,24 @@ LtxFrameChain LtxVaeDecoder::Begin(const Start& start) const {
     }
     for (const LtxVaeResnet& resnet : block.resnets) add_resnet(resnet, block.channels);
   }
-  LtxVaeModulation modulation;
+  ChannelModulation modulation;
   if (time_embedder_) {
     const at::Tensor embedded = time_embedder_->Forward(scaled, dtype).view({2, -1});
     const at::Tensor table = embedded + scale_shift_table_.get();
     modulation = {.shift = table[0], .scale_plus_one = table[1] + 1};
   }
   chain.Add(
-      [this, modulation, state = LtxTemporalConv::State()](at::Tensor frames, bool last) mutable {
+      [this, modulation, state = CausalConv3d::State()](at::Tensor frames, bool last) mutable {
         return Finish(state, modulation, std::move(frames), last);
       },
       start.runs.Frames(positions * blocks_.back().channels));
   return chain;
 }
 
-at::Tensor LtxVaeDecoder::Finish(LtxTemporalConv::State& state, const LtxVaeModulation& modulation,
+at::Tensor LtxVaeDecoder::Finish(CausalConv3d::State& state, const ChannelModulation& modulation,
                                  at::Tensor frames, bool last) const {
-  LtxTemporalConv::Window window = conv_out_.Open(state, frames.sizes(), frames.options(), last);
-  LtxNormSilu(frames, modulation, window.Fresh());
+  CausalConv3d::Window window = conv_out_.Open(state, frames.sizes(), frames.options(), last);
+  RmsNormSilu(frames, modulation, window.Fresh());
   frames.reset();
   return Unpatchify(conv_out_.Close(state, std::move(window), last), patch_size_);
 }

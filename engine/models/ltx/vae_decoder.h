@@ -12,10 +12,10 @@
 #include <optional>
 #include <vector>
 
-#include "engine/models/ltx/vae_chain.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_layers.h"
-#include "engine/models/ltx/vae_runs.h"
+#include "engine/nn/frame_chain.h"
+#include "engine/nn/run_length.h"
 #include "engine/nn/timestep_embedding.h"
 #include "engine/weights/weight_set.h"
 
@@ -28,7 +28,7 @@ class LtxVaeDecoder {
     int64_t width = 0;
     // Runs are cut for frames of so many latents: tiles that advance together need the same.
     int64_t run_positions = 0;
-    LtxRunLength runs;
+    RunLength runs;
     at::Tensor timestep;  // [1], needed when the config says timestep_conditioning
     // On the CPU; needed when the config injects noise.
     std::optional<at::Generator> noise_generator;
@@ -39,7 +39,7 @@ class LtxVaeDecoder {
 
   // Takes latents [F, h, w, C] in the weights' dtype and gives pixels in about -1..1, [T, H, W, 3].
   // All noise is drawn here, in the order diffusers' forward draws it. The decoder outlives it.
-  LtxFrameChain Begin(const Start& start) const;
+  FrameChain Begin(const Start& start) const;
 
  private:
   // The mid block, or an up block.
@@ -53,14 +53,14 @@ class LtxVaeDecoder {
   };
 
   // conv_norm_out, the activation and conv_out, then patches to pixels.
-  at::Tensor Finish(LtxTemporalConv::State& state, const LtxVaeModulation& modulation,
+  at::Tensor Finish(CausalConv3d::State& state, const ChannelModulation& modulation,
                     at::Tensor frames, bool last) const;
 
   int64_t patch_size_;
   int64_t channels_;  // behind conv_in
-  LtxTemporalConv conv_in_;
+  CausalConv3d conv_in_;
   std::vector<Block> blocks_;  // the mid block, then the up blocks
-  LtxTemporalConv conv_out_;
+  CausalConv3d conv_out_;
   WeightRef timestep_scale_multiplier_;
   std::optional<TimestepEmbedder> time_embedder_;
   WeightRef scale_shift_table_;

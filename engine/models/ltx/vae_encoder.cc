@@ -18,10 +18,13 @@ int64_t LastChannels(const LtxVaeConfig& config) {
 LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scope)
     : patch_size_(config.patch_size),
       channels_(config.encoder_channels),
-      conv_in_(scope.Sub("conv_in"), config.in_channels * config.patch_size * config.patch_size,
-               config.encoder_channels, {}, config.encoder_causal),
-      conv_out_(scope.Sub("conv_out"), LastChannels(config), config.latent_channels + 1, {},
-                config.encoder_causal) {
+      conv_in_(scope.Sub("conv_in").Sub("conv"),
+               {.in_channels = config.in_channels * config.patch_size * config.patch_size,
+                .out_channels = config.encoder_channels,
+                .causal = config.encoder_causal}),
+      conv_out_(scope.Sub("conv_out").Sub("conv"), {.in_channels = LastChannels(config),
+                                                    .out_channels = config.latent_channels + 1,
+                                                    .causal = config.encoder_causal}) {
   const bool causal = config.encoder_causal;
   for (size_t i = 0; i < config.down_blocks.size(); ++i) {
     const LtxVaeDownBlock& block = config.down_blocks[i];
@@ -38,8 +41,11 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
       built.resnets.emplace_back(block_scope.Sub("resnets", layer).InOwnGroup(), options);
     const WeightScope downsampler_scope = block_scope.Sub("downsamplers", 0).InOwnGroup();
     if (block.downsample == LtxVaeDownBlock::Downsample::kStridedConv) {
-      built.strided_conv.emplace(downsampler_scope, block.in_channels, block.in_channels,
-                                 block.stride, causal);
+      built.strided_conv.emplace(downsampler_scope.Sub("conv"),
+                                 CausalConv3dOptions{.in_channels = block.in_channels,
+                                                     .out_channels = block.in_channels,
+                                                     .stride = block.stride,
+                                                     .causal = causal});
     } else if (block.downsample == LtxVaeDownBlock::Downsample::kSpaceToDepth) {
       built.downsampler.emplace(downsampler_scope, block.in_channels, block.out_channels,
                                 block.stride, causal);
@@ -59,17 +65,17 @@ LtxVaeEncoder::LtxVaeEncoder(const LtxVaeConfig& config, const WeightScope& scop
   }
 }
 
-LtxFrameChain LtxVaeEncoder::Begin(int64_t height, int64_t width, const LtxRunLength& runs) const {
-  LtxFrameChain chain;
+FrameChain LtxVaeEncoder::Begin(int64_t height, int64_t width, const RunLength& runs) const {
+  FrameChain chain;
   int64_t positions = height / patch_size_ * (width / patch_size_);
   chain.Add(
-      [this, state = LtxTemporalConv::State()](at::Tensor video, bool last) mutable {
+      [this, state = CausalConv3d::State()](at::Tensor video, bool last) mutable {
         return FirstLayer(state, std::move(video), last);
       },
       runs.Frames(positions * channels_));
   // Behind a layer that gives fewer frames than it takes, frames are gathered to whole runs.
   bool gathers = false;
-  const auto add = [&](LtxFrameChain::Layer layer, int64_t channels) {
+  const auto add = [&](FrameChain::Layer layer, int64_t channels) {
     const int64_t most = runs.Frames(positions * channels);
     chain.Add(std::move(layer), most, gathers ? most : 1);
     gathers = false;
@@ -84,7 +90,7 @@ LtxFrameChain LtxVaeEncoder::Begin(int64_t height, int64_t width, const LtxRunLe
   for (const DownBlock& block : down_blocks_) {
     for (const LtxVaeResnet& resnet : block.resnets) add_resnet(resnet, block.in_channels);
     if (block.strided_conv) {
-      add([&conv = *block.strided_conv, state = LtxTemporalConv::State()](
+      add([&conv = *block.strided_conv, state = CausalConv3d::State()](
               at::Tensor frames,
               bool last) mutable { return conv.Push(state, std::move(frames), last); },
           block.in_channels);
@@ -105,18 +111,18 @@ LtxFrameChain LtxVaeEncoder::Begin(int64_t height, int64_t width, const LtxRunLe
   const int64_t channels = down_blocks_.empty() ? channels_ : down_blocks_.back().out_channels;
   for (const LtxVaeResnet& resnet : mid_block_) add_resnet(resnet, channels);
   add(
-      [this, state = LtxTemporalConv::State()](at::Tensor frames, bool last) mutable {
+      [this, state = CausalConv3d::State()](at::Tensor frames, bool last) mutable {
         return LastLayer(state, std::move(frames), last);
       },
       channels);
   return chain;
 }
 
-at::Tensor LtxVaeEncoder::FirstLayer(LtxTemporalConv::State& state, at::Tensor video,
+at::Tensor LtxVaeEncoder::FirstLayer(CausalConv3d::State& state, at::Tensor video,
                                      bool last) const {
   const int64_t p = patch_size_, frames = video.size(0), height = video.size(1) / p,
                 width = video.size(2) / p, channels = video.size(3);
-  LtxTemporalConv::Window window =
+  CausalConv3d::Window window =
       conv_in_.Open(state, {frames, height, width, channels * p * p}, video.options(), last);
   // Channels of a patch: (c, x within it, y within it).
   window.Fresh()
@@ -126,10 +132,10 @@ at::Tensor LtxVaeEncoder::FirstLayer(LtxTemporalConv::State& state, at::Tensor v
   return conv_in_.Close(state, std::move(window), last);
 }
 
-at::Tensor LtxVaeEncoder::LastLayer(LtxTemporalConv::State& state, at::Tensor frames,
+at::Tensor LtxVaeEncoder::LastLayer(CausalConv3d::State& state, at::Tensor frames,
                                     bool last) const {
-  LtxTemporalConv::Window window = conv_out_.Open(state, frames.sizes(), frames.options(), last);
-  LtxNormSilu(frames, {}, window.Fresh());
+  CausalConv3d::Window window = conv_out_.Open(state, frames.sizes(), frames.options(), last);
+  RmsNormSilu(frames, {}, window.Fresh());
   frames.reset();
   const at::Tensor out = conv_out_.Close(state, std::move(window), last);
   const int64_t channels = out.size(3) - 1;

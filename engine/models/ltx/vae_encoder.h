@@ -8,10 +8,10 @@
 #include <optional>
 #include <vector>
 
-#include "engine/models/ltx/vae_chain.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_layers.h"
-#include "engine/models/ltx/vae_runs.h"
+#include "engine/nn/frame_chain.h"
+#include "engine/nn/run_length.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {
@@ -23,30 +23,30 @@ class LtxVaeEncoder {
   // Takes frames of height x width pixels, multiples of the compression ratio, [T, H, W, 3] in
   // -1..1 in the weights' dtype, and gives moments [F, h, w, 2 * C]: means, then log variances. The
   // encoder outlives it.
-  LtxFrameChain Begin(int64_t height, int64_t width, const LtxRunLength& runs) const;
+  FrameChain Begin(int64_t height, int64_t width, const RunLength& runs) const;
 
  private:
   struct DownBlock {
     std::vector<LtxVaeResnet> resnets;
-    std::optional<LtxTemporalConv> strided_conv;
+    std::optional<CausalConv3d> strided_conv;
     std::optional<LtxVaeDownsampler> downsampler;
     std::optional<LtxVaeResnet> conv_out;
-    LtxVaeStride stride;
+    Stride3d stride;
     int64_t in_channels = 0;
     int64_t out_channels = 0;
   };
 
   // Patches of pixels, conv_in.
-  at::Tensor FirstLayer(LtxTemporalConv::State& state, at::Tensor video, bool last) const;
+  at::Tensor FirstLayer(CausalConv3d::State& state, at::Tensor video, bool last) const;
   // conv_norm_out, the activation and conv_out; its log variance for all channels.
-  at::Tensor LastLayer(LtxTemporalConv::State& state, at::Tensor frames, bool last) const;
+  at::Tensor LastLayer(CausalConv3d::State& state, at::Tensor frames, bool last) const;
 
   int64_t patch_size_;
   int64_t channels_;  // behind conv_in
-  LtxTemporalConv conv_in_;
+  CausalConv3d conv_in_;
   std::vector<DownBlock> down_blocks_;
   std::vector<LtxVaeResnet> mid_block_;
-  LtxTemporalConv conv_out_;
+  CausalConv3d conv_out_;
 };
 
 }  // namespace kino::engine

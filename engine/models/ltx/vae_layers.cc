@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "engine/ops/conv3d.h"
+
 namespace kino::engine {
 
 at::Tensor LtxFrameQueue::Exchange(const at::Tensor& fresh, int64_t count) {
@@ -21,83 +23,13 @@ at::Tensor LtxFrameQueue::Exchange(const at::Tensor& fresh, int64_t count) {
   return taken;
 }
 
-LtxTemporalConv::LtxTemporalConv(const WeightScope& scope, int64_t in_channels,
-                                 int64_t out_channels, const LtxVaeStride& stride, bool causal)
-    : weight_(scope.Sub("conv").Get("weight",
-                                    {out_channels, in_channels, kKernel, kKernel, kKernel},
-                                    LayerKind::kConvolution)),
-      bias_(scope.Sub("conv").Get("bias", {out_channels}, LayerKind::kConvolution)),
-      out_channels_(out_channels),
-      stride_(stride),
-      causal_(causal) {}
-
-LtxTemporalConv::Window LtxTemporalConv::OpenBehind(int64_t known, at::IntArrayRef fresh_shape,
-                                                    const at::TensorOptions& options,
-                                                    bool last) const {
-  TORCH_CHECK(known > 0 || fresh_shape[0] > 0, "a video without frames");
-  Window window;
-  window.has_known_ = known > 0;
-  window.lead_ = known > 0 ? known : (causal_ ? kKernel - 1 : kKernel / 2);
-  window.fresh_ = fresh_shape[0];
-  const int64_t trail = last && !causal_ ? kKernel / 2 : 0;
-  window.buffer_ = at::empty(
-      {window.lead_ + window.fresh_ + trail, fresh_shape[1], fresh_shape[2], fresh_shape[3]},
-      options);
-  return window;
-}
-
-LtxTemporalConv::Window LtxTemporalConv::Open(State& state, at::IntArrayRef fresh_shape,
-                                              const at::TensorOptions& options, bool last) const {
-  const int64_t known = state.tail.defined() ? state.tail.size(0) : 0;
-  Window window = OpenBehind(known, fresh_shape, options, last);
-  if (known > 0) window.Known().copy_(state.tail);
-  state.tail.reset();
-  return window;
-}
-
-void LtxTemporalConv::RepeatEdges(Window& window) {
-  const at::Tensor& buffer = window.buffer_;
-  const int64_t end = window.lead_ + window.fresh_, length = buffer.size(0);
-  if (!window.has_known_)
-    buffer.narrow(0, 0, window.lead_).copy_(buffer.narrow(0, window.lead_, 1));
-  if (length > end) buffer.narrow(0, end, length - end).copy_(buffer.narrow(0, end - 1, 1));
-}
-
-at::Tensor LtxTemporalConv::Convolve(const at::Tensor& buffer) const {
-  if (buffer.size(0) < kKernel) {
-    return at::empty({0, (buffer.size(1) - 1) / stride_.h + 1, (buffer.size(2) - 1) / stride_.w + 1,
-                      out_channels_},
-                     buffer.options());
-  }
-  return LtxConvolve(buffer, weight_.get(), bias_.get(), stride_);
-}
-
-at::Tensor LtxTemporalConv::Close(Window window) const {
-  RepeatEdges(window);
-  return Convolve(window.buffer_);
-}
-
-at::Tensor LtxTemporalConv::Close(State& state, Window window, bool last) const {
-  RepeatEdges(window);
-  const at::Tensor& buffer = window.buffer_;
-  if (!last) {
-    const int64_t length = buffer.size(0);
-    const int64_t used = length < kKernel ? 0 : ((length - kKernel) / stride_.t + 1) * stride_.t;
-    state.tail = used == 0 ? buffer : buffer.narrow(0, used, length - used).clone();
-  }
-  return Convolve(buffer);
-}
-
-at::Tensor LtxTemporalConv::Push(State& state, at::Tensor frames, bool last) const {
-  Window window = Open(state, frames.sizes(), frames.options(), last);
-  window.Fresh().copy_(frames);
-  frames.reset();
-  return Close(state, std::move(window), last);
-}
-
 LtxVaeResnet::LtxVaeResnet(const WeightScope& scope, const LtxResnetOptions& options)
-    : conv1_(scope.Sub("conv1"), options.in_channels, options.out_channels, {}, options.causal),
-      conv2_(scope.Sub("conv2"), options.out_channels, options.out_channels, {}, options.causal),
+    : conv1_(scope.Sub("conv1").Sub("conv"), {.in_channels = options.in_channels,
+                                              .out_channels = options.out_channels,
+                                              .causal = options.causal}),
+      conv2_(scope.Sub("conv2").Sub("conv"), {.in_channels = options.out_channels,
+                                              .out_channels = options.out_channels,
+                                              .causal = options.causal}),
       norm_eps_(options.norm_eps) {
   const int64_t in = options.in_channels, out = options.out_channels;
   if (in != out) {
@@ -141,23 +73,23 @@ at::Tensor LtxVaeResnet::Shortcut(const at::Tensor& frames) const {
   if (!shortcut_weight_) return frames;
   const at::Tensor normed =
       at::layer_norm(frames, {frames.size(3)}, *norm3_weight_.get(), *norm3_bias_.get(), norm_eps_);
-  return LtxConvolve(normed, shortcut_weight_.get(), shortcut_bias_.get(), {});
+  return Conv3d(normed, shortcut_weight_.get(), shortcut_bias_.get(), {});
 }
 
 // The window's known frames are normed anew: a pass over two frames, where keeping them normed
 // beside the shortcut's would cost every layer two more.
-LtxTemporalConv::Window LtxVaeResnet::OpenFirst(const State& state, const at::Tensor& frames,
-                                                bool last) const {
+CausalConv3d::Window LtxVaeResnet::OpenFirst(const State& state, const at::Tensor& frames,
+                                             bool last) const {
   const int64_t recent = state.recent.defined() ? state.recent.size(0) : 0;
-  LtxTemporalConv::Window window = conv1_.OpenBehind(recent > 0 ? LtxTemporalConv::kKnown : 0,
-                                                     frames.sizes(), frames.options(), last);
+  CausalConv3d::Window window = conv1_.OpenBehind(recent > 0 ? CausalConv3d::kKnown : 0,
+                                                  frames.sizes(), frames.options(), last);
   if (recent > 0) {
     const at::Tensor known = window.Known();
     const int64_t repeated = known.size(0) - recent;
-    LtxNormSilu(state.recent, state.modulation1, known.narrow(0, repeated, recent));
+    RmsNormSilu(state.recent, state.modulation1, known.narrow(0, repeated, recent));
     if (repeated > 0) known.narrow(0, 0, repeated).copy_(known.narrow(0, repeated, 1));
   }
-  LtxNormSilu(frames, state.modulation1, window.Fresh());
+  RmsNormSilu(frames, state.modulation1, window.Fresh());
   return window;
 }
 
@@ -171,7 +103,7 @@ void LtxVaeResnet::AddShortcut(State& state, const at::Tensor& frames, at::Tenso
   if (from_fresh > 0) {
     out.narrow(0, from_recent, from_fresh).add_(Shortcut(frames.narrow(0, 0, from_fresh)));
   }
-  const int64_t fresh = frames.size(0), known = LtxTemporalConv::kKnown;
+  const int64_t fresh = frames.size(0), known = CausalConv3d::kKnown;
   state.waiting += fresh - count;
   if (fresh >= known || !state.recent.defined()) {
     const int64_t kept = std::min(fresh, known);
@@ -187,9 +119,8 @@ at::Tensor LtxVaeResnet::Push(State& state, at::Tensor frames, bool last) const 
   at::Tensor hidden = conv1_.Close(OpenFirst(state, frames, last));
   if (state.noise1.defined()) hidden.add_(state.noise1 * per_channel_scale1_.get()->flatten());
   if (hidden.size(0) > 0 || last) {
-    LtxTemporalConv::Window window =
-        conv2_.Open(state.conv2, hidden.sizes(), hidden.options(), last);
-    LtxNormSilu(hidden, state.modulation2, window.Fresh());
+    CausalConv3d::Window window = conv2_.Open(state.conv2, hidden.sizes(), hidden.options(), last);
+    RmsNormSilu(hidden, state.modulation2, window.Fresh());
     hidden.reset();
     hidden = conv2_.Close(state.conv2, std::move(window), last);
     if (state.noise2.defined()) hidden.add_(state.noise2 * per_channel_scale2_.get()->flatten());
@@ -200,8 +131,10 @@ at::Tensor LtxVaeResnet::Push(State& state, at::Tensor frames, bool last) const 
 }
 
 LtxVaeDownsampler::LtxVaeDownsampler(const WeightScope& scope, int64_t in_channels,
-                                     int64_t out_channels, const LtxVaeStride& stride, bool causal)
-    : conv_(scope.Sub("conv"), in_channels, out_channels / stride.product(), {}, causal),
+                                     int64_t out_channels, const Stride3d& stride, bool causal)
+    : conv_(scope.Sub("conv").Sub("conv"), {.in_channels = in_channels,
+                                            .out_channels = out_channels / stride.product(),
+                                            .causal = causal}),
       out_channels_(out_channels),
       stride_(stride) {}
 
@@ -214,10 +147,9 @@ at::Tensor LtxVaeDownsampler::Push(State& state, at::Tensor frames, bool last) c
   at::Tensor hidden = conv_.Push(state.conv, frames, last);
   // Whole groups of stride.t frames go on.
   const int64_t ready = (state.conv_frames.size() + hidden.size(0)) / stride_.t * stride_.t;
-  at::Tensor out = LtxSpaceToDepth(state.conv_frames.Exchange(hidden, ready), stride_);
+  at::Tensor out = SpaceToDepth(state.conv_frames.Exchange(hidden, ready), stride_);
   hidden.reset();
-  const at::Tensor residual =
-      LtxSpaceToDepth(state.residual_frames.Exchange(frames, ready), stride_);
+  const at::Tensor residual = SpaceToDepth(state.residual_frames.Exchange(frames, ready), stride_);
   frames.reset();
   TORCH_CHECK(!last || state.conv_frames.size() == 0,
               "a video whose frames do not fill the VAE's groups of ", stride_.t);
@@ -228,18 +160,20 @@ at::Tensor LtxVaeDownsampler::Push(State& state, at::Tensor frames, bool last) c
 
 LtxVaeUpsampler::LtxVaeUpsampler(const WeightScope& scope, int64_t in_channels,
                                  int64_t upscale_factor, bool residual, bool causal)
-    : conv_(scope.Sub("conv"), in_channels, in_channels * kStride.product() / upscale_factor, {},
-            causal),
+    : conv_(scope.Sub("conv").Sub("conv"),
+            {.in_channels = in_channels,
+             .out_channels = in_channels * kStride.product() / upscale_factor,
+             .causal = causal}),
       residual_(residual) {}
 
 at::Tensor LtxVaeUpsampler::Push(State& state, at::Tensor frames, bool last) const {
   at::Tensor hidden = conv_.Push(state.conv, frames, last);
   const int64_t ready = hidden.size(0);
-  at::Tensor out = LtxDepthToSpace(hidden, kStride);
+  at::Tensor out = DepthToSpace(hidden, kStride);
   hidden.reset();
   if (residual_) {
     const at::Tensor residual =
-        LtxDepthToSpace(state.residual_frames.Exchange(frames, ready), kStride);
+        DepthToSpace(state.residual_frames.Exchange(frames, ready), kStride);
     // Repeated as a whole to fill the channels.
     const int64_t channels = residual.size(3);
     out.view({out.size(0), out.size(1), out.size(2), out.size(3) / channels, channels})

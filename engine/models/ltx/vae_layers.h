@@ -15,7 +15,9 @@
 #include <vector>
 
 #include "engine/models/ltx/vae_config.h"
-#include "engine/models/ltx/vae_kernels.h"
+#include "engine/nn/causal_conv3d.h"
+#include "engine/ops/norm_silu.h"
+#include "engine/ops/space_depth.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {
@@ -29,57 +31,6 @@ class LtxFrameQueue {
 
  private:
   at::Tensor held_;
-};
-
-// LTXVideoCausalConv3d with kernel 3 in each axis: in time the first frame is repeated (causal), or
-// the first and the last.
-class LtxTemporalConv {
- public:
-  struct State {
-    at::Tensor tail;  // input frames the next output needs; undefined before the first
-  };
-  // Where the frames of one run are written, so that nothing is joined or padded by copying.
-  class Window {
-   public:
-    // To fill: [known frames, H, W, in], the frames before the fresh ones; and the fresh ones.
-    at::Tensor Known() const { return buffer_.narrow(0, 0, has_known_ ? lead_ : 0); }
-    at::Tensor Fresh() const { return buffer_.narrow(0, lead_, fresh_); }
-
-   private:
-    friend class LtxTemporalConv;
-    at::Tensor buffer_;
-    int64_t lead_ = 0;
-    int64_t fresh_ = 0;
-    bool has_known_ = false;
-  };
-
-  LtxTemporalConv(const WeightScope& scope, int64_t in_channels, int64_t out_channels,
-                  const LtxVaeStride& stride, bool causal);
-  // Known() is filled with what the state holds, and the state gives it up.
-  Window Open(State& state, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
-              bool last) const;
-  // REQUIRES: window.Fresh() is filled. Gives 0 frames or more.
-  at::Tensor Close(State& state, Window window, bool last) const;
-  // Open, copy, Close. `frames` is let go before the convolution.
-  at::Tensor Push(State& state, at::Tensor frames, bool last) const;
-
-  // For a caller that keeps the input itself: `known` frames, none or kKnown, are its to fill.
-  // REQUIRES: no stride in time.
-  static constexpr int64_t kKnown = 2;
-  Window OpenBehind(int64_t known, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
-                    bool last) const;
-  at::Tensor Close(Window window) const;
-
- private:
-  static constexpr int64_t kKernel = 3;
-  static void RepeatEdges(Window& window);
-  at::Tensor Convolve(const at::Tensor& buffer) const;
-
-  WeightRef weight_;
-  WeightRef bias_;
-  int64_t out_channels_;
-  LtxVaeStride stride_;
-  bool causal_;
 };
 
 struct LtxResnetOptions {
@@ -99,9 +50,9 @@ class LtxVaeResnet {
     // what of it the shortcut waits with.
     at::Tensor recent;
     int64_t waiting = 0;  // the newest so many have no output yet
-    LtxTemporalConv::State conv2;
-    LtxVaeModulation modulation1;
-    LtxVaeModulation modulation2;
+    CausalConv3d::State conv2;
+    ChannelModulation modulation1;
+    ChannelModulation modulation2;
     at::Tensor noise1;  // [H, W, 1]: one for all frames
     at::Tensor noise2;
   };
@@ -114,13 +65,13 @@ class LtxVaeResnet {
   at::Tensor Push(State& state, at::Tensor frames, bool last) const;
 
  private:
-  LtxTemporalConv::Window OpenFirst(const State& state, const at::Tensor& frames, bool last) const;
+  CausalConv3d::Window OpenFirst(const State& state, const at::Tensor& frames, bool last) const;
   at::Tensor Shortcut(const at::Tensor& frames) const;
   // out += the inputs of its frames; the state remembers the newest.
   void AddShortcut(State& state, const at::Tensor& frames, at::Tensor& out) const;
 
-  LtxTemporalConv conv1_;
-  LtxTemporalConv conv2_;
+  CausalConv3d conv1_;
+  CausalConv3d conv2_;
   double norm_eps_;
   WeightRef norm3_weight_;
   WeightRef norm3_bias_;
@@ -136,21 +87,21 @@ class LtxVaeResnet {
 class LtxVaeDownsampler {
  public:
   struct State {
-    LtxTemporalConv::State conv;
+    CausalConv3d::State conv;
     LtxFrameQueue conv_frames;
     LtxFrameQueue residual_frames;
     bool started = false;
   };
 
   LtxVaeDownsampler(const WeightScope& scope, int64_t in_channels, int64_t out_channels,
-                    const LtxVaeStride& stride, bool causal);
+                    const Stride3d& stride, bool causal);
   // REQUIRES: the video has a multiple of stride.t frames, plus one when stride.t > 1.
   at::Tensor Push(State& state, at::Tensor frames, bool last) const;
 
  private:
-  LtxTemporalConv conv_;
+  CausalConv3d conv_;
   int64_t out_channels_;
-  LtxVaeStride stride_;
+  Stride3d stride_;
 };
 
 // LTXVideoUpsampler3d: depth to space behind a convolution, without the first frame; with a
@@ -158,7 +109,7 @@ class LtxVaeDownsampler {
 class LtxVaeUpsampler {
  public:
   struct State {
-    LtxTemporalConv::State conv;
+    CausalConv3d::State conv;
     LtxFrameQueue residual_frames;
     bool started = false;
   };
@@ -168,8 +119,8 @@ class LtxVaeUpsampler {
   at::Tensor Push(State& state, at::Tensor frames, bool last) const;
 
  private:
-  static constexpr LtxVaeStride kStride = {.t = 2, .h = 2, .w = 2};
-  LtxTemporalConv conv_;
+  static constexpr Stride3d kStride = {.t = 2, .h = 2, .w = 2};
+  CausalConv3d conv_;
   bool residual_;
 };
 

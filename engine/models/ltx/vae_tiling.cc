@@ -81,7 +81,7 @@ class WholeStream final : public LtxVaeDecodeStream {
       : chain_(decoder.Begin({.height = latents.size(3),
                               .width = latents.size(4),
                               .run_positions = run_positions,
-                              .runs = options.runs.value_or(LtxRunsOn(latents.device())),
+                              .runs = options.runs.value_or(RunLengthOn(latents.device())),
                               .timestep = options.timestep,
                               .noise_generator = options.noise_generator,
                               .options = latents.options()})) {
@@ -92,7 +92,7 @@ class WholeStream final : public LtxVaeDecodeStream {
   at::Tensor NextFrames(const RunContext& context) override { return chain_.Next(context); }
 
  private:
-  LtxFrameChain chain_;
+  FrameChain chain_;
 };
 
 // Tiles in space that advance through time together.
@@ -246,9 +246,9 @@ struct VideoPart {
 };
 
 // Through the video a run of frames at a time.
-at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video,
-                       const LtxRunLength& runs, const RunContext& context) {
-  LtxFrameChain chain = encoder.Begin(video.height, video.width, runs);
+at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video, const RunLength& runs,
+                       const RunContext& context) {
+  FrameChain chain = encoder.Begin(video.height, video.width, runs);
   std::vector<at::Tensor> moments;
   for (int64_t next = 0; next < video.frames; next += chain.first_run()) {
     const int64_t count = std::min(chain.first_run(), video.frames - next);
@@ -264,7 +264,7 @@ at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video,
 
 at::Tensor EncodeUntiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                                const VideoPart& video, const LtxVaeTiling& tiling,
-                               const LtxRunLength& runs, const RunContext& context) {
+                               const RunLength& runs, const RunContext& context) {
   if (!tiling.use_tiling || (video.width <= tiling.tile_sample_min_width &&
                              video.height <= tiling.tile_sample_min_height)) {
     return EncodeWhole(encoder, video, runs, context);
@@ -287,7 +287,7 @@ at::Tensor EncodeUntiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig&
 
 at::Tensor EncodeTiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                              const VideoPart& video, const LtxVaeTiling& tiling,
-                             const LtxRunLength& runs, const RunContext& context) {
+                             const RunLength& runs, const RunContext& context) {
   const int64_t ratio = config.temporal_compression_ratio;
   const int64_t stride = tiling.tile_sample_stride_num_frames, latent_stride = stride / ratio;
   std::vector<at::Tensor> joined;
@@ -343,10 +343,6 @@ absl::Status LtxVaeTiling::Check(const LtxVaeConfig& config) const {
   return status;
 }
 
-LtxRunLength LtxRunsOn(c10::Device device) {
-  return RunsOnGpu(device) ? LtxRunLength::OnGpu() : LtxRunLength();
-}
-
 at::Tensor LtxVaeDecodeStream::Next(const RunContext& context) {
   const at::Tensor frames = NextFrames(context);
   if (!frames.defined()) return {};
@@ -367,7 +363,7 @@ std::unique_ptr<LtxVaeDecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder,
 
 at::Tensor LtxVaeEncode(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                         const LtxVideoSource& video, const LtxVaeTiling& tiling,
-                        const LtxRunLength& runs, const at::TensorOptions& options,
+                        const RunLength& runs, const at::TensorOptions& options,
                         const RunContext& context) {
   ThrowIfError(tiling.Check(config));
   ThrowIfError(CheckMultiples(config, tiling));

@@ -21,7 +21,7 @@
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_decoder.h"
 #include "engine/models/ltx/vae_encoder.h"
-#include "engine/models/ltx/vae_runs.h"
+#include "engine/nn/run_length.h"
 
 namespace kino::engine {
 
@@ -44,10 +44,8 @@ struct LtxVaeDecodeOptions {
   at::Tensor timestep;                           // [1]; for a decoder conditioned on it
   std::optional<at::Generator> noise_generator;  // CPU; for a decoder that injects noise
   LtxVaeTiling tiling;
-  std::optional<LtxRunLength> runs = {};  // LtxRunsOn the device, if not given
+  std::optional<RunLength> runs = {};  // RunLengthOn the device, if not given
 };
-
-LtxRunLength LtxRunsOn(c10::Device device);
 
 // A decode driven from outside. The VAE outlives it.
 class LtxVaeDecodeStream {
@@ -82,7 +80,7 @@ std::unique_ptr<LtxVaeDecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder,
 // not multiples of the compression ratios.
 at::Tensor LtxVaeEncode(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                         const LtxVideoSource& video, const LtxVaeTiling& tiling,
-                        const LtxRunLength& runs, const at::TensorOptions& options,
+                        const RunLength& runs, const at::TensorOptions& options,
                         const RunContext& context);
 
 }  // namespace kino::engine

@@ -27,9 +27,8 @@ inline std::optional<Element> ElementOf(const at::Tensor& tensor) {
   }
 }
 
-// Nothing when there are too many stretches.
-inline std::optional<Spans> SpansOf(const TokenSpans& spans) {
-  if (spans.empty() || spans.size() > kMaxSpans) return std::nullopt;
+// REQUIRES: there are at most kMaxSpans.
+inline Spans SpansOf(const TokenSpans& spans) {
   Spans out;
   for (const TokenSpan& span : spans) {
     out.end[out.count] = span.end;

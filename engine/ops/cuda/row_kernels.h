@@ -19,20 +19,43 @@ struct Spans {
   int64_t row[kMaxSpans];  // its row of the tables
 };
 
-// out = norm(x) * (1 + scale) + shift.  x, out: [rows, width]; shift, scale: [table rows, width];
-// token = row % tokens. is_layer: subtract the mean (layer norm), else RMS norm.
-cudaError_t NormModulate(Element element, bool is_layer, const void* x, const void* shift,
-                         const void* scale, void* out, int64_t rows, int64_t tokens, int64_t width,
-                         float eps, const Spans& spans, cudaStream_t stream);
+// The rows of [B, L, D] and the tables of parameters they use.
+struct Rows {
+  int64_t rows = 0;        // B * L
+  int64_t tokens = 0;      // L
+  int64_t width = 0;       // D
+  int64_t batch_rows = 0;  // rows of a table for each row of the batch; 0: one table for all
+  Spans spans;
+};
+
+// out = norm(x) * (1 + scale) + shift; no shift: nullptr.  x, out: [rows, width]; shift, scale:
+// [table rows, width]. is_layer: subtract the mean (layer norm), else RMS norm. rounds_once: only
+// `out` is rounded, not the norm, the factor and the product.
+cudaError_t NormModulate(Element element, bool is_layer, bool rounds_once, const void* x,
+                         const void* shift, const void* scale, void* out, const Rows& rows,
+                         float eps, cudaStream_t stream);
 
 // x += y * gate.  x, y: [rows, width]; gate: [table rows, width].
-cudaError_t AddGated(Element element, void* x, const void* y, const void* gate, int64_t rows,
-                     int64_t tokens, int64_t width, const Spans& spans, cudaStream_t stream);
+cudaError_t AddGated(Element element, void* x, const void* y, const void* gate, const Rows& rows,
+                     cudaStream_t stream);
 
-// out = rotate(rms_norm(x) * weight).  x, out: [rows, width], width even; weight: [width]; cos,
-// sin: float32 [tokens, width / 2].
-cudaError_t RmsRotary(Element element, const void* x, const void* weight, const float* cos,
-                      const float* sin, void* out, int64_t rows, int64_t tokens, int64_t width,
-                      float eps, cudaStream_t stream);
+// x += rms_norm(y) * gate, the product rounded once.
+cudaError_t AddNormGated(Element element, void* x, const void* y, const void* gate,
+                         const Rows& rows, float eps, cudaStream_t stream);
+
+// Of NormRotary: rows of [B, L, D] that follow each other within a row of the batch.
+struct RotaryRows {
+  int64_t rows = 0;                                // B * L
+  int64_t tokens = 0;                              // L
+  int64_t width = 0;                               // D
+  int64_t head = 0;                                // so many numbers are normed together
+  int64_t batch_stride = 0, out_batch_stride = 0;  // elements from one row of the batch to the next
+};
+
+// out = rotate(rms_norm(x) * weight); cos nullptr: not turned.  weight: [head], head even; cos,
+// sin: float32 [tokens, width / 2]. out may be x.
+cudaError_t NormRotary(Element element, const void* x, const void* weight, const float* cos,
+                       const float* sin, void* out, const RotaryRows& rows, float eps,
+                       cudaStream_t stream);
 
 }  // namespace kino::engine::cuda

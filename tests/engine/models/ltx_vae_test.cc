@@ -6,9 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/conv3d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
@@ -31,7 +29,6 @@
 #include "engine/core/trace.h"
 #include "engine/memory/residency.h"
 #include "engine/trace/meta_kernels.h"
-#include "tests/support/at_threads.h"
 #include "tests/support/fixture_folder.h"
 
 namespace kino::engine {
@@ -106,7 +103,7 @@ class Model {
     if (vae_->config().timestep_conditioning)
       options.timestep = at::full({1}, kTimestep, at::kFloat);
     options.noise_generator = at::make_generator<at::CPUGeneratorImpl>(kNoiseSeed);
-    options.runs = LtxRunLength{.frames = frames_per_run};
+    options.runs = RunLength{.frames = frames_per_run};
     return options;
   }
   at::Tensor Encode(const at::Tensor& video, const LtxVaeTiling& tiling = {}) const {
@@ -365,7 +362,7 @@ TEST_P(LtxVaeMemoryTest, DecodeDoesNotGrowWithTheVideo) {
     Trace trace(CpuTarget());
     const at::Tensor latents =
         at::empty({1, model.vae().config().latent_channels, frames, 4, 4}, at::device(at::kMeta));
-    LtxVaeDecodeOptions options = model.Options(LtxRunLength::kFrames);
+    LtxVaeDecodeOptions options = model.Options(RunLength::kFrames);
     options.tiling = tiling;
     trace.Reset();
     const int64_t before = trace.counts().device_peak;
@@ -467,77 +464,6 @@ TEST(LtxVaeConfigTest, WhatNoModelCanBeIsRefusedByName) {
                           "downsample_type": ["spatial", "temporal", "diagonal", "spatiotemporal"]})"),
               HasSubstr("'diagonal'"));
 }
-
-// A weight so large that it is packed in three pieces, the last smaller than the others.
-TEST(LtxConvolveTest, WideConvolutionsInPiecesEqualTorchs) {
-  const c10::InferenceMode inference_mode;
-  constexpr int64_t kIn = 768, kOut = 900;
-  ASSERT_LT(2 * LtxPackedChannels(kOut * kIn * 27, kOut), kOut);
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(11);
-  const at::Tensor x = at::randn({4, 3, 5, kIn}, generator),
-                   weight = at::randn({kOut, kIn, 3, 3, 3}, generator) / 144.0,
-                   bias = at::randn({kOut}, generator);
-  const at::Tensor got = LtxConvolve(x, weight, bias, {.t = 1, .h = 2, .w = 2});
-  const at::Tensor expected =
-      at::conv3d(x.permute({3, 0, 1, 2}).unsqueeze(0), weight, bias, {1, 2, 2}, {0, 1, 1})
-          .squeeze(0)
-          .permute({1, 2, 3, 0});
-  // Sums of 20736 products of about 1/144, in another order.
-  EXPECT_LE(MaxError(got, expected), 2e-5);
-  EXPECT_TRUE(got.is_contiguous());
-}
-
-class LtxNormSiluTest
-    : public ::testing::TestWithParam<std::tuple<c10::ScalarType, int64_t, bool>> {};
-
-TEST_P(LtxNormSiluTest, FusedEqualsComposed) {
-  const auto [dtype, channels, modulated] = GetParam();
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
-  const auto normal = [&](at::IntArrayRef shape, double scale) {
-    return (at::randn(shape, generator) * scale).to(dtype);
-  };
-  for (const double scale : {1e-3, 1.0, 40.0}) {
-    const at::Tensor x = normal({3, 2, 5, channels}, scale);
-    LtxVaeModulation modulation;
-    if (modulated)
-      modulation = {.shift = normal({channels}, 3), .scale_plus_one = normal({channels}, 30)};
-    at::Tensor fused = at::empty_like(x), composed = at::empty_like(x);
-    LtxNormSilu(x, modulation, fused);
-    LtxNormSiluComposed(x, modulation, composed);
-    // In bfloat16 a sum in another order may tip a rounding: one step of the largest value.
-    const double largest = composed.abs().max().item<double>();
-    EXPECT_LE(MaxError(fused, composed), largest * (dtype == at::kFloat ? 1e-6 : 1.0 / 128))
-        << scale;
-    const double typical =
-        (fused.to(at::kDouble) - composed.to(at::kDouble)).abs().mean().item<double>();
-    EXPECT_LE(typical, largest * (dtype == at::kFloat ? 1e-7 : 1e-4)) << scale;
-  }
-}
-
-// Tasks of 32768 elements: three, and the last is smaller; into a part of a buffer.
-TEST_P(LtxNormSiluTest, SeveralTasksEqualComposed) {
-  const auto [dtype, channels, modulated] = GetParam();
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
-  const auto normal = [&](at::IntArrayRef shape) { return at::randn(shape, generator).to(dtype); };
-  const at::Tensor x = normal({1, 3 * 32768 / channels + 11, 1, channels});
-  LtxVaeModulation modulation;
-  if (modulated) modulation = {.shift = normal({channels}), .scale_plus_one = normal({channels})};
-  at::Tensor buffer = at::full({3, x.size(1), 1, channels}, 7, x.options());
-  at::Tensor composed = at::empty_like(x);
-  LtxNormSiluComposed(x, modulation, composed);
-  const kino::testing::AtThreads several(3);
-  LtxNormSilu(x, modulation, buffer.narrow(0, 1, 1));
-  const double largest = composed.abs().max().item<double>();
-  EXPECT_LE(MaxError(buffer.narrow(0, 1, 1), composed),
-            largest * (dtype == at::kFloat ? 1e-6 : 1.0 / 128));
-  EXPECT_TRUE((buffer.select(0, 0) == 7).all().item<bool>());
-  EXPECT_TRUE((buffer.select(0, 2) == 7).all().item<bool>());
-}
-
-INSTANTIATE_TEST_SUITE_P(Shapes, LtxNormSiluTest,
-                         ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
-                                            ::testing::Values<int64_t>(1, 7, 16, 33, 512),
-                                            ::testing::Bool()));
 
 }  // namespace
 }  // namespace kino::engine

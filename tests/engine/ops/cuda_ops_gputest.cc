@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/ops/norm_modulate.h"
-#include "engine/ops/rms_rotary.h"
+#include "engine/ops/norm_rotary.h"
 #include "tests/support/cuda_test.h"
 
 namespace kino::engine {
@@ -28,41 +28,58 @@ class CudaOpsTest : public ::kino::testing::CudaTest<::testing::TestWithParam<c1
 };
 
 TEST_P(CudaOpsTest, NormModulateEqualsComposed) {
+  const TokenSpans spans = {{0, 30, 2}, {30, 77, 0}};
   for (const int64_t width : {2048, 96, 2047}) {
     const at::Tensor x = Random({2, 77, width}, 1);
-    const at::Tensor shift = Random({3, width}, 2);
-    const at::Tensor scale = Random({3, width}, 3);
-    const TokenSpans spans = {{0, 30, 2}, {30, 77, 0}};
-    for (const NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
-      EXPECT_LE(Distance(NormModulate(x, kind, 1e-6, shift, scale, spans),
-                         NormModulateComposed(x, kind, 1e-6, shift, scale, spans)),
-                Tolerance(GetParam()))
-          << width;
+    for (const at::Tensor& scale : {Random({3, width}, 3), Random({2, 3, width}, 3)}) {
+      for (const at::Tensor& shift : {Random(scale.sizes(), 2), at::Tensor()}) {
+        for (const NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
+          for (const Rounding rounding : {Rounding::kEachStep, Rounding::kOnce}) {
+            const NormStyle style = {.kind = kind, .eps = 1e-6, .rounding = rounding};
+            EXPECT_LE(Distance(NormModulate(x, style, shift, scale, spans),
+                               NormModulateComposed(x, style, shift, scale, spans)),
+                      Tolerance(GetParam()))
+                << width;
+          }
+        }
+      }
     }
   }
 }
 
-TEST_P(CudaOpsTest, AddGatedEqualsComposed) {
+TEST_P(CudaOpsTest, GatesEqualComposed) {
+  const TokenSpans spans = {{0, 10, 1}, {10, 77, 0}};
   const at::Tensor x = Random({2, 77, 2048}, 1);
   const at::Tensor y = Random({2, 77, 2048}, 2);
-  const at::Tensor gate = Random({2, 2048}, 3);
-  at::Tensor expected = x.clone();
-  expected.narrow(1, 0, 10).add_(y.narrow(1, 0, 10) * gate[1]);
-  expected.narrow(1, 10, 67).add_(y.narrow(1, 10, 67) * gate[0]);
-  at::Tensor fused = x.clone();
-  at::Tensor consumed = y.clone();
-  AddGated(fused, consumed, gate, {{0, 10, 1}, {10, 77, 0}});
-  EXPECT_LE(Distance(fused, expected), Tolerance(GetParam()));
+  for (const at::Tensor& gate : {Random({2, 2048}, 3), Random({2, 2, 2048}, 3)}) {
+    at::Tensor expected = x.clone(), fused = x.clone(), consumed = y.clone();
+    AddGatedComposed(expected, consumed, gate, spans);
+    consumed = y.clone();
+    AddGated(fused, consumed, gate, spans);
+    EXPECT_LE(Distance(fused, expected), Tolerance(GetParam()));
+    expected = x.clone();
+    fused = x.clone();
+    AddNormGatedComposed(expected, y, 1e-6, gate, spans);
+    AddNormGated(fused, y, 1e-6, gate, spans);
+    EXPECT_LE(Distance(fused, expected), Tolerance(GetParam()));
+  }
 }
 
-TEST_P(CudaOpsTest, RmsRotaryEqualsComposed) {
+TEST_P(CudaOpsTest, NormRotaryEqualsComposed) {
   const at::Tensor x = Random({2, 77, 2048}, 1);
-  const at::Tensor weight = Random({2048}, 2);
   const at::Tensor angle = Random({77, 1024}, 3).to(at::kFloat);
-  const RotaryTable table = {.cos = angle.cos(), .sin = angle.sin()};
-  EXPECT_LE(Distance(RmsRotary(x.clone(), weight, 1e-5, table),
-                     RmsRotaryComposed(x, weight, 1e-5, table)),
-            Tolerance(GetParam()));
+  for (const RotaryTable& table :
+       {RotaryTable{.cos = angle.cos(), .sin = angle.sin()}, RotaryTable{}}) {
+    for (const int64_t head : {2048, 128}) {
+      const at::Tensor weight = Random({head}, 2);
+      const at::Tensor expected = NormRotaryComposed(x, weight, 1e-5, table);
+      EXPECT_LE(Distance(NormRotary(x.clone(), weight, 1e-5, table), expected),
+                Tolerance(GetParam()));
+      const at::Tensor longer = Random({2, 90, 2048}, 4);
+      NormRotaryInto(x, weight, 1e-5, table, longer.narrow(1, 13, 77));
+      EXPECT_LE(Distance(longer.narrow(1, 13, 77), expected), Tolerance(GetParam()));
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, CudaOpsTest,

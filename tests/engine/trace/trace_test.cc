@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 
 #include "engine/core/status_bridge.h"
-#include "engine/models/ltx/vae_kernels.h"
 #include "engine/ops/attention.h"
+#include "engine/ops/conv3d.h"
 #include "engine/ops/linear.h"
 #include "engine/trace/tracer.h"
 
@@ -128,10 +128,10 @@ TEST(Trace, AConvolutionOfAnotherOrderIsAnError) {
   const Trace trace(kGpu);
   const at::Tensor weight = at::empty({8, 16, 3, 3, 3}, kMeta), bias = at::empty({8}, kMeta);
   const at::Tensor frames = at::empty({5, 6, 4, 16}, kMeta);
-  EXPECT_EQ(LtxConvolve(frames, weight, bias, {}).sizes(), at::IntArrayRef({3, 6, 4, 8}));
+  EXPECT_EQ(Conv3d(frames, weight, bias, {}).sizes(), at::IntArrayRef({3, 6, 4, 8}));
   EXPECT_EQ(trace.counts().convolution_flops, 2.0 * 3 * 6 * 4 * 8 * 16 * 27);
   const at::Tensor channels_first = at::empty({5, 16, 6, 4}, kMeta).permute({0, 2, 3, 1});
-  EXPECT_THROW(LtxConvolve(channels_first, weight, bias, {}), c10::Error);
+  EXPECT_THROW(Conv3d(channels_first, weight, bias, {}), c10::Error);
 }
 
 // Forward and the decode loop of the demo model, for a GPU, in every dtype of computation.

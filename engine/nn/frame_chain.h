@@ -15,7 +15,7 @@
 
 namespace kino::engine {
 
-class LtxFrameChain {
+class FrameChain {
  public:
   // frames: [t, H, W, C] -> [t', H', W', C']; t' may be 0, t only with the last run. Called with
   // the only reference to `frames` where there is one.
@@ -29,12 +29,12 @@ class LtxFrameChain {
   // Push, or all is done. Throws what layers throw, and StatusError when the run is cancelled.
   at::Tensor Next(const RunContext& context);
   // The last layer has had its last run.
-  bool done() const { return stages_.back().is_done; }
+  bool done() const { return links_.back().is_done; }
   // Frames that the first layer takes at a time.
-  int64_t first_run() const { return stages_.front().most; }
+  int64_t first_run() const { return links_.front().most; }
 
  private:
-  struct Stage {
+  struct Link {
     Layer layer;
     int64_t most;
     int64_t least;
@@ -47,7 +47,7 @@ class LtxFrameChain {
     void Give(at::Tensor fresh, bool last);
     at::Tensor Take(int64_t count);
   };
-  std::vector<Stage> stages_;
+  std::vector<Link> links_;
 };
 
 }  // namespace kino::engine

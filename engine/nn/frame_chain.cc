@@ -1,4 +1,4 @@
-#include "engine/models/ltx/vae_chain.h"
+#include "engine/nn/frame_chain.h"
 
 #include <ATen/ops/cat.h>
 
@@ -9,22 +9,22 @@
 
 namespace kino::engine {
 
-void LtxFrameChain::Add(Layer layer, int64_t most, int64_t least) {
-  stages_.push_back({.layer = std::move(layer), .most = most, .least = least});
+void FrameChain::Add(Layer layer, int64_t most, int64_t least) {
+  links_.push_back({.layer = std::move(layer), .most = most, .least = least});
 }
 
-void LtxFrameChain::Push(at::Tensor frames, bool last) {
-  stages_.front().Give(std::move(frames), last);
+void FrameChain::Push(at::Tensor frames, bool last) {
+  links_.front().Give(std::move(frames), last);
 }
 
-void LtxFrameChain::Stage::Give(at::Tensor fresh, bool last) {
+void FrameChain::Link::Give(at::Tensor fresh, bool last) {
   has_end = last;
   frames += fresh.size(0);
   // No frames at all still have a shape, which the last run needs.
   if (fresh.size(0) > 0 || (last && waiting.empty())) waiting.push_back(std::move(fresh));
 }
 
-at::Tensor LtxFrameChain::Stage::Take(int64_t count) {
+at::Tensor FrameChain::Link::Take(int64_t count) {
   std::vector<at::Tensor> taken;
   frames -= count;
   do {
@@ -42,18 +42,18 @@ at::Tensor LtxFrameChain::Stage::Take(int64_t count) {
   return taken.size() == 1 ? std::move(taken[0]) : at::cat(taken);
 }
 
-at::Tensor LtxFrameChain::Next(const RunContext& context) {
+at::Tensor FrameChain::Next(const RunContext& context) {
   for (;;) {
     const auto ready =
-        std::find_if(stages_.rbegin(), stages_.rend(), [](const Stage& s) { return s.is_ready(); });
-    if (ready == stages_.rend()) return {};
+        std::find_if(links_.rbegin(), links_.rend(), [](const Link& l) { return l.is_ready(); });
+    if (ready == links_.rend()) return {};
     ThrowIfError(context.Advance());
-    Stage& stage = *ready;
-    const int64_t count = std::min(stage.frames, stage.most);
-    const bool last = stage.has_end && count == stage.frames;
-    at::Tensor out = stage.layer(stage.Take(count), last);
-    stage.is_done = last;
-    if (ready != stages_.rbegin()) {
+    Link& link = *ready;
+    const int64_t count = std::min(link.frames, link.most);
+    const bool last = link.has_end && count == link.frames;
+    at::Tensor out = link.layer(link.Take(count), last);
+    link.is_done = last;
+    if (ready != links_.rbegin()) {
       std::prev(ready)->Give(std::move(out), last);
     } else if (out.size(0) > 0) {
       return out;

@@ -1,13 +1,15 @@
-// How long the runs of frames are that the VAE's layers take at a time. Longer runs use a layer's
-// weights for more frames; what is live grows with them. Values, no torch: the planner reads them.
+// How long the runs of frames are that a VAE's layers take at a time. Longer runs use a layer's
+// weights for more frames; what is live grows with them. Values.
 #pragma once
+
+#include <c10/core/Device.h>
 
 #include <algorithm>
 #include <cstdint>
 
 namespace kino::engine {
 
-struct LtxRunLength {
+struct RunLength {
   // On the CPU. A wide layer's weights are put in oneDNN's order anew for each run, which eight
   // frames pay for; narrow layers at full resolution are as fast with few frames.
   static constexpr int64_t kFrames = 8;
@@ -15,7 +17,7 @@ struct LtxRunLength {
   // Enough for every multiprocessor to have work.
   static constexpr int64_t kGpuElements = int64_t{1} << 24;
 
-  static LtxRunLength OnGpu() { return {.frames = kFrames, .elements = kGpuElements}; }
+  static RunLength OnGpu() { return {.frames = kFrames, .elements = kGpuElements}; }
 
   int64_t frames = kFrames;      // at most
   int64_t elements = kElements;  // of a layer's larger side, and at least one frame
@@ -27,12 +29,7 @@ struct LtxRunLength {
   }
 };
 
-// Output channels of a convolution whose weights are put in oneDNN's order at a time.
-inline constexpr int64_t kLtxPackedElements = int64_t{1} << 23;
-inline int64_t LtxPackedChannels(int64_t weight_elements, int64_t channels) {
-  constexpr int64_t kVector = 16;
-  if (weight_elements <= kLtxPackedElements) return channels;
-  return std::max(kVector, kLtxPackedElements / (weight_elements / channels) / kVector * kVector);
-}
+// For a layer on `device`, or on what a trace stands for.
+RunLength RunLengthOn(c10::Device device);
 
 }  // namespace kino::engine

@@ -1,0 +1,32 @@
+// The VAEs' norms with SiLU on CUDA, on frames kept channels last. Sums are float32, rounding
+// points the composed forms'. No torch here, so that nvcc compiles little. Launches are
+// asynchronous on `stream`. No GPU has run them yet.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "engine/ops/cuda/row_kernels.h"
+
+namespace kino::engine::cuda {
+
+// Frames [T, H, W, C], contiguous, and where the results go: elements from one frame, one row of
+// pixels, one position to the next.
+struct Positions {
+  int64_t frames = 0, height = 0, width = 0, channels = 0;
+  int64_t out_frame = 0, out_row = 0, out_position = 0;
+};
+
+// out = SiLU(rms_norm(x) * gain + shift); gain and shift, [C], may both be nullptr.
+cudaError_t RmsNormSilu(Element element, const void* x, const void* gain, const void* shift,
+                        void* out, const Positions& positions, float eps, cudaStream_t stream);
+
+// out = SiLU(group_norm(x) * weight + bias) of each frame, or SiLU of that again.  moments: float32
+// [T, blocks, 2, C], affine: float32 [T, 2, C], both scratch.
+cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, const void* bias,
+                          void* out, const Positions& positions, int64_t groups, float eps,
+                          bool twice, float* moments, int64_t blocks, float* affine,
+                          cudaStream_t stream);
+
+}  // namespace kino::engine::cuda

@@ -1,0 +1,227 @@
+#include "engine/ops/norm_silu.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/group_norm.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <vector>
+
+#include "engine/core/trace.h"
+#include "engine/ops/cpu_rows.h"
+#include "engine/ops/row_loop.h"
+#ifdef KINO_WITH_CUDA
+#include "engine/ops/cuda/channel_kernels.h"
+#include "engine/ops/cuda/launch.h"
+#endif
+
+namespace kino::engine {
+namespace {
+
+constexpr double kRmsEps = 1e-8;
+// Positions whose moments are summed in float32; sums of several such blocks are double.
+constexpr int64_t kMomentBlock = 256;
+
+// gain and shift of the row functions, in float32; empty when not modulated.
+std::pair<at::Tensor, at::Tensor> InFloat(const ChannelModulation& modulation) {
+  if (!modulation.shift.defined()) return {};
+  return {modulation.scale_plus_one.to(at::kFloat).contiguous(),
+          modulation.shift.to(at::kFloat).contiguous()};
+}
+
+template <typename T>
+void RmsNormSiluOnCpu(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor& out) {
+  const int64_t channels = x.size(3), rows = x.numel() / std::max<int64_t>(channels, 1);
+  const auto [gain, shift] = InFloat(modulation);
+  const float* gains = gain.defined() ? gain.const_data_ptr<float>() : nullptr;
+  const float* shifts = shift.defined() ? shift.const_data_ptr<float>() : nullptr;
+  const T* from = cpu::Data<T>(x);
+  T* to = cpu::MutableData<T>(out);
+  at::parallel_for(0, rows, cpu::RowsPerTask(channels), [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin * channels; at < end * channels; at += channels) {
+      const float mean = cpu::SumSquares(from + at, channels) / static_cast<float>(channels);
+      const float norm = 1.0f / std::sqrt(mean + static_cast<float>(kRmsEps));
+      cpu::NormSiluRow(from + at, norm, gains, shifts, to + at, channels);
+    }
+  });
+}
+
+// Rows of a position are contiguous; `out` may have gaps between positions.
+bool FusesGroupNorm(const at::Tensor& x, const at::Tensor& out) {
+  return RunsOnCpu(x) && x.is_contiguous() && out.stride(3) == 1 &&
+         x.scalar_type() == out.scalar_type() &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+int64_t MomentBlocks(const at::Tensor& x) {
+  return (x.size(1) * x.size(2) + kMomentBlock - 1) / kMomentBlock;
+}
+
+// For each frame's blocks of positions, sums and sums of squares by channel.
+at::Tensor Moments(const at::Tensor& x) {
+  return at::zeros({x.size(0), MomentBlocks(x), 2, x.size(3)}, x.options().dtype(at::kFloat));
+}
+// Of each frame, what a channel is multiplied with and what is added.
+at::Tensor Affine(const at::Tensor& x) {
+  return at::empty({x.size(0), 2, x.size(3)}, x.options().dtype(at::kFloat));
+}
+
+void SolveAffine(const FrameGroupNorm& norm, int64_t positions, const at::Tensor& moments,
+                 const at::Tensor& affine) {
+  const int64_t blocks = moments.size(1), channels = moments.size(3),
+                in_group = channels / norm.groups;
+  const at::Tensor weight = norm.weight.to(at::kFloat).contiguous(),
+                   bias = norm.bias.to(at::kFloat).contiguous();
+  const float* weights = weight.const_data_ptr<float>();
+  const float* biases = bias.const_data_ptr<float>();
+  for (int64_t frame = 0; frame < moments.size(0); ++frame) {
+    const float* sums = moments.const_data_ptr<float>() + frame * blocks * 2 * channels;
+    float* gains = affine.mutable_data_ptr<float>() + frame * 2 * channels;
+    for (int64_t group = 0; group < norm.groups; ++group) {
+      double sum = 0, squares = 0;
+      for (int64_t block = 0; block < blocks; ++block) {
+        const float* of_block = sums + block * 2 * channels + group * in_group;
+        for (int64_t i = 0; i < in_group; ++i) {
+          sum += of_block[i];
+          squares += of_block[channels + i];
+        }
+      }
+      const double count = static_cast<double>(positions * in_group), mean = sum / count;
+      const double variance = std::max(0.0, squares / count - mean * mean);
+      const double inverse = 1.0 / std::sqrt(variance + norm.eps);
+      for (int64_t i = group * in_group; i < (group + 1) * in_group; ++i) {
+        gains[i] = static_cast<float>(inverse * weights[i]);
+        gains[channels + i] = static_cast<float>(biases[i] - mean * inverse * weights[i]);
+      }
+    }
+  }
+}
+
+template <typename T>
+void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice,
+                        at::Tensor& out) {
+  const int64_t frames = x.size(0), width = x.size(2), positions = x.size(1) * width,
+                channels = x.size(3), blocks = MomentBlocks(x);
+  const T* from = cpu::Data<T>(x);
+  const at::Tensor moments = Moments(x), affine = Affine(x);
+  float* sums = moments.mutable_data_ptr<float>();
+  at::parallel_for(0, frames * blocks, cpu::RowsPerTask(channels * kMomentBlock),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t at = begin; at < end; ++at) {
+                       const int64_t frame = at / blocks, first = at % blocks * kMomentBlock;
+                       const int64_t last = std::min(first + kMomentBlock, positions);
+                       float* of_block = sums + at * 2 * channels;
+                       for (int64_t i = first; i < last; ++i) {
+                         cpu::AddMoments(from + (frame * positions + i) * channels, of_block,
+                                         of_block + channels, channels);
+                       }
+                     }
+                   });
+  SolveAffine(norm, positions, moments, affine);
+  T* to = cpu::MutableData<T>(out);
+  const float* gains = affine.const_data_ptr<float>();
+  at::parallel_for(
+      0, frames * positions, cpu::RowsPerTask(channels), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t frame = row / positions, y = row % positions / width, at = row % width;
+          const float* gain = gains + frame * 2 * channels;
+          cpu::AffineSiluRow(from + row * channels, gain, gain + channels, twice,
+                             to + frame * out.stride(0) + y * out.stride(1) + at * out.stride(2),
+                             channels);
+        }
+      });
+}
+
+#ifdef KINO_WITH_CUDA
+cuda::Positions PositionsOf(const at::Tensor& x, const at::Tensor& out) {
+  return {.frames = x.size(0),
+          .height = x.size(1),
+          .width = x.size(2),
+          .channels = x.size(3),
+          .out_frame = out.stride(0),
+          .out_row = out.stride(1),
+          .out_position = out.stride(2)};
+}
+
+bool CanLaunchOn(const at::Tensor& x, const at::Tensor& out) {
+  return cuda::ElementOf(x) && cuda::CanLaunch(x) && out.stride(3) == 1 &&
+         out.scalar_type() == x.scalar_type();
+}
+#endif
+
+void Check(const at::Tensor& x, const at::Tensor& out) {
+  TORCH_CHECK(x.dim() == 4 && out.sizes() == x.sizes(), "norm and SiLU: from ", x.sizes(), " into ",
+              out.sizes(), ", expected [T, H, W, C]");
+}
+
+}  // namespace
+
+void RmsNormSiluComposed(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor out) {
+  const at::Tensor variance =
+      (x.scalar_type() == at::kFloat ? x.square() : x.to(at::kFloat).square_())
+          .mean(-1, /*keepdim=*/true);
+  at::Tensor hidden = (x * variance.add_(kRmsEps).rsqrt_()).to(x.scalar_type());
+  if (modulation.shift.defined()) hidden.mul_(modulation.scale_plus_one).add_(modulation.shift);
+  out.copy_(at::silu_(hidden));
+}
+
+void RmsNormSilu(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor out) {
+  Check(x, out);
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) return;
+#ifdef KINO_WITH_CUDA
+  const bool modulates = modulation.shift.defined();
+  if (CanLaunchOn(x, out) &&
+      (!modulates || cuda::CanLaunch(x, modulation.shift, modulation.scale_plus_one))) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    C10_CUDA_CHECK(cuda::RmsNormSilu(
+        *cuda::ElementOf(x), x.const_data_ptr(),
+        modulates ? modulation.scale_plus_one.const_data_ptr() : nullptr,
+        modulates ? modulation.shift.const_data_ptr() : nullptr, out.mutable_data_ptr(),
+        PositionsOf(x, out), static_cast<float>(kRmsEps), cuda::StreamOf(x)));
+    return;
+  }
+#endif
+  if (!cpu::FusesRows(x, out)) return RmsNormSiluComposed(x, modulation, std::move(out));
+  if (x.is_meta()) return;
+  cpu::WithRowType(x, [&](auto zero) { RmsNormSiluOnCpu<decltype(zero)>(x, modulation, out); });
+}
+
+void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, bool twice,
+                           at::Tensor out) {
+  at::Tensor hidden = at::group_norm(x.permute({0, 3, 1, 2}), norm.groups, norm.weight, norm.bias,
+                                     norm.eps, /*cudnn_enabled=*/false);
+  at::silu_(hidden);
+  if (twice) at::silu_(hidden);
+  out.copy_(hidden.permute({0, 2, 3, 1}));
+}
+
+void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice, at::Tensor out) {
+  Check(x, out);
+  TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
+              " channels in ", norm.groups, " groups");
+  if (x.numel() == 0) return;
+  const bool runs_on_gpu = RunsOnGpu(x) && x.is_contiguous();
+  if (x.is_meta() && (runs_on_gpu || FusesGroupNorm(x, out))) {
+    const at::Tensor moments = Moments(x), affine = Affine(x);
+    return;
+  }
+#ifdef KINO_WITH_CUDA
+  if (runs_on_gpu && CanLaunchOn(x, out) && cuda::CanLaunch(x, norm.weight, norm.bias)) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    const at::Tensor moments = Moments(x), affine = Affine(x);
+    C10_CUDA_CHECK(cuda::GroupNormSilu(
+        *cuda::ElementOf(x), x.const_data_ptr(), norm.weight.const_data_ptr(),
+        norm.bias.const_data_ptr(), out.mutable_data_ptr(), PositionsOf(x, out), norm.groups,
+        static_cast<float>(norm.eps), twice, moments.mutable_data_ptr<float>(), moments.size(1),
+        affine.mutable_data_ptr<float>(), cuda::StreamOf(x)));
+    return;
+  }
+#endif
+  if (!FusesGroupNorm(x, out)) return GroupNormSiluComposed(x, norm, twice, std::move(out));
+  cpu::WithRowType(x, [&](auto zero) { GroupNormSiluOnCpu<decltype(zero)>(x, norm, twice, out); });
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,38 @@
+// Norms of the VAEs with the SiLU behind them, on frames kept channels last: [T, H, W, C].
+//
+// Each function has a composed form that is its specification and runs on every device and dtype;
+// float32 and bfloat16 on the CPU, and CUDA, have fused ones. In half precision each step rounds to
+// the tensors' dtype, as diffusers 0.42.1 does (models/normalization.py RMSNorm,
+// autoencoder_kl_ltx.py, autoencoder_kl_mochi.py).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace kino::engine {
+
+// Per-channel shift and scale behind a norm; undefined tensors mean none.
+struct ChannelModulation {
+  at::Tensor shift;           // [C], in the frames' dtype
+  at::Tensor scale_plus_one;  // [C], in the frames' dtype
+};
+
+// out = SiLU(x / sqrt(mean over channels of x^2 + 1e-8) * (1 + scale) + shift). `out` may be a part
+// of a larger buffer. x, out: [T, H, W, C].
+void RmsNormSilu(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor out);
+void RmsNormSiluComposed(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor out);
+
+// torch.nn.GroupNorm over one frame at a time.
+struct FrameGroupNorm {
+  int64_t groups = 32;
+  double eps = 1e-5;
+  at::Tensor weight;  // [C], in the frames' dtype
+  at::Tensor bias;    // [C], in the frames' dtype
+};
+
+// out = SiLU(GroupNorm(x)), or SiLU of that once more. `out` may be a part of a larger buffer.
+// x, out: [T, H, W, C].
+void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice, at::Tensor out);
+void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, bool twice,
+                           at::Tensor out);
+
+}  // namespace kino::engine

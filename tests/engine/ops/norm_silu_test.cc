@@ -1,0 +1,138 @@
+#include "engine/ops/norm_silu.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/group_norm.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/silu.h>
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "tests/support/at_threads.h"
+
+namespace kino::engine {
+namespace {
+
+double MaxError(const at::Tensor& got, const at::Tensor& expected) {
+  return (got.to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
+}
+
+class RmsNormSiluTest
+    : public ::testing::TestWithParam<std::tuple<c10::ScalarType, int64_t, bool>> {};
+
+TEST_P(RmsNormSiluTest, FusedEqualsComposed) {
+  const auto [dtype, channels, modulated] = GetParam();
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  const auto normal = [&](at::IntArrayRef shape, double scale) {
+    return (at::randn(shape, generator) * scale).to(dtype);
+  };
+  for (const double scale : {1e-3, 1.0, 40.0}) {
+    const at::Tensor x = normal({3, 2, 5, channels}, scale);
+    ChannelModulation modulation;
+    if (modulated)
+      modulation = {.shift = normal({channels}, 3), .scale_plus_one = normal({channels}, 30)};
+    at::Tensor fused = at::empty_like(x), composed = at::empty_like(x);
+    RmsNormSilu(x, modulation, fused);
+    RmsNormSiluComposed(x, modulation, composed);
+    // In bfloat16 a sum in another order may tip a rounding: one step of the largest value.
+    const double largest = composed.abs().max().item<double>();
+    EXPECT_LE(MaxError(fused, composed), largest * (dtype == at::kFloat ? 1e-6 : 1.0 / 128))
+        << scale;
+    const double typical =
+        (fused.to(at::kDouble) - composed.to(at::kDouble)).abs().mean().item<double>();
+    EXPECT_LE(typical, largest * (dtype == at::kFloat ? 1e-7 : 1e-4)) << scale;
+  }
+}
+
+// Tasks of 32768 elements: three, and the last is smaller; into a part of a buffer.
+TEST_P(RmsNormSiluTest, SeveralTasksEqualComposed) {
+  const auto [dtype, channels, modulated] = GetParam();
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  const auto normal = [&](at::IntArrayRef shape) { return at::randn(shape, generator).to(dtype); };
+  const at::Tensor x = normal({1, 3 * 32768 / channels + 11, 1, channels});
+  ChannelModulation modulation;
+  if (modulated) modulation = {.shift = normal({channels}), .scale_plus_one = normal({channels})};
+  at::Tensor buffer = at::full({3, x.size(1), 1, channels}, 7, x.options());
+  at::Tensor composed = at::empty_like(x);
+  RmsNormSiluComposed(x, modulation, composed);
+  const kino::testing::AtThreads several(3);
+  RmsNormSilu(x, modulation, buffer.narrow(0, 1, 1));
+  const double largest = composed.abs().max().item<double>();
+  EXPECT_LE(MaxError(buffer.narrow(0, 1, 1), composed),
+            largest * (dtype == at::kFloat ? 1e-6 : 1.0 / 128));
+  EXPECT_TRUE((buffer.select(0, 0) == 7).all().item<bool>());
+  EXPECT_TRUE((buffer.select(0, 2) == 7).all().item<bool>());
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormSiluTest,
+                         ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
+                                            ::testing::Values<int64_t>(1, 7, 16, 33, 512),
+                                            ::testing::Bool()));
+
+// The composed form against torch's own operators, frame by frame.
+TEST(GroupNormSiluFormTest, ComposedIsTorchsNormOfEachFrame) {
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  const at::Tensor x = at::randn({3, 4, 5, 12}, generator) * 2 + 0.7;
+  const FrameGroupNorm norm = {.groups = 4,
+                               .eps = 1e-5,
+                               .weight = at::randn({12}, generator),
+                               .bias = at::randn({12}, generator)};
+  at::Tensor once = at::empty_like(x), twice = at::empty_like(x);
+  GroupNormSiluComposed(x, norm, false, once);
+  GroupNormSiluComposed(x, norm, true, twice);
+  for (int64_t frame = 0; frame < 3; ++frame) {
+    const at::Tensor alone = x.narrow(0, frame, 1).permute({0, 3, 1, 2}).contiguous();
+    const at::Tensor expected =
+        at::silu(at::group_norm(alone, 4, norm.weight, norm.bias, 1e-5)).permute({0, 2, 3, 1});
+    EXPECT_LE(MaxError(once.narrow(0, frame, 1), expected), 2e-6);
+    EXPECT_LE(MaxError(twice.narrow(0, frame, 1), at::silu(expected)), 2e-6);
+  }
+}
+
+class GroupNormSiluTest
+    : public ::testing::TestWithParam<std::tuple<c10::ScalarType, int64_t, bool>> {};
+
+// More positions than two blocks of moments, several tasks, into the inside of a buffer with a
+// border.
+TEST_P(GroupNormSiluTest, FusedEqualsComposed) {
+  const auto [dtype, channels, twice] = GetParam();
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  for (const double mean : {0.0, 3.0}) {
+    const at::Tensor x = (at::randn({3, 29, 31, channels}, generator) * 2 + mean).to(dtype);
+    const FrameGroupNorm norm = {.groups = channels / 4,
+                                 .eps = 1e-5,
+                                 .weight = at::randn({channels}, generator).to(dtype),
+                                 .bias = at::randn({channels}, generator).to(dtype)};
+    at::Tensor composed = at::empty_like(x);
+    GroupNormSiluComposed(x, norm, twice, composed);
+    const at::Tensor buffer = at::full({3, 31, 33, channels}, 7, x.options());
+    const kino::testing::AtThreads several(3);
+    GroupNormSilu(x, norm, twice, buffer.narrow(1, 1, 29).narrow(2, 1, 31));
+    const at::Tensor fused = buffer.narrow(1, 1, 29).narrow(2, 1, 31);
+    const double largest = composed.abs().max().item<double>();
+    EXPECT_LE(MaxError(fused, composed), largest * (dtype == at::kFloat ? 2e-6 : 1.0 / 64));
+    const double typical =
+        (fused.to(at::kDouble) - composed.to(at::kDouble)).abs().mean().item<double>();
+    // The mean is taken off by adding: a bit or two where it is larger than the deviation.
+    EXPECT_LE(typical, largest * (dtype == at::kFloat ? 3e-7 : 3e-4));
+    EXPECT_TRUE((buffer.select(1, 0) == 7).all().item<bool>());
+    EXPECT_TRUE((buffer.select(2, 32) == 7).all().item<bool>());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GroupNormSiluTest,
+                         ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
+                                            ::testing::Values<int64_t>(4, 12, 128),
+                                            ::testing::Bool()));
+
+TEST(GroupNormSiluFormTest, GroupsThatDoNotDivideTheChannelsAreRefused) {
+  const at::Tensor x = at::full({1, 2, 2, 6}, 1.0);
+  at::Tensor out = at::empty_like(x);
+  EXPECT_THROW(GroupNormSilu(x, {.groups = 4, .weight = {}, .bias = {}}, false, out), c10::Error);
+}
+
+}  // namespace
+}  // namespace kino::engine
