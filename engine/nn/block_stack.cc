@@ -4,11 +4,12 @@
 
 namespace kino::engine {
 
-void BlockStack::Run(const RunContext& context, absl::FunctionRef<void(int block)> body) const {
+void BlockStack::Run(const RunContext& context, Streams& streams,
+                     absl::FunctionRef<void(int block, Streams& streams)> body) const {
   for (int block = 0; block < size(); ++block) {
     ThrowIfError(context.Advance());
     const UnitPin pin(groups_[static_cast<size_t>(block)]->unit());
-    body(block);
+    body(block, streams);
   }
 }
 

@@ -5,17 +5,23 @@
 
 #include <algorithm>
 
+#include "engine/ops/swiglu.h"
+
 namespace kino::engine {
 
-GeluMlp GeluMlp::FeedForward(const WeightScope& scope, int64_t dim) {
-  return GeluMlp(scope.Linear("net.0.proj", dim, 4 * dim), scope.Linear("net.2", 4 * dim, dim));
+Mlp Mlp::FeedForward(const WeightScope& scope, int64_t dim, const Options& options) {
+  const int64_t inner = options.inner > 0 ? options.inner : 4 * dim;
+  const int64_t first = options.activation == Activation::kGeluTanh ? inner : 2 * inner;
+  return Mlp(scope.Linear("net.0.proj", dim, first, options.bias), options.activation,
+             scope.Linear("net.2", inner, dim, options.bias));
 }
 
-GeluMlp GeluMlp::TextProjection(const WeightScope& scope, int64_t in, int64_t dim) {
-  return GeluMlp(scope.Linear("linear_1", in, dim), scope.Linear("linear_2", dim, dim));
+Mlp Mlp::TextProjection(const WeightScope& scope, int64_t in, int64_t dim) {
+  return Mlp(scope.Linear("linear_1", in, dim), Activation::kGeluTanh,
+             scope.Linear("linear_2", dim, dim));
 }
 
-at::Tensor GeluMlp::Forward(const at::Tensor& x, int64_t tokens_at_once) const {
+at::Tensor Mlp::Forward(const at::Tensor& x, int64_t tokens_at_once) const {
   if (tokens_at_once > 0 && tokens_at_once < x.size(1)) {
     at::Tensor out;
     for (int64_t start = 0; start < x.size(1); start += tokens_at_once) {
@@ -28,7 +34,9 @@ at::Tensor GeluMlp::Forward(const at::Tensor& x, int64_t tokens_at_once) const {
     return out;
   }
   at::Tensor hidden = first_.Apply(x);
-  return second_.Apply(at::gelu_(hidden, "tanh"));
+  if (activation_ == Activation::kGeluTanh) return second_.Apply(at::gelu_(hidden, "tanh"));
+  hidden = SwiGlu(hidden, activation_ == Activation::kSwiGluGateFirst);
+  return second_.Apply(hidden);
 }
 
 }  // namespace kino::engine

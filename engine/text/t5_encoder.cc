@@ -8,8 +8,9 @@
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/where.h>
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
@@ -123,23 +124,31 @@ at::Tensor T5Encoder::RunBlock(const Block& block, at::Tensor hidden,
 
 std::vector<at::Tensor> T5Encoder::Forward(const std::vector<at::Tensor>& ids,
                                            const RunContext& context) const {
-  std::vector<at::Tensor> hidden;
+  Streams hidden;
+  int64_t longest = 0;
   for (const at::Tensor& prompt : ids) {
+    longest = std::max(longest, prompt.size(1));
     TORCH_CHECK(prompt.is_cpu(), "token ids are on ", prompt.device().str(), ", expected the host");
     if (prompt.min().item<int64_t>() < 0 || prompt.max().item<int64_t>() >= config_.vocab_size) {
       throw StatusError(absl::InvalidArgumentError(absl::StrCat(
           "token id ", prompt.max().item<int64_t>(), ", but the text encoder '",
           weights().checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
     }
-    TORCH_CHECK(prompt.size(1) == ids.front().size(1), "prompts of ", prompt.size(1), " and ",
-                ids.front().size(1), " tokens");
     hidden.push_back(at::embedding(embedding_.get(), prompt.to(device())));
   }
   if (ids.empty()) return hidden;
-  const at::Tensor bias = PositionBias(ids.front().size(1));
-  stack_->Run(context, [&](int i) {
-    for (at::Tensor& states : hidden)
-      states = RunBlock(blocks_[static_cast<size_t>(i)], std::move(states), bias);
+  // A shorter prompt's biases are the corner of a longer one's.
+  const at::Tensor bias = PositionBias(longest);
+  std::map<int64_t, at::Tensor> biases;
+  for (const at::Tensor& states : hidden) {
+    const int64_t length = states.size(1);
+    biases.try_emplace(length, bias.narrow(2, 0, length).narrow(3, 0, length).contiguous());
+  }
+  stack_->Run(context, hidden, [&](int i, Streams& prompts) {
+    for (at::Tensor& states : prompts) {
+      const at::Tensor& own = biases.at(states.size(1));
+      states = RunBlock(blocks_[static_cast<size_t>(i)], std::move(states), own);
+    }
   });
   for (at::Tensor& states : hidden) states = Norm(states, final_norm_);
   return hidden;

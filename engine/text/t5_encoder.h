@@ -1,5 +1,9 @@
-// T5 v1.1 encoder (transformers 5.23 models/t5/modeling_t5.py), as video pipelines use it: no
-// attention mask. Immutable once configured; one thread at a time.
+// T5 v1.1 encoder (transformers 5.23 models/t5/modeling_t5.py). Immutable once configured; one
+// thread at a time.
+//
+// There is no attention mask: a pipeline that masks the padding leaves it out, which gives the
+// states of the other tokens exactly (a masked key has weight 0). One that does not mask it passes
+// the pad ids as well.
 //
 // Numerics: RMS norms take their variance in float32; attention is not scaled by 1/sqrt(K); the
 // relative position bias of the first block serves all. In float16 the second feed-forward matrix
@@ -26,10 +30,10 @@ class T5Encoder final : public Component {
   static absl::StatusOr<std::shared_ptr<T5Encoder>> Create(const ComponentFiles& files,
                                                            c10::ScalarType dtype,
                                                            c10::Device device);
-  // ids: of each prompt, [1, L] int64 on the device, of one L -> [1, L, d_model] in the encoder's
-  // dtype. INVALID_ARGUMENT (thrown as StatusError): an id outside the vocabulary. All prompts go
-  // through each block while its weights are there; each by itself, so that its states have the
-  // same bits whatever it goes along with.
+  // ids: of each prompt, [1, L] int64 on the host, L its own and not 0 -> [1, L, d_model] in the
+  // encoder's dtype. INVALID_ARGUMENT (thrown as StatusError): an id outside the vocabulary. All
+  // prompts go through each block while its weights are there; each by itself, so that its states
+  // have the same bits whatever it goes along with.
   std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& ids,
                                   const RunContext& context) const;
 

@@ -53,8 +53,8 @@ LtxTransformer::LtxTransformer(const LtxTransformerConfig& config, const Compone
   time_embedder_ = std::make_unique<TimestepEmbedder>(
       prepared.Sub("time_embed.emb.timestep_embedder"), kTimestepSinusoids, d);
   time_linear_ = prepared.Linear("time_embed.linear", d, 6 * d);
-  caption_projection_ = std::make_unique<GeluMlp>(
-      GeluMlp::TextProjection(prepared.Sub("caption_projection"), config_.caption_channels, d));
+  caption_projection_ = std::make_unique<Mlp>(
+      Mlp::TextProjection(prepared.Sub("caption_projection"), config_.caption_channels, d));
 
   const bool bias = config_.attention_bias;
   const bool out_bias = config_.attention_out_bias;
@@ -86,7 +86,7 @@ LtxTransformer::LtxTransformer(const LtxTransformerConfig& config, const Compone
                                  .k = cross_prepare.Linear("to_k", d, d, bias),
                                  .v = cross_prepare.Linear("to_v", d, d, bias),
                                  .norm_k = cross_prepare.Get("norm_k.weight", {d})},
-                       .feed_forward = GeluMlp::FeedForward(block.Sub("ff"), d)});
+                       .feed_forward = Mlp::FeedForward(block.Sub("ff"), d, {})});
   }
   // What comes before the blocks and behind them is little: it moves with the first and the last.
   const WeightScope first(weights(), *groups.front()), last(weights(), *groups.back());
@@ -143,7 +143,8 @@ LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const L
         time_linear_.Apply(at::silu(prepared.embedded_timestep)).unflatten(1, {6, config_.width()});
   }
   const at::Tensor caption = caption_projection_->Forward(text.to(dtype()));
-  prepare_stack_->Run(context, [&](int i) {
+  Streams none;
+  prepare_stack_->Run(context, none, [&](int i, Streams&) {
     const CrossAttention& cross = blocks_[i].cross;
     const at::Tensor keys = cross.k.Apply(caption);
     prepared.keys.push_back(RmsNorm(keys, cross.norm_k.get(), kQkNormEps));
@@ -196,15 +197,22 @@ at::Tensor LtxTransformer::Forward(absl::Span<const Prepared* const> rows, const
     used.push_back(span.row);
     span.row = static_cast<int64_t>(used.size()) - 1;
   }
-  const at::Tensor index = at::tensor(used, at::TensorOptions().dtype(at::kLong)).to(device());
-  const at::Tensor modulation = rows[0]->modulation.index_select(0, index);
-  const at::Tensor embedded = rows[0]->embedded_timestep.index_select(0, index);
+  // Without an index tensor, which would be copied to the device.
+  const auto pick = [&used](const at::Tensor& table) {
+    if (used.size() == 1) return table.narrow(0, used[0], 1);
+    std::vector<at::Tensor> picked;
+    for (const int64_t row : used) picked.push_back(table.narrow(0, row, 1));
+    return at::cat(picked);
+  };
+  const at::Tensor modulation = pick(rows[0]->modulation);
+  const at::Tensor embedded = pick(rows[0]->embedded_timestep);
 
-  at::Tensor hidden = proj_in_.Apply(latents.to(dtype()));
-  stack_->Run(context,
-              [&](int i) { RunBlock(blocks_[i], i, rows, modulation, local, hidden, context); });
+  Streams streams = {proj_in_.Apply(latents.to(dtype()))};
+  stack_->Run(context, streams, [&](int i, Streams& stream) {
+    RunBlock(blocks_[i], i, rows, modulation, local, stream[0], context);
+  });
   const at::Tensor modulated = scale_shift_table_.get()->unsqueeze(1) + embedded;
-  return proj_out_.Apply(NormModulate(hidden, {.kind = NormKind::kLayer, .eps = kNormOutEps},
+  return proj_out_.Apply(NormModulate(streams[0], {.kind = NormKind::kLayer, .eps = kNormOutEps},
                                       modulated[0], modulated[1], local));
 }
 

@@ -79,7 +79,7 @@ class LtxTransformer final : public Component {
     WeightRef scale_shift_table;
     SelfAttention self;
     CrossAttention cross;
-    GeluMlp feed_forward;
+    Mlp feed_forward;
   };
 
   LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
@@ -95,7 +95,7 @@ class LtxTransformer final : public Component {
   // Prepare's.
   std::unique_ptr<TimestepEmbedder> time_embedder_;
   LinearWeight time_linear_;
-  std::unique_ptr<GeluMlp> caption_projection_;
+  std::unique_ptr<Mlp> caption_projection_;
   std::vector<Block> blocks_;
   std::unique_ptr<BlockStack> prepare_stack_;
   std::unique_ptr<BlockStack> stack_;

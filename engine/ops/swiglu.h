@@ -1,0 +1,15 @@
+// SwiGLU (arXiv 2002.05202): one half of the numbers, gated by the SiLU of the other. Pure
+// function.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace kino::engine {
+
+// x: [..., 2 * D] -> [..., D] in x's dtype: first half * SiLU(second half), or, gate_first, second
+// half * SiLU(first half). The SiLU is rounded to x's dtype. Source: diffusers 0.42.1
+// models/activations.py SwiGLU (gate second).
+at::Tensor SwiGlu(const at::Tensor& x, bool gate_first);
+at::Tensor SwiGluComposed(const at::Tensor& x, bool gate_first);
+
+}  // namespace kino::engine
