@@ -4,9 +4,11 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace kino::engine {
 
@@ -26,6 +28,11 @@ class StatusError : public std::exception {
 
 // Throws unless OK.
 void ThrowIfError(const absl::Status& status);
+template <typename T>
+T ValueOrThrow(absl::StatusOr<T> value) {
+  ThrowIfError(value.status());
+  return *std::move(value);
+}
 
 // Runs `body` in inference mode. Out of memory (host or device) is RESOURCE_EXHAUSTED with the
 // payload kOutOfMemoryPayload, an accelerator error INTERNAL with the payload kDeviceLostPayload, a

@@ -93,9 +93,10 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   }
 }
 
-void CheckVaeTiling(const VaeTiling& tiling, Checker& check) {
-  const auto pair = [&check](const char* what, const std::optional<int>& size, int default_size,
-                             const std::optional<int>& stride, int default_stride, int unit) {
+void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, Checker& check) {
+  const VaeTileSizes sizes = defaults.With(tiling);
+  const auto pair = [&check](const char* what, const std::optional<int>& size, int full_size,
+                             const std::optional<int>& stride, int full_stride, int unit) {
     const std::string size_field = absl::StrCat("plan.vae_tiling.tile_sample_min_", what);
     const std::string stride_field = absl::StrCat("plan.vae_tiling.tile_sample_stride_", what);
     // 0 is "not given" to diffusers; here a value that is given counts.
@@ -104,16 +105,28 @@ void CheckVaeTiling(const VaeTiling& tiling, Checker& check) {
     }
     if (stride && (*stride < unit || *stride > 1 << 20)) {
       check.Fail(stride_field, absl::StrCat("expected at least ", unit, ", got ", *stride));
-    } else if (stride.value_or(default_stride) > size.value_or(default_size)) {
+    } else if (full_stride > full_size) {
       check.Fail(stride_field,
-                 absl::StrCat("expected at most the tile's ", size.value_or(default_size), ", got ",
-                              stride.value_or(default_stride)));
+                 absl::StrCat("expected at most the tile's ", full_size, ", got ", full_stride));
     }
   };
-  pair("height", tiling.tile_sample_min_height, 512, tiling.tile_sample_stride_height, 448, 32);
-  pair("width", tiling.tile_sample_min_width, 512, tiling.tile_sample_stride_width, 448, 32);
-  pair("num_frames", tiling.tile_sample_min_num_frames, 16, tiling.tile_sample_stride_num_frames, 8,
-       8);
+  pair("height", tiling.tile_sample_min_height, sizes.min_height, tiling.tile_sample_stride_height,
+       sizes.stride_height, sizes.unit);
+  pair("width", tiling.tile_sample_min_width, sizes.min_width, tiling.tile_sample_stride_width,
+       sizes.stride_width, sizes.unit);
+  if (defaults.min_num_frames > 0) {
+    pair("num_frames", tiling.tile_sample_min_num_frames, sizes.min_num_frames,
+         tiling.tile_sample_stride_num_frames, sizes.stride_num_frames, sizes.frames_unit);
+    return;
+  }
+  for (const auto& [field, value] :
+       {std::pair{"tile_sample_min_num_frames", tiling.tile_sample_min_num_frames},
+        std::pair{"tile_sample_stride_num_frames", tiling.tile_sample_stride_num_frames}}) {
+    if (value) {
+      check.Fail(absl::StrCat("plan.vae_tiling.", field),
+                 "this model's VAE has no tiles in time; it decodes in chunks of frames, exactly");
+    }
+  }
 }
 
 // The layer's weight that a tensor of a layer quantized by bitsandbytes belongs to; empty: it
@@ -213,9 +226,10 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
   }
   model.family = family->family;
 
-  const ModelSource source = {.folder = folder,
-                              .pipeline_class = model.pipeline_class,
-                              .transformer_file = transformer_file};
+  ModelSource source = {.folder = folder,
+                        .pipeline_class = model.pipeline_class,
+                        .transformer_config = {},
+                        .transformer_config_path = {}};
   for (const auto& [name, value] : index.items()) {
     // Components are [library, class]; [null, null] is one that is absent, plain values are the
     // pipeline's own config.
@@ -228,10 +242,14 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                                    .class_name = value[1].get<std::string>()};
     const std::string component_folder = (fs::path(folder) / name).string();
     component.is_autoencoder = component.class_name.starts_with("Autoencoder");
-    if (name == "transformer" && !transformer_file.empty()) {
-      KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
-                            family->open_transformer_file(source));
-      AddWeights(*checkpoint, component);
+    const bool is_transformer = name == "transformer";
+    if (is_transformer && !transformer_file.empty()) {
+      KINO_ASSIGN_OR_RETURN(const ComponentFiles files,
+                            ComponentFiles::OpenOriginal(transformer_file, component_folder,
+                                                         family->find_transformer));
+      source.transformer_config = files.config;
+      source.transformer_config_path = files.config_path;
+      AddWeights(*files.checkpoint, component);
     } else if (fs::exists(fs::path(component_folder) / "config.json")) {
       // Tokenizers and samplers have no weights.
       absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint =
@@ -242,6 +260,11 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
       }
       if (!checkpoint.ok()) return checkpoint.status();
       AddWeights(**checkpoint, component);
+      if (is_transformer) {
+        source.transformer_config_path = component_folder + "/config.json";
+        KINO_ASSIGN_OR_RETURN(source.transformer_config,
+                              ReadJsonFile(source.transformer_config_path));
+      }
     }
     model.components.push_back(std::move(component));
   }
@@ -297,7 +320,8 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     check.Range((field + "frame_index").c_str(), effective.conditions[i].frame_index, 0,
                 *effective.num_frames - 1);
   }
-  if (effective.plan.vae_tiling) CheckVaeTiling(*effective.plan.vae_tiling, check);
+  if (effective.plan.vae_tiling)
+    CheckVaeTiling(*effective.plan.vae_tiling, model.details->vae_tiles(), check);
   std::vector<std::string> components;
   for (const ComponentDescription& component : model.components) {
     if (component.weight_bytes > 0) components.push_back(component.name);

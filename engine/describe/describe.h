@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
 #include "engine/describe/request.h"
+#include "engine/describe/vae_tile_sizes.h"
 
 namespace kino::engine {
 
@@ -62,6 +63,8 @@ class FamilyDescription {
   virtual ~FamilyDescription() = default;
   virtual const std::vector<TaskDescription>& tasks() const = 0;
   virtual const Limits& limits() const = 0;
+  // Of its VAE, as diffusers defaults them.
+  virtual const VaeTileSizes& vae_tiles() const = 0;
   // Fills the family's own fields that `request` leaves absent with those of `from`.
   virtual void FillOwn(Request& request, const Request& from) const = 0;
   // Appends what is wrong with the family's own fields, and fills those whose default depends on

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/core/checkpoint.h"
+#include "engine/core/component_files.h"
 #include "engine/describe/describe.h"
 
 namespace kino::engine {
@@ -16,8 +16,9 @@ namespace kino::engine {
 struct ModelSource {
   std::string folder;
   std::string pipeline_class;
-  // An original file in place of the folder's transformer; empty: none.
-  std::string transformer_file;
+  // The transformer's config: the folder's, or that of the original file in its place.
+  nlohmann::json transformer_config;
+  std::string transformer_config_path;
 };
 
 struct FamilyDescriber {
@@ -26,9 +27,8 @@ struct FamilyDescriber {
   std::vector<std::string> pipeline_classes;
   // Reads the component configs the family needs.
   absl::StatusOr<std::shared_ptr<const FamilyDescription>> (*describe)(const ModelSource& source);
-  // The weights of source.transformer_file under the names the family's layers look up.
-  absl::StatusOr<std::shared_ptr<const Checkpoint>> (*open_transformer_file)(
-      const ModelSource& source);
+  // Its transformer in an original file.
+  FindComponent find_transformer;
 };
 
 // Defined in engine/models/describers.cc.

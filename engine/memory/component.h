@@ -8,23 +8,12 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "engine/core/checkpoint.h"
+#include "engine/core/component_files.h"
 #include "engine/core/status.h"
 #include "engine/memory/residency.h"
 #include "engine/weights/weight_set.h"
-#include "nlohmann/json.hpp"
 
 namespace kino::engine {
-
-// What a component is made of.
-struct ComponentFiles {
-  nlohmann::json config;  // config.json
-  std::string config_path;
-  std::shared_ptr<const Checkpoint> checkpoint;  // under diffusers' names
-
-  // Of a folder in diffusers' layout. Errors are those of ReadJsonFile and Checkpoint::Open.
-  static absl::StatusOr<ComponentFiles> Open(const std::string& folder, const std::string& variant);
-};
 
 class Component {
  public:

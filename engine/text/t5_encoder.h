@@ -37,6 +37,9 @@ class T5Encoder final : public Component {
   std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& ids,
                                   const RunContext& context) const;
 
+  // Of the states.
+  int64_t width() const { return config_.d_model; }
+
  private:
   struct Block {
     WeightRef attention_norm, feed_forward_norm;

@@ -11,6 +11,8 @@
 #include "engine/core/status.h"
 #include "engine/memory/component.h"
 #include "engine/models/common/pipeline.h"
+#include "engine/samplers/flow_match_euler.h"
+#include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
 
@@ -36,5 +38,23 @@ absl::StatusOr<std::shared_ptr<T>> FolderComponent(const PipelineOptions& option
       ComponentFiles::Open(absl::StrCat(options.folder, "/", std::string(name)), options.variant));
   return PooledComponent<T>(files, options, shared, name);
 }
+
+// The folder's transformer, or that of the original file in its place.
+template <typename T>
+absl::StatusOr<std::shared_ptr<T>> TransformerComponent(const PipelineOptions& options,
+                                                        EngineShared& shared, FindComponent find) {
+  if (options.transformer_file.empty()) return FolderComponent<T>(options, shared, "transformer");
+  KINO_ASSIGN_OR_RETURN(const ComponentFiles files,
+                        ComponentFiles::OpenOriginal(options.transformer_file,
+                                                     options.folder + "/transformer", find));
+  return PooledComponent<T>(files, options, shared, "transformer");
+}
+
+// Of the subfolder "tokenizer". On the meta device a folder may be without: nullptr then, since of
+// prompts only the length matters to what a run needs.
+absl::StatusOr<std::shared_ptr<const T5Tokenizer>> LoadT5Tokenizer(const PipelineOptions& options);
+
+// Of scheduler/scheduler_config.json.
+absl::StatusOr<FlowMatchEulerConfig> LoadFlowMatchEuler(const PipelineOptions& options);
 
 }  // namespace kino::engine

@@ -1,7 +1,6 @@
 #include "engine/models/ltx/describe.h"
 
 #include <cmath>
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
@@ -62,6 +61,7 @@ class LtxDescription final : public FamilyDescription {
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
+  const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
   void FillOwn(Request& request, const Request& from) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
@@ -168,35 +168,6 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   }
 }
 
-struct TransformerFile {
-  std::shared_ptr<const Checkpoint> checkpoint;
-  LtxTransformerConfig config;
-};
-
-absl::StatusOr<TransformerFile> OpenTransformerFile(const ModelSource& source) {
-  nlohmann::json folder_config;
-  const std::string config_path = source.folder + "/transformer/config.json";
-  if (std::filesystem::exists(config_path)) {
-    KINO_ASSIGN_OR_RETURN(folder_config, ReadJsonFile(config_path));
-  }
-  KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorFile> file,
-                        TensorFile::Open(source.transformer_file));
-  KINO_ASSIGN_OR_RETURN(
-      const LtxFileComponent found,
-      LtxTransformerInFile(*file, folder_config.is_null() ? nullptr : &folder_config));
-  TransformerFile opened;
-  KINO_ASSIGN_OR_RETURN(opened.checkpoint, Checkpoint::FromFile(file, found.map));
-  KINO_ASSIGN_OR_RETURN(opened.config,
-                        LtxTransformerConfig::FromJson(found.config, source.transformer_file));
-  return opened;
-}
-
-absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenTransformerWeights(
-    const ModelSource& source) {
-  KINO_ASSIGN_OR_RETURN(TransformerFile opened, OpenTransformerFile(source));
-  return std::move(opened.checkpoint);
-}
-
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
   const std::string vae_path = source.folder + "/vae/config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json vae_json, ReadJsonFile(vae_path));
@@ -208,11 +179,9 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
                      " in time, expected 1 to ", kSizeMultiple, " and 1 to 64"));
   }
   // Nothing more is needed of these, but they must be such that the model can be loaded.
-  if (source.transformer_file.empty()) {
-    KINO_RETURN_IF_ERROR(LtxTransformerConfig::Read(source.folder + "/transformer").status());
-  } else {
-    KINO_RETURN_IF_ERROR(OpenTransformerFile(source).status());
-  }
+  KINO_RETURN_IF_ERROR(
+      LtxTransformerConfig::FromJson(source.transformer_config, source.transformer_config_path)
+          .status());
   KINO_RETURN_IF_ERROR(T5EncoderConfig::Read(source.folder + "/text_encoder").status());
   const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
   KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
@@ -240,7 +209,7 @@ FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
           .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline"},
           .describe = DescribeLtx,
-          .open_transformer_file = OpenTransformerWeights};
+          .find_transformer = FindLtxTransformer};
 }
 
 }  // namespace kino::engine

@@ -6,33 +6,17 @@
 #include <optional>
 #include <vector>
 
-#include "engine/models/common/noise.h"
+#include "engine/models/common/staged_run.h"
 #include "engine/models/ltx/pipeline.h"
 
 namespace kino::engine {
 
-// Everything of a run that changes from step to step, and all that a saved run would have to hold.
-struct LtxRunState {
-  Stage stage = Stage::kEncodeText;
-  int step = 0;        // finished in this stage; frames, when decoding
-  at::Tensor latents;  // float32 [1, S, C], packed; [1, C, F, h, w] from the decode stage on
-  std::vector<at::Tensor> text;  // negative first when guided; without padding
-  NoiseSource noise;
-  // With generators of its own; tensors are shared, since none is written to.
-  LtxRunState Clone() const;
-};
-
-class LtxRun final : public PipelineRun {
+// RunState::latents is float32 [1, S, C], packed; from the decode stage on [1, C, F, h, w].
+class LtxRun final : public StagedRun {
  public:
   // `embeddings` outlives the run.
   LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
          const Request& request, std::vector<MediaInput> media, Tap tap);
-
-  std::vector<Stage> stages() const override;
-  Position position() const override;
-  void Advance(const RunContext& context, const FrameSink& sink) override;
-  void Retry(const Plan& plan) override;
-  void SkipTo(Stage stage) override;
 
  private:
   void EncodeText(const RunContext& context);
@@ -42,24 +26,19 @@ class LtxRun final : public PipelineRun {
   void Denoise(const RunContext& context);
   void PrepareDecode();
   void Decode(const RunContext& context, const FrameSink& sink);
-  void Enter(Stage stage);
+  void Drop(Stage stage) override;
   const LtxVae& vae() const { return *components_->vae; }
   bool guided() const { return *request_.guidance_scale > 1.0; }
-  at::Tensor Unpack(const at::Tensor& latents) const;
 
   std::shared_ptr<const LtxComponents> components_;
   EmbeddingCache* embeddings_;
-  Request request_;
   std::vector<MediaInput> media_;
   Tap tap_;
 
   LtxGrid grid_;
   FlowMatchSchedule schedule_;
   std::vector<LtxTransformer::Prepared> prepared_;
-  std::unique_ptr<LtxVaeDecodeStream> decoder_;
-  bool done_ = false;
-  LtxRunState state_;
-  LtxRunState before_;  // the last step, or all of the decode stage
+  std::unique_ptr<DecodeStream> decoder_;
 };
 
 }  // namespace kino::engine

@@ -22,9 +22,7 @@ struct LtxTransformerConfig {
   bool attention_bias = true;
   bool attention_out_bias = true;
 
-  // From the folder's config.json. UNIMPLEMENTED: an option no published LTX-Video uses.
-  static absl::StatusOr<LtxTransformerConfig> Read(const std::string& folder);
-  // The same of a config already read; `path` names it in messages.
+  // `path` names the file in messages. UNIMPLEMENTED: an option no published LTX-Video uses.
   static absl::StatusOr<LtxTransformerConfig> FromJson(const nlohmann::json& json,
                                                        const std::string& path);
   int64_t width() const { return int64_t{num_attention_heads} * attention_head_dim; }

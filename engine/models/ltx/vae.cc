@@ -35,8 +35,8 @@ at::Tensor LtxVae::Encode(const LtxVideoSource& video, const LtxVaeTiling& tilin
                       at::TensorOptions().dtype(dtype()).device(device()), context);
 }
 
-std::unique_ptr<LtxVaeDecodeStream> LtxVae::Decode(const at::Tensor& latents,
-                                                   const LtxVaeDecodeOptions& options) const {
+std::unique_ptr<DecodeStream> LtxVae::Decode(const at::Tensor& latents,
+                                             const LtxVaeDecodeOptions& options) const {
   TORCH_CHECK(latents.dim() == 5 && latents.size(0) == 1 &&
                   latents.size(1) == config_.latent_channels && latents.size(2) > 0,
               "cannot decode latents of shape ", latents.sizes());

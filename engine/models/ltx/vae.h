@@ -35,8 +35,8 @@ class LtxVae final : public Component {
   // latents: [1, C, F, h, w], denormalised. Draws what noise the decoder injects at once (with
   // framewise decoding, at each tile in time). Throws StatusError INVALID_ARGUMENT for tiles that
   // cannot be.
-  std::unique_ptr<LtxVaeDecodeStream> Decode(const at::Tensor& latents,
-                                             const LtxVaeDecodeOptions& options) const;
+  std::unique_ptr<DecodeStream> Decode(const at::Tensor& latents,
+                                       const LtxVaeDecodeOptions& options) const;
 
  private:
   LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,

@@ -10,9 +10,20 @@
 
 #include "absl/status/statusor.h"
 #include "engine/core/stride3d.h"
+#include "engine/describe/vae_tile_sizes.h"
 #include "nlohmann/json.hpp"
 
 namespace kino::engine {
+
+// Of AutoencoderKLLTXVideo.
+inline constexpr VaeTileSizes kLtxTiles = {.min_height = 512,
+                                           .min_width = 512,
+                                           .stride_height = 448,
+                                           .stride_width = 448,
+                                           .min_num_frames = 16,
+                                           .stride_num_frames = 8,
+                                           .unit = 32,
+                                           .frames_unit = 8};
 
 struct LtxVaeDownBlock {
   enum class Downsample {

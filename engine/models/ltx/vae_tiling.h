@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "engine/core/run_context.h"
+#include "engine/models/common/vae_tiles.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_decoder.h"
 #include "engine/models/ltx/vae_encoder.h"
@@ -25,17 +26,21 @@
 
 namespace kino::engine {
 
-// diffusers' names and defaults; pixels and pixel frames.
+// diffusers' names; pixels and pixel frames.
 struct LtxVaeTiling {
   bool use_tiling = false;
   bool use_framewise_decoding = false;  // tiles in time, when encoding as well
-  int64_t tile_sample_min_height = 512;
-  int64_t tile_sample_min_width = 512;
-  int64_t tile_sample_min_num_frames = 16;
-  int64_t tile_sample_stride_height = 448;
-  int64_t tile_sample_stride_width = 448;
-  int64_t tile_sample_stride_num_frames = 8;
+  int64_t tile_sample_min_height = kLtxTiles.min_height;
+  int64_t tile_sample_min_width = kLtxTiles.min_width;
+  int64_t tile_sample_min_num_frames = kLtxTiles.min_num_frames;
+  int64_t tile_sample_stride_height = kLtxTiles.stride_height;
+  int64_t tile_sample_stride_width = kLtxTiles.stride_width;
+  int64_t tile_sample_stride_num_frames = kLtxTiles.stride_num_frames;
 
+  // What a request says.
+  static LtxVaeTiling Of(const std::optional<VaeTiling>& request);
+  // The tiles in space, if there are any.
+  std::optional<TileGrid> grid() const;
   // INVALID_ARGUMENT when a tile or its stride is less than one latent, or tiles would leave gaps.
   absl::Status Check(const LtxVaeConfig& config) const;
 };
@@ -45,20 +50,6 @@ struct LtxVaeDecodeOptions {
   std::optional<at::Generator> noise_generator;  // CPU; for a decoder that injects noise
   LtxVaeTiling tiling;
   std::optional<RunLength> runs = {};  // RunLengthOn the device, if not given
-};
-
-// A decode driven from outside. The VAE outlives it.
-class LtxVaeDecodeStream {
- public:
-  virtual ~LtxVaeDecodeStream() = default;
-  virtual bool done() const = 0;
-  // Decodes until some frames are final: [1, 3, t, H, W] in about -1..1 (not clamped; channels last
-  // in memory). Undefined when none is left, or (tiles in time) not yet. Throws what torch throws,
-  // and StatusError when the run is cancelled.
-  at::Tensor Next(const RunContext& context);
-
-  // As Next, but [t, H, W, 3]. Not to be written to.
-  virtual at::Tensor NextFrames(const RunContext& context) = 0;
 };
 
 // The video to encode, read a run of frames at a time; any part may be asked for again.
@@ -71,12 +62,11 @@ struct LtxVideoSource {
 };
 
 // latents: [1, C, F, h, w], denormalised, in the weights' dtype.
-std::unique_ptr<LtxVaeDecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder,
-                                                 const LtxVaeConfig& config, at::Tensor latents,
-                                                 const LtxVaeDecodeOptions& options);
+std::unique_ptr<DecodeStream> LtxVaeDecode(const LtxVaeDecoder& decoder, const LtxVaeConfig& config,
+                                           at::Tensor latents, const LtxVaeDecodeOptions& options);
 
 // -> moments [1, 2 * C, F, h, w] with `options`. Height and width are multiples of the compression
-// ratio. Throws as LtxVaeDecodeStream::Next does, and StatusError INVALID_ARGUMENT when tiles are
+// ratio. Throws as DecodeStream::Next does, and StatusError INVALID_ARGUMENT when tiles are
 // not multiples of the compression ratios.
 at::Tensor LtxVaeEncode(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                         const LtxVideoSource& video, const LtxVaeTiling& tiling,

@@ -110,7 +110,7 @@ class Model {
     return vae_->Encode(Source(video), tiling, RunContext{});
   }
   at::Tensor Decode(const at::Tensor& latents, const LtxVaeDecodeOptions& options) const {
-    const std::unique_ptr<LtxVaeDecodeStream> stream = vae_->Decode(latents, options);
+    const std::unique_ptr<DecodeStream> stream = vae_->Decode(latents, options);
     std::vector<at::Tensor> frames;
     while (!stream->done()) {
       at::Tensor next = stream->Next(RunContext{});
@@ -302,7 +302,7 @@ TEST_P(LtxVaeTest, EveryResidencyGivesTheSameBits) {
 
 TEST_P(LtxVaeTest, CancelStopsTheDecode) {
   const Model& model = Float(GetParam());
-  const std::unique_ptr<LtxVaeDecodeStream> stream =
+  const std::unique_ptr<DecodeStream> stream =
       model.vae().Decode(model.Case("decode_9.in"), model.Options(1));
   CancelToken cancel;
   std::atomic<uint64_t> counter{0};
@@ -366,7 +366,7 @@ TEST_P(LtxVaeMemoryTest, DecodeDoesNotGrowWithTheVideo) {
     options.tiling = tiling;
     trace.Reset();
     const int64_t before = trace.counts().device_peak;
-    const std::unique_ptr<LtxVaeDecodeStream> stream = model.vae().Decode(latents, options);
+    const std::unique_ptr<DecodeStream> stream = model.vae().Decode(latents, options);
     while (!stream->done()) stream->Next(RunContext{});
     return trace.counts().device_peak - before;
   };

@@ -3,8 +3,8 @@
 usage: weight_map_fixtures.py FOLDER SEED
 
 For each VAE generation G in 0.9.0, 0.9.1, 0.9.5, of the published layout with few channels:
-  G/vae, G/transformer   component folders
-  G.safetensors          both in one file under the original names, as Lightricks publishes them
+  G/transformer          the component's folder
+  G.safetensors          it and the VAE in one file under the original names, as Lightricks publishes them
   G-bare.safetensors     the transformer alone, without the "model.diffusion_model." prefix
   G.gguf                 the transformer alone in gguf's own writer, of mixed types, and
   G-gguf.safetensors     its bytes under diffusers' names
@@ -82,26 +82,6 @@ SMALL = {
         layers_per_block=(1, 2, 1, 1, 2),
         decoder_block_out_channels=(16, 32, 64),
         decoder_layers_per_block=(2, 1, 1, 1),
-    ),
-}
-PUBLISHED_VAE = {
-    "0.9.0": dict(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=(4, 3, 3, 3, 4),
-        decoder_block_out_channels=(128, 256, 512, 512),
-        decoder_layers_per_block=(4, 3, 3, 3, 4),
-    ),
-    "0.9.1": dict(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=(4, 3, 3, 3, 4),
-        decoder_block_out_channels=(256, 512, 1024),
-        decoder_layers_per_block=(5, 6, 7, 8),
-    ),
-    "0.9.5": dict(
-        block_out_channels=(128, 256, 512, 1024, 2048),
-        layers_per_block=(4, 6, 6, 2, 2),
-        decoder_block_out_channels=(256, 512, 1024),
-        decoder_layers_per_block=(5, 5, 5, 5),
     ),
 }
 PUBLISHED_TRANSFORMER = {
@@ -241,7 +221,6 @@ def write_small(folder, generation, seed):
     transformer = LTXVideoTransformer3DModel(**SMALL_TRANSFORMER)
     randomize(vae, seed)
     randomize(transformer, seed + 1)
-    vae.save_pretrained(folder / generation / "vae")
     transformer.save_pretrained(folder / generation / "transformer")
 
     state = transformer.state_dict()
@@ -283,10 +262,6 @@ def write_published(folder):
         write_shapes(folder / "published" / f"{name}.safetensors", shapes)
         (folder / "published" / f"{name}.json").write_text(model.to_json_string())
 
-    for generation, sizes in PUBLISHED_VAE.items():
-        with init_empty_weights():
-            vae = AutoencoderKLLTXVideo(**LAYOUT[generation], **sizes)
-        write("vae-" + generation, vae, vae_names(vae.state_dict(), generation))
     for name, sizes in PUBLISHED_TRANSFORMER.items():
         with init_empty_weights():
             transformer = LTXVideoTransformer3DModel(**sizes)

@@ -1,0 +1,36 @@
+#include "engine/core/component_files.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+
+namespace kino::engine {
+
+absl::StatusOr<ComponentFiles> ComponentFiles::Open(const std::string& folder,
+                                                    const std::string& variant) {
+  ComponentFiles files;
+  files.config_path = folder + "/config.json";
+  KINO_ASSIGN_OR_RETURN(files.config, ReadJsonFile(files.config_path));
+  KINO_ASSIGN_OR_RETURN(files.checkpoint, Checkpoint::Open(folder, variant));
+  return files;
+}
+
+absl::StatusOr<ComponentFiles> ComponentFiles::OpenOriginal(const std::string& path,
+                                                            const std::string& folder,
+                                                            FindComponent find) {
+  nlohmann::json folder_config;
+  const std::string config_path = folder + "/config.json";
+  if (std::filesystem::exists(config_path)) {
+    KINO_ASSIGN_OR_RETURN(folder_config, ReadJsonFile(config_path));
+  }
+  KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorFile> file, TensorFile::Open(path));
+  KINO_ASSIGN_OR_RETURN(FoundComponent found,
+                        find(*file, folder_config.is_null() ? nullptr : &folder_config));
+  ComponentFiles files{.config = std::move(found.config), .config_path = path, .checkpoint = {}};
+  KINO_ASSIGN_OR_RETURN(files.checkpoint, Checkpoint::FromFile(file, found.map));
+  return files;
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,41 @@
+// The shapes of a component in an original file, by the names its layers look up: what a config is
+// read from that the file does not have. Values; no torch.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/core/checkpoint.h"
+#include "nlohmann/json.hpp"
+
+namespace kino::engine {
+
+class FileShapes {
+ public:
+  FileShapes(const TensorFile& file, const KeyMap& map);
+
+  bool Has(const std::string& name) const { return shapes_.contains(name); }
+  bool HasPrefix(const std::string& prefix) const;
+  // How many of prefix0., prefix1., ... there are.
+  int Count(const std::string& prefix) const;
+  // An extent of a tensor; what is missing is kept for status(), and 1 returned.
+  int64_t Extent(const std::string& name, size_t dimension);
+  // INVALID_ARGUMENT with the first thing that was missing, the file and the component.
+  const absl::Status& status() const { return status_; }
+
+ private:
+  void Fail(const std::string& what);
+
+  std::string path_;
+  std::string component_;
+  std::map<std::string, std::vector<int64_t>> shapes_;
+  absl::Status status_;
+};
+
+// config[key], if it is there and a whole number.
+int IntegerOr(const nlohmann::json& config, const char* key, int fallback);
+
+}  // namespace kino::engine

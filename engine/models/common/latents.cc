@@ -1,0 +1,24 @@
+#include "engine/models/common/latents.h"
+
+#include <ATen/TensorOperators.h>
+
+namespace kino::engine {
+
+at::Tensor ByChannel(const at::Tensor& statistics) {
+  return statistics.to(at::kFloat).view({1, -1, 1, 1, 1});
+}
+
+at::Tensor PackLatents(const at::Tensor& latents) {
+  return latents.permute({0, 2, 3, 4, 1}).flatten(1, 3).contiguous();
+}
+
+at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t height, int64_t width) {
+  return tokens.unflatten(1, {frames, height, width}).permute({0, 4, 1, 2, 3});
+}
+
+at::Tensor DenormalizeLatents(const at::Tensor& latents, const at::Tensor& mean,
+                              const at::Tensor& std, double scaling) {
+  return latents * std / scaling + mean;
+}
+
+}  // namespace kino::engine

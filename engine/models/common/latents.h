@@ -1,0 +1,20 @@
+// What latents are between the transformer and the VAE. Pure functions.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace kino::engine {
+
+// Statistics of each channel, [C], as [1, C, 1, 1, 1] in float32.
+at::Tensor ByChannel(const at::Tensor& statistics);
+
+// [1, C, F, h, w] -> tokens [1, F * h * w, C], the frame slowest and the column fastest; and back.
+at::Tensor PackLatents(const at::Tensor& latents);
+at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t height, int64_t width);
+
+// What a VAE decodes: latents * std / scaling + mean.  latents: [1, C, F, h, w]; std and mean as
+// ByChannel gives them -> float32.
+at::Tensor DenormalizeLatents(const at::Tensor& latents, const at::Tensor& mean,
+                              const at::Tensor& std, double scaling);
+
+}  // namespace kino::engine

@@ -1,0 +1,77 @@
+#include "engine/models/common/staged_run.h"
+
+#include <utility>
+
+#include "engine/core/status_bridge.h"
+
+namespace kino::engine {
+
+RunState RunState::Clone() const {
+  return {.stage = stage, .step = step, .latents = latents, .text = text, .noise = noise.Clone()};
+}
+
+void StagedRun::AddStage(Stage stage, double share, int total_steps, Step step) {
+  entries_.push_back({stage, share, total_steps, std::move(step)});
+}
+
+std::vector<Stage> StagedRun::stages() const {
+  std::vector<Stage> stages;
+  for (const Entry& entry : entries_) stages.push_back(entry.stage);
+  return stages;
+}
+
+PipelineRun::Position StagedRun::position() const {
+  const Entry& entry = entries_[state_.stage];
+  Position position{.stage = entry.stage,
+                    .step = state_.step,
+                    .total_steps = entry.total_steps,
+                    .fraction = 0,
+                    .done = is_done_};
+  double all = 0, finished = entry.share * state_.step / entry.total_steps;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    all += entries_[i].share;
+    if (i < state_.stage) finished += entries_[i].share;
+  }
+  position.fraction = is_done_ ? 1 : finished / all;
+  return position;
+}
+
+void StagedRun::Advance(const RunContext& context, const FrameSink& sink) {
+  ThrowIfError(context.Advance());
+  const Entry& entry = entries_[state_.stage];
+  if (!is_decoding_) before_ = state_.Clone();
+  is_decoding_ = entry.stage == Stage::kDecode;
+  entry.step(context, sink);
+}
+
+void StagedRun::Finish(int steps, bool is_last) {
+  state_.step += steps;
+  if (!is_last) return;
+  if (state_.stage + 1 < entries_.size()) return Enter(state_.stage + 1);
+  Drop(entries_[state_.stage].stage);
+  state_.latents.reset();
+  is_done_ = true;
+}
+
+void StagedRun::Enter(size_t index) {
+  for (size_t i = state_.stage; i < index; ++i) Drop(entries_[i].stage);
+  if (entries_[index].stage == Stage::kDecode) state_.text.clear();
+  state_.stage = index;
+  state_.step = 0;
+}
+
+void StagedRun::Retry(const Plan& plan) {
+  request_.plan = plan;
+  if (is_decoding_) Drop(Stage::kDecode);
+  is_decoding_ = false;
+  state_ = before_.Clone();
+}
+
+void StagedRun::SkipTo(Stage stage) {
+  for (size_t i = state_.stage; i < entries_.size(); ++i) {
+    if (entries_[i].stage == stage) return Enter(i);
+  }
+  TORCH_CHECK(false, "this run has no stage ", StageName(stage), " to come");
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,74 @@
+// A run as a list of stages: what every family's run would otherwise write anew, position and
+// progress, the state that a step starts from, repeating it under another plan. A family derives
+// from it and says what each stage does. One thread at a time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+#include "engine/models/common/noise.h"
+#include "engine/models/common/pipeline.h"
+
+namespace kino::engine {
+
+// Everything of a run that changes from step to step, and all that a saved run would have to hold.
+struct RunState {
+  size_t stage = 0;  // in the run's list
+  int step = 0;      // finished in this stage
+  at::Tensor latents;
+  std::vector<at::Tensor> text;  // of each row of the batch, negative first when guided
+  NoiseSource noise;
+  // With generators of its own; tensors are shared, since none is written to.
+  RunState Clone() const;
+};
+
+class StagedRun : public PipelineRun {
+ public:
+  std::vector<Stage> stages() const final;
+  Position position() const final;
+  void Advance(const RunContext& context, const FrameSink& sink) final;
+  void Retry(const Plan& plan) final;
+  void SkipTo(Stage stage) final;
+
+ protected:
+  using Step = std::function<void(const RunContext& context, const FrameSink& sink)>;
+
+  explicit StagedRun(const Request& request)
+      : request_(request),
+        state_{
+            .stage = 0, .step = 0, .latents = {}, .text = {}, .noise = NoiseSource(*request.seed)},
+        before_(state_.Clone()) {}
+
+  // Behind those that are there. `share` of the run's time, for the progress bar only. `step` does
+  // one or several of `total_steps` and ends with Finish. The decode stage starts over when a step
+  // of it is repeated; other stages repeat the step.
+  void AddStage(Stage stage, double share, int total_steps, Step step);
+  // So many more steps of this stage are finished. `is_last`: nothing of the stage is left, the
+  // next one begins; behind the last the run is done.
+  void Finish(int steps, bool is_last);
+  // The stage has ended, or starts over: what the family keeps for it beside the state is of no
+  // use.
+  virtual void Drop(Stage stage) = 0;
+
+  Request request_;
+  RunState state_;
+
+ private:
+  struct Entry {
+    Stage stage;
+    double share;
+    int total_steps;
+    Step step;
+  };
+
+  void Enter(size_t index);
+
+  std::vector<Entry> entries_;
+  bool is_done_ = false;
+  bool is_decoding_ = false;  // a step of the decode stage has begun
+  RunState before_;           // the step that runs, or all of the decode stage
+};
+
+}  // namespace kino::engine

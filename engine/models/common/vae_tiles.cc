@@ -1,0 +1,120 @@
+#include "engine/models/common/vae_tiles.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace kino::engine {
+namespace {
+
+// One video, or one tile of it.
+class WholeStream final : public DecodeStream {
+ public:
+  WholeStream(const BeginDecode& begin, const at::Tensor& latents, int64_t run_positions)
+      : chain_(begin(latents.size(3), latents.size(4), run_positions)) {
+    chain_.Push(latents.squeeze(0).permute({1, 2, 3, 0}), /*last=*/true);
+  }
+
+  bool done() const override { return chain_.done(); }
+  at::Tensor NextFrames(const RunContext& context) override { return chain_.Next(context); }
+
+ private:
+  FrameChain chain_;
+};
+
+// Tiles in space that advance through time together.
+class SpatialTileStream final : public DecodeStream {
+ public:
+  SpatialTileStream(const BeginDecode& begin, const at::Tensor& latents, const TileGrid& grid,
+                    int64_t ratio)
+      : height_(latents.size(3) * ratio), width_(latents.size(4) * ratio), grid_(grid) {
+    const int64_t tile_height = grid.min_height / ratio, tile_width = grid.min_width / ratio;
+    const int64_t run_positions =
+        std::min(tile_height, latents.size(3)) * std::min(tile_width, latents.size(4));
+    for (int64_t y = 0; y < latents.size(3); y += grid.stride_height / ratio) {
+      std::vector<WholeStream>& row = rows_.emplace_back();
+      for (int64_t x = 0; x < latents.size(4); x += grid.stride_width / ratio) {
+        row.emplace_back(begin, TileSlice(TileSlice(latents, 3, y, tile_height), 4, x, tile_width),
+                         run_positions);
+      }
+    }
+  }
+
+  bool done() const override { return rows_[0][0].done(); }
+  at::Tensor NextFrames(const RunContext& context) override {
+    std::vector<std::vector<at::Tensor>> tiles;
+    for (std::vector<WholeStream>& row : rows_) {
+      tiles.emplace_back();
+      for (WholeStream& tile : row) tiles.back().push_back(tile.NextFrames(context));
+    }
+    if (!tiles[0][0].defined()) return {};
+    return JoinTiles(tiles, grid_, kFrameAxes, height_, width_);
+  }
+
+ private:
+  int64_t height_, width_;
+  TileGrid grid_;
+  std::vector<std::vector<WholeStream>> rows_;
+};
+
+}  // namespace
+
+void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent) {
+  extent = std::min({a.size(axis), b.size(axis), extent});
+  for (int64_t i = 0; i < extent; ++i) {
+    const double weight = static_cast<double>(i) / static_cast<double>(extent);
+    at::Tensor line = b.select(axis, i);
+    line.mul_(weight).add_(a.select(axis, a.size(axis) - extent + i) * (1 - weight));
+  }
+}
+
+at::Tensor TileSlice(const at::Tensor& x, int64_t axis, int64_t begin, int64_t count) {
+  return x.narrow(axis, begin, std::clamp<int64_t>(count, 0, x.size(axis) - begin));
+}
+
+at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid& grid,
+                     const TileAxes& axes, int64_t height, int64_t width) {
+  std::vector<int64_t> shape = rows[0][0].sizes().vec();
+  shape[axes.h] = height;
+  shape[axes.w] = width;
+  at::Tensor joined = at::empty(shape, rows[0][0].options());
+  int64_t y = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    int64_t x = 0;
+    for (size_t j = 0; j < rows[i].size(); ++j) {
+      at::Tensor& tile = rows[i][j];
+      if (i > 0) BlendTiles(rows[i - 1][j], tile, axes.h, grid.min_height - grid.stride_height);
+      if (j > 0) BlendTiles(rows[i][j - 1], tile, axes.w, grid.min_width - grid.stride_width);
+      const int64_t used_height = std::min({grid.stride_height, tile.size(axes.h), height - y});
+      const int64_t used_width = std::min({grid.stride_width, tile.size(axes.w), width - x});
+      if (used_height > 0 && used_width > 0) {
+        joined.narrow(axes.h, y, used_height)
+            .narrow(axes.w, x, used_width)
+            .copy_(tile.narrow(axes.h, 0, used_height).narrow(axes.w, 0, used_width));
+      }
+      x += std::max<int64_t>(used_width, 0);
+    }
+    y += std::max<int64_t>(std::min(grid.stride_height, rows[i][0].size(axes.h)), 0);
+    if (i > 0) rows[i - 1].clear();
+  }
+  return joined;
+}
+
+at::Tensor DecodeStream::Next(const RunContext& context) {
+  const at::Tensor frames = NextFrames(context);
+  if (!frames.defined()) return {};
+  return frames.permute({3, 0, 1, 2}).unsqueeze(0);
+}
+
+std::unique_ptr<DecodeStream> DecodeInTiles(const BeginDecode& begin, const at::Tensor& latents,
+                                            const std::optional<TileGrid>& grid, int64_t ratio) {
+  if (grid &&
+      (latents.size(4) > grid->min_width / ratio || latents.size(3) > grid->min_height / ratio)) {
+    return std::make_unique<SpatialTileStream>(begin, latents, *grid, ratio);
+  }
+  return std::make_unique<WholeStream>(begin, latents, latents.size(3) * latents.size(4));
+}
+
+}  // namespace kino::engine

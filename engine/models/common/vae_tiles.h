@@ -1,0 +1,69 @@
+// Overlapping tiles of a video, decoded or encoded by themselves and blended along straight lines,
+// as diffusers' VAEs tile (tiled_decode, tiled_encode, blend_v, blend_h, blend_t). It changes the
+// picture slightly; a decode by runs of frames is exact and needs tiles only where one frame is too
+// large for the device. One thread.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/core/run_context.h"
+#include "engine/nn/frame_chain.h"
+
+namespace kino::engine {
+
+// Axes of a tensor that is tiled.
+struct TileAxes {
+  int64_t t, h, w;
+};
+inline constexpr TileAxes kFrameAxes = {.t = 0, .h = 1, .w = 2};   // frames [T, H, W, C]
+inline constexpr TileAxes kLatentAxes = {.t = 2, .h = 3, .w = 4};  // latents [1, C, F, h, w]
+
+// Sizes of tiles and from one to the next.
+struct TileGrid {
+  int64_t min_height, min_width, stride_height, stride_width;
+};
+
+// b[i] = a[i - extent] * (1 - i / extent) + b[i] * (i / extent) along `axis`, in place, for the
+// first `extent` lines of b, in diffusers' order of rounding.
+void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent);
+
+// x[begin : begin + count] along `axis`, cut at the end.
+at::Tensor TileSlice(const at::Tensor& x, int64_t axis, int64_t begin, int64_t count);
+
+// Blends each tile with the one above and the one to the left, as they are after their own
+// blending, and joins the tiles' first strides; the result is cut to height x width. Uses up the
+// tiles.
+at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid& grid,
+                     const TileAxes& axes, int64_t height, int64_t width);
+
+// A decode driven from outside. The VAE outlives it.
+class DecodeStream {
+ public:
+  virtual ~DecodeStream() = default;
+  virtual bool done() const = 0;
+  // Decodes until some frames are final: [t, H, W, 3] in about -1..1, not clamped, and not to be
+  // written to. Undefined when none is left, or (tiles in time) not yet. Throws what torch throws,
+  // and StatusError when the run is cancelled.
+  virtual at::Tensor NextFrames(const RunContext& context) = 0;
+  // As NextFrames, but [1, 3, t, H, W], channels last in memory.
+  at::Tensor Next(const RunContext& context);
+};
+
+// Makes a decoder's layers for frames of height x width latents. Runs are cut for frames of
+// `run_positions` latents: tiles that advance together need the same.
+using BeginDecode = std::function<FrameChain(int64_t height, int64_t width, int64_t run_positions)>;
+
+// latents: [1, C, F, h, w], denormalised, in the weights' dtype. Tiles in space, where there are
+// any and one does not hold the whole frame, advance through time together and are blended frame by
+// frame, so that memory does not grow with the video. `grid` is in pixels, `ratio` of them a
+// latent.
+std::unique_ptr<DecodeStream> DecodeInTiles(const BeginDecode& begin, const at::Tensor& latents,
+                                            const std::optional<TileGrid>& grid, int64_t ratio);
+
+}  // namespace kino::engine
