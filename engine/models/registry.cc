@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/models/ltx/pipeline.h"
+#include "engine/models/mochi/pipeline.h"
 
 namespace kino::engine {
 namespace {
@@ -13,6 +14,7 @@ struct Entry {
 
 constexpr Entry kFamilies[] = {
     {"ltx", LoadLtxPipeline},
+    {"mochi", LoadMochiPipeline},
 };
 
 }  // namespace

@@ -126,18 +126,8 @@ KINO_INLINE void NormSilu(const T* __restrict x, float norm, const float* __rest
 
 template <typename T>
 KINO_INLINE void AffineSilu(const T* x, const float* __restrict gain, const float* __restrict shift,
-                            bool twice, T* out, int64_t n) {
-  if (gain == nullptr) {
-    for (int64_t i = 0; i < n; ++i) Store(out[i], Silu(ToFloat(x[i])));
-  } else if (twice) {
-    for (int64_t i = 0; i < n; ++i) {
-      const float once = Round<T>(Silu(Round<T>(ToFloat(x[i]) * gain[i] + shift[i])));
-      Store(out[i], Silu(once));
-    }
-  } else {
-    for (int64_t i = 0; i < n; ++i)
-      Store(out[i], Silu(Round<T>(ToFloat(x[i]) * gain[i] + shift[i])));
-  }
+                            T* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) Store(out[i], Silu(Round<T>(ToFloat(x[i]) * gain[i] + shift[i])));
 }
 
 template <typename T>
@@ -174,8 +164,8 @@ KINO_INLINE void MulSilu(const T* x, const T* gate, T* out, int64_t n) {
     NormSilu(x, norm, gain, shift, out, n);                                                        \
   }                                                                                                \
   KINO_SILU_ROW void AffineSiluRow(const TYPE* x, const float* gain, const float* shift,           \
-                                   bool twice, TYPE* out, int64_t n) {                             \
-    AffineSilu(x, gain, shift, twice, out, n);                                                     \
+                                   TYPE* out, int64_t n) {                                         \
+    AffineSilu(x, gain, shift, out, n);                                                            \
   }                                                                                                \
   KINO_SILU_ROW void MulSiluRow(const TYPE* x, const TYPE* gate, TYPE* out, int64_t n) {           \
     MulSilu(x, gate, out, n);                                                                      \

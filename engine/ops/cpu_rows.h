@@ -48,12 +48,10 @@ void NormSiluRow(const float* x, float norm, const float* gain, const float* shi
 void NormSiluRow(const BFloat16* x, float norm, const float* gain, const float* shift,
                  BFloat16* out, int64_t n);
 
-// out = SiLU(x * gain + shift), or SiLU of that again; gain and shift nullptr: 1 and 0. Rounded
-// behind the sum and each SiLU. out may be x.
-void AffineSiluRow(const float* x, const float* gain, const float* shift, bool twice, float* out,
+// out = SiLU(x * gain + shift), rounded behind the sum and the SiLU. out may be x.
+void AffineSiluRow(const float* x, const float* gain, const float* shift, float* out, int64_t n);
+void AffineSiluRow(const BFloat16* x, const float* gain, const float* shift, BFloat16* out,
                    int64_t n);
-void AffineSiluRow(const BFloat16* x, const float* gain, const float* shift, bool twice,
-                   BFloat16* out, int64_t n);
 
 // out = x * SiLU(gate), rounded behind each step. out may be x.
 void MulSiluRow(const float* x, const float* gate, float* out, int64_t n);

@@ -101,8 +101,7 @@ void SolveAffine(const FrameGroupNorm& norm, int64_t positions, const at::Tensor
 }
 
 template <typename T>
-void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice,
-                        at::Tensor& out) {
+void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor& out) {
   const int64_t frames = x.size(0), width = x.size(2), positions = x.size(1) * width,
                 channels = x.size(3), blocks = MomentBlocks(x);
   const T* from = cpu::Data<T>(x);
@@ -128,7 +127,7 @@ void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, bool tw
         for (int64_t row = begin; row < end; ++row) {
           const int64_t frame = row / positions, y = row % positions / width, at = row % width;
           const float* gain = gains + frame * 2 * channels;
-          cpu::AffineSiluRow(from + row * channels, gain, gain + channels, twice,
+          cpu::AffineSiluRow(from + row * channels, gain, gain + channels,
                              to + frame * out.stride(0) + y * out.stride(1) + at * out.stride(2),
                              channels);
         }
@@ -189,16 +188,14 @@ void RmsNormSilu(const at::Tensor& x, const ChannelModulation& modulation, at::T
   cpu::WithRowType(x, [&](auto zero) { RmsNormSiluOnCpu<decltype(zero)>(x, modulation, out); });
 }
 
-void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, bool twice,
-                           at::Tensor out) {
+void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out) {
   at::Tensor hidden = at::group_norm(x.permute({0, 3, 1, 2}), norm.groups, norm.weight, norm.bias,
                                      norm.eps, /*cudnn_enabled=*/false);
   at::silu_(hidden);
-  if (twice) at::silu_(hidden);
   out.copy_(hidden.permute({0, 2, 3, 1}));
 }
 
-void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice, at::Tensor out) {
+void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out) {
   Check(x, out);
   TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
               " channels in ", norm.groups, " groups");
@@ -215,13 +212,13 @@ void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice, 
     C10_CUDA_CHECK(cuda::GroupNormSilu(
         *cuda::ElementOf(x), x.const_data_ptr(), norm.weight.const_data_ptr(),
         norm.bias.const_data_ptr(), out.mutable_data_ptr(), PositionsOf(x, out), norm.groups,
-        static_cast<float>(norm.eps), twice, moments.mutable_data_ptr<float>(), moments.size(1),
+        static_cast<float>(norm.eps), moments.mutable_data_ptr<float>(), moments.size(1),
         affine.mutable_data_ptr<float>(), cuda::StreamOf(x)));
     return;
   }
 #endif
-  if (!FusesGroupNorm(x, out)) return GroupNormSiluComposed(x, norm, twice, std::move(out));
-  cpu::WithRowType(x, [&](auto zero) { GroupNormSiluOnCpu<decltype(zero)>(x, norm, twice, out); });
+  if (!FusesGroupNorm(x, out)) return GroupNormSiluComposed(x, norm, std::move(out));
+  cpu::WithRowType(x, [&](auto zero) { GroupNormSiluOnCpu<decltype(zero)>(x, norm, out); });
 }
 
 }  // namespace kino::engine

@@ -29,10 +29,9 @@ struct FrameGroupNorm {
   at::Tensor bias;    // [C], in the frames' dtype
 };
 
-// out = SiLU(GroupNorm(x)), or SiLU of that once more. `out` may be a part of a larger buffer.
+// out = SiLU(GroupNorm(x)). `out` may be a part of a larger buffer.
 // x, out: [T, H, W, C].
-void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, bool twice, at::Tensor out);
-void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, bool twice,
-                           at::Tensor out);
+void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out);
+void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out);
 
 }  // namespace kino::engine

@@ -80,16 +80,14 @@ __global__ void AffineKernel(const float* moments, const T* weight, const T* bia
 }
 
 template <typename T>
-__global__ void AffineSiluKernel(const T* x, const float* affine, T* out, Positions p, bool twice) {
+__global__ void AffineSiluKernel(const T* x, const float* affine, T* out, Positions p) {
   const int64_t row = int64_t{blockIdx.x} * kRowsPerBlock + threadIdx.x / 32;
   if (row >= p.frames * p.height * p.width) return;
   const float* gain = affine + row / (p.height * p.width) * 2 * p.channels;
   const T* from = x + row * p.channels;
   T* to = out + OutOffset(p, row);
   for (int64_t i = threadIdx.x % 32; i < p.channels; i += 32) {
-    float value = Silu(Round<T>(ToFloat(from[i]) * gain[i] + gain[p.channels + i]));
-    if (twice) value = Silu(Round<T>(value));
-    to[i] = FromFloat<T>(value);
+    to[i] = FromFloat<T>(Silu(Round<T>(ToFloat(from[i]) * gain[i] + gain[p.channels + i])));
   }
 }
 
@@ -112,8 +110,7 @@ cudaError_t RmsNormSilu(Element element, const void* x, const void* gain, const 
 
 cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, const void* bias,
                           void* out, const Positions& positions, int64_t groups, float eps,
-                          bool twice, float* moments, int64_t blocks, float* affine,
-                          cudaStream_t stream) {
+                          float* moments, int64_t blocks, float* affine, cudaStream_t stream) {
   if (RowBlocks(positions) == 0) return cudaSuccess;
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
@@ -124,7 +121,7 @@ cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, co
         moments, static_cast<const T*>(weight), static_cast<const T*>(bias), affine, positions,
         blocks, groups, eps);
     AffineSiluKernel<T><<<RowBlocks(positions), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), affine, static_cast<T*>(out), positions, twice);
+        static_cast<const T*>(x), affine, static_cast<T*>(out), positions);
   });
 }
 

@@ -22,11 +22,10 @@ struct Positions {
 cudaError_t RmsNormSilu(Element element, const void* x, const void* gain, const void* shift,
                         void* out, const Positions& positions, float eps, cudaStream_t stream);
 
-// out = SiLU(group_norm(x) * weight + bias) of each frame, or SiLU of that again.  moments: float32
+// out = SiLU(group_norm(x) * weight + bias) of each frame.  moments: float32
 // [T, blocks, 2, C], affine: float32 [T, 2, C], both scratch.
 cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, const void* bias,
                           void* out, const Positions& positions, int64_t groups, float eps,
-                          bool twice, float* moments, int64_t blocks, float* affine,
-                          cudaStream_t stream);
+                          float* moments, int64_t blocks, float* affine, cudaStream_t stream);
 
 }  // namespace kino::engine::cuda

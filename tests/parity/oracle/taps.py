@@ -1,8 +1,9 @@
 """Stage-by-stage values of a diffusers run, under the names that `kino-render --taps` uses.
 
 tokens.json      {"input_ids": [[...], ...]}: one padded row per text row, the negative prompt first under CFG
-text_states.npy  float32 [R, L, D]: the embeddings the transformer gets, same rows
-denoise_NNN.npy  float32 [B, S, C]: packed latents after step NNN
+text_states.npy  float32 [R, L, D]: the embeddings the transformer gets, same rows; zeros where the encoder was given a
+                 mask that leaves them out
+denoise_NNN.npy  float32: the pipeline's latents after step NNN, packed [B, S, C] or [B, C, F, H, W] as it keeps them
 latents.npy      float32 [B, C, F, H, W]: what the VAE decodes, denormalised and with the decode noise mixed in
 """
 import json
@@ -15,25 +16,31 @@ from .run import run
 
 
 def run_with_taps(pipeline, request, folder, taps):
-    """Frames of an LTX pipeline, float32 [T, H, W, 3]; the intermediates are written into `taps`."""
+    """Frames of a pipeline, float32 [T, H, W, 3]; the intermediates are written into `taps`."""
     os.makedirs(taps, exist_ok=True)
     encode_prompt, decode = pipeline.encode_prompt, pipeline.vae.decode
-    rows = []
+    rows, masks = [], []
 
     def save(name, tensor):
         np.save(os.path.join(taps, name + ".npy"), tensor.detach().float().cpu().numpy())
 
-    def tap_tokens(_, inputs):
+    def tap_tokens(_, inputs, named):
         rows.append(inputs[0][0].tolist())
+        masks.append(named.get("attention_mask"))
 
     def tap_text(*args, **kwargs):
-        hook = pipeline.text_encoder.register_forward_pre_hook(tap_tokens)
+        hook = pipeline.text_encoder.register_forward_pre_hook(tap_tokens, with_kwargs=True)
         try:
             prompt, _, negative, _ = result = encode_prompt(*args, **kwargs)
         finally:
             hook.remove()
-        rows.reverse()  # encode_prompt takes the prompt first, the transformer gets the negative one first
-        save("text_states", prompt if negative is None else torch.cat([negative, prompt]))
+        # encode_prompt takes the prompt first, the transformer gets the negative one first.
+        rows.reverse()
+        masks.reverse()
+        states = prompt if negative is None else torch.cat([negative, prompt])
+        if all(mask is not None for mask in masks):
+            states = torch.where(torch.cat(masks).bool().unsqueeze(2), states, 0)
+        save("text_states", states)
         with open(os.path.join(taps, "tokens.json"), "w", encoding="utf-8") as file:
             json.dump({"input_ids": rows}, file)
         return result

@@ -1,0 +1,100 @@
+#include "engine/models/mochi/describe.h"
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+#include "engine/models/mochi/transformer_config.h"
+#include "engine/models/mochi/vae_config.h"
+#include "engine/models/mochi/weight_map.h"
+#include "engine/text/t5_config.h"
+
+namespace kino::engine {
+namespace {
+
+constexpr double kThresholdNoise = 0.025;
+
+class MochiDescription final : public FamilyDescription {
+ public:
+  MochiDescription(const MochiTransformerConfig& transformer, const MochiVaeConfig& vae,
+                   const FlowMatchEulerConfig& sampler)
+      : sampler_(sampler) {
+    // Defaults of MochiPipeline.__call__ in diffusers 0.42.1.
+    Request defaults;
+    defaults.task = Task::kTextToVideo;
+    defaults.negative_prompt = "";
+    defaults.height = 480;
+    defaults.width = 848;
+    defaults.num_frames = 19;
+    defaults.num_inference_steps = 64;
+    defaults.guidance_scale = 4.5;
+    defaults.fps = 30.0;
+    defaults.output.quality = 75;
+    tasks_.push_back({.task = Task::kTextToVideo, .defaults = defaults});
+    const int multiple = vae.spatial_ratio() * transformer.patch_size;
+    limits_ = {.size_multiple = multiple,
+               .min_size = multiple,
+               .max_size = 4096,
+               .frames_multiple = vae.temporal_ratio(),
+               .max_frames = 2048 * vae.temporal_ratio() + 1,
+               .max_pixels = 1'000'000'000,
+               .max_steps = 1000,
+               .max_sequence_length = transformer.max_sequence_length};
+  }
+
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  const VaeTileSizes& vae_tiles() const override { return kMochiTiles; }
+  void FillOwn(Request&, const Request&) const override {}
+  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override {
+    if (!request.conditions.empty()) {
+      violations.push_back({.field = "conditions",
+                            .description = absl::StrCat("TEXT_TO_VIDEO takes none, got ",
+                                                        request.conditions.size())});
+    }
+    if (!violations.empty()) return;
+    const absl::Status schedule = MochiSchedule(sampler_, request).status();
+    if (!schedule.ok()) {
+      violations.push_back(
+          {.field = "num_inference_steps",
+           .description = absl::StrCat("no schedule: ", std::string(schedule.message()))});
+    }
+  }
+
+ private:
+  FlowMatchEulerConfig sampler_;
+  std::vector<TaskDescription> tasks_;
+  Limits limits_;
+};
+
+absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeMochi(const ModelSource& source) {
+  KINO_ASSIGN_OR_RETURN(
+      const MochiTransformerConfig transformer,
+      MochiTransformerConfig::FromJson(source.transformer_config, source.transformer_config_path));
+  const std::string vae_path = source.folder + "/vae/config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json vae_json, ReadJsonFile(vae_path));
+  KINO_ASSIGN_OR_RETURN(const MochiVaeConfig vae, MochiVaeConfig::FromJson(vae_json, vae_path));
+  // Nothing more is needed of it, but it must be such that the model can be loaded.
+  KINO_RETURN_IF_ERROR(T5EncoderConfig::Read(source.folder + "/text_encoder").status());
+  const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
+  KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
+  KINO_ASSIGN_OR_RETURN(const FlowMatchEulerConfig sampler,
+                        FlowMatchEulerConfig::FromJson(sampler_json, sampler_path));
+  return std::make_shared<MochiDescription>(transformer, vae, sampler);
+}
+
+}  // namespace
+
+absl::StatusOr<FlowMatchSchedule> MochiSchedule(const FlowMatchEulerConfig& sampler,
+                                                const Request& request) {
+  return MakeSchedule(
+      sampler, {.sigmas = LinearQuadraticSchedule(*request.num_inference_steps, kThresholdNoise)});
+}
+
+FamilyDescriber MochiDescriber() {
+  return {.family = "mochi",
+          .pipeline_classes = {"MochiPipeline"},
+          .describe = DescribeMochi,
+          .find_transformer = FindMochiTransformer};
+}
+
+}  // namespace kino::engine

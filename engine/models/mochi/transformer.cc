@@ -1,0 +1,287 @@
+#include "engine/models/mochi/transformer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/meshgrid.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/status.h"
+#include "engine/ops/attention.h"
+#include "engine/ops/linear.h"
+#include "engine/ops/norm_modulate.h"
+
+namespace kino::engine {
+namespace {
+
+constexpr int64_t kPoolHeads = 8;
+constexpr double kQkNormEps = 1e-5;
+constexpr NormStyle kNorm = {.kind = NormKind::kRms, .eps = 1e-6, .rounding = Rounding::kOnce};
+constexpr NormStyle kNormOut = {.kind = NormKind::kLayer, .eps = 1e-6};
+// Positions are stretched so that a frame's area is that of a square of so many (MochiRoPE).
+constexpr double kBaseSide = 192;
+constexpr char kPrepare[] = "prepare";
+// Parts of a block's modulation.
+enum { kScale, kGate, kMlpScale, kMlpGate, kParts };
+
+int64_t FeedForwardInner(int64_t dim) { return 4 * dim * 2 / 3; }
+
+// Midpoints of `count` equal stretches from -extent / 2 to extent / 2.
+at::Tensor Centers(double extent, int64_t count, const at::TensorOptions& options) {
+  const at::Tensor edges = at::linspace(-extent / 2, extent / 2, count + 1, options);
+  return (edges.narrow(0, 0, count) + edges.narrow(0, 1, count)) / 2;
+}
+
+// [T, B, parts * W] -> [T, parts, B, W]
+at::Tensor ByPart(const at::Tensor& modulation, int64_t parts) {
+  return modulation.unflatten(2, {parts, -1}).transpose(1, 2).contiguous();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<MochiTransformer>> MochiTransformer::Create(
+    const ComponentFiles& files, c10::ScalarType dtype, c10::Device device) {
+  KINO_ASSIGN_OR_RETURN(const MochiTransformerConfig config,
+                        MochiTransformerConfig::FromJson(files.config, files.config_path));
+  return std::shared_ptr<MochiTransformer>(new MochiTransformer(config, files, dtype, device));
+}
+
+MochiTransformer::MochiTransformer(const MochiTransformerConfig& config,
+                                   const ComponentFiles& files, c10::ScalarType dtype,
+                                   c10::Device device)
+    : Component(files, dtype, device), config_(config) {
+  const int64_t d = config_.width(), w = config_.pooled_projection_dim, t = config_.text_embed_dim,
+                head = config_.attention_head_dim, p = config_.patch_size,
+                channels = config_.in_channels;
+  for (const char* pattern : {"patch_embed", "norm"}) weights().SkipCasting(pattern);
+  const WeightScope prepare(weights(), weights().AddGroup(kPrepare, kPrepare));
+  const WeightScope time = prepare.Sub("time_embed");
+  time_embedder_ =
+      std::make_unique<TimestepEmbedder>(time.Sub("timestep_embedder"), config_.time_embed_dim, d);
+  pool_kv_ = time.Sub("pooler").Linear("to_kv", t, 2 * t);
+  pool_q_ = time.Sub("pooler").Linear("to_q", t, t);
+  pool_out_ = time.Sub("pooler").Linear("to_out", t, d);
+  caption_projection_ = time.Linear("caption_proj", t, w);
+  out_modulation_ = prepare.Sub("norm_out").Linear("linear", d, 2 * d);
+  frequencies_ = prepare.Get("pos_frequencies", {3, config_.num_attention_heads, head / 2});
+
+  std::vector<WeightGroup*> groups, prepare_groups;
+  for (int i = 0; i < config_.num_layers; ++i) {
+    prepare_groups.push_back(
+        &weights().AddGroup(absl::StrCat(kPrepare, ".transformer_blocks.", i), kPrepare));
+  }
+  const Mlp::Activation activation =
+      config_.original_layout ? Mlp::Activation::kSwiGluGateFirst : Mlp::Activation::kSwiGlu;
+  for (int i = 0; i < config_.num_layers; ++i) {
+    const bool is_last = i + 1 == config_.num_layers;
+    WeightGroup& group = weights().AddGroup(absl::StrCat("transformer_blocks.", i));
+    groups.push_back(&group);
+    const WeightScope scope = WeightScope(weights(), group).Sub("transformer_blocks", i);
+    const WeightScope modulation = scope.In(*prepare_groups[static_cast<size_t>(i)]);
+    const WeightScope attention = scope.Sub("attn1");
+    const auto feed_forward = [&](const char* name, int64_t dim) {
+      return std::make_unique<Mlp>(Mlp::FeedForward(
+          scope.Sub(name), dim,
+          {.activation = activation, .inner = FeedForwardInner(dim), .bias = false}));
+    };
+    Block& block = blocks_.emplace_back();
+    block.video = {.q = attention.Linear("to_q", d, d, /*bias=*/false),
+                   .k = attention.Linear("to_k", d, d, false),
+                   .v = attention.Linear("to_v", d, d, false),
+                   .out = attention.Linear("to_out.0", d, d),
+                   .norm_q = attention.Get("norm_q.weight", {head}),
+                   .norm_k = attention.Get("norm_k.weight", {head}),
+                   .feed_forward = feed_forward("ff", d),
+                   .modulation = modulation.Sub("norm1").Linear("linear", d, kParts * d)};
+    block.text = {
+        .q = attention.Linear("add_q_proj", w, d, false),
+        .k = attention.Linear("add_k_proj", w, d, false),
+        .v = attention.Linear("add_v_proj", w, d, false),
+        .out = is_last ? LinearWeight() : attention.Linear("to_add_out", d, w),
+        .norm_q = attention.Get("norm_added_q.weight", {head}),
+        .norm_k = attention.Get("norm_added_k.weight", {head}),
+        .feed_forward = is_last ? nullptr : feed_forward("ff_context", w),
+        .modulation = is_last ? modulation.Sub("norm1_context").Linear("linear_1", d, w)
+                              : modulation.Sub("norm1_context").Linear("linear", d, kParts * w)};
+  }
+  // What comes before the blocks and behind them is little: it moves with the first and the last.
+  const WeightScope patch = WeightScope(weights(), *groups.front()).Sub("patch_embed").Sub("proj");
+  patch_weight_ = patch.Get("weight", {d, channels, p, p}, LayerKind::kConvolution);
+  patch_bias_ = patch.Get("bias", {d}, LayerKind::kConvolution);
+  proj_out_ = WeightScope(weights(), *groups.back()).Linear("proj_out", d, p * p * channels);
+  prepare_stack_ = std::make_unique<BlockStack>(residency(), std::move(prepare_groups));
+  stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
+}
+
+RotaryTable MochiTransformer::MakeRotaryTable(const MochiGrid& grid) const {
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
+  const int64_t height = grid.height / config_.patch_size, width = grid.width / config_.patch_size;
+  const double scale =
+      std::sqrt(kBaseSide * kBaseSide / (static_cast<double>(height) * static_cast<double>(width)));
+  const std::vector<at::Tensor> axes =
+      at::meshgrid({at::arange(grid.frames, options),
+                    Centers(static_cast<double>(height) * scale, height, options),
+                    Centers(static_cast<double>(width) * scale, width, options)},
+                   "ij");
+  const at::Tensor positions =
+      at::stack({axes[0].flatten(), axes[1].flatten(), axes[2].flatten()}, 1);  // [S, 3]
+  const at::Tensor angles = positions.matmul(frequencies_.get()->to(at::kFloat).flatten(1));
+  return {.cos = angles.cos(), .sin = angles.sin()};
+}
+
+// MochiAttentionPool: the mean token attends to itself and to all tokens. text: [1, L, t] -> [1, D]
+at::Tensor MochiTransformer::PoolText(const at::Tensor& text) const {
+  const int64_t count = text.size(1), width = text.size(2);
+  at::Tensor mean = at::zeros({1, 1, width}, text.options());
+  if (count > 0) {
+    // The share of a token is rounded to the dtype before the sum.
+    const at::Tensor share = at::full({1}, 1.0, text.options()) / static_cast<double>(count);
+    mean = (text * share).sum(1, /*keepdim=*/true);
+  }
+  const at::Tensor kv = pool_kv_.Apply(at::cat({mean, text}, 1));
+  const at::Tensor pooled = Attention(pool_q_.Apply(mean), kv.narrow(2, 0, width),
+                                      kv.narrow(2, width, width), kPoolHeads);
+  return pool_out_.Apply(pooled.squeeze(1));
+}
+
+MochiTransformer::Prepared MochiTransformer::Prepare(const std::vector<at::Tensor>& texts,
+                                                     const MochiGrid& grid,
+                                                     const std::vector<float>& timesteps,
+                                                     const RunContext& context) const {
+  const int64_t p = config_.patch_size;
+  std::vector<int64_t> lengths;
+  std::vector<at::Tensor> pooled, rows;
+  for (const at::Tensor& text : texts) {
+    lengths.push_back(text.size(1));
+    rows.push_back(text.to(dtype()));
+    pooled.push_back(PoolText(rows.back()));
+  }
+  Prepared prepared = {
+      .layout = JointLayout(grid.frames * (grid.height / p) * (grid.width / p), lengths),
+      .rotary = MakeRotaryTable(grid),
+      .text = {},
+      .video_modulation = {},
+      .text_modulation = {},
+      .out_modulation = {}};
+  if (prepared.layout.text_tokens() > 0)
+    prepared.text = caption_projection_.Apply(at::cat(rows, 1));
+  // In the dtype of the latents, in which neighbouring timesteps may be one.
+  const at::Tensor times = at::tensor(timesteps, at::TensorOptions().dtype(at::kFloat))
+                               .to(device())
+                               .to(dtype())
+                               .to(at::kFloat);
+  const at::Tensor conditions = at::silu(time_embedder_->Forward(times, dtype()).unsqueeze(1) +
+                                         at::cat(pooled, 0).unsqueeze(0));  // [T, B, D]
+  Streams none;
+  prepare_stack_->Run(context, none, [&](int i, Streams&) {
+    const Block& block = blocks_[static_cast<size_t>(i)];
+    at::Tensor video = ByPart(block.video.modulation.Apply(conditions), kParts).unsqueeze(3);
+    const bool is_last = block.text.feed_forward == nullptr;
+    at::Tensor text = ByPart(block.text.modulation.Apply(conditions), is_last ? 1 : kParts);
+    for (const int64_t gate : {kGate, kMlpGate}) {
+      video.select(1, gate).tanh_();
+      if (!is_last) text.select(1, gate).tanh_();
+    }
+    prepared.video_modulation.push_back(std::move(video));
+    prepared.text_modulation.push_back(std::move(text));
+  });
+  prepared.out_modulation = ByPart(out_modulation_.Apply(conditions), 2).unsqueeze(3);
+  return prepared;
+}
+
+void MochiTransformer::RunBlock(int index, const Prepared& prepared, int step, Streams& streams,
+                                const RunContext& context) const {
+  const Block& block = blocks_[static_cast<size_t>(index)];
+  const at::Tensor modulation = prepared.video_modulation[static_cast<size_t>(index)][step];
+  const at::Tensor text_modulation = prepared.text_modulation[static_cast<size_t>(index)][step];
+  const JointLayout& layout = prepared.layout;
+  at::Tensor& video = streams[0];
+  at::Tensor& text = streams[1];
+  const bool has_text = text.defined(), changes_text = has_text && block.text.feed_forward;
+  const TokenSpans all = {{0, video.size(1), 0}};
+  const TokenSpans by_row = layout.TextSpans();
+
+  at::Tensor normed = NormModulate(video, kNorm, {}, modulation[kScale], all);
+  at::Tensor normed_text;
+  if (has_text) normed_text = NormModulate(text, kNorm, {}, text_modulation[kScale], by_row);
+  at::Tensor q = NormRotary(block.video.q.Apply(normed), block.video.norm_q.get(), kQkNormEps,
+                            prepared.rotary);
+  const at::Tensor k = at::empty({1, layout.tokens(), config_.width()}, video.options());
+  const at::Tensor v = at::empty_like(k);
+  {
+    const at::Tensor keys = block.video.k.Apply(normed);
+    for (int64_t row = 0; row < layout.rows(); ++row) {
+      NormRotaryInto(keys.narrow(0, row, 1), block.video.norm_k.get(), kQkNormEps, prepared.rotary,
+                     layout.Video(k, row));
+    }
+  }
+  {
+    const at::Tensor values = block.video.v.Apply(normed);
+    for (int64_t row = 0; row < layout.rows(); ++row)
+      layout.Video(v, row).copy_(values.narrow(0, row, 1));
+  }
+  normed.reset();
+  at::Tensor text_q;
+  if (has_text) {
+    const at::Tensor keys =
+        NormRotary(block.text.k.Apply(normed_text), block.text.norm_k.get(), kQkNormEps);
+    const at::Tensor values = block.text.v.Apply(normed_text);
+    for (int64_t row = 0; row < layout.rows(); ++row) {
+      layout.Text(k, row).copy_(layout.PackedText(keys, row));
+      layout.Text(v, row).copy_(layout.PackedText(values, row));
+    }
+    if (changes_text) {
+      text_q = NormRotary(block.text.q.Apply(normed_text), block.text.norm_q.get(), kQkNormEps);
+    }
+  }
+  JointAttended attended =
+      JointAttention(layout, q, text_q, k, v, config_.num_attention_heads, changes_text);
+  q.reset();
+
+  const auto mix = [&](const Stream& stream, at::Tensor& hidden, at::Tensor& seen,
+                       const at::Tensor& parts, const TokenSpans& spans) {
+    seen = stream.out.Apply(seen);
+    AddNormGated(hidden, seen, kNorm.eps, parts[kGate], spans);
+    seen.reset();
+    const at::Tensor inner = stream.feed_forward->Forward(
+        NormModulate(hidden, kNorm, {}, parts[kMlpScale], spans), context.chunk_feed_forward);
+    AddNormGated(hidden, inner, kNorm.eps, parts[kMlpGate], spans);
+  };
+  mix(block.video, video, attended.video, modulation, all);
+  if (changes_text) mix(block.text, text, attended.text, text_modulation, by_row);
+}
+
+at::Tensor MochiTransformer::Forward(const Prepared& prepared, int step, const at::Tensor& latents,
+                                     const RunContext& context) const {
+  const int64_t p = config_.patch_size, batch = latents.size(0), channels = latents.size(1),
+                frames = latents.size(2), height = latents.size(3) / p, width = latents.size(4) / p;
+  const at::Tensor patches = latents.to(dtype())
+                                 .view({batch, channels, frames, height, p, width, p})
+                                 .permute({0, 2, 3, 5, 1, 4, 6})
+                                 .reshape({batch, frames * height * width, channels * p * p});
+  // The first block changes the text in place; Prepared keeps its own.
+  Streams streams = {Linear(patches, patch_weight_.get()->flatten(1), patch_bias_.get()),
+                     prepared.text.defined() ? prepared.text.clone() : at::Tensor()};
+  stack_->Run(context, streams,
+              [&](int i, Streams& between) { RunBlock(i, prepared, step, between, context); });
+  const at::Tensor modulation = prepared.out_modulation[step];
+  const int scale = config_.original_layout ? 1 : 0;
+  const at::Tensor out =
+      proj_out_.Apply(NormModulate(streams[0], kNormOut, modulation[1 - scale], modulation[scale],
+                                   {{0, streams[0].size(1), 0}}));
+  return out.view({batch, frames, height, width, p, p, channels})
+      .permute({0, 6, 1, 2, 4, 3, 5})
+      .reshape({batch, channels, frames, height * p, width * p});
+}
+
+}  // namespace kino::engine
