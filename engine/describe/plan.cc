@@ -175,9 +175,9 @@ Planner::Planner(const ModelDescription& model, const Request& request,
 absl::StatusOr<Profiled> Planner::State::ProfileOf(const std::vector<Plan>& plans) const {
   std::vector<PhaseVariant> variants = {{}};
   for (const Plan& plan : plans) {
-    PhaseVariant variant = VariantOf(plan);
+    const PhaseVariant variant = VariantOf(plan);
     if (std::find(variants.begin(), variants.end(), variant) == variants.end())
-      variants.push_back(std::move(variant));
+      variants.push_back(variant);
   }
   Profiled profiled;
   KINO_ASSIGN_OR_RETURN(profiled.profile, profiles->Profile(request, variants));

@@ -42,8 +42,10 @@ void Dispatcher::Stop() {
     registry_.CancelReservation(entry.second.reservation);
     return true;
   });
-  const auto none_is_answering = [state = state_.get()]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(
-                                     state->mutex) { return state->answering == 0; };
+  State* const state = state_.get();
+  const auto none_is_answering = [state]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state->mutex) {
+    return state->answering == 0;
+  };
   state_->mutex.Await(absl::Condition(&none_is_answering));
 }
 

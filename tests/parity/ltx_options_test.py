@@ -1,11 +1,11 @@
 """LTX-Video against diffusers, float32 on the CPU: what the plain variants leave out.
 
-Cases end in -0, -1 or -2 for the VAE generation (0.9.0, 0.9.1, 0.9.5); see ltx_fixtures for the plain matrix.
+Cases end in -0, -1 or -2 for the VAE generation (0.9.0, 0.9.1, 0.9.5); see fixtures for the plain matrix.
 """
 import torch
 
-import ltx_check
-from ltx_fixtures import Case
+import parity_check
+from fixtures import Case
 from oracle.build import Changes
 from oracle.families.ltx import small_tiles
 
@@ -75,6 +75,6 @@ def facts(case, tiling):
     return [("option", option, case.task), ("tiling", option, tiling), ("generation", case.task, case.generation)]
 
 
-@ltx_check.parametrize(CASES, facts)
+@parity_check.parametrize(CASES, facts)
 def test_stages_equal_diffusers(case, tiling, tmp_path_factory, pytestconfig):
-    ltx_check.check(case, tiling, tmp_path_factory, pytestconfig.kino_note)
+    parity_check.check(case, tiling, tmp_path_factory, pytestconfig.kino_note)

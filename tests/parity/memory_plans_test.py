@@ -1,17 +1,18 @@
 """What must not change the frames: where weights are, and when. Every policy and home against --offload none, to the
-bit, on one thread, on the oracle's checkpoints of all three LTX generations; and how much each may hold."""
+bit, on one thread, on the oracle's checkpoints of every family; and how much each may hold."""
 import json
 
 import numpy as np
 import pytest
 
 import kino_render
-import ltx_fixtures
+import fixtures
 import matrix
-from ltx_fixtures import Case
+from fixtures import Case
 
 GENERATIONS = [Case(f"plans-{task}-{generation}", task, generation)
                for task in ("t2v", "i2v") for generation in range(3)]
+GENERATIONS += [Case(f"plans-mochi-{variant}", "t2v", variant, family="mochi") for variant in range(2)]
 POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
 PLACES = [(case, policy, home) for case in GENERATIONS for home in HOMES for policy in POLICIES]
@@ -35,7 +36,7 @@ def resident(tmp_path_factory):
 
     def of(case):
         if case.name not in frames:
-            fixture = ltx_fixtures.make(case)
+            fixture = fixtures.make(case)
             frames[case.name], stats = render(fixture, tmp_path_factory.mktemp("resident"), "--offload", "none")
             assert np.abs(frames[case.name] - fixture.frames("untiled")).max() <= 1e-4
             assert peak(stats, "peak_weight_bytes") == 0
@@ -46,10 +47,10 @@ def resident(tmp_path_factory):
 
 # A process each: one that has encoded a prompt does not encode it again, and the encoder's policy is tried as well.
 @matrix.sliced("case,policy,home", PLACES, lambda case, policy, home: [
-    ("place", policy, home), ("policy", policy, case.generation), ("case", case.name)],
+    ("place", policy, home, case.family), ("policy", policy, case.family, case.generation), ("case", case.name)],
                ids=lambda value: getattr(value, "name", value))
 def test_every_policy_and_home_gives_the_same_bits(case, policy, home, resident, tmp_path):
-    fixture = ltx_fixtures.make(case)
+    fixture = fixtures.make(case)
     want = resident(case)
     got, stats = render(fixture, tmp_path, "--offload", policy, "--weights-home", home)
     assert np.array_equal(got, want), f"{policy} from {home}: off by up to {np.abs(got - want).max()}"
@@ -64,9 +65,9 @@ def peak_of_all(fixture):
     return sum(os.path.getsize(path) for path in glob.glob(os.path.join(fixture.model, "*", "*.safetensors")))
 
 
-@pytest.mark.parametrize("case", GENERATIONS[:1] + GENERATIONS[4:5], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", GENERATIONS[:1] + GENERATIONS[4:5] + GENERATIONS[6:7], ids=lambda case: case.name)
 def test_each_component_has_a_policy_of_its_own(case, resident, tmp_path):
-    fixture = ltx_fixtures.make(case)
+    fixture = fixtures.make(case)
     want = resident(case)
     got, stats = render(fixture, tmp_path, "--offload", "text_encoder=leaf,transformer=block:1",
                         "--weights-home", "pageable,vae=file")
@@ -77,10 +78,10 @@ def test_each_component_has_a_policy_of_its_own(case, resident, tmp_path):
 
 
 @matrix.sliced("tokens,case", [(tokens, case) for tokens in CHUNKS for case in GENERATIONS],
-               lambda tokens, case: [("tokens", tokens), ("task", case.task), ("generation", case.generation)],
+               lambda tokens, case: [("tokens", tokens), ("task", case.family, case.task), ("generation", case.family, case.generation)],
                ids=lambda value: getattr(value, "name", value))
 def test_chunked_feed_forward_is_the_whole_one(case, tokens, resident, tmp_path):
-    fixture = ltx_fixtures.make(case)
+    fixture = fixtures.make(case)
     want = resident(case)
     got, _ = render(fixture, tmp_path, "--chunk-feed-forward", str(tokens))
     # Rows of a matrix product do not see each other; how many there are only changes the order of its sums.
@@ -88,7 +89,7 @@ def test_chunked_feed_forward_is_the_whole_one(case, tokens, resident, tmp_path)
 
 
 def test_a_plan_in_the_request_goes_over_the_flags(tmp_path):
-    fixture = ltx_fixtures.make(GENERATIONS[2])
+    fixture = fixtures.make(GENERATIONS[2])
     with open(fixture.request("untiled"), encoding="utf-8") as file:
         request = json.load(file)
     request["plan"] = {"offload": "leaf", "prefetch": 2}
@@ -99,6 +100,6 @@ def test_a_plan_in_the_request_goes_over_the_flags(tmp_path):
 
 
 def test_pinned_memory_without_a_gpu_is_refused(tmp_path):
-    fixture = ltx_fixtures.make(GENERATIONS[0])
+    fixture = fixtures.make(GENERATIONS[0])
     with pytest.raises(RuntimeError, match="pinned.*needs a GPU"):
         render(fixture, tmp_path, "--offload", "block:1", "--weights-home", "pinned")

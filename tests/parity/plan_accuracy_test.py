@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import kino_render
-import ltx_fixtures
+import fixtures
 
 DEMO = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
 # Of the most bytes at a time, and of every stage that comes near to it.
@@ -32,7 +32,7 @@ def demo(dtype, *flags, size=(128, 128, 17), guidance_scale=3.0):
 
 
 def tiny(name, dtype, *flags):
-    """A variant of the parity matrix: 0, 1 and 2 are the VAE's generations 0.9.0, 0.9.1 and 0.9.5."""
+    """A variant of a parity matrix; of LTX-Video 0, 1 and 2 are the VAE's generations 0.9.0, 0.9.1 and 0.9.5."""
     return pytest.param(name, None, dtype, list(flags),
                         id="-".join([name, dtype, *(flag.strip("-") for flag in flags)]))
 
@@ -43,6 +43,10 @@ CASES = [
     *(tiny(f"t2v-{variant}", "float32", *SMALL_TILES) for variant in range(3)),
     tiny("t2v-1", "bfloat16", "--offload", "leaf"),
     tiny("t2v-2", "float32", "--offload", "block:1"),
+    *(tiny(f"mochi-t2v-{variant}", dtype) for variant in (0, 1, 4) for dtype in ("float32", "bfloat16")),
+    tiny("mochi-t2v-0", "float32", "--vae-tile-size", "32,32,16,16"),
+    *(tiny("mochi-t2v-4", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
+    tiny("mochi-t2v-4", "bfloat16", "--chunk-feed-forward", "16"),
     demo("float32"), demo("bfloat16"),
     demo("bfloat16", guidance_scale=1.0),
     demo("float32", size=(64, 192, 33)),
@@ -95,8 +99,8 @@ def measure(model, request, dtype, flags, folder):
 def test_predicted_peak_is_measured(name, request_fields, dtype, flags, tmp_path):
     model = DEMO
     if name is not None:
-        case = next(case for case in ltx_fixtures.matrix() if case.name == name)
-        fixture = ltx_fixtures.make(case)
+        case = next(case for family in ("ltx", "mochi") for case in fixtures.matrix(family) if case.name == name)
+        fixture = fixtures.make(case)
         model = fixture.model
         with open(fixture.request("untiled"), encoding="utf-8") as file:
             request_fields = json.load(file)

@@ -1,4 +1,4 @@
-"""Every published LTX-Video config, built from its config alone: kino-render plan loads a folder whose weight files are
+"""Every published config, built from its config alone: kino-render plan loads a folder whose weight files are
 headers of what diffusers' class has on its meta device (and holes where the bytes would be), so a parameter that Kino
 names or shapes otherwise, or does not have, is an error. The trace's FLOPs are held to the bound of the real shape."""
 import json
@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from diffusers import AutoencoderKLLTXVideo, AutoencoderKLMochi, LTXVideoTransformer3DModel, MochiTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
 import kino_render
@@ -31,10 +31,16 @@ _V095 = dict(block_out_channels=(128, 256, 512, 1024, 2048), down_block_types=("
              decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
              upsample_residual=(True, True, True), upsample_factor=(2, 2, 2), timestep_conditioning=True,
              spatial_compression_ratio=32, temporal_compression_ratio=8)
-# Release: transformer, VAE.
-PUBLISHED = {
-    "0.9.0": ("2b", {}), "0.9.1": ("2b", _V091), "0.9.5": ("2b", _V095), "0.9.7-13b": ("13b", _V095),
-}
+# Release: what makes its transformer and its VAE.
+PUBLISHED = {name: (lambda size=size: LTXVideoTransformer3DModel(**TRANSFORMERS[size]),
+                    lambda vae=vae: AutoencoderKLLTXVideo(**vae))
+             for name, size, vae in (("0.9.0", "2b", {}), ("0.9.1", "2b", _V091), ("0.9.5", "2b", _V095),
+                                     ("0.9.7-13b", "13b", _V095))}
+PUBLISHED["mochi-1"] = (MochiTransformer3DModel, AutoencoderKLMochi)
+MOCHI_INDEX = {"_class_name": "MochiPipeline", "force_zeros_for_empty_prompt": False,
+               "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "tokenizer": ["transformers", "T5TokenizerFast"],
+               "text_encoder": ["transformers", "T5EncoderModel"], "transformer": ["diffusers", "MochiTransformer3DModel"],
+               "vae": ["diffusers", "AutoencoderKLMochi"]}
 REQUEST = {"prompt": "a cat walks along a wall " * 20, "negative_prompt": "worst quality, blurry", "seed": 1,
            "guidance_scale": 3.0, "num_inference_steps": 50, "fps": 25}
 # TFLOP of one step with guidance, and of the decode: PERFORMANCE figures of the real shape, 480x704x161.
@@ -62,13 +68,17 @@ def _text_encoder():
 
 
 def make(folder, release, text_encoder):
-    transformer_name, vae_config = PUBLISHED[release]
     with torch.device("meta"):
-        transformer = LTXVideoTransformer3DModel(**TRANSFORMERS[transformer_name])
-        vae = AutoencoderKLLTXVideo(**vae_config)
+        transformer, vae = (build() for build in PUBLISHED[release])
     shutil.copy(os.path.join(DEMO, "model_index.json"), folder)
+    if release.startswith("mochi"):
+        with open(os.path.join(folder, "model_index.json"), "w", encoding="utf-8") as file:
+            json.dump(MOCHI_INDEX, file)
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(os.path.join(DEMO, part), os.path.join(folder, part))
+    if release.startswith("mochi"):
+        with open(os.path.join(folder, "scheduler", "scheduler_config.json"), "w", encoding="utf-8") as file:
+            json.dump({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True, "shift": 1.0}, file)
     for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", text_encoder)):
         os.mkdir(os.path.join(folder, name))
         with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
@@ -116,3 +126,16 @@ def test_flops_of_the_real_shape(release, decode, text_encoder, tmp_path):
     print(f"step {step:.2f} TFLOP, decode {stages['DECODE']['flops'] / 1e12:.2f} TFLOP")
     assert step == pytest.approx(STEP_2B, rel=0.02)
     assert stages["DECODE"]["flops"] / 1e12 == pytest.approx(decode, rel=0.02)
+
+
+# TFLOP of one step with guidance at 480x848x163: PERFORMANCE figures of the real shape.
+STEP_MOCHI = 3335.0
+
+
+def test_flops_of_mochis_real_shape(text_encoder, tmp_path):
+    folder = make(str(tmp_path), "mochi-1", text_encoder)
+    stages = {stage["stage"]: stage for stage in
+              plan(folder, "--device", "cuda:0", height=480, width=848, num_frames=163)["stages"]}
+    step = stages["DENOISE"]["flops"] / REQUEST["num_inference_steps"] / 1e12
+    print(f"step {step:.0f} TFLOP, decode {stages['DECODE']['flops'] / 1e12:.0f} TFLOP")
+    assert step == pytest.approx(STEP_MOCHI, rel=0.02)

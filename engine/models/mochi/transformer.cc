@@ -214,8 +214,9 @@ void MochiTransformer::RunBlock(int index, const Prepared& prepared, int step, S
   at::Tensor normed = NormModulate(video, kNorm, {}, modulation[kScale], all);
   at::Tensor normed_text;
   if (has_text) normed_text = NormModulate(text, kNorm, {}, text_modulation[kScale], by_row);
-  at::Tensor q = NormRotary(block.video.q.Apply(normed), block.video.norm_q.get(), kQkNormEps,
-                            prepared.rotary);
+  // One layer's weights at a time: each is in an expression of its own.
+  at::Tensor q = block.video.q.Apply(normed);
+  q = NormRotary(q, block.video.norm_q.get(), kQkNormEps, prepared.rotary);
   const at::Tensor k = at::empty({1, layout.tokens(), config_.width()}, video.options());
   const at::Tensor v = at::empty_like(k);
   {
@@ -233,15 +234,16 @@ void MochiTransformer::RunBlock(int index, const Prepared& prepared, int step, S
   normed.reset();
   at::Tensor text_q;
   if (has_text) {
-    const at::Tensor keys =
-        NormRotary(block.text.k.Apply(normed_text), block.text.norm_k.get(), kQkNormEps);
+    at::Tensor keys = block.text.k.Apply(normed_text);
+    keys = NormRotary(keys, block.text.norm_k.get(), kQkNormEps);
     const at::Tensor values = block.text.v.Apply(normed_text);
     for (int64_t row = 0; row < layout.rows(); ++row) {
       layout.Text(k, row).copy_(layout.PackedText(keys, row));
       layout.Text(v, row).copy_(layout.PackedText(values, row));
     }
     if (changes_text) {
-      text_q = NormRotary(block.text.q.Apply(normed_text), block.text.norm_q.get(), kQkNormEps);
+      text_q = block.text.q.Apply(normed_text);
+      text_q = NormRotary(text_q, block.text.norm_q.get(), kQkNormEps);
     }
   }
   JointAttended attended =

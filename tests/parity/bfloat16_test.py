@@ -3,17 +3,17 @@ import torch
 
 import compare
 import kino_render
-import ltx_fixtures
+import fixtures
 import matrix
 
 ALLOWED_LOSS_DB = 1.0
-CASES = [case for case in ltx_fixtures.matrix() if case.variant < 6]
+CASES = [case for family in ("ltx", "mochi") for case in fixtures.matrix(family) if case.variant < 6]
 
 
-@matrix.sliced("case", CASES, lambda case: [("task", case.task), ("generation", case.generation)],
+@matrix.sliced("case", CASES, lambda case: [("task", case.family, case.task), ("generation", case.family, case.generation)],
                ids=lambda case: case.name)
 def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
-    fixture = ltx_fixtures.make(case)
+    fixture = fixtures.make(case)
     want = fixture.frames("untiled")
     theirs = compare.psnr(want, fixture.diffusers_frames(torch.bfloat16))
     got = kino_render.render(fixture.model, fixture.request("untiled"), dtype="bfloat16")

@@ -1,4 +1,4 @@
-"""LTX cases and their expected values, made once per build tree and kept there as long as the oracle does not change."""
+"""Cases and their expected values, made once per build tree and kept there as long as the oracle does not change."""
 import dataclasses
 import glob
 import hashlib
@@ -13,7 +13,7 @@ import torch
 
 import kino_request
 from oracle.build import Changes, build
-from oracle.families.ltx import small_tiles
+from oracle.families import family
 from oracle.run import apply_vae_options, load_pipeline
 from oracle.taps import run_with_taps
 
@@ -29,11 +29,13 @@ class Case:
     changes: Changes = dataclasses.field(default_factory=Changes)
     tilings: dict = dataclasses.field(default_factory=lambda: {"untiled": None})
     seed: int = SEED
+    family: str = "ltx"
 
     @property
     def generation(self):
-        """Of the VAE: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5."""
-        return self.variant % 3
+        """Of LTX-Video, its VAE's: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5. Of Mochi, what an empty prompt is: encoded as
+        any other, or 1, none at all."""
+        return self.variant % {"ltx": 3, "mochi": 2}[self.family]
 
 
 class Fixture:
@@ -62,11 +64,13 @@ class Fixture:
             return run_with_taps(pipeline, request, self.folder, taps)
 
 
-def matrix():
-    """Variants 0-11 of both tasks, untiled and tiled: four random shapes of each VAE generation."""
-    tilings = {"untiled": None, "tiled": small_tiles()}
-    return [Case(f"{task}-{variant}", task, variant, tilings=tilings)
-            for task in ("t2v", "i2v") for variant in range(12)]
+def matrix(name="ltx"):
+    """Variants 0-11 of each task of the family, untiled and tiled."""
+    tilings = {"untiled": None, "tiled": family(name).small_tiles()}
+    prefix = "" if name == "ltx" else f"{name}-"
+    tasks = {"ltx": ("t2v", "i2v"), "mochi": ("t2v",)}[name]
+    return [Case(f"{prefix}{task}-{variant}", task, variant, tilings=tilings, family=name)
+            for task in tasks for variant in range(12)]
 
 
 def make(case):
@@ -84,7 +88,7 @@ def make(case):
 
 
 def _fill(case, folder):
-    request = build("ltx", case.task, case.variant, case.seed, folder, changes=case.changes)
+    request = build(case.family, case.task, case.variant, case.seed, folder, changes=case.changes)
     pipeline = load_pipeline(folder, request, torch.float32, case.changes.weights_variant)
     state = dict(vars(pipeline.vae))  # tiling is a part of it
     for tiling, options in case.tilings.items():
@@ -109,7 +113,7 @@ def _store():
     digest = hashlib.sha256()
     sources = glob.glob(os.path.join(here, "oracle", "**", "*.py"), recursive=True)
     for path in sorted([*sources, os.path.join(here, "kino_request.py"), __file__,
-                        *glob.glob(os.path.join(here, "ltx_*_test.py"))]):
+                        *glob.glob(os.path.join(here, "*_test.py"))]):
         with open(path, "rb") as file:
             digest.update(file.read())
     for name in ("torch", "diffusers", "transformers", "tokenizers", "numpy"):

@@ -1,9 +1,9 @@
-"""The body of the LTX parity tests: render a case with Kino and compare every stage."""
+"""The body of the parity tests: render a case with Kino and compare every stage."""
 import pytest
 
 import compare
 import kino_render
-import ltx_fixtures
+import fixtures
 import matrix
 
 
@@ -28,7 +28,7 @@ def rendered(case, fixture, tmp_path_factory):
 
 
 def check(case, tiling, tmp_path_factory, note):
-    fixture = ltx_fixtures.make(case)
+    fixture = fixtures.make(case)
     got, taps = rendered(case, fixture, tmp_path_factory)[tiling]
     result, worst = compare.compare_run(fixture.taps(tiling), taps, fixture.frames(tiling), got)
     note(f"{case.name}-{tiling}: frames max abs error {worst:.2e}"
