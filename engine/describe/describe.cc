@@ -57,7 +57,7 @@ void Fill(std::optional<T>& field, const std::optional<T>& fallback) {
   if (!field.has_value()) field = fallback;
 }
 
-void FillAll(Request& request, const Request& from, const FamilyDescription& family) {
+void FillAll(Request& request, const Request& from, const std::vector<KnobInfo>& knobs) {
   Fill(request.negative_prompt, from.negative_prompt);
   Fill(request.height, from.height);
   Fill(request.width, from.width);
@@ -66,7 +66,8 @@ void FillAll(Request& request, const Request& from, const FamilyDescription& fam
   Fill(request.guidance_scale, from.guidance_scale);
   Fill(request.fps, from.fps);
   if (!request.output.lossless) Fill(request.output.quality, from.output.quality);
-  family.FillOwn(request, from);
+  if (request.knobs.family.empty()) request.knobs.family = from.knobs.family;
+  FillKnobs(knobs, request.task, request.knobs, from.knobs);
 }
 
 void CheckSize(const Request& request, const Limits& limits, Checker& check) {
@@ -196,7 +197,10 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
   for (const TaskDescription& task : details->tasks()) {
     tasks.push_back({.task = task.task, .defaults = overrides});
     tasks.back().defaults.task = task.task;
-    FillAll(tasks.back().defaults, task.defaults, *details);
+    FillAll(tasks.back().defaults, task.defaults, knobs);
+    FillKnobs(knobs, task.task, tasks.back().defaults.knobs,
+              DefaultKnobs(knobs, family, task.task));
+    tasks.back().defaults.knobs.family = family;
   }
   return tasks;
 }
@@ -225,6 +229,7 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                                                  absl::StrJoin(known, ", ")));
   }
   model.family = family->family;
+  model.knobs = family->knobs;
 
   ModelSource source = {.folder = folder,
                         .pipeline_class = model.pipeline_class,
@@ -289,8 +294,11 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                     TaskName(effective.task)));
     return resolved;
   }
-  FillAll(effective, model.overrides, *model.details);
-  FillAll(effective, task->defaults, *model.details);
+  FillAll(effective, model.overrides, model.knobs);
+  FillAll(effective, task->defaults, model.knobs);
+  CheckKnobs(model.knobs, model.family, effective.task, effective.knobs, resolved.violations);
+  FillKnobs(model.knobs, effective.task, effective.knobs,
+            DefaultKnobs(model.knobs, model.family, effective.task));
   if (!effective.seed) effective.seed = draw_seed;
 
   const Limits& limits = model.details->limits();

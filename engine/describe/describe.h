@@ -41,7 +41,6 @@ struct Limits {
   int max_frames = 1;
   int64_t max_pixels = 1;  // height * width * num_frames
   int max_steps = 1;
-  int max_sequence_length = 1;
 };
 
 // One component of a model folder (text_encoder, transformer, vae, ...).
@@ -65,10 +64,9 @@ class FamilyDescription {
   virtual const Limits& limits() const = 0;
   // Of its VAE, as diffusers defaults them.
   virtual const VaeTileSizes& vae_tiles() const = 0;
-  // Fills the family's own fields that `request` leaves absent with those of `from`.
-  virtual void FillOwn(Request& request, const Request& from) const = 0;
-  // Appends what is wrong with the family's own fields, and fills those whose default depends on
-  // others. Every other default is in `request` already.
+  // Appends what is wrong with the request beyond single fields, and fills knobs whose default
+  // depends on others. Every other default is in `request` already; a knob that is not what its
+  // table asks for is reported already, and ReadKnobs leaves it out.
   virtual void Resolve(Request& request, std::vector<FieldViolation>& violations) const = 0;
 };
 
@@ -80,6 +78,7 @@ struct ModelDescription {
   std::string pipeline_class;  // as model_index.json names it
   std::vector<ComponentDescription> components;
   std::shared_ptr<const FamilyDescription> details;
+  std::vector<KnobInfo> knobs;  // the family's, of all tasks
   // What the operator's configuration sets over the family's defaults.
   Request overrides;
 

@@ -29,6 +29,8 @@ struct FamilyDescriber {
   absl::StatusOr<std::shared_ptr<const FamilyDescription>> (*describe)(const ModelSource& source);
   // Its transformer in an original file.
   FindComponent find_transformer;
+  // Its own, of all tasks.
+  std::vector<KnobInfo> knobs;
 };
 
 // Defined in engine/models/describers.cc.

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/describe/knobs.h"
+
 namespace kino::engine {
 
 enum class Task { kUnspecified, kTextToVideo, kImageToVideo, kVideoToVideo, kUpscale };
@@ -51,15 +53,6 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
-struct LtxOptions {
-  std::optional<double> frame_rate, guidance_rescale, decode_timestep, decode_noise_scale;
-  std::optional<int> max_sequence_length;
-  std::vector<double> timesteps, sigmas;
-  std::optional<double> image_cond_noise_scale, denoise_strength;
-  std::optional<double> adain_factor, tone_map_compression_ratio;
-  bool operator==(const LtxOptions&) const = default;
-};
-
 struct OutputOptions {
   std::optional<int> quality;  // 0..100
   bool lossless = false;
@@ -76,8 +69,7 @@ struct Request {
   std::vector<Condition> conditions;
   OutputOptions output;
   Plan plan;
-  // Knobs of one family at most; another family's are a violation.
-  std::optional<LtxOptions> ltx;
+  Knobs knobs;
   bool operator==(const Request&) const = default;
 };
 

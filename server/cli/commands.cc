@@ -99,9 +99,15 @@ void CommonFlags::Register(flags::FlagSet* flags) {
 
 std::optional<ExitCode> CommonFlags::Parse(const flags::FlagSet& flags,
                                            const std::vector<std::string>& arguments) {
+  return Parse(flags, arguments, [&] { std::cout << flags.Help(); });
+}
+
+std::optional<ExitCode> CommonFlags::Parse(const flags::FlagSet& flags,
+                                           const std::vector<std::string>& arguments,
+                                           absl::FunctionRef<void()> print_help) {
   const absl::Status parsed = flags.Parse(arguments);
   if (help) {
-    std::cout << flags.Help();
+    print_help();
     return kOk;
   }
   if (!parsed.ok()) return UsageError(std::string(parsed.message()));

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "server/cli/client.h"
 #include "server/flags/flags.h"
@@ -21,6 +22,10 @@ struct CommonFlags {
   // Parses; an exit code when that is all there is to do (a mistake, or --help).
   std::optional<ExitCode> Parse(const flags::FlagSet& flags,
                                 const std::vector<std::string>& arguments);
+  // The same of a command whose help has more to it: `print_help` prints it.
+  std::optional<ExitCode> Parse(const flags::FlagSet& flags,
+                                const std::vector<std::string>& arguments,
+                                absl::FunctionRef<void()> print_help);
 };
 
 ExitCode UsageError(const std::string& message);

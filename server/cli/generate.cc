@@ -44,12 +44,12 @@ struct WatchFlags {
 // The request, its files uploaded; an exit code when that failed.
 std::optional<ExitCode> PrepareRequest(const CommonFlags& common, const RequestFlags& flags,
                                        Client& client, v1::GenerateRequest* request) {
-  auto input = flags.Build();
-  if (!input.ok()) return UsageError(std::string(input.status().message()));
-  if (absl::Status status = UploadConditions(client, &*input); !status.ok()) {
+  RequestInput input;
+  if (auto code = flags.Build(common, client, &input)) return code;
+  if (absl::Status status = UploadConditions(client, &input); !status.ok()) {
     return ReportError(status, common.server.address);
   }
-  *request = std::move(input->request);
+  *request = std::move(input.request);
   if (request->request_id().empty()) request->set_request_id(DrawRequestId());
   return std::nullopt;
 }
@@ -67,7 +67,8 @@ ExitCode GenerateCommand(const std::vector<std::string>& arguments) {
   watch_flags.Register(&flags, "Where the video goes. Default: ID.mp4.");
   request_flags.Register(&flags);
   common.Register(&flags);
-  if (auto code = common.Parse(flags, arguments)) return *code;
+  const auto print_help = [&] { request_flags.PrintHelp(common, flags); };
+  if (auto code = common.Parse(flags, arguments, print_help)) return *code;
   Client client(common.server);
   v1::GenerateRequest request;
   if (auto code = PrepareRequest(common, request_flags, client, &request)) return *code;
@@ -80,7 +81,8 @@ ExitCode SubmitCommand(const std::vector<std::string>& arguments) {
   flags::FlagSet flags("kino submit PROMPT [flags]", "Queues a job and prints its id.");
   request_flags.Register(&flags);
   common.Register(&flags);
-  if (auto code = common.Parse(flags, arguments)) return *code;
+  const auto print_help = [&] { request_flags.PrintHelp(common, flags); };
+  if (auto code = common.Parse(flags, arguments, print_help)) return *code;
   Client client(common.server);
   v1::SubmitJobRequest submit;
   if (auto code = PrepareRequest(common, request_flags, client, submit.mutable_request())) {

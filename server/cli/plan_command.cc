@@ -18,12 +18,13 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
                        "Exit code 4 when the job fits on no device.");
   common.Register(&flags);
   request_flags.Register(&flags, RequestFlags::Positional::kModel);
-  if (auto code = common.Parse(flags, arguments)) return *code;
-  const auto input = request_flags.Build();
-  if (!input.ok()) return UsageError(std::string(input.status().message()));
-  v1::GetPlansRequest request;
-  *request.mutable_request() = input->request;
+  const auto print_help = [&] { request_flags.PrintHelp(common, flags); };
+  if (auto code = common.Parse(flags, arguments, print_help)) return *code;
   Client client(common.server);
+  RequestInput input;
+  if (auto code = request_flags.Build(common, client, &input)) return *code;
+  v1::GetPlansRequest request;
+  *request.mutable_request() = input.request;
   v1::GetPlansResponse response;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.models().GetPlans(context.get(), request, &response));

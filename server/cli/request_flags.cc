@@ -1,15 +1,14 @@
 #include "server/cli/request_flags.h"
 
-#include <cmath>
 #include <fstream>
+#include <iostream>
 #include <sstream>
 #include <utility>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
+#include "server/cli/print.h"
 #include "server/convert/json.h"
 
 namespace kino::cli {
@@ -34,25 +33,12 @@ absl::Status SetDuration(const std::string& flag, const std::string& text,
   return absl::OkStatus();
 }
 
-absl::Status AddNumbers(const std::string& flag, const std::vector<std::string>& lists,
-                        google::protobuf::RepeatedField<double>* out) {
-  for (const std::string& list : lists) {
-    for (const std::string& item : std::vector<std::string>(absl::StrSplit(list, ','))) {
-      double number = 0;
-      if (!absl::SimpleAtod(item, &number) || !std::isfinite(number)) {
-        return BadValue(flag, "numbers with commas between", list);
-      }
-      out->Add(number);
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 void RequestFlags::Register(flags::FlagSet* flags, Positional positional) {
   kind_ = positional;
   flags->AddPositional(&positional_, 1);
+  flags->CollectUnknown(&knobs_);
   flags->Add("request", &request_file_, "FILE",
              "A GenerateRequest in JSON; the other flags go on top of it.");
   flags->Add("model", &model_, "NAME", "May be absent when the server has one model.");
@@ -73,18 +59,6 @@ void RequestFlags::Register(flags::FlagSet* flags, Positional positional) {
   flags->Add("control-video", &control_videos_, "FILE", "Uploads a control video.");
   flags->Add("frame-index", &frame_index_, "N", "The frame the conditions start at.");
   flags->Add("strength", &strength_, "X", "Of the conditions, 0 to 1.");
-  flags->Add("frame-rate", &frame_rate_, "X",
-             "LTX: frames per second the model is conditioned on.");
-  flags->Add("guidance-rescale", &guidance_rescale_, "X", "LTX: 0 to 1.");
-  flags->Add("decode-timestep", &decode_timestep_, "X", "LTX: of a timestep-conditioned VAE.");
-  flags->Add("decode-noise-scale", &decode_noise_scale_, "X", "LTX: noise before such a decode.");
-  flags->Add("max-sequence-length", &max_sequence_length_, "N", "LTX: text tokens.");
-  flags->Add("timesteps", &timesteps_, "LIST", "LTX: a schedule of your own, with commas.");
-  flags->Add("sigmas", &sigmas_, "LIST", "LTX: the same, as sigmas.");
-  flags->Add("image-cond-noise-scale", &image_cond_noise_scale_, "X", "LTX: on hard conditions.");
-  flags->Add("denoise-strength", &denoise_strength_, "X", "LTX: of video_to_video.");
-  flags->Add("adain-factor", &adain_factor_, "X", "LTX: of upscale.");
-  flags->Add("tone-map-compression-ratio", &tone_map_compression_ratio_, "X", "LTX: of upscale.");
   flags->Add("quality", &quality_, "N", "Of the video, 0 to 100.");
   flags->AddSwitch("lossless", &lossless_, "Bit-exact pixels.");
   plan_.Register(flags);
@@ -99,6 +73,7 @@ void RequestFlags::Register(flags::FlagSet* flags, Positional positional) {
 
 absl::StatusOr<RequestInput> RequestFlags::Build() const {
   RequestInput input;
+  input.knobs = knobs_;
   v1::GenerateRequest& out = input.request;
   if (!request_file_.empty()) {
     std::ifstream file(request_file_, std::ios::binary);
@@ -141,28 +116,6 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
   v1::Plan plan = out.plan();
   if (absl::Status status = plan_.Apply(&plan); !status.ok()) return status;
   if (out.has_plan() || plan.ByteSizeLong() > 0) *out.mutable_plan() = std::move(plan);
-  // Only when one of its flags is given: an empty message names the family too.
-  const auto set_ltx = [&](const std::optional<double>& value, auto setter) {
-    if (value) (out.mutable_ltx()->*setter)(*value);
-  };
-  set_ltx(frame_rate_, &v1::LtxOptions::set_frame_rate);
-  set_ltx(guidance_rescale_, &v1::LtxOptions::set_guidance_rescale);
-  set_ltx(decode_timestep_, &v1::LtxOptions::set_decode_timestep);
-  set_ltx(decode_noise_scale_, &v1::LtxOptions::set_decode_noise_scale);
-  set_ltx(image_cond_noise_scale_, &v1::LtxOptions::set_image_cond_noise_scale);
-  set_ltx(denoise_strength_, &v1::LtxOptions::set_denoise_strength);
-  set_ltx(adain_factor_, &v1::LtxOptions::set_adain_factor);
-  set_ltx(tone_map_compression_ratio_, &v1::LtxOptions::set_tone_map_compression_ratio);
-  if (max_sequence_length_) out.mutable_ltx()->set_max_sequence_length(*max_sequence_length_);
-  if (!timesteps_.empty()) {
-    absl::Status status =
-        AddNumbers("timesteps", timesteps_, out.mutable_ltx()->mutable_timesteps());
-    if (!status.ok()) return status;
-  }
-  if (!sigmas_.empty()) {
-    absl::Status status = AddNumbers("sigmas", sigmas_, out.mutable_ltx()->mutable_sigmas());
-    if (!status.ok()) return status;
-  }
   if (!priority_.empty()) {
     v1::Priority priority;
     if (!v1::Priority_Parse(absl::AsciiStrToUpper(priority_), &priority) ||
@@ -202,6 +155,35 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
         "--frame-index and --strength belong to --image, --video or --control-video");
   }
   return input;
+}
+
+std::optional<ExitCode> RequestFlags::Build(const CommonFlags& common, Client& client,
+                                            RequestInput* input) const {
+  absl::StatusOr<RequestInput> built = Build();
+  if (!built.ok()) return UsageError(std::string(built.status().message()));
+  *input = *std::move(built);
+  if (input->knobs.empty()) return std::nullopt;
+  const absl::StatusOr<v1::Model> model = FindModel(client, input->request.model());
+  if (absl::IsInvalidArgument(model.status()))
+    return UsageError(std::string(model.status().message()));
+  if (!model.ok()) return ReportError(model.status(), common.server.address);
+  const absl::Status applied = ApplyKnobs(*model, input->knobs, &input->request);
+  if (!applied.ok()) return UsageError(std::string(applied.message()));
+  return std::nullopt;
+}
+
+void RequestFlags::PrintHelp(const CommonFlags& common, const flags::FlagSet& flags) const {
+  std::cout << flags.Help() << "\nA model's family has flags of its own, which the server tells";
+  Client client(common.server);
+  const absl::StatusOr<v1::Model> model = FindModel(
+      client, kind_ == Positional::kModel && !positional_.empty() ? positional_[0] : model_);
+  if (!model.ok()) {
+    std::cout << " (--help --model NAME).\n";
+    return;
+  }
+  const std::string help = KnobHelp(*model);
+  std::cout << ". Model '" << model->name() << "' (" << model->family() << ")"
+            << (help.empty() ? " has none.\n" : ":\n" + help);
 }
 
 }  // namespace kino::cli

@@ -8,6 +8,8 @@
 
 #include "absl/status/statusor.h"
 #include "kino/v1/video.pb.h"
+#include "server/cli/commands.h"
+#include "server/cli/knob_flags.h"
 #include "server/flags/flags.h"
 #include "server/plan/plan_flags.h"
 
@@ -22,6 +24,7 @@ struct ConditionFile {
 struct RequestInput {
   v1::GenerateRequest request;
   std::vector<ConditionFile> files;  // uploaded in order, after the request's own conditions
+  std::vector<KnobFlag> knobs;       // the server knows what they are
 };
 
 class RequestFlags {
@@ -33,18 +36,22 @@ class RequestFlags {
   void Register(flags::FlagSet* flags, Positional positional = Positional::kPrompt);
   // The request file's fields with the flags' on top. INVALID_ARGUMENT names the flag.
   absl::StatusOr<RequestInput> Build() const;
+  // The same, with what the server says of the flags of the model's family. Prints what is wrong;
+  // an exit code then.
+  std::optional<ExitCode> Build(const CommonFlags& common, Client& client,
+                                RequestInput* input) const;
+  // With --help: what Help() says, and of the model's own flags what the server says of them.
+  void PrintHelp(const CommonFlags& common, const flags::FlagSet& flags) const;
 
  private:
   std::string request_file_, model_, task_, priority_, request_id_;
   std::string start_timeout_, run_timeout_, tenant_;
   std::vector<std::string> positional_, labels_, images_, videos_, control_videos_;
   std::optional<std::string> prompt_, negative_prompt_;
-  std::optional<int> height_, width_, num_frames_, steps_, quality_, max_sequence_length_;
+  std::optional<int> height_, width_, num_frames_, steps_, quality_;
   std::optional<int> frame_index_;
-  std::optional<double> guidance_scale_, fps_, frame_rate_, guidance_rescale_, decode_timestep_;
-  std::optional<double> decode_noise_scale_, strength_, image_cond_noise_scale_, denoise_strength_;
-  std::optional<double> adain_factor_, tone_map_compression_ratio_;
-  std::vector<std::string> timesteps_, sigmas_;
+  std::optional<double> guidance_scale_, fps_, strength_;
+  std::vector<KnobFlag> knobs_;
   std::optional<uint64_t> seed_;
   bool lossless_ = false;
   Positional kind_ = Positional::kPrompt;

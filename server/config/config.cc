@@ -18,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "engine/describe/families.h"
 #include "server/config/plan_reader.h"
 #include "server/config/yaml_reader.h"
 
@@ -128,15 +129,24 @@ void ReadDefaults(MapReader& map, engine::Request& defaults) {
   map.OptionalNumber("fps", defaults.fps);
   std::string negative_prompt;
   if (map.String("negative_prompt", negative_prompt)) defaults.negative_prompt = negative_prompt;
-  map.Map("ltx", [&defaults](MapReader& own) {
-    engine::LtxOptions ltx;
-    bool any = own.OptionalNumber("frame_rate", ltx.frame_rate);
-    any |= own.OptionalNumber("guidance_rescale", ltx.guidance_rescale);
-    any |= own.OptionalNumber("decode_timestep", ltx.decode_timestep);
-    any |= own.OptionalNumber("decode_noise_scale", ltx.decode_noise_scale);
-    any |= own.OptionalInteger("max_sequence_length", ltx.max_sequence_length);
-    if (any) defaults.ltx = ltx;
-  });
+  for (const engine::FamilyDescriber& family : engine::FamilyDescribers()) {
+    map.Map(family.family, [&](MapReader& own) {
+      for (const engine::KnobInfo& knob : family.knobs) {
+        if (knob.tasks != engine::kAllTasks) continue;  // no default for all requests
+        std::optional<double> number;
+        std::optional<int> integer;
+        if (knob.type == engine::KnobType::kNumber && own.OptionalNumber(knob.name, number)) {
+          defaults.knobs.values.emplace(knob.name, *number);
+        } else if (knob.type == engine::KnobType::kInteger &&
+                   own.OptionalInteger(knob.name, integer)) {
+          defaults.knobs.values.emplace(knob.name, int64_t{*integer});
+        } else {
+          continue;
+        }
+        defaults.knobs.family = family.family;
+      }
+    });
+  }
 }
 
 void ReadModel(MapReader& map, Config& config) {

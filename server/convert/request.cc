@@ -1,11 +1,14 @@
 #include "server/convert/request.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/describe/families.h"
 
 namespace kino::convert {
 namespace {
@@ -27,14 +30,6 @@ void Take(bool present, double value, const std::string& field, std::optional<do
   if (!present) return;
   CheckFinite(field, value, violations);
   *out = value;
-}
-
-void TakeAll(const google::protobuf::RepeatedField<double>& values, const std::string& field,
-             std::vector<double>* out, Violations* violations) {
-  for (int i = 0; i < values.size(); ++i) {
-    CheckFinite(absl::StrCat(field, "[", i, "]"), values[i], violations);
-    out->push_back(values[i]);
-  }
 }
 
 engine::Task ToEngineTask(v1::Task task, Violations* violations) {
@@ -99,32 +94,124 @@ engine::OutputOptions ToEngineOutput(const v1::OutputOptions& output, Violations
   return out;
 }
 
-engine::LtxOptions ToEngineLtx(const v1::LtxOptions& ltx, Violations* violations) {
-  engine::LtxOptions out;
-  Take(ltx.has_frame_rate(), ltx.frame_rate(), "ltx.frame_rate", &out.frame_rate, violations);
-  Take(ltx.has_guidance_rescale(), ltx.guidance_rescale(), "ltx.guidance_rescale",
-       &out.guidance_rescale, violations);
-  Take(ltx.has_decode_timestep(), ltx.decode_timestep(), "ltx.decode_timestep",
-       &out.decode_timestep, violations);
-  Take(ltx.has_decode_noise_scale(), ltx.decode_noise_scale(), "ltx.decode_noise_scale",
-       &out.decode_noise_scale, violations);
-  if (ltx.has_max_sequence_length()) out.max_sequence_length = ltx.max_sequence_length();
-  TakeAll(ltx.timesteps(), "ltx.timesteps", &out.timesteps, violations);
-  TakeAll(ltx.sigmas(), "ltx.sigmas", &out.sigmas, violations);
-  if (!out.timesteps.empty() && !out.sigmas.empty()) {
-    violations->push_back(
-        {"ltx.sigmas", absl::StrCat("expected timesteps or sigmas, got ", out.timesteps.size(),
-                                    " timesteps and ", out.sigmas.size(), " sigmas")});
+// The message's field that holds the request's family's knobs; nullptr: none.
+const google::protobuf::FieldDescriptor* FamilyField(const v1::GenerateRequest& request) {
+  return request.GetReflection()->GetOneofFieldDescriptor(
+      request, request.GetDescriptor()->FindOneofByName("family"));
+}
+
+// A family's field by name; nullptr: this version's API has no such family.
+const google::protobuf::FieldDescriptor* FamilyField(const std::string& family) {
+  const google::protobuf::FieldDescriptor* const field =
+      v1::GenerateRequest::descriptor()->FindFieldByName(family);
+  return field != nullptr && field->real_containing_oneof() != nullptr ? field : nullptr;
+}
+
+bool IsKnown(const std::string& family) {
+  const std::vector<engine::FamilyDescriber>& all = engine::FamilyDescribers();
+  return std::any_of(all.begin(), all.end(),
+                     [&](const engine::FamilyDescriber& each) { return each.family == family; });
+}
+
+// What `field` of a family's message says; nothing where it is not set.
+std::optional<engine::KnobValue> KnobOf(const google::protobuf::Message& message,
+                                        const google::protobuf::FieldDescriptor& field) {
+  using Field = google::protobuf::FieldDescriptor;
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  if (field.is_repeated()) {
+    std::vector<double> numbers;
+    for (int i = 0; i < reflection.FieldSize(message, &field); ++i)
+      numbers.push_back(reflection.GetRepeatedDouble(message, &field, i));
+    if (numbers.empty()) return std::nullopt;
+    return numbers;
   }
-  Take(ltx.has_image_cond_noise_scale(), ltx.image_cond_noise_scale(), "ltx.image_cond_noise_scale",
-       &out.image_cond_noise_scale, violations);
-  Take(ltx.has_denoise_strength(), ltx.denoise_strength(), "ltx.denoise_strength",
-       &out.denoise_strength, violations);
-  Take(ltx.has_adain_factor(), ltx.adain_factor(), "ltx.adain_factor", &out.adain_factor,
-       violations);
-  Take(ltx.has_tone_map_compression_ratio(), ltx.tone_map_compression_ratio(),
-       "ltx.tone_map_compression_ratio", &out.tone_map_compression_ratio, violations);
-  return out;
+  if (!reflection.HasField(message, &field)) return std::nullopt;
+  if (field.cpp_type() == Field::CPPTYPE_INT32)
+    return int64_t{reflection.GetInt32(message, &field)};
+  return reflection.GetDouble(message, &field);
+}
+
+std::optional<engine::KnobValue> KnobOf(const v1::KnobValue& value) {
+  switch (value.value_case()) {
+    case v1::KnobValue::kNumber:
+      return value.number();
+    case v1::KnobValue::kInteger:
+      return value.integer();
+    case v1::KnobValue::kNumbers:
+      return std::vector<double>(value.numbers().values().begin(), value.numbers().values().end());
+    case v1::KnobValue::VALUE_NOT_SET:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+void CheckFinite(const std::string& field, const engine::KnobValue& value, Violations* violations) {
+  if (const double* number = std::get_if<double>(&value)) CheckFinite(field, *number, violations);
+  if (const auto* numbers = std::get_if<std::vector<double>>(&value)) {
+    for (size_t i = 0; i < numbers->size(); ++i)
+      CheckFinite(absl::StrCat(field, "[", i, "]"), (*numbers)[i], violations);
+  }
+}
+
+engine::Knobs ToEngineKnobs(const v1::GenerateRequest& request, Violations* violations) {
+  engine::Knobs knobs;
+  if (const google::protobuf::FieldDescriptor* family = FamilyField(request)) {
+    knobs.family = family->name();
+    if (!IsKnown(knobs.family)) {
+      violations->push_back(
+          {knobs.family, "this version runs no model of that family, so its knobs do not apply"});
+    }
+    const google::protobuf::Message& message = request.GetReflection()->GetMessage(request, family);
+    for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+      const google::protobuf::FieldDescriptor& field = *message.GetDescriptor()->field(i);
+      std::optional<engine::KnobValue> value = KnobOf(message, field);
+      if (!value) continue;
+      CheckFinite(absl::StrCat(knobs.family, ".", field.name()), *value, violations);
+      knobs.values.emplace(field.name(), *std::move(value));
+    }
+  }
+  // In an order that does not change.
+  const std::map<std::string, v1::KnobValue> named(request.knobs().begin(), request.knobs().end());
+  for (const auto& [name, given] : named) {
+    const std::string field = absl::StrCat("knobs[", name, "]");
+    std::optional<engine::KnobValue> value = KnobOf(given);
+    if (!value) {
+      violations->push_back({field, "expected number, integer or numbers, got none"});
+      continue;
+    }
+    CheckFinite(field, *value, violations);
+    if (!knobs.values.emplace(name, *std::move(value)).second) {
+      violations->push_back(
+          {field, absl::StrCat("'", knobs.family, ".", name, "' gives the same knob")});
+    }
+  }
+  return knobs;
+}
+
+// What the API's messages have no field for goes into the map.
+void FromEngineKnobs(const engine::Knobs& knobs, v1::GenerateRequest* out) {
+  out->clear_knobs();
+  out->GetReflection()->ClearOneof(out, out->GetDescriptor()->FindOneofByName("family"));
+  if (knobs.values.empty()) return;
+  const google::protobuf::FieldDescriptor* const family = FamilyField(knobs.family);
+  google::protobuf::Message* const message =
+      family == nullptr ? nullptr : out->GetReflection()->MutableMessage(out, family);
+  for (const auto& [name, value] : knobs.values) {
+    const google::protobuf::FieldDescriptor* const field =
+        message == nullptr ? nullptr : message->GetDescriptor()->FindFieldByName(name);
+    const double* const number = std::get_if<double>(&value);
+    const int64_t* const integer = std::get_if<int64_t>(&value);
+    if (field == nullptr) {
+      FromEngine(value, &(*out->mutable_knobs())[name]);
+    } else if (number != nullptr) {
+      message->GetReflection()->SetDouble(message, field, *number);
+    } else if (integer != nullptr) {
+      message->GetReflection()->SetInt32(message, field, static_cast<int32_t>(*integer));
+    } else {
+      for (const double each : std::get<std::vector<double>>(value))
+        message->GetReflection()->AddDouble(message, field, each);
+    }
+  }
 }
 
 // Null for PLAN_MODE_UNSPECIFIED and values this version does not know.
@@ -139,24 +226,6 @@ const char* ModeText(v1::PlanMode mode) {
     default:
       return nullptr;
   }
-}
-
-v1::LtxOptions FromEngineLtx(const engine::LtxOptions& ltx) {
-  v1::LtxOptions out;
-  if (ltx.frame_rate) out.set_frame_rate(*ltx.frame_rate);
-  if (ltx.guidance_rescale) out.set_guidance_rescale(*ltx.guidance_rescale);
-  if (ltx.decode_timestep) out.set_decode_timestep(*ltx.decode_timestep);
-  if (ltx.decode_noise_scale) out.set_decode_noise_scale(*ltx.decode_noise_scale);
-  if (ltx.max_sequence_length) out.set_max_sequence_length(*ltx.max_sequence_length);
-  out.mutable_timesteps()->Assign(ltx.timesteps.begin(), ltx.timesteps.end());
-  out.mutable_sigmas()->Assign(ltx.sigmas.begin(), ltx.sigmas.end());
-  if (ltx.image_cond_noise_scale) out.set_image_cond_noise_scale(*ltx.image_cond_noise_scale);
-  if (ltx.denoise_strength) out.set_denoise_strength(*ltx.denoise_strength);
-  if (ltx.adain_factor) out.set_adain_factor(*ltx.adain_factor);
-  if (ltx.tone_map_compression_ratio) {
-    out.set_tone_map_compression_ratio(*ltx.tone_map_compression_ratio);
-  }
-  return out;
 }
 
 }  // namespace
@@ -192,19 +261,7 @@ EngineRequest ToEngine(const v1::GenerateRequest& request) {
   if (!v1::Priority_IsValid(request.priority())) {
     violations->push_back({"priority", UnknownEnum("Priority", request.priority())});
   }
-  switch (request.family_case()) {
-    case v1::GenerateRequest::kLtx:
-      out.ltx = ToEngineLtx(request.ltx(), violations);
-      break;
-    case v1::GenerateRequest::FAMILY_NOT_SET:
-      break;
-    default: {
-      const auto* field =
-          v1::GenerateRequest::descriptor()->FindFieldByNumber(request.family_case());
-      violations->push_back(
-          {field->name(), "this version runs no model of that family, so its knobs do not apply"});
-    }
-  }
+  out.knobs = ToEngineKnobs(request, violations);
   return result;
 }
 
@@ -248,10 +305,41 @@ void FromEngine(const engine::Request& request, v1::GenerateRequest* out) {
   request.output.quality ? out->mutable_output()->set_quality(*request.output.quality)
                          : out->mutable_output()->clear_quality();
   *out->mutable_plan() = FromEngine(request.plan);
-  if (request.ltx) {
-    *out->mutable_ltx() = FromEngineLtx(*request.ltx);
-  } else if (out->has_ltx()) {
-    out->clear_ltx();
+  FromEngineKnobs(request.knobs, out);
+}
+
+void FromEngine(const engine::KnobValue& value, v1::KnobValue* out) {
+  if (const double* number = std::get_if<double>(&value)) {
+    out->set_number(*number);
+  } else if (const int64_t* integer = std::get_if<int64_t>(&value)) {
+    out->set_integer(*integer);
+  } else {
+    const std::vector<double>& numbers = std::get<std::vector<double>>(value);
+    out->mutable_numbers()->mutable_values()->Assign(numbers.begin(), numbers.end());
+  }
+}
+
+void FromEngine(const engine::KnobInfo& knob, v1::KnobInfo* out) {
+  out->set_name(knob.name);
+  switch (knob.type) {
+    case engine::KnobType::kNumber:
+      out->set_type(v1::KnobInfo::NUMBER);
+      break;
+    case engine::KnobType::kInteger:
+      out->set_type(v1::KnobInfo::INTEGER);
+      break;
+    case engine::KnobType::kNumbers:
+      out->set_type(v1::KnobInfo::NUMBERS);
+      break;
+  }
+  out->set_min(knob.low);
+  out->set_max(knob.high);
+  out->set_help(knob.help);
+  if (!knob.fallback) return;
+  if (knob.type == engine::KnobType::kInteger) {
+    out->mutable_default_()->set_integer(static_cast<int64_t>(*knob.fallback));
+  } else {
+    out->mutable_default_()->set_number(*knob.fallback);
   }
 }
 

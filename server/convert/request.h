@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/describe/request.h"
+#include "kino/v1/models.pb.h"
 #include "kino/v1/video.pb.h"
 
 namespace kino::convert {
@@ -12,8 +13,8 @@ namespace kino::convert {
 struct EngineRequest {
   engine::Request request;
   // What the engine's structs cannot represent, or what contradicts itself: unknown enum values,
-  // numbers that are not finite, timesteps beside sigmas, knobs of a family this version does not
-  // know, previews. When it is not empty the request must not run.
+  // numbers that are not finite, knobs of a family this version does not know or given twice,
+  // previews. When it is not empty the request must not run.
   std::vector<engine::FieldViolation> violations;
 };
 
@@ -30,5 +31,8 @@ v1::Plan FromEngine(const engine::Plan& plan);
 
 // TASK_UNSPECIFIED for engine::Task::kUnspecified.
 v1::Task FromEngine(engine::Task task);
+
+void FromEngine(const engine::KnobValue& value, v1::KnobValue* out);
+void FromEngine(const engine::KnobInfo& knob, v1::KnobInfo* out);
 
 }  // namespace kino::convert

@@ -146,6 +146,10 @@ void FlagSet::AddPositional(std::vector<std::string>* values, size_t max_count) 
   max_positional_ = max_count;
 }
 
+void FlagSet::CollectUnknown(std::vector<std::pair<std::string, std::string>>* values) {
+  unknown_ = values;
+}
+
 const FlagSet::Flag* FlagSet::Find(const std::string& name) const {
   auto found = std::find_if(flags_.begin(), flags_.end(),
                             [&](const Flag& flag) { return flag.name == name; });
@@ -173,11 +177,11 @@ absl::Status FlagSet::Parse(const std::vector<std::string>& arguments) const {
     const size_t equals = argument.find('=');
     const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
     const Flag* flag = Find(name);
-    if (flag == nullptr) {
+    if (flag == nullptr && unknown_ == nullptr) {
       return absl::InvalidArgumentError(absl::StrCat("unknown flag '--", name, "'"));
     }
     std::string value;
-    if (!flag->takes_value) {
+    if (flag != nullptr && !flag->takes_value) {
       if (equals != std::string::npos) {
         return absl::InvalidArgumentError(absl::StrCat("--", name, " takes no value"));
       }
@@ -188,7 +192,11 @@ absl::Status FlagSet::Parse(const std::vector<std::string>& arguments) const {
     } else {
       return absl::InvalidArgumentError(absl::StrCat("--", name, " needs a value"));
     }
-    if (absl::Status status = flag->set(value); !status.ok()) return status;
+    if (flag == nullptr) {
+      unknown_->emplace_back(name, value);
+    } else if (absl::Status status = flag->set(value); !status.ok()) {
+      return status;
+    }
   }
   return absl::OkStatus();
 }

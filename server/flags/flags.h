@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -44,6 +45,9 @@ class FlagSet {
   // Arguments without a name, at most `max_count` of them.
   void AddPositional(std::vector<std::string>* values, size_t max_count);
 
+  // "--name value" that is none of the flags, in the order given; without this it is an error.
+  void CollectUnknown(std::vector<std::pair<std::string, std::string>>* values);
+
   // `arguments` without the program's name. "--" ends the flags. "--help" and "--version" are not
   // special here: add switches for them.
   absl::Status Parse(const std::vector<std::string>& arguments) const;
@@ -61,6 +65,7 @@ class FlagSet {
   std::vector<Flag> flags_;
   std::vector<std::string>* positional_ = nullptr;
   size_t max_positional_ = 0;
+  std::vector<std::pair<std::string, std::string>>* unknown_ = nullptr;
 };
 
 }  // namespace kino::flags

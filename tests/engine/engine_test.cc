@@ -48,8 +48,7 @@ Request DemoRequest(const Model& model, int num_frames = 9, int steps = 3) {
   request.num_inference_steps = steps;
   request.guidance_scale = 4.0;
   request.fps = 8.0;
-  request.ltx = LtxOptions{};
-  request.ltx->frame_rate = 8.0;
+  request.knobs.values["frame_rate"] = 8.0;
   request.seed = 11;
   const ResolvedRequest resolved = ResolveRequest(model.description(), request, 0);
   EXPECT_TRUE(resolved.violations.empty());

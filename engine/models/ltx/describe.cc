@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
+#include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/weight_map.h"
@@ -16,7 +17,6 @@ namespace {
 // LTXPipeline and LTXImageToVideoPipeline refuse other sizes whatever the VAE's ratio is
 // (check_inputs).
 constexpr int kSizeMultiple = 32;
-constexpr int kMaxSequenceLength = 512;
 
 class LtxDescription final : public FamilyDescription {
  public:
@@ -34,17 +34,6 @@ class LtxDescription final : public FamilyDescription {
     defaults.guidance_scale = 3.0;
     defaults.fps = 25.0;
     defaults.output.quality = 75;
-    defaults.ltx = LtxOptions{.frame_rate = 25.0,
-                              .guidance_rescale = 0.0,
-                              .decode_timestep = 0.0,
-                              .decode_noise_scale = std::nullopt,  // absent: decode_timestep
-                              .max_sequence_length = 128,
-                              .timesteps = {},
-                              .sigmas = {},
-                              .image_cond_noise_scale = std::nullopt,
-                              .denoise_strength = std::nullopt,
-                              .adain_factor = std::nullopt,
-                              .tone_map_compression_ratio = std::nullopt};
     for (const Task task : {Task::kTextToVideo, Task::kImageToVideo}) {
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
@@ -55,14 +44,12 @@ class LtxDescription final : public FamilyDescription {
                .frames_multiple = temporal_ratio_,
                .max_frames = 2048 * temporal_ratio_ + 1,
                .max_pixels = 1'000'000'000,
-               .max_steps = 1000,
-               .max_sequence_length = kMaxSequenceLength};
+               .max_steps = 1000};
   }
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
-  void FillOwn(Request& request, const Request& from) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
@@ -73,68 +60,33 @@ class LtxDescription final : public FamilyDescription {
   Limits limits_;
 };
 
-void LtxDescription::FillOwn(Request& request, const Request& from) const {
-  if (!request.ltx) request.ltx.emplace();
-  if (!from.ltx) return;
-  const auto fill = [](auto& field, const auto& fallback) {
-    if (!field) field = fallback;
-  };
-  fill(request.ltx->frame_rate, from.ltx->frame_rate);
-  fill(request.ltx->guidance_rescale, from.ltx->guidance_rescale);
-  fill(request.ltx->decode_timestep, from.ltx->decode_timestep);
-  fill(request.ltx->decode_noise_scale, from.ltx->decode_noise_scale);
-  fill(request.ltx->max_sequence_length, from.ltx->max_sequence_length);
-}
-
 void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& violations) const {
   const auto fail = [&violations](const std::string& field, const std::string& description) {
     violations.push_back({.field = field, .description = description});
   };
-  const auto range = [&fail](const std::string& field, double value, double low, double high) {
-    if (!(value >= low && value <= high)) {
-      fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
-    }
-  };
-  LtxOptions& options = *request.ltx;
-  if (!options.decode_noise_scale) options.decode_noise_scale = options.decode_timestep;
-
-  range("ltx.frame_rate", *options.frame_rate, 0.1, 1000);
-  range("ltx.guidance_rescale", *options.guidance_rescale, 0, 1);
-  range("ltx.decode_timestep", *options.decode_timestep, 0, 1);
-  range("ltx.decode_noise_scale", *options.decode_noise_scale, 0, 1);
-  range("ltx.max_sequence_length", *options.max_sequence_length, 1, kMaxSequenceLength);
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  if (!knobs.decode_noise_scale && knobs.decode_timestep)
+    request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
 
   // A custom schedule falls from noise to picture.
-  const auto check_schedule = [&](const char* field, const std::vector<double>& values,
-                                  double high) {
+  const auto check_schedule = [&](const char* field, const std::vector<double>& values) {
     if (values.size() > static_cast<size_t>(limits_.max_steps)) {
       fail(field,
            absl::StrCat("expected at most ", limits_.max_steps, " values, got ", values.size()));
     }
     for (size_t i = 0; i < values.size(); ++i) {
-      if (!(values[i] > 0 && values[i] <= high) || (i > 0 && !(values[i] < values[i - 1]))) {
-        fail(field, absl::StrCat("expected falling values above 0 up to ", high, ", got ",
-                                 values[i], " at ", i));
+      if (!(values[i] >= 0)) return;  // reported already
+      if (values[i] == 0 || (i > 0 && !(values[i] < values[i - 1]))) {
+        fail(field, absl::StrCat("expected falling values above 0, got ", values[i], " at ", i));
         return;
       }
     }
     if (!values.empty()) request.num_inference_steps = static_cast<int>(values.size());
   };
-  if (!options.timesteps.empty() && !options.sigmas.empty()) {
+  if (!knobs.timesteps.empty() && !knobs.sigmas.empty())
     fail("ltx.sigmas", "timesteps and sigmas exclude each other");
-  }
-  check_schedule("ltx.timesteps", options.timesteps, 1000);
-  check_schedule("ltx.sigmas", options.sigmas, 1);
-
-  // Knobs of LTXConditionPipeline and LTXLatentUpsamplePipeline do nothing in these tasks: refused
-  // rather than ignored.
-  for (const auto& [field, value] :
-       {std::pair{"ltx.image_cond_noise_scale", options.image_cond_noise_scale},
-        std::pair{"ltx.denoise_strength", options.denoise_strength},
-        std::pair{"ltx.adain_factor", options.adain_factor},
-        std::pair{"ltx.tone_map_compression_ratio", options.tone_map_compression_ratio}}) {
-    if (value) fail(field, absl::StrCat(TaskName(request.task), " has no such option"));
-  }
+  check_schedule("ltx.timesteps", knobs.timesteps);
+  check_schedule("ltx.sigmas", knobs.sigmas);
 
   if (violations.empty()) {
     const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
@@ -195,8 +147,9 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
 absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
                                               const Request& request, int64_t tokens) {
   ScheduleRequest schedule;
-  schedule.timesteps = request.ltx->timesteps;
-  schedule.sigmas = request.ltx->sigmas;
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  schedule.timesteps = knobs.timesteps;
+  schedule.sigmas = knobs.sigmas;
   if (schedule.timesteps.empty() && schedule.sigmas.empty()) {
     const int steps = *request.num_inference_steps;
     schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
@@ -209,7 +162,8 @@ FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
           .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline"},
           .describe = DescribeLtx,
-          .find_transformer = FindLtxTransformer};
+          .find_transformer = FindLtxTransformer,
+          .knobs = KnobInfos(kLtxKnobs)};
 }
 
 }  // namespace kino::engine

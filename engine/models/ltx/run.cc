@@ -33,17 +33,17 @@ constexpr double kDecodeShare = 0.14;
 LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
                const Request& request, std::vector<MediaInput> media, Tap tap)
     : StagedRun(request),
+      knobs_(ReadKnobs(kLtxKnobs, request.knobs)),
       components_(std::move(components)),
       embeddings_(embeddings),
       media_(std::move(media)),
       tap_(std::move(tap)) {
   const LtxVaeConfig& vae_config = vae().config();
-  const LtxOptions& options = *request_.ltx;
   grid_ = {.frames = (*request_.num_frames - 1) / vae_config.temporal_compression_ratio + 1,
            .height = *request_.height / vae_config.spatial_compression_ratio,
            .width = *request_.width / vae_config.spatial_compression_ratio,
            .temporal_scale =
-               static_cast<double>(vae_config.temporal_compression_ratio) / *options.frame_rate,
+               static_cast<double>(vae_config.temporal_compression_ratio) / *knobs_.frame_rate,
            .spatial_scale = static_cast<double>(vae_config.spatial_compression_ratio)};
 
   schedule_ = ValueOrThrow(LtxSchedule(components_->sampler, request_, grid_.tokens()));
@@ -74,7 +74,7 @@ void LtxRun::EncodeText(const RunContext& context) {
                                .encoder = components_->text_encoder.get(),
                                .cache = embeddings_,
                                .padding = PromptPadding::kSeen,
-                               .max_length = *request_.ltx->max_sequence_length,
+                               .max_length = *knobs_.max_sequence_length,
                                .device = components_->transformer->device()},
                               prompts, tap_, context);
   if (media_.empty()) PrepareLatents({});
@@ -152,7 +152,7 @@ void LtxRun::Denoise(const RunContext& context) {
   if (guided()) {
     const at::Tensor positive = predictions.narrow(0, 1, 1);
     prediction = Guide(predictions.narrow(0, 0, 1), positive, *request_.guidance_scale);
-    const double rescale = *request_.ltx->guidance_rescale;
+    const double rescale = *knobs_.guidance_rescale;
     if (rescale > 0) prediction = RescaleGuidance(prediction, positive, rescale);
   }
   at::Tensor moving = state_.latents.narrow(1, clean, tokens - clean);
@@ -174,10 +174,10 @@ void LtxRun::PrepareDecode() {
     const at::Tensor noise =
         state_.noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
     const at::TensorOptions options = latents.options();
-    timestep = at::tensor({*request_.ltx->decode_timestep}, at::TensorOptions().dtype(at::kDouble))
-                   .to(options);
+    timestep =
+        at::tensor({*knobs_.decode_timestep}, at::TensorOptions().dtype(at::kDouble)).to(options);
     const at::Tensor scale =
-        at::tensor({*request_.ltx->decode_noise_scale}, at::TensorOptions().dtype(at::kDouble))
+        at::tensor({*knobs_.decode_noise_scale}, at::TensorOptions().dtype(at::kDouble))
             .to(options);
     latents = (1 - scale) * latents + scale * noise;
   }

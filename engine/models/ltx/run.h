@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/models/common/staged_run.h"
+#include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/pipeline.h"
 
 namespace kino::engine {
@@ -30,6 +31,7 @@ class LtxRun final : public StagedRun {
   const LtxVae& vae() const { return *components_->vae; }
   bool guided() const { return *request_.guidance_scale > 1.0; }
 
+  const LtxKnobs knobs_;
   std::shared_ptr<const LtxComponents> components_;
   EmbeddingCache* embeddings_;
   std::vector<MediaInput> media_;

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
+#include "engine/models/mochi/knobs.h"
 #include "engine/models/mochi/transformer_config.h"
 #include "engine/models/mochi/vae_config.h"
 #include "engine/models/mochi/weight_map.h"
@@ -37,14 +38,12 @@ class MochiDescription final : public FamilyDescription {
                .frames_multiple = vae.temporal_ratio(),
                .max_frames = 2048 * vae.temporal_ratio() + 1,
                .max_pixels = 1'000'000'000,
-               .max_steps = 1000,
-               .max_sequence_length = transformer.max_sequence_length};
+               .max_steps = 1000};
   }
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kMochiTiles; }
-  void FillOwn(Request&, const Request&) const override {}
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override {
     if (!request.conditions.empty()) {
       violations.push_back({.field = "conditions",
@@ -94,7 +93,8 @@ FamilyDescriber MochiDescriber() {
   return {.family = "mochi",
           .pipeline_classes = {"MochiPipeline"},
           .describe = DescribeMochi,
-          .find_transformer = FindMochiTransformer};
+          .find_transformer = FindMochiTransformer,
+          .knobs = KnobInfos(kMochiKnobs)};
 }
 
 }  // namespace kino::engine

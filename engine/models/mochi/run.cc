@@ -10,6 +10,7 @@
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
 #include "engine/models/mochi/describe.h"
+#include "engine/models/mochi/knobs.h"
 
 namespace kino::engine {
 namespace {
@@ -52,13 +53,14 @@ void MochiRun::EncodeText(const RunContext& context) {
   for (std::optional<std::string>& prompt : prompts) {
     if (components_->force_zeros_for_empty_prompt && prompt == "") prompt.reset();
   }
-  state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
-                               .encoder = components_->text_encoder.get(),
-                               .cache = embeddings_,
-                               .padding = PromptPadding::kMasked,
-                               .max_length = components_->transformer->config().max_sequence_length,
-                               .device = components_->transformer->device()},
-                              prompts, tap_, context);
+  state_.text =
+      EncodePrompts({.tokenizer = components_->tokenizer.get(),
+                     .encoder = components_->text_encoder.get(),
+                     .cache = embeddings_,
+                     .padding = PromptPadding::kMasked,
+                     .max_length = *ReadKnobs(kMochiKnobs, request_.knobs).max_sequence_length,
+                     .device = components_->transformer->device()},
+                    prompts, tap_, context);
   // Drawn in float32, kept in the dtype of the text states.
   state_.latents = state_.noise
                        .Randn({1, components_->transformer->config().in_channels, grid_.frames,

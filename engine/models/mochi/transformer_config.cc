@@ -23,7 +23,6 @@ absl::StatusOr<MochiTransformerConfig> MochiTransformerConfig::FromJson(const nl
   config.in_channels = reader.Get("in_channels", config.in_channels);
   config.text_embed_dim = reader.Get("text_embed_dim", config.text_embed_dim);
   config.time_embed_dim = reader.Get("time_embed_dim", config.time_embed_dim);
-  config.max_sequence_length = reader.Get("max_sequence_length", config.max_sequence_length);
   config.original_layout = reader.Get("original_layout", config.original_layout);
   const int out_channels = reader.Get("out_channels", config.in_channels);
   const std::string activation = reader.Get("activation_fn", std::string("swiglu"));
@@ -44,7 +43,7 @@ absl::StatusOr<MochiTransformerConfig> MochiTransformerConfig::FromJson(const nl
       config.attention_head_dim % 2 != 0 || config.num_layers < 1 ||
       config.pooled_projection_dim < 1 || config.in_channels < 1 ||
       config.text_embed_dim < kPoolHeads || config.text_embed_dim % kPoolHeads != 0 ||
-      config.time_embed_dim < 2 || config.max_sequence_length < 1) {
+      config.time_embed_dim < 2) {
     return absl::InvalidArgumentError(
         absl::StrCat(path,
                      ": a size is not positive, attention_head_dim is odd, or text_embed_dim is no "

@@ -19,7 +19,6 @@ struct MochiTransformerConfig {
   int in_channels = 12;
   int text_embed_dim = 4096;
   int time_embed_dim = 256;
-  int max_sequence_length = 256;
   // Gates before values, shifts before scales, as Genmo's own files have them.
   bool original_layout = false;
 

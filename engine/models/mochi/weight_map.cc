@@ -130,8 +130,7 @@ bool HoldsTransformer(const TensorFile& file) {
 
 }  // namespace
 
-absl::StatusOr<FoundComponent> FindMochiTransformer(const TensorFile& file,
-                                                    const Json* folder_config) {
+absl::StatusOr<FoundComponent> FindMochiTransformer(const TensorFile& file, const Json*) {
   if (!HoldsTransformer(file)) {
     return absl::NotFoundError(absl::StrCat("'", file.path(), "' holds no Mochi transformer"));
   }
@@ -153,11 +152,6 @@ absl::StatusOr<FoundComponent> FindMochiTransformer(const TensorFile& file,
                   {"activation_fn", "swiglu"},
                   {"qk_norm", "rms_norm"}};
   KINO_RETURN_IF_ERROR(shapes.status());
-  // No tensor tells how long a prompt may be.
-  if (folder_config != nullptr) {
-    const int length = IntegerOr(*folder_config, "max_sequence_length", 0);
-    if (length > 0) found.config["max_sequence_length"] = length;
-  }
   found.config["original_layout"] = true;
   return found;
 }

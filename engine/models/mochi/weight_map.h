@@ -9,7 +9,7 @@
 
 namespace kino::engine {
 
-// A FindComponent. Sizes come from the shapes, the length of a prompt from the folder's config.
+// A FindComponent. All of the config is in the shapes; the folder's is not looked at.
 // NOT_FOUND: no Mochi transformer in the file. INVALID_ARGUMENT: shapes of no such model.
 absl::StatusOr<FoundComponent> FindMochiTransformer(const TensorFile& file,
                                                     const nlohmann::json* folder_config);

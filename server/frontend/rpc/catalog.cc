@@ -65,6 +65,9 @@ v1::Model ToProto(const CatalogEntry& entry) {
     info.set_task(convert::FromEngine(task.task));
     convert::FromEngine(task.defaults, info.mutable_defaults());
     info.mutable_defaults()->set_model(entry.config.name);
+    for (const engine::KnobInfo& knob : description.knobs) {
+      if (knob.IsOf(task.task)) convert::FromEngine(knob, info.add_knobs());
+    }
   }
   const engine::Limits& limits = description.details->limits();
   v1::Limits& proto = *out.mutable_limits();

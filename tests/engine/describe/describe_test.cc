@@ -64,17 +64,18 @@ TEST_F(DescribeTest, FillsTheDefaultsOfDiffusers) {
   EXPECT_EQ(resolved.request.guidance_scale, 3.0);
   EXPECT_EQ(resolved.request.negative_prompt, "");
   EXPECT_EQ(resolved.request.seed, 77u);
-  EXPECT_EQ(resolved.request.ltx->frame_rate, 25.0);
-  EXPECT_EQ(resolved.request.ltx->max_sequence_length, 128);
+  EXPECT_EQ(resolved.request.knobs.family, "ltx");
+  EXPECT_EQ(resolved.request.knobs.values.at("frame_rate"), KnobValue(25.0));
+  EXPECT_EQ(resolved.request.knobs.values.at("max_sequence_length"), KnobValue(int64_t{128}));
   // An effective request resolves to itself.
   EXPECT_THAT(ResolveRequest(model_, resolved.request, 1).violations, ElementsAre());
   EXPECT_EQ(ResolveRequest(model_, resolved.request, 1).request.seed, 77u);
 }
 
 TEST_F(DescribeTest, DecodeNoiseFollowsTheDecodeTimestep) {
-  request_.ltx = LtxOptions{};
-  request_.ltx->decode_timestep = 0.05;
-  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.ltx->decode_noise_scale, 0.05);
+  request_.knobs.values["decode_timestep"] = 0.05;
+  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.knobs.values.at("decode_noise_scale"),
+            KnobValue(0.05));
 }
 
 TEST_F(DescribeTest, InfersTheTaskFromConditions) {
@@ -92,13 +93,16 @@ TEST_F(DescribeTest, NamesEveryFieldThatIsWrong) {
   request_.num_inference_steps = 0;
   request_.guidance_scale = std::nan("");
   request_.fps = -1;
-  request_.ltx = LtxOptions{};
-  request_.ltx->frame_rate = std::numeric_limits<double>::infinity();
-  request_.ltx->image_cond_noise_scale = 0.1;
-  EXPECT_THAT(ViolatedFields(),
-              UnorderedElementsAre("prompt", "height", "width", "num_frames", "num_inference_steps",
-                                   "guidance_scale", "fps", "ltx.frame_rate",
-                                   "ltx.image_cond_noise_scale"));
+  request_.knobs.values["frame_rate"] = std::numeric_limits<double>::infinity();
+  request_.knobs.values["image_cond_noise_scale"] = 0.1;
+  request_.knobs.values["max_sequence_length"] = 1.5;
+  request_.knobs.values["sigmas"] = std::vector<double>{0.5, -1};
+  request_.knobs.values["nobody_knows"] = 1.0;
+  EXPECT_THAT(
+      ViolatedFields(),
+      UnorderedElementsAre("prompt", "height", "width", "num_frames", "num_inference_steps",
+                           "guidance_scale", "fps", "ltx.frame_rate", "ltx.image_cond_noise_scale",
+                           "ltx.max_sequence_length", "ltx.sigmas", "ltx.nobody_knows"));
 }
 
 TEST_F(DescribeTest, HugeSizesAreRefusedWithoutOverflow) {
@@ -121,14 +125,42 @@ TEST_F(DescribeTest, AScheduleThatComesOutOfNoUseIsRefused) {
 }
 
 TEST_F(DescribeTest, CustomSchedulesFallAndExcludeEachOther) {
-  request_.ltx = LtxOptions{};
-  request_.ltx->timesteps = {1000, 500, 100};
+  std::map<std::string, KnobValue>& knobs = request_.knobs.values;
+  knobs["timesteps"] = std::vector<double>{1000, 500, 100};
   EXPECT_EQ(ResolveRequest(model_, request_, 1).request.num_inference_steps, 3);
-  request_.ltx->sigmas = {1.0, 0.5};
+  knobs["sigmas"] = std::vector<double>{1.0, 0.5};
   EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.sigmas"));
-  request_.ltx->timesteps.clear();
-  request_.ltx->sigmas = {0.5, 0.5};
+  knobs.erase("timesteps");
+  knobs["sigmas"] = std::vector<double>{0.5, 0.5};
   EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.sigmas"));
+}
+
+TEST_F(DescribeTest, KnobsOfAnotherFamilyAreRefused) {
+  request_.knobs = {.family = "mochi", .values = {{"max_sequence_length", int64_t{64}}}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("mochi"));
+  request_.knobs.family = "";
+  EXPECT_THAT(ViolatedFields(), ElementsAre());
+}
+
+TEST_F(DescribeTest, WholeNumbersAndNumbersStandForEachOther) {
+  request_.knobs.values = {{"frame_rate", int64_t{30}}, {"max_sequence_length", 64.0}};
+  const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+  EXPECT_THAT(resolved.violations, ElementsAre());
+  EXPECT_EQ(resolved.request.knobs.values.at("frame_rate"), KnobValue(30.0));
+  EXPECT_EQ(resolved.request.knobs.values.at("max_sequence_length"), KnobValue(int64_t{64}));
+}
+
+// The operator's defaults lie between the request's and the family's.
+TEST_F(DescribeTest, TheOperatorsKnobsGoUnderTheRequests) {
+  model_.overrides.knobs = {.family = "ltx",
+                            .values = {{"frame_rate", 8.0}, {"max_sequence_length", int64_t{64}}}};
+  request_.knobs.values = {{"frame_rate", 30.0}};
+  const Request resolved = ResolveRequest(model_, request_, 1).request;
+  EXPECT_EQ(resolved.knobs.values.at("frame_rate"), KnobValue(30.0));
+  EXPECT_EQ(resolved.knobs.values.at("max_sequence_length"), KnobValue(int64_t{64}));
+  EXPECT_EQ(model_.Tasks()[0].defaults.knobs.values.at("frame_rate"), KnobValue(8.0));
+  model_.overrides.knobs.family = "mochi";
+  EXPECT_THAT(ViolatedFields(), ElementsAre("mochi"));
 }
 
 TEST_F(DescribeTest, TilesThatCannotBeAreNamed) {
@@ -166,8 +198,10 @@ TEST(DescribeModelTest, SaysWhatAFolderLacks) {
   folder.Write("model_index.json", R"({"_class_name":"WanPipeline"})");
   const absl::Status status = DescribeModel(folder.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("'WanPipeline', expected one of LTXPipeline"));
+  EXPECT_THAT(
+      std::string(status.message()),
+      HasSubstr(
+          "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, MochiPipeline"));
 }
 
 TEST(ResidencyPolicyTest, ParsesWhatItPrints) {

@@ -10,7 +10,9 @@
 namespace kino::cli {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 absl::StatusOr<RequestInput> Build(const std::vector<std::string>& arguments) {
   RequestFlags request_flags;
@@ -50,26 +52,7 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
                             "0.5",
                             "--frame-rate",
                             "25",
-                            "--guidance-rescale",
-                            "0.7",
-                            "--decode-timestep",
-                            "0.05",
-                            "--decode-noise-scale",
-                            "0.025",
-                            "--max-sequence-length",
-                            "64",
-                            "--timesteps",
-                            "1000,500",
-                            "--sigmas",
-                            "1,0.5",
-                            "--image-cond-noise-scale",
-                            "0.15",
-                            "--denoise-strength",
-                            "0.9",
-                            "--adain-factor",
-                            "0.3",
-                            "--tone-map-compression-ratio",
-                            "0.6",
+                            "--sigmas=1,0.5",
                             "--quality",
                             "90",
                             "--lossless",
@@ -120,20 +103,7 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
         priority: HIGH
         start_timeout { seconds: 90 }
         run_timeout { seconds: 60 nanos: 500000000 }
-        tenant: "t"
-        ltx {
-          frame_rate: 25
-          guidance_rescale: 0.7
-          decode_timestep: 0.05
-          decode_noise_scale: 0.025
-          max_sequence_length: 64
-          timesteps: [ 1000, 500 ]
-          sigmas: [ 1, 0.5 ]
-          image_cond_noise_scale: 0.15
-          denoise_strength: 0.9
-          adain_factor: 0.3
-          tone_map_compression_ratio: 0.6
-        })pb",
+        tenant: "t")pb",
       &expected));
   std::string difference;
   google::protobuf::util::MessageDifferencer differencer;
@@ -141,6 +111,8 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
   EXPECT_TRUE(differencer.Compare(expected, input->request)) << difference;
   ASSERT_EQ(input->files.size(), 1u);
   EXPECT_EQ(input->files[0].path, "a.png");
+  // What is none of kino's own is for the server to say.
+  EXPECT_THAT(input->knobs, ElementsAre(Pair("frame-rate", "25"), Pair("sigmas", "1,0.5")));
 }
 
 TEST(RequestFlags, WithoutFlagsTheRequestIsEmpty) {
@@ -165,8 +137,6 @@ TEST(RequestFlags, BadValuesNameTheirFlag) {
       {{"--priority", "urgent"}, "--priority"},
       {{"--priority", "priority_unspecified"}, "--priority"},
       {{"--label", "novalue"}, "--label"},
-      {{"--sigmas", "1,nan"}, "--sigmas"},
-      {{"--timesteps", "1,,2"}, "--timesteps"},
       {{"--vae-tile-size", "512"}, "--vae-tile-size"},
       {{"--vae-tile-size", "512,0"}, "--vae-tile-size"},
       {{"--vae-tile-size", "x"}, "--vae-tile-size"},
@@ -181,6 +151,96 @@ TEST(RequestFlags, BadValuesNameTheirFlag) {
     EXPECT_TRUE(absl::IsInvalidArgument(input.status())) << expected;
     EXPECT_THAT(std::string(input.status().message()), HasSubstr(expected));
   }
+}
+
+v1::Model ModelWith(const char* knobs) {
+  v1::Model model;
+  model.set_name("m");
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(knobs, &model));
+  return model;
+}
+
+// Of a server that knows more of LTX-Video than this kino, and a family that it does not know.
+constexpr char kLtx[] = R"pb(
+  name: "m"
+  family: "ltx"
+  tasks {
+    task: TEXT_TO_VIDEO
+    knobs {
+      name: "frame_rate"
+      type: NUMBER
+      min: 0.1
+      max: 1000
+      default { number: 25 }
+      help: "Rate."
+    }
+    knobs { name: "max_sequence_length" type: INTEGER min: 1 max: 512 help: "Tokens." }
+    knobs { name: "sigmas" type: NUMBERS max: 1 help: "A schedule." }
+    knobs { name: "new_one" type: NUMBER max: 1 help: "Later." }
+  }
+  tasks {
+    task: IMAGE_TO_VIDEO
+    knobs { name: "frame_rate" type: NUMBER }
+  })pb";
+constexpr char kUnknownFamily[] = R"pb(
+  name: "m"
+  family: "later"
+  tasks {
+    knobs { name: "depth" type: INTEGER max: 9 }
+    knobs { name: "list" type: NUMBERS }
+  })pb";
+
+TEST(KnobFlags, BecomeFieldsOfTheFamilysMessageOrNames) {
+  v1::GenerateRequest request;
+  ASSERT_TRUE(ApplyKnobs(ModelWith(kLtx),
+                         {{"frame-rate", "30"},
+                          {"max_sequence_length", "64"},
+                          {"sigmas", "1,0.5"},
+                          {"sigmas", "0.2"},
+                          {"new-one", "0.5"}},
+                         &request)
+                  .ok());
+  EXPECT_EQ(request.ltx().frame_rate(), 30);
+  EXPECT_EQ(request.ltx().max_sequence_length(), 64);
+  EXPECT_THAT(request.ltx().sigmas(), ElementsAre(1, 0.5, 0.2));
+  ASSERT_EQ(request.knobs_size(), 1);
+  EXPECT_EQ(request.knobs().at("new_one").number(), 0.5);
+
+  v1::GenerateRequest other;
+  ASSERT_TRUE(ApplyKnobs(ModelWith(kUnknownFamily),
+                         {{"depth", "3"}, {"list", "1"}, {"list", "2,3"}}, &other)
+                  .ok());
+  EXPECT_EQ(other.family_case(), v1::GenerateRequest::FAMILY_NOT_SET);
+  EXPECT_EQ(other.knobs().at("depth").integer(), 3);
+  EXPECT_THAT(other.knobs().at("list").numbers().values(), ElementsAre(1, 2, 3));
+}
+
+TEST(KnobFlags, MistakesNameTheFlag) {
+  const std::pair<KnobFlag, const char*> cases[] = {
+      {{"frame-rate", "fast"}, "--frame-rate: expected a finite number, got 'fast'"},
+      {{"frame-rate", "nan"}, "--frame-rate"},
+      {{"max-sequence-length", "1.5"}, "--max-sequence-length: expected a whole number"},
+      {{"sigmas", "1,,2"}, "--sigmas: expected numbers with commas between"},
+      {{"depth", "3"},
+       "unknown flag '--depth'; model 'm' has --frame-rate, --max-sequence-length, --new-one, "
+       "--sigmas of its own"},
+  };
+  for (const auto& [flag, expected] : cases) {
+    v1::GenerateRequest request;
+    const absl::Status status = ApplyKnobs(ModelWith(kLtx), {flag}, &request);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << expected;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(expected));
+    EXPECT_EQ(request.ByteSizeLong(), 0u);
+  }
+  v1::GenerateRequest request;
+  EXPECT_THAT(std::string(ApplyKnobs(ModelWith("name: 'm'"), {{"x", "1"}}, &request).message()),
+              HasSubstr("'m' has no flags of its own"));
+}
+
+TEST(KnobFlags, HelpSaysWhatTheServerSays) {
+  const std::string help = KnobHelp(ModelWith(kLtx));
+  EXPECT_THAT(help, HasSubstr("--frame-rate\n      Rate. 0.1 to 1000, default 25."));
+  EXPECT_THAT(help, HasSubstr("--max-sequence-length\n      Tokens. 1 to 512."));
 }
 
 }  // namespace

@@ -112,8 +112,8 @@ TEST(ConvertRequest, EveryEngineFieldSurvivesTheRoundTrip) {
 TEST(ConvertRequest, NoFieldOfTheSchemaIsForgotten) {
   const v1::GenerateRequest full = Parse(kFull);
   const std::vector<std::string> not_the_engines = {
-      "model",       "preview", "request_id",    "labels",    "priority", "start_timeout",
-      "run_timeout", "tenant",  "hunyuan_video", "cogvideox", "mochi",    "allegro"};
+      "model",  "preview",       "request_id", "labels", "priority", "start_timeout", "run_timeout",
+      "tenant", "hunyuan_video", "cogvideox",  "mochi",  "allegro",  "knobs"};
   auto check = [&](const google::protobuf::Message& message,
                    const std::vector<std::string>& skipped) {
     const auto* descriptor = message.GetDescriptor();
@@ -136,7 +136,7 @@ TEST(ConvertRequest, AbsentStaysAbsent) {
   const EngineRequest converted = ToEngine(v1::GenerateRequest());
   EXPECT_THAT(converted.violations, IsEmpty());
   EXPECT_FALSE(converted.request.prompt || converted.request.height || converted.request.seed ||
-               converted.request.ltx || converted.request.plan.vae_tiling);
+               !converted.request.knobs.values.empty() || converted.request.plan.vae_tiling);
   // An empty tiling message is a request for tiling with the defaults.
   EXPECT_TRUE(ToEngine(Parse("plan { vae_tiling {} }")).request.plan.vae_tiling.has_value());
 }
@@ -152,8 +152,42 @@ TEST(ConvertRequest, FromEngineClearsWhatTheEngineDropped) {
 }
 
 TEST(ConvertRequest, TimestepsPassThrough) {
-  EXPECT_THAT(ToEngine(Parse("ltx { timesteps: [1000, 500] }")).request.ltx->timesteps,
-              ElementsAre(1000, 500));
+  const engine::Knobs knobs = ToEngine(Parse("ltx { timesteps: [1000, 500] }")).request.knobs;
+  EXPECT_EQ(knobs.family, "ltx");
+  EXPECT_THAT(std::get<std::vector<double>>(knobs.values.at("timesteps")), ElementsAre(1000, 500));
+}
+
+TEST(ConvertRequest, KnobsByNameAreThoseOfTheFamilysMessage) {
+  const engine::Knobs by_field =
+      ToEngine(Parse("ltx { frame_rate: 30 max_sequence_length: 64 sigmas: [ 1, 0.5 ] }"))
+          .request.knobs;
+  const engine::Knobs by_name = ToEngine(Parse(R"pb(
+                                  knobs {
+                                    key: "frame_rate"
+                                    value { number: 30 }
+                                  }
+                                  knobs {
+                                    key: "max_sequence_length"
+                                    value { integer: 64 }
+                                  }
+                                  knobs {
+                                    key: "sigmas"
+                                    value { numbers { values: [ 1, 0.5 ] } }
+                                  })pb"))
+                                    .request.knobs;
+  EXPECT_EQ(by_name.family, "");
+  EXPECT_EQ(by_name.values, by_field.values);
+}
+
+TEST(ConvertRequest, KnobsGoBackToTheirFieldsAndOthersToTheirNames) {
+  engine::Request request;
+  request.knobs = {.family = "mochi",
+                   .values = {{"max_sequence_length", int64_t{64}}, {"of_another_version", 0.5}}};
+  v1::GenerateRequest message = Parse("ltx { frame_rate: 3 } knobs { key: 'x' value {} }");
+  FromEngine(request, &message);
+  EXPECT_EQ(message.mochi().max_sequence_length(), 64);
+  ASSERT_EQ(message.knobs_size(), 1);
+  EXPECT_EQ(message.knobs().at("of_another_version").number(), 0.5);
 }
 
 TEST(ConvertRequest, UnknownEnumValuesAreViolations) {
@@ -231,12 +265,15 @@ TEST(ConvertRequest, NumbersThatAreNotFiniteAreViolations) {
 }
 
 TEST(ConvertRequest, ContradictionsAreViolations) {
-  EXPECT_THAT(ViolatedFields(Parse("ltx { timesteps: [1000] sigmas: [1] }")),
-              ElementsAre("ltx.sigmas"));
+  EXPECT_THAT(
+      ViolatedFields(Parse("ltx { sigmas: [1] } knobs { key: 'sigmas' value { number: 1 } }")),
+      ElementsAre("knobs[sigmas]"));
+  EXPECT_THAT(ViolatedFields(Parse("knobs { key: 'sigmas' value {} }")),
+              ElementsAre("knobs[sigmas]"));
   EXPECT_THAT(ViolatedFields(Parse("output { lossless: true quality: 50 }")),
               ElementsAre("output.quality"));
   EXPECT_THAT(ViolatedFields(Parse("preview { enabled: true }")), ElementsAre("preview.enabled"));
-  EXPECT_THAT(ViolatedFields(Parse("mochi {}")), ElementsAre("mochi"));
+  EXPECT_THAT(ViolatedFields(Parse("allegro {}")), ElementsAre("allegro"));
   EXPECT_THAT(ViolatedFields(Parse("conditions { kind: IMAGE }")), ElementsAre("conditions[0]"));
 }
 
