@@ -237,16 +237,37 @@ class EngineImpl final : public Engine {
   std::shared_ptr<EngineState> state_;
 };
 
+// Asks `traced` about effective requests only, whatever it is asked about.
+class ResolvedProfiles final : public ProfileSource {
+ public:
+  ResolvedProfiles(ModelDescription description, std::shared_ptr<ProfileSource> traced)
+      : description_(std::move(description)), traced_(std::move(traced)) {}
+  absl::StatusOr<RunProfile> Profile(const Request& request,
+                                     const std::vector<PhaseVariant>& variants) override {
+    const ResolvedRequest resolved = ResolveRequest(description_, request, /*draw_seed=*/0);
+    if (!resolved.violations.empty()) {
+      const FieldViolation& first = resolved.violations.front();
+      return absl::InvalidArgumentError(absl::StrCat(first.field, ": ", first.description));
+    }
+    return traced_->Profile(resolved.request, variants);
+  }
+
+ private:
+  const ModelDescription description_;
+  const std::shared_ptr<ProfileSource> traced_;
+};
+
 }  // namespace
 
 std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
                                           const std::string& variant, DType dtype, bool on_gpu) {
-  return MakeTracer({.family = description.family,
-                     .folder = description.folder,
-                     .transformer_file = description.transformer_file,
-                     .variant = variant,
-                     .dtype = dtype,
-                     .on_gpu = on_gpu});
+  return std::make_shared<ResolvedProfiles>(
+      description, MakeTracer({.family = description.family,
+                               .folder = description.folder,
+                               .transformer_file = description.transformer_file,
+                               .variant = variant,
+                               .dtype = dtype,
+                               .on_gpu = on_gpu}));
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {

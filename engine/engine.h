@@ -133,7 +133,8 @@ struct ModelOptions {
 };
 
 // What runs of such a model need on a GPU or this CPU, without loading its weights. dtype: of
-// computation, as ModelOptions'. Nothing is read before it is asked.
+// computation, as ModelOptions'. Nothing is read before it is asked. What a request leaves open is
+// filled in; INVALID_ARGUMENT: a field of it is wrong.
 std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
                                           const std::string& variant, DType dtype, bool on_gpu);
 
