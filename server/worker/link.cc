@@ -182,6 +182,9 @@ void Link::TakeHelloReply(const v1::HelloReply& reply) {
   absl::MutexLock lock(&mutex_);
   last_contact_ = absl::Now();
   notified_ = true;
+  // Answers to what an earlier stream asked. Not later: this stream's questions may be answered
+  // before its writer runs.
+  profiles_.clear();
   if (FromProto(reply.heartbeat_interval()) > absl::ZeroDuration()) {
     heartbeat_interval_ = FromProto(reply.heartbeat_interval());
   }
@@ -239,10 +242,6 @@ void Link::KeepResults(std::deque<v1::ModelCommandResult> results) {
 void Link::WriteLoop(Stream& stream) {
   absl::Time next_heartbeat = absl::InfinitePast();
   bool told_draining = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    profiles_.clear();
-  }
   while (true) {
     bool tell_draining = false;
     std::deque<v1::ModelCommandResult> results;
