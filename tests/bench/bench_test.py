@@ -13,7 +13,7 @@ import provenance
 HERE = os.path.dirname(os.path.abspath(__file__))
 KINO_RENDER = os.path.join(os.environ["KINO_BIN_DIR"], "kino-render")
 # Scripts with a table of their own; the rest is what they import or start.
-PARTS = {"bench_test.py", "diffusers_render.py", "gguf_k.py", "mid_size_ltx.py", "provenance.py"}
+PARTS = {"bench_test.py", "diffusers_render.py", "gguf_k.py", "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
 COMMIT = r"commit ([0-9a-f]{7,}( \+ changes)?|unknown); \d{4}-\d\d-\d\d; "
 
 
@@ -45,9 +45,10 @@ def rows(text, first):
     return found
 
 
-def test_ltx_against_diffusers(tiny, tmp_path):
+@pytest.mark.parametrize("family", ["ltx", "mochi"])
+def test_a_family_against_diffusers(family, tiny, tmp_path):
     asked = ["float32", "bfloat16"]
-    text = tiny("bench_ltx.py", "--work", str(tmp_path / "work"))
+    text = tiny("bench_diffusers.py", "--family", family, "--work", str(tmp_path / "work"))
     dtypes = [dtype for dtype in asked if dtype == "float32" or provenance.has_bfloat16_instructions()]
     assert ("bfloat16 frames against diffusers' float32: PSNR" in text) == ("bfloat16" in dtypes)
     assert ("bfloat16: not measured on this CPU" in text) == (asked != dtypes)
@@ -61,7 +62,7 @@ def test_ltx_against_diffusers(tiny, tmp_path):
         for anonymous, resident in zip(table["peak anonymous memory (MiB)"][:2], table["peak resident memory (MiB)"][:2]):
             assert 0 < anonymous < resident
     # As published checkpoints have it, and as the two read alike.
-    with safe_open(tmp_path / "work" / "0.9.5" / "model" / "text_encoder" / "model.safetensors", "pt") as file:
+    with safe_open(tmp_path / "work" / {"ltx": "0.9.5", "mochi": "mochi"}[family] / "model" / "text_encoder" / "model.safetensors", "pt") as file:
         assert [name for name in file.keys() if name.endswith(("shared.weight", "embed_tokens.weight"))] == ["shared.weight"]
 
 

@@ -3,7 +3,7 @@
 
 Usage: diffusers_render.py --model DIR --request FILE.json --out FILE.npy --stats FILE.json --dtype float32|bfloat16
 
-text_to_video of the LTX family only. `load` does not count the imports (several seconds), `decode` includes the conversion
+text_to_video only. `load` does not count the imports (several seconds), `decode` includes the conversion
 to frames, `denoise` is everything from the first step to the last.
 """
 import argparse
@@ -49,10 +49,11 @@ class StageClock:
 def call_arguments(request):
     names = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps",
              "guidance_scale")
-    known = {*names, "task", "seed", "fps", "ltx"}
+    families = ("ltx", "mochi")
+    known = {*names, "task", "seed", "fps", *families}
     if unknown := set(request) - known:
         raise ValueError(f"the request has fields that this program does not know: {unknown}")
-    return {**{n: request[n] for n in names if n in request}, **request.get("ltx", {})}
+    return {**{n: request[n] for n in names if n in request}, **next((request[f] for f in families if f in request), {})}
 
 
 def main():
@@ -65,7 +66,7 @@ def main():
         request = json.load(file)
     clock = StageClock()
     start = time.perf_counter()
-    pipeline = diffusers.LTXPipeline.from_pretrained(
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
         args.model, dtype=getattr(torch, args.dtype), local_files_only=True)
     clock.add("load", time.perf_counter() - start)
     pipeline.set_progress_bar_config(disable=True)

@@ -38,6 +38,45 @@ TINY_VAES = {
 }
 
 
+def text_encoder(vocabulary, width, layers):
+    """A T5 encoder whose parameters are not drawn yet."""
+    import torch
+    from transformers import T5Config, T5EncoderModel
+    with torch.device("meta"):
+        encoder = T5EncoderModel(T5Config(
+            vocab_size=vocabulary, d_model=width, d_kv=64, d_ff=width * 11 // 4, num_heads=width // 64,
+            num_layers=layers, num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
+    encoder.to_empty(device="cpu")
+    # As published: one table of embeddings. Leaving the meta device gives the encoder one of its own.
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    return encoder
+
+
+def finish(folder, pipeline, spiece, last_layers, call, seed):
+    """Draws all parameters, sets the last layers' (layer, deviation, is centred) so that frames are not clipped, and
+    writes the pipeline in bfloat16."""
+    import torch
+    pipeline.set_progress_bar_config(disable=True)
+    parts = {"text_encoder": pipeline.text_encoder, "transformer": pipeline.transformer, "vae": pipeline.vae}
+    for index, part in enumerate(parts.values()):
+        oracle.weights.randomize(part, seed + index)
+
+    def small_call():
+        with torch.no_grad():
+            pipeline(prompt="a paper boat", output_type="np", num_inference_steps=2,
+                     generator=torch.Generator().manual_seed(0), **call)
+
+    for layer, deviation, centre in last_layers:
+        oracle.weights.rescale_last_layer(layer, small_call, deviation, centre=centre)
+    model = os.path.join(folder, "model")
+    pipeline.to(torch.bfloat16).save_pretrained(model)
+    shutil.copy(spiece, os.path.join(model, "tokenizer"))
+    shutil.rmtree(os.path.join(folder, "work"))
+    with open(os.path.join(folder, "done"), "w", encoding="utf-8") as file:
+        file.write("\n".join(f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:.0f} M"
+                             for name, part in parts.items()))
+
+
 def build(folder, vae, seed=1, layers=16, text_layers=8, width=1024):
     """Writes the pipeline into `folder`, unless a finished one is there. vae: one of VAES, or a config; width: of the
     transformer and of the text encoder, in heads of 64."""
@@ -48,20 +87,13 @@ def build(folder, vae, seed=1, layers=16, text_layers=8, width=1024):
     import torch
     from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline,
                            LTXVideoTransformer3DModel)
-    from transformers import T5Config, T5EncoderModel
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer, spiece = oracle.text.t5_tokenizer(os.path.join(folder, "work"), 128)
+    encoder = text_encoder(len(tokenizer), width, text_layers)
     with torch.device("meta"):  # every parameter is drawn below, so none is drawn twice
-        encoder = T5EncoderModel(T5Config(
-            vocab_size=len(tokenizer), d_model=width, d_kv=64, d_ff=width * 11 // 4, num_heads=width // 64,
-            num_layers=text_layers,
-            num_decoder_layers=1, feed_forward_proj="gated-gelu", dropout_rate=0.1))
         transformer = LTXVideoTransformer3DModel(
             in_channels=vae["latent_channels"], out_channels=vae["latent_channels"], num_attention_heads=width // 64,
             attention_head_dim=64, cross_attention_dim=width, num_layers=layers, caption_channels=width)
-    encoder.to_empty(device="cpu")
-    # As published: one table of embeddings. Leaving the meta device gives the encoder one of its own.
-    encoder.encoder.embed_tokens.weight = encoder.shared.weight
     transformer.to_empty(device="cpu")
     pipeline = LTXPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
@@ -69,28 +101,10 @@ def build(folder, vae, seed=1, layers=16, text_layers=8, width=1024):
             max_image_seq_len=4096, shift_terminal=0.1),
         vae=AutoencoderKLLTXVideo(**vae), text_encoder=encoder, tokenizer=tokenizer,
         transformer=transformer)
-    pipeline.set_progress_bar_config(disable=True)
-    for index, part in enumerate((encoder, transformer, pipeline.vae)):
-        oracle.weights.randomize(part, seed + index)
-
-    def small_call():
-        with torch.no_grad():
-            pipeline(prompt="a paper boat", height=64, width=64, num_frames=9, output_type="np",
-                     num_inference_steps=2, generator=torch.Generator().manual_seed(0))
-
-    oracle.weights.rescale_last_layer(transformer.proj_out, small_call, 0.8, centre=False)
-    oracle.weights.rescale_last_layer(pipeline.vae.decoder.conv_out, small_call, 0.45, centre=True)
-    model = os.path.join(folder, "model")
-    pipeline.to(torch.bfloat16).save_pretrained(model)
-    shutil.copy(spiece, os.path.join(model, "tokenizer"))
-    shutil.rmtree(os.path.join(folder, "work"))
-    millions = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in
-                (("text_encoder", encoder), ("transformer", transformer), ("vae", pipeline.vae))}
-    with open(done, "w", encoding="utf-8") as file:
-        file.write("\n".join(f"{name} {count:.0f} M" for name, count in millions.items()))
+    finish(folder, pipeline, spiece, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
+           dict(height=64, width=64, num_frames=9), seed)
 
 
 def sizes(folder):
     with open(os.path.join(folder, "done"), encoding="utf-8") as file:
         return file.read().replace("\n", ", ")
-

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Kino against diffusers on a mid-size random-weight LTX-Video, in one run on one machine.
+"""Kino against diffusers on a mid-size random-weight model of a family, in one run on one machine.
 
 Usage
-  bench_ltx.py --kino-render build/bin/kino-render --work FOLDER [--vae 0.9.0|0.9.5] [--dtypes float32,bfloat16]
-               [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25] [--markdown FILE] [--check-speed 1.1]
-               [--tiny]
+  bench_diffusers.py --kino-render build/bin/kino-render --work FOLDER [--family ltx|mochi] [--vae 0.9.0|0.9.5]
+                     [--dtypes float32,bfloat16] [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25]
+                     [--markdown FILE] [--check-speed 1.1] [--tiny]
+
+--vae is the generation of LTX-Video's.
 
 The two take turns, each run in a process of its own, with the same request file and the same number of threads, which wait
 passively in both. A number is the median over the repeats; seconds per step is the median over the steps but the first.
@@ -29,6 +31,7 @@ import time
 import numpy as np
 
 import mid_size_ltx
+import mid_size_mochi
 import provenance
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -44,12 +47,36 @@ FRAME_ERROR = 1e-3
 PSNR_LOSS_DB = 1.0
 
 
-def write_request(path, size, steps):
+class Ltx:
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "LTX-Video", 24, 3.0, "256x384x25", "64x64x9"
+    KNOBS = {"ltx": {"frame_rate": 24, "decode_timestep": 0.05, "decode_noise_scale": 0.025}}
+
+    @staticmethod
+    def build(folder, args):
+        if args.tiny:
+            mid_size_ltx.build(folder, mid_size_ltx.TINY_VAES[args.vae], **mid_size_ltx.TINY)
+        else:
+            mid_size_ltx.build(folder, args.vae)
+
+
+class Mochi:
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "Mochi-1", 30, 4.5, "256x384x25", "64x64x7"
+    KNOBS = {}
+
+    @staticmethod
+    def build(folder, args):
+        mid_size_mochi.build(folder, **(mid_size_mochi.TINY if args.tiny else {}))
+
+
+FAMILIES = {"ltx": Ltx, "mochi": Mochi}
+
+
+def write_request(path, family, size, steps):
     height, width, frames = size
     request = {"task": "TEXT_TO_VIDEO", "prompt": PROMPT, "negative_prompt": NEGATIVE,
                "height": height, "width": width, "num_frames": frames,
-               "num_inference_steps": steps, "guidance_scale": 3.0, "seed": 11, "fps": 24,
-               "ltx": {"frame_rate": 24, "decode_timestep": 0.05, "decode_noise_scale": 0.025}}
+               "num_inference_steps": steps, "guidance_scale": family.GUIDANCE, "seed": 11, "fps": family.FPS,
+               **family.KNOBS}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(request, file)
 
@@ -85,7 +112,7 @@ def run_once(engine, args, request, dtype):
     stats_path = os.path.join(args.work, f"{engine}_{dtype}.json")
     command = [args.kino_render, "--device", "cpu", "--threads", str(args.threads)] if engine == "kino" else [
         sys.executable, os.path.join(HERE, "diffusers_render.py")]
-    command += ["--model", os.path.join(args.work, args.vae, "model"), "--request", request,
+    command += ["--model", os.path.join(args.folder, "model"), "--request", request,
                 "--out", out, "--stats", stats_path, "--dtype", dtype]
     log_path = os.path.join(args.work, f"{engine}.log")
     start = time.perf_counter()
@@ -141,11 +168,12 @@ def check_frames(frames):
 
 
 def table(results, versions, where, notes, args):
-    lines = [f"### LTX-Video, {'tiny' if args.tiny else 'mid-size'} ({mid_size_ltx.sizes(os.path.join(args.work, args.vae))}; "
-             f"{args.vae} VAE)", "",
+    family = FAMILIES[args.family]
+    generation = f"; {args.vae} VAE" if args.family == "ltx" else ""
+    lines = [f"### {family.TITLE}, {'tiny' if args.tiny else 'mid-size'} ({mid_size_ltx.sizes(args.folder)}{generation})", "",
              f"{where}; {args.threads} threads, which wait passively; "
              f"{versions['kino']} against {versions['diffusers']}, torch {versions['torch']}; "
-             f"{args.size} (height x width x frames), {args.steps} steps, guidance 3; "
+             f"{args.size} (height x width x frames), {args.steps} steps, guidance {family.GUIDANCE:g}; "
              f"medians of {args.repeats} runs, taking turns.", ""]
     notes = [*notes, *(f"{dtype}: not measured on this CPU, which has no instructions for it" for dtype in args.left_out)]
     for dtype, by_engine in results.items():
@@ -162,12 +190,13 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kino-render", required=True)
     parser.add_argument("--work", required=True)
+    parser.add_argument("--family", choices=sorted(FAMILIES), default="ltx")
     parser.add_argument("--vae", choices=sorted(mid_size_ltx.VAES), default="0.9.5")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--size", default="256x384x25")
+    parser.add_argument("--size")
     parser.add_argument("--markdown")
     parser.add_argument("--check-speed", type=float)
     parser.add_argument("--tiny", action="store_true")
@@ -176,14 +205,14 @@ def main():
     where = provenance.line()
     dtypes = args.dtypes.split(",")
     args.left_out = [d for d in dtypes if d == "bfloat16" and not provenance.has_bfloat16_instructions()]
-    folder = os.path.join(args.work, args.vae)
+    family = FAMILIES[args.family]
+    args.folder = os.path.join(args.work, args.vae if args.family == "ltx" else args.family)
+    args.size = args.size or family.SIZE
     if args.tiny:
-        args.size, args.steps, args.repeats = "64x64x9", 2, 1
-        mid_size_ltx.build(folder, mid_size_ltx.TINY_VAES[args.vae], **mid_size_ltx.TINY)
-    else:
-        mid_size_ltx.build(folder, args.vae)
+        args.size, args.steps, args.repeats = family.TINY_SIZE, 2, 1
+    family.build(args.folder, args)
     request = os.path.join(args.work, "request.json")
-    write_request(request, tuple(int(n) for n in args.size.split("x")), args.steps)
+    write_request(request, family, tuple(int(n) for n in args.size.split("x")), args.steps)
 
     import torch
     versions = {"torch": torch.__version__}
