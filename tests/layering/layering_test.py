@@ -184,6 +184,40 @@ def test_families_are_named_only_in_their_folder():
     assert not wrong, "\n".join(wrong)
 
 
+# What a family builds on. Beyond it lie the insides of others: residency and homes, formats, the planner, media.
+FAMILY_DOORS = {
+    "engine/core": ["component_files", "file_shapes", "json", "run_context", "status", "status_bridge", "stride3d", "trace"],
+    "engine/describe": ["families", "request", "vae_tile_sizes"],
+    "engine/memory": ["component"],
+    "engine/models/common": ["component_loading", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
+    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "mlp", "run_length", "timestep_embedding"],
+    "engine/ops": ["attention", "conv3d", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu", "rms_norm",
+                   "space_depth"],
+    "engine/samplers": ["flow_match_euler"],
+    "engine/text": ["t5_config", "t5_encoder", "t5_tokenizer"],
+    "engine/weights": ["weight_set"],
+}
+# What a family includes beyond that, each with its reason: an image that is resized to the request's size.
+BEYOND_THE_DOORS = {"ltx": {"engine/media/resize.h"}, "mochi": set()}
+
+
+def test_a_family_comes_in_through_the_doors():
+    doors = {f"{folder}/{name}.h" for folder, names in FAMILY_DOORS.items() for name in names}
+    beyond, used = {}, set()
+    for path in sources():
+        if rule_of(path) != "engine/models/*":
+            continue
+        family = path.split("/")[2]
+        found = beyond.setdefault(family, set())
+        for _, header in includes(path):
+            if header.startswith("engine/") and not header.startswith(f"engine/models/{family}/"):
+                used.add(header)
+                if header not in doors:
+                    found.add(header)
+    assert beyond == BEYOND_THE_DOORS
+    assert used & doors == doors, "a door that no family uses"
+
+
 def test_one_file_asks_what_the_machine_has():
     """Control groups count: engine/core/machine.h knows what may be used."""
     asks = re.compile(r"_SC_(AV)?PHYS_?PAGES|_SC_NPROCESSORS|hardware_concurrency|\bget_nprocs|\bsysinfo\(|MemTotal")
