@@ -102,9 +102,9 @@ cudaError_t RmsNormSilu(Element element, const void* x, const void* gain, const 
   if (RowBlocks(positions) == 0) return cudaSuccess;
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
-    RmsNormSiluKernel<T><<<RowBlocks(positions), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), static_cast<const T*>(gain), static_cast<const T*>(shift),
-        static_cast<T*>(out), positions, eps);
+    KINO_LAUNCH(RmsNormSiluKernel<T>, RowBlocks(positions), kThreads, stream)
+    (static_cast<const T*>(x), static_cast<const T*>(gain), static_cast<const T*>(shift),
+     static_cast<T*>(out), positions, eps);
   });
 }
 
@@ -115,13 +115,13 @@ cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, co
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     const auto frames = static_cast<unsigned>(positions.frames);
-    MomentsKernel<T><<<frames* static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), moments, positions, blocks);
-    AffineKernel<T><<<frames* static_cast<unsigned>(groups), kThreads, 0, stream>>>(
-        moments, static_cast<const T*>(weight), static_cast<const T*>(bias), affine, positions,
-        blocks, groups, eps);
-    AffineSiluKernel<T><<<RowBlocks(positions), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), affine, static_cast<T*>(out), positions);
+    KINO_LAUNCH(MomentsKernel<T>, frames * static_cast<unsigned>(blocks), kThreads, stream)
+    (static_cast<const T*>(x), moments, positions, blocks);
+    KINO_LAUNCH(AffineKernel<T>, frames * static_cast<unsigned>(groups), kThreads, stream)
+    (moments, static_cast<const T*>(weight), static_cast<const T*>(bias), affine, positions, blocks,
+     groups, eps);
+    KINO_LAUNCH(AffineSiluKernel<T>, RowBlocks(positions), kThreads, stream)
+    (static_cast<const T*>(x), affine, static_cast<T*>(out), positions);
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "engine/core/cuda_launch.h"
 #include "engine/ops/cuda/row_kernels.h"
 
 namespace kino::engine::cuda {

@@ -115,9 +115,9 @@ cudaError_t NormModulate(Element element, bool is_layer, bool rounds_once, const
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     const auto kernel = is_layer ? NormModulateKernel<T, true> : NormModulateKernel<T, false>;
-    kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), static_cast<const T*>(shift), static_cast<const T*>(scale),
-        static_cast<T*>(out), rounds_once, eps, rows);
+    KINO_LAUNCH(kernel, static_cast<unsigned>(rows.rows), kThreads, stream)
+    (static_cast<const T*>(x), static_cast<const T*>(shift), static_cast<const T*>(scale),
+     static_cast<T*>(out), rounds_once, eps, rows);
   });
 }
 
@@ -126,8 +126,8 @@ cudaError_t AddGated(Element element, void* x, const void* y, const void* gate, 
   if (rows.rows == 0) return cudaSuccess;
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
-    AddGatedKernel<T><<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(
-        static_cast<T*>(x), static_cast<const T*>(y), static_cast<const T*>(gate), rows);
+    KINO_LAUNCH(AddGatedKernel<T>, static_cast<unsigned>(rows.rows), kThreads, stream)
+    (static_cast<T*>(x), static_cast<const T*>(y), static_cast<const T*>(gate), rows);
   });
 }
 
@@ -136,8 +136,8 @@ cudaError_t AddNormGated(Element element, void* x, const void* y, const void* ga
   if (rows.rows == 0) return cudaSuccess;
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
-    AddNormGatedKernel<T><<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(
-        static_cast<T*>(x), static_cast<const T*>(y), static_cast<const T*>(gate), eps, rows);
+    KINO_LAUNCH(AddNormGatedKernel<T>, static_cast<unsigned>(rows.rows), kThreads, stream)
+    (static_cast<T*>(x), static_cast<const T*>(y), static_cast<const T*>(gate), eps, rows);
   });
 }
 
@@ -148,9 +148,9 @@ cudaError_t NormRotary(Element element, const void* x, const void* weight, const
   const int64_t blocks = rows.rows * (rows.width / rows.head);
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
-    NormRotaryKernel<T><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        static_cast<const T*>(x), static_cast<const T*>(weight), cos, sin, static_cast<T*>(out),
-        eps, rows);
+    KINO_LAUNCH(NormRotaryKernel<T>, static_cast<unsigned>(blocks), kThreads, stream)
+    (static_cast<const T*>(x), static_cast<const T*>(weight), cos, sin, static_cast<T*>(out), eps,
+     rows);
   });
 }
 

@@ -2,7 +2,9 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
+#include <type_traits>
 
+#include "engine/core/cuda_launch.h"
 #include "engine/quant/cuda/gguf_kernels.h"
 #include "engine/quant/gguf_blocks.h"
 
@@ -36,18 +38,19 @@ cudaError_t Launch(const uint8_t* blocks, int64_t count, GgufOutput output, void
   if (elements == 0) return cudaSuccess;
   const auto grid =
       static_cast<unsigned>(std::min<int64_t>((elements + kThreads - 1) / kThreads, max_grid));
+  const auto decode = [&](auto* to) {
+    const auto kernel = DecodeKernel<kType, std::remove_pointer_t<decltype(to)>>;
+    KINO_LAUNCH(kernel, grid, kThreads, stream)(blocks, elements, to);
+  };
   switch (output) {
     case GgufOutput::kFloat:
-      DecodeKernel<kType>
-          <<<grid, kThreads, 0, stream>>>(blocks, elements, static_cast<float*>(out));
+      decode(static_cast<float*>(out));
       break;
     case GgufOutput::kHalf:
-      DecodeKernel<kType>
-          <<<grid, kThreads, 0, stream>>>(blocks, elements, static_cast<__half*>(out));
+      decode(static_cast<__half*>(out));
       break;
     case GgufOutput::kBFloat16:
-      DecodeKernel<kType>
-          <<<grid, kThreads, 0, stream>>>(blocks, elements, static_cast<__nv_bfloat16*>(out));
+      decode(static_cast<__nv_bfloat16*>(out));
       break;
   }
   return cudaGetLastError();
