@@ -197,6 +197,8 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
   for (const TaskDescription& task : details->tasks()) {
     tasks.push_back({.task = task.task, .defaults = overrides});
     tasks.back().defaults.task = task.task;
+    tasks.back().defaults.knobs = {};
+    FillKnobs(knobs, task.task, tasks.back().defaults.knobs, overrides.knobs);
     FillAll(tasks.back().defaults, task.defaults, knobs);
     FillKnobs(knobs, task.task, tasks.back().defaults.knobs,
               DefaultKnobs(knobs, family, task.task));

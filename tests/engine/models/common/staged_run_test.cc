@@ -1,0 +1,112 @@
+#include "engine/models/common/staged_run.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "engine/core/status_bridge.h"
+
+namespace kino::engine {
+namespace {
+
+using ::testing::ElementsAre;
+
+Request EffectiveRequest() {
+  Request request;
+  request.seed = 3;
+  return request;
+}
+
+// Two steps of denoising, then frames in two pieces. What is done is written down.
+class TwoStages final : public StagedRun {
+ public:
+  TwoStages() : StagedRun(EffectiveRequest()) {
+    AddStage(Stage::kEncodeText, 0.1, 1, [this](const RunContext&, const FrameSink&) {
+      log_ += "text ";
+      state_.text = {at::empty({1})};
+      state_.latents = at::full({1}, 1.0);
+      Finish(1, true);
+    });
+    AddStage(Stage::kDenoise, 0.6, 2, [this](const RunContext&, const FrameSink&) {
+      log_ += "step" + std::to_string(state_.step) + " ";
+      EXPECT_EQ(state_.text.size(), 1u);
+      state_.latents = state_.latents * 2;
+      const at::Tensor drawn = state_.noise.Randn({1}, at::kFloat, c10::Device(c10::kCPU));
+      noise_.push_back(drawn.item<float>());
+      Finish(1, state_.step == 1);
+    });
+    AddStage(Stage::kDecode, 0.3, 4, [this](const RunContext&, const FrameSink&) {
+      log_ += "frames" + std::to_string(state_.step) + " ";
+      EXPECT_TRUE(state_.text.empty());
+      EXPECT_EQ(state_.latents.item<float>(), 4);
+      Finish(2, state_.step == 2);
+    });
+  }
+  void Next() {
+    Advance(RunContext{}, [](const at::Tensor&) {});
+  }
+  const std::string& log() const { return log_; }
+  const std::vector<float>& noise() const { return noise_; }
+
+ private:
+  void Drop(Stage stage) override { log_ += std::string("drop_") + StageName(stage) + " "; }
+  std::string log_;
+  std::vector<float> noise_;
+};
+
+TEST(StagedRunTest, GoesThroughItsStagesAndTellsHowFar) {
+  TwoStages run;
+  EXPECT_THAT(run.stages(), ElementsAre(Stage::kEncodeText, Stage::kDenoise, Stage::kDecode));
+  std::vector<double> fractions;
+  while (!run.position().done) {
+    fractions.push_back(run.position().fraction);
+    run.Next();
+  }
+  fractions.push_back(run.position().fraction);
+  const std::vector<double> expected = {0, 0.1, 0.4, 0.7, 0.85, 1};
+  ASSERT_EQ(fractions.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(fractions[i], expected[i], 1e-12);
+  EXPECT_EQ(run.log(),
+            "text drop_encode_text step0 step1 drop_denoise frames0 frames2 drop_decode ");
+}
+
+TEST(StagedRunTest, ARepeatedStepDoesTheSameAgain) {
+  TwoStages run;
+  run.Next();
+  run.Next();
+  run.Retry({});
+  EXPECT_EQ(run.position().step, 0);
+  run.Next();
+  run.Next();
+  EXPECT_EQ(run.log(), "text drop_encode_text step0 step0 step1 drop_denoise ");
+  ASSERT_EQ(run.noise().size(), 3u);
+  EXPECT_EQ(run.noise()[0], run.noise()[1]);
+  EXPECT_NE(run.noise()[1], run.noise()[2]);
+}
+
+TEST(StagedRunTest, ADecodeStartsOver) {
+  TwoStages run;
+  for (int i = 0; i < 4; ++i) run.Next();
+  EXPECT_EQ(run.position().step, 2);
+  run.Retry({});
+  EXPECT_EQ(run.position().stage, Stage::kDecode);
+  EXPECT_EQ(run.position().step, 0);
+  while (!run.position().done) run.Next();
+  EXPECT_EQ(run.log(),
+            "text drop_encode_text step0 step1 drop_denoise frames0 drop_decode frames0 frames2 "
+            "drop_decode ");
+}
+
+TEST(StagedRunTest, SkipsToALaterStageOnly) {
+  TwoStages run;
+  run.Next();
+  run.SkipTo(Stage::kDecode);
+  EXPECT_EQ(run.position().stage, Stage::kDecode);
+  EXPECT_THROW(run.SkipTo(Stage::kDenoise), c10::Error);
+}
+
+}  // namespace
+}  // namespace kino::engine
