@@ -5,6 +5,9 @@
 #include <cuda_fp8.h>
 
 #include <algorithm>
+#include <type_traits>
+
+#include "engine/core/cuda_launch.h"
 
 namespace kino::engine::cuda {
 namespace {
@@ -102,8 +105,8 @@ cudaError_t Decode4Bit(DecodedType type, const uint8_t* packed, const BlockScale
   std::copy(code, code + 16, table.values);
   return Dispatch(type, [&](auto zero) {
     using T = decltype(zero);
-    Decode4BitKernel<T><<<BlocksFor((elements + 1) / 2), kThreads, 0, stream>>>(
-        packed, scales, table, block, elements, static_cast<T*>(out));
+    KINO_LAUNCH(Decode4BitKernel<T>, BlocksFor((elements + 1) / 2), kThreads, stream)
+    (packed, scales, table, block, elements, static_cast<T*>(out));
   });
 }
 
@@ -114,14 +117,15 @@ cudaError_t DecodeScaledRows(DecodedType type, bool is_float8, const void* value
   if (elements == 0) return cudaSuccess;
   return Dispatch(type, [&](auto zero) {
     using T = decltype(zero);
+    const auto decode = [&](const auto* from) {
+      const auto kernel = DecodeScaledRowsKernel<std::decay_t<decltype(*from)>, T>;
+      KINO_LAUNCH(kernel, BlocksFor(elements), kThreads, stream)
+      (from, scales, factor, elements, columns, static_cast<T*>(out));
+    };
     if (is_float8) {
-      DecodeScaledRowsKernel<__nv_fp8_e4m3, T><<<BlocksFor(elements), kThreads, 0, stream>>>(
-          static_cast<const __nv_fp8_e4m3*>(values), scales, factor, elements, columns,
-          static_cast<T*>(out));
+      decode(static_cast<const __nv_fp8_e4m3*>(values));
     } else {
-      DecodeScaledRowsKernel<int8_t, T><<<BlocksFor(elements), kThreads, 0, stream>>>(
-          static_cast<const int8_t*>(values), scales, factor, elements, columns,
-          static_cast<T*>(out));
+      decode(static_cast<const int8_t*>(values));
     }
   });
 }

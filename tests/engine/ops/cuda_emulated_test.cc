@@ -68,11 +68,11 @@ class EmulatedKernels : public ::testing::TestWithParam<std::tuple<c10::ScalarTy
   }
 };
 
-const TokenSpans kSpans = {{0, 2, 2}, {2, 2, 1}, {2, 5, 0}};
+const TokenSpans kSpans = {{0, 1, 2}, {1, 1, 1}, {1, 3, 0}};
 
 TEST_P(EmulatedKernels, NormModulateIsItsComposedForm) {
   for (const int64_t width : {300, 33}) {
-    const at::Tensor x = Random({2, 5, width}, 1);
+    const at::Tensor x = Random({2, 3, width}, 1);
     for (const at::Tensor& scale : {Random({3, width}, 3), Random({2, 3, width}, 3)}) {
       for (const at::Tensor& shift : {Random(scale.sizes(), 2), at::Tensor()}) {
         for (const NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
@@ -96,7 +96,7 @@ TEST_P(EmulatedKernels, NormModulateIsItsComposedForm) {
 
 TEST_P(EmulatedKernels, GatesAreTheirComposedForms) {
   for (const int64_t width : {33, 301}) {
-    const at::Tensor x = Random({2, 5, width}, 1), y = Random({2, 5, width}, 2);
+    const at::Tensor x = Random({2, 3, width}, 1), y = Random({2, 3, width}, 2);
     for (const at::Tensor& gate : {Random({3, width}, 3), Random({2, 3, width}, 3)}) {
       at::Tensor expected = x.clone(), consumed = y.clone(), got = x.clone();
       AddGatedComposed(expected, consumed, gate, kSpans);
