@@ -30,6 +30,13 @@ def test_models_are_described_by_their_files(stubs, client):
     assert all(defaults.model == "demo" and defaults.num_inference_steps > 0 for defaults in tasks.values())
     assert model.limits.size_multiple == 32 and model.limits.frames_multiple == 4
     assert model.memory[0].device == "cpu" and model.memory[0].weights_bytes > 20 << 20
+    # The family's own knobs, with the operator's default where there is one; those of other tasks are not told.
+    for info in model.tasks:
+        knobs = {knob.name: knob for knob in info.knobs}
+        assert {"frame_rate", "max_sequence_length", "sigmas"} <= set(knobs) and "adain_factor" not in knobs
+        assert knobs["frame_rate"].default.number == 8 and knobs["frame_rate"].max == 1000
+        assert knobs["max_sequence_length"].default.integer == 128
+        assert not knobs["sigmas"].HasField("default")
     # config/models/demo.yaml's defaults.
     clip = tasks["TEXT_TO_VIDEO"]
     assert (clip.height, clip.width, clip.num_frames, clip.num_inference_steps) == (64, 64, 17, 25)

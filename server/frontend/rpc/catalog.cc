@@ -66,7 +66,13 @@ v1::Model ToProto(const CatalogEntry& entry) {
     convert::FromEngine(task.defaults, info.mutable_defaults());
     info.mutable_defaults()->set_model(entry.config.name);
     for (const engine::KnobInfo& knob : description.knobs) {
-      if (knob.IsOf(task.task)) convert::FromEngine(knob, info.add_knobs());
+      if (!knob.IsOf(task.task)) continue;
+      v1::KnobInfo& told = *info.add_knobs();
+      convert::FromEngine(knob, &told);
+      // What a request gets here, which may be the operator's.
+      const auto value = task.defaults.knobs.values.find(knob.name);
+      if (value != task.defaults.knobs.values.end())
+        convert::FromEngine(value->second, told.mutable_default_());
     }
   }
   const engine::Limits& limits = description.details->limits();
