@@ -60,7 +60,7 @@ at::Tensor ParametersOf(const at::Tensor& table, const TokenSpan& span) {
 // The kernels take these.
 bool CanLaunch(const at::Tensor& x, const at::Tensor& y, const at::Tensor& shift,
                const at::Tensor& scale, const TokenSpans& spans) {
-  return cuda::ElementOf(x) && !spans.empty() && spans.size() <= cuda::kMaxSpans &&
+  return cuda::ElementOf(x.scalar_type()) && !spans.empty() && spans.size() <= cuda::kMaxSpans &&
          cuda::CanLaunch(x, y, scale) && (!shift.defined() || cuda::CanLaunch(x, shift));
 }
 
@@ -107,11 +107,12 @@ at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::T
   if (CanLaunch(x, x, shift, scale, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());
     at::Tensor out = at::empty_like(x);
-    C10_CUDA_CHECK(cuda::NormModulate(
-        *cuda::ElementOf(x), style.kind == NormKind::kLayer, style.rounding == Rounding::kOnce,
-        x.const_data_ptr(), shift.defined() ? shift.const_data_ptr() : nullptr,
-        scale.const_data_ptr(), out.mutable_data_ptr(), RowsOf(x, scale, spans),
-        static_cast<float>(style.eps), cuda::StreamOf(x)));
+    C10_CUDA_CHECK(
+        cuda::NormModulate(*cuda::ElementOf(x.scalar_type()), style.kind == NormKind::kLayer,
+                           style.rounding == Rounding::kOnce, x.const_data_ptr(),
+                           shift.defined() ? shift.const_data_ptr() : nullptr,
+                           scale.const_data_ptr(), out.mutable_data_ptr(), RowsOf(x, scale, spans),
+                           static_cast<float>(style.eps), cuda::StreamOf(x)));
     return out;
   }
 #endif
@@ -150,8 +151,8 @@ void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenS
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, y, {}, gate, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());
-    C10_CUDA_CHECK(cuda::AddGated(*cuda::ElementOf(x), x.mutable_data_ptr(), y.const_data_ptr(),
-                                  gate.const_data_ptr(), RowsOf(x, gate, spans),
+    C10_CUDA_CHECK(cuda::AddGated(*cuda::ElementOf(x.scalar_type()), x.mutable_data_ptr(),
+                                  y.const_data_ptr(), gate.const_data_ptr(), RowsOf(x, gate, spans),
                                   cuda::StreamOf(x)));
     return;
   }
@@ -184,9 +185,9 @@ void AddNormGated(at::Tensor& x, const at::Tensor& y, double eps, const at::Tens
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, y, {}, gate, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());
-    C10_CUDA_CHECK(cuda::AddNormGated(*cuda::ElementOf(x), x.mutable_data_ptr(), y.const_data_ptr(),
-                                      gate.const_data_ptr(), RowsOf(x, gate, spans),
-                                      static_cast<float>(eps), cuda::StreamOf(x)));
+    C10_CUDA_CHECK(cuda::AddNormGated(
+        *cuda::ElementOf(x.scalar_type()), x.mutable_data_ptr(), y.const_data_ptr(),
+        gate.const_data_ptr(), RowsOf(x, gate, spans), static_cast<float>(eps), cuda::StreamOf(x)));
     return;
   }
 #endif

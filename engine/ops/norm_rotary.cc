@@ -69,7 +69,7 @@ void NormRotaryOnCpu(const at::Tensor& x, const at::Tensor& weight, double eps,
 #ifdef KINO_WITH_CUDA
 bool CanLaunch(const at::Tensor& x, const at::Tensor& weight, const RotaryTable& table,
                const at::Tensor& out) {
-  return cuda::ElementOf(x) && x.is_cuda() && HasDenseRows(x) && HasDenseRows(out) &&
+  return cuda::ElementOf(x.scalar_type()) && x.is_cuda() && HasDenseRows(x) && HasDenseRows(out) &&
          cuda::CanLaunch(weight) && weight.scalar_type() == x.scalar_type() &&
          out.scalar_type() == x.scalar_type() &&
          (!table.cos.defined() || cuda::CanLaunch(table.cos, table.sin));
@@ -106,7 +106,7 @@ void NormRotaryInto(const at::Tensor& x, const at::Tensor& weight, double eps,
     const c10::cuda::CUDAGuard guard(x.device());
     const bool turns = table.cos.defined();
     C10_CUDA_CHECK(cuda::NormRotary(
-        *cuda::ElementOf(x), x.const_data_ptr(), weight.const_data_ptr(),
+        *cuda::ElementOf(x.scalar_type()), x.const_data_ptr(), weight.const_data_ptr(),
         turns ? table.cos.const_data_ptr<float>() : nullptr,
         turns ? table.sin.const_data_ptr<float>() : nullptr, out.mutable_data_ptr(),
         {.rows = x.size(0) * x.size(1),

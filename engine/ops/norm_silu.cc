@@ -146,7 +146,7 @@ cuda::Positions PositionsOf(const at::Tensor& x, const at::Tensor& out) {
 }
 
 bool CanLaunchOn(const at::Tensor& x, const at::Tensor& out) {
-  return cuda::ElementOf(x) && cuda::CanLaunch(x) && out.stride(3) == 1 &&
+  return cuda::ElementOf(x.scalar_type()) && cuda::CanLaunch(x) && out.stride(3) == 1 &&
          out.scalar_type() == x.scalar_type();
 }
 #endif
@@ -176,7 +176,7 @@ void RmsNormSilu(const at::Tensor& x, const ChannelModulation& modulation, at::T
       (!modulates || cuda::CanLaunch(x, modulation.shift, modulation.scale_plus_one))) {
     const c10::cuda::CUDAGuard guard(x.device());
     C10_CUDA_CHECK(cuda::RmsNormSilu(
-        *cuda::ElementOf(x), x.const_data_ptr(),
+        *cuda::ElementOf(x.scalar_type()), x.const_data_ptr(),
         modulates ? modulation.scale_plus_one.const_data_ptr() : nullptr,
         modulates ? modulation.shift.const_data_ptr() : nullptr, out.mutable_data_ptr(),
         PositionsOf(x, out), static_cast<float>(kRmsEps), cuda::StreamOf(x)));
@@ -210,7 +210,7 @@ void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor o
     const c10::cuda::CUDAGuard guard(x.device());
     const at::Tensor moments = Moments(x), affine = Affine(x);
     C10_CUDA_CHECK(cuda::GroupNormSilu(
-        *cuda::ElementOf(x), x.const_data_ptr(), norm.weight.const_data_ptr(),
+        *cuda::ElementOf(x.scalar_type()), x.const_data_ptr(), norm.weight.const_data_ptr(),
         norm.bias.const_data_ptr(), out.mutable_data_ptr(), PositionsOf(x, out), norm.groups,
         static_cast<float>(norm.eps), moments.mutable_data_ptr<float>(), moments.size(1),
         affine.mutable_data_ptr<float>(), cuda::StreamOf(x)));

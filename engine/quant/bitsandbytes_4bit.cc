@@ -20,7 +20,8 @@
 #include "engine/quant/bitsandbytes.h"
 
 #ifdef KINO_WITH_CUDA
-#include "engine/quant/cuda/launch.h"
+#include "engine/core/cuda_tensors.h"
+#include "engine/quant/cuda/dequantize.h"
 #endif
 
 namespace kino::engine {
@@ -227,7 +228,7 @@ void DecodeCpu(const uint8_t* packed, const float* scales, const Bnb4BitLayout& 
 
 #ifdef KINO_WITH_CUDA
 void DecodeCuda(const std::vector<at::Tensor>& parts, const Bnb4BitLayout& layout,
-                cuda::DecodedType type, at::Tensor& out) {
+                cuda::Element element, at::Tensor& out) {
   cuda::BlockScales scales;
   if (layout.nested) {
     scales = {.plain = nullptr,
@@ -240,9 +241,9 @@ void DecodeCuda(const std::vector<at::Tensor>& parts, const Bnb4BitLayout& layou
     scales.plain = parts[1].const_data_ptr<float>();
   }
   const c10::cuda::CUDAGuard guard(out.device());
-  C10_CUDA_CHECK(cuda::Decode4Bit(type, parts[0].const_data_ptr<uint8_t>(), scales,
+  C10_CUDA_CHECK(cuda::Decode4Bit(element, parts[0].const_data_ptr<uint8_t>(), scales,
                                   Bnb4BitCode(layout.type).data(), layout.block, out.numel(),
-                                  out.mutable_data_ptr(), cuda::QuantStreamOf(out)));
+                                  out.mutable_data_ptr(), cuda::StreamOf(out)));
 }
 #endif
 
@@ -302,8 +303,8 @@ class Bnb4BitFormat : public WeightFormat {
     at::Tensor out = at::empty(shape, parts[0].options().dtype(dtype));
 #ifdef KINO_WITH_CUDA
     if (out.is_cuda()) {
-      if (const auto type = cuda::DecodedTypeOf(dtype)) {
-        DecodeCuda(parts, layout_, *type, out);
+      if (const auto element = cuda::ElementOf(dtype)) {
+        DecodeCuda(parts, layout_, *element, out);
         return out;
       }
     }

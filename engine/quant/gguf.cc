@@ -14,10 +14,7 @@
 #include "engine/core/status_bridge.h"
 #include "engine/quant/gguf_blocks.h"
 #ifdef KINO_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-
+#include "engine/core/cuda_tensors.h"
 #include "engine/quant/cuda/gguf_kernels.h"
 #endif
 
@@ -183,10 +180,9 @@ class GgufFormat final : public WeightFormat {
 #ifdef KINO_WITH_CUDA
     if (blocks.is_cuda()) {
       const c10::cuda::CUDAGuard guard(blocks.device());
-      C10_CUDA_CHECK(
-          cuda::DecodeGguf(kType, blocks.const_data_ptr<uint8_t>(), count,
-                           ElementOf(out.scalar_type()), out.mutable_data_ptr(),
-                           c10::cuda::getCurrentCUDAStream(blocks.device().index()).stream()));
+      C10_CUDA_CHECK(cuda::DecodeGguf(kType, blocks.const_data_ptr<uint8_t>(), count,
+                                      *cuda::ElementOf(out.scalar_type()), out.mutable_data_ptr(),
+                                      cuda::StreamOf(blocks)));
       return out.to(dtype);
     }
 #endif
@@ -213,13 +209,6 @@ class GgufFormat final : public WeightFormat {
     for (const int64_t extent : shape.slice(0, shape.size() - 1)) rows *= extent;
     return rows;
   }
-#ifdef KINO_WITH_CUDA
-  static cuda::GgufOutput ElementOf(c10::ScalarType dtype) {
-    return dtype == at::kHalf       ? cuda::GgufOutput::kHalf
-           : dtype == at::kBFloat16 ? cuda::GgufOutput::kBFloat16
-                                    : cuda::GgufOutput::kFloat;
-  }
-#endif
   // body(first block, block behind the last) in parallel.
   template <typename Body>
   static void ForBlocks(int64_t elements, const Body& body) {

@@ -10,7 +10,8 @@
 #include <array>
 
 #ifdef KINO_WITH_CUDA
-#include "engine/quant/cuda/launch.h"
+#include "engine/core/cuda_tensors.h"
+#include "engine/quant/cuda/dequantize.h"
 #endif
 
 namespace kino::engine {
@@ -105,13 +106,13 @@ at::Tensor DecodeRows(const at::Tensor& values, const at::Tensor& scales, float 
     return DecodeRowsComposed(values, scales, factor, dtype);
 #ifdef KINO_WITH_CUDA
   if (values.is_cuda()) {
-    if (const auto type = cuda::DecodedTypeOf(dtype)) {
+    if (const auto element = cuda::ElementOf(dtype)) {
       at::Tensor out = at::empty(values.sizes(), values.options().dtype(dtype));
       const c10::cuda::CUDAGuard guard(values.device());
-      C10_CUDA_CHECK(cuda::DecodeScaledRows(*type, values.scalar_type() != at::kChar,
+      C10_CUDA_CHECK(cuda::DecodeScaledRows(*element, values.scalar_type() != at::kChar,
                                             values.const_data_ptr(), scales.const_data_ptr<float>(),
                                             factor, values.size(0), values.size(1),
-                                            out.mutable_data_ptr(), cuda::QuantStreamOf(out)));
+                                            out.mutable_data_ptr(), cuda::StreamOf(out)));
       return out;
     }
   }

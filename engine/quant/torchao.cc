@@ -15,7 +15,7 @@
 #include "engine/quant/row_scaled.h"
 
 #ifdef KINO_WITH_CUDA
-#include "engine/quant/cuda/launch.h"
+#include "engine/core/cuda_tensors.h"
 #endif
 
 namespace kino::engine {

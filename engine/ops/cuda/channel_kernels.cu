@@ -1,6 +1,6 @@
 #include "engine/ops/cuda/channel_kernels.h"
 
-#include "engine/ops/cuda/device_math.cuh"
+#include "engine/core/device_math.cuh"
 
 namespace kino::engine::cuda {
 namespace {

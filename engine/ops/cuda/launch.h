@@ -1,31 +1,11 @@
 // What the operators need to call a row kernel on tensors. Only in builds with CUDA; one thread.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-
-#include <optional>
-
+#include "engine/core/cuda_tensors.h"
 #include "engine/ops/cuda/row_kernels.h"
 #include "engine/ops/norm_modulate.h"
 
 namespace kino::engine::cuda {
-
-// Nothing for a type the kernels do not have.
-inline std::optional<Element> ElementOf(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kFloat:
-      return Element::kFloat;
-    case at::kHalf:
-      return Element::kHalf;
-    case at::kBFloat16:
-      return Element::kBFloat16;
-    default:
-      return std::nullopt;
-  }
-}
 
 // REQUIRES: there are at most kMaxSpans.
 inline Spans SpansOf(const TokenSpans& spans) {
@@ -45,10 +25,6 @@ bool CanLaunch(const at::Tensor& first, const Tensors&... others) {
          ((others.device() == first.device() && others.is_contiguous() &&
            others.scalar_type() == first.scalar_type()) &&
           ...);
-}
-
-inline cudaStream_t StreamOf(const at::Tensor& tensor) {
-  return c10::cuda::getCurrentCUDAStream(tensor.device().index()).stream();
 }
 
 }  // namespace kino::engine::cuda

@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-namespace kino::engine::cuda {
+#include "engine/core/cuda_element.h"
 
-enum class Element { kFloat, kHalf, kBFloat16 };
+namespace kino::engine::cuda {
 
 // At most so many stretches of tokens; callers with more take the composed form.
 inline constexpr int kMaxSpans = 8;

@@ -1,39 +1,21 @@
 #include "engine/quant/cuda/dequantize.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include <algorithm>
 #include <type_traits>
 
-#include "engine/core/cuda_launch.h"
+#include "engine/core/device_math.cuh"
 
 namespace kino::engine::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 // Enough for every multiprocessor several times over; threads stride over the rest.
 constexpr int64_t kMaxBlocks = 1 << 16;
 
 struct Code16 {
   float values[16];
 };
-
-template <typename T>
-__device__ T FromFloat(float value);
-template <>
-__device__ float FromFloat<float>(float value) {
-  return value;
-}
-template <>
-__device__ __half FromFloat<__half>(float value) {
-  return __float2half_rn(value);
-}
-template <>
-__device__ __nv_bfloat16 FromFloat<__nv_bfloat16>(float value) {
-  return __float2bfloat16_rn(value);
-}
 
 __device__ float ScaleOf(const BlockScales& scales, int64_t block) {
   if (scales.plain != nullptr) return scales.plain[block];
@@ -78,44 +60,27 @@ unsigned BlocksFor(int64_t threads) {
   return static_cast<unsigned>(std::min((threads + kThreads - 1) / kThreads, kMaxBlocks));
 }
 
-// Calls launch(T{}) with the element's type.
-template <typename Launch>
-cudaError_t Dispatch(DecodedType type, const Launch& launch) {
-  switch (type) {
-    case DecodedType::kFloat:
-      launch(float{});
-      break;
-    case DecodedType::kHalf:
-      launch(__half{});
-      break;
-    case DecodedType::kBFloat16:
-      launch(__nv_bfloat16{});
-      break;
-  }
-  return cudaGetLastError();
-}
-
 }  // namespace
 
-cudaError_t Decode4Bit(DecodedType type, const uint8_t* packed, const BlockScales& scales,
+cudaError_t Decode4Bit(Element element, const uint8_t* packed, const BlockScales& scales,
                        const float* code, int64_t block, int64_t elements, void* out,
                        cudaStream_t stream) {
   if (elements == 0) return cudaSuccess;
   Code16 table;
   std::copy(code, code + 16, table.values);
-  return Dispatch(type, [&](auto zero) {
+  return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     KINO_LAUNCH(Decode4BitKernel<T>, BlocksFor((elements + 1) / 2), kThreads, stream)
     (packed, scales, table, block, elements, static_cast<T*>(out));
   });
 }
 
-cudaError_t DecodeScaledRows(DecodedType type, bool is_float8, const void* values,
+cudaError_t DecodeScaledRows(Element element, bool is_float8, const void* values,
                              const float* scales, float factor, int64_t rows, int64_t columns,
                              void* out, cudaStream_t stream) {
   const int64_t elements = rows * columns;
   if (elements == 0) return cudaSuccess;
-  return Dispatch(type, [&](auto zero) {
+  return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     const auto decode = [&](const auto* from) {
       const auto kernel = DecodeScaledRowsKernel<std::decay_t<decltype(*from)>, T>;

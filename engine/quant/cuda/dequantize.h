@@ -11,9 +11,9 @@
 
 #include <cstdint>
 
-namespace kino::engine::cuda {
+#include "engine/core/cuda_element.h"
 
-enum class DecodedType { kFloat, kHalf, kBFloat16 };
+namespace kino::engine::cuda {
 
 // Scales of 4-bit blocks: `plain`, or codes with scales of their own.
 struct BlockScales {
@@ -27,12 +27,12 @@ struct BlockScales {
 
 // out[i] = code[nibble i] * scale of block i / block, `elements` of them; of two in a byte the
 // first is in the high half. code: float32 [16] on the host.
-cudaError_t Decode4Bit(DecodedType type, const uint8_t* packed, const BlockScales& scales,
+cudaError_t Decode4Bit(Element element, const uint8_t* packed, const BlockScales& scales,
                        const float* code, int64_t block, int64_t elements, void* out,
                        cudaStream_t stream);
 
 // out[r, c] = values[r, c] * scales[r] * factor. values: int8, or float8_e4m3fn if `is_float8`.
-cudaError_t DecodeScaledRows(DecodedType type, bool is_float8, const void* values,
+cudaError_t DecodeScaledRows(Element element, bool is_float8, const void* values,
                              const float* scales, float factor, int64_t rows, int64_t columns,
                              void* out, cudaStream_t stream);
 

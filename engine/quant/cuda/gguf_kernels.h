@@ -7,17 +7,16 @@
 
 #include <cstdint>
 
+#include "engine/core/cuda_element.h"
 #include "engine/core/ggml_type.h"
 
 namespace kino::engine::cuda {
-
-enum class GgufOutput { kFloat, kHalf, kBFloat16 };
 
 // Thread blocks of a launch at most; their threads stride over what is left.
 inline constexpr int64_t kGgufMaxGrid = 1 << 20;
 
 // `count` blocks of `type` to their elements, in order; any alignment.
-cudaError_t DecodeGguf(GgmlType type, const uint8_t* blocks, int64_t count, GgufOutput output,
+cudaError_t DecodeGguf(GgmlType type, const uint8_t* blocks, int64_t count, Element element,
                        void* out, cudaStream_t stream, int64_t max_grid = kGgufMaxGrid);
 
 }  // namespace kino::engine::cuda

@@ -10,7 +10,7 @@
 namespace kino::engine {
 namespace {
 
-using emulated::DecodedType;
+using emulated::Element;
 using ::kino::testing::CudaBlock;
 using ::kino::testing::kSchedules;
 
@@ -21,7 +21,7 @@ float AsFloat(T value) {
 
 // Decodes into T and holds each element against `expected`, rounded once to T.
 template <typename T, typename Decode>
-void Expect(DecodedType type, const std::vector<float>& expected, const Decode& decode) {
+void Expect(Element type, const std::vector<float>& expected, const Decode& decode) {
   std::vector<T> out(expected.size());
   ASSERT_EQ(decode(type, out.data()), cudaSuccess);
   for (size_t i = 0; i < expected.size(); ++i)
@@ -31,9 +31,9 @@ template <typename Decode>
 void ExpectInAllTypes(const std::vector<float>& expected, const Decode& decode) {
   for (const auto schedule : kSchedules) {
     CudaBlock::schedule = schedule;
-    Expect<float>(DecodedType::kFloat, expected, decode);
-    Expect<__half>(DecodedType::kHalf, expected, decode);
-    Expect<__nv_bfloat16>(DecodedType::kBFloat16, expected, decode);
+    Expect<float>(Element::kFloat, expected, decode);
+    Expect<__half>(Element::kHalf, expected, decode);
+    Expect<__nv_bfloat16>(Element::kBFloat16, expected, decode);
   }
 }
 
@@ -61,11 +61,11 @@ TEST(EmulatedDequantize, FourBitsWithPlainAndNestedScales) {
     const float product = nested_code[codes[block]] * nested[block / 8];
     with_nested.push_back(nibble(i) * (product + offset));
   }
-  ExpectInAllTypes(with_plain, [&](DecodedType type, void* out) {
+  ExpectInAllTypes(with_plain, [&](Element type, void* out) {
     return emulated::Decode4Bit(type, packed.data(), {.plain = plain.data()}, code, kBlock,
                                 kElements, out, nullptr);
   });
-  ExpectInAllTypes(with_nested, [&](DecodedType type, void* out) {
+  ExpectInAllTypes(with_nested, [&](Element type, void* out) {
     return emulated::Decode4Bit(type, packed.data(),
                                 {.codes = codes.data(),
                                  .nested = nested.data(),
@@ -92,11 +92,11 @@ TEST(EmulatedDequantize, RowsWithAScaleEach) {
     floats.emplace_back(static_cast<float>(random() % 400) - 200.0f);
     of_floats.push_back(static_cast<float>(floats.back()) * scale * factor);
   }
-  ExpectInAllTypes(of_integers, [&](DecodedType type, void* out) {
+  ExpectInAllTypes(of_integers, [&](Element type, void* out) {
     return emulated::DecodeScaledRows(type, false, integers.data(), scales.data(), factor, kRows,
                                       kColumns, out, nullptr);
   });
-  ExpectInAllTypes(of_floats, [&](DecodedType type, void* out) {
+  ExpectInAllTypes(of_floats, [&](Element type, void* out) {
     return emulated::DecodeScaledRows(type, true, floats.data(), scales.data(), factor, kRows,
                                       kColumns, out, nullptr);
   });

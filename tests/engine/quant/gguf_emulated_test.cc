@@ -24,9 +24,9 @@ TEST_P(EmulatedGguf, DecodesAsTheCpu) {
   const at::Tensor blocks =
       at::randint(256, format->Parts(shape)[0].shape, at::make_generator<at::CPUGeneratorImpl>(5),
                   at::TensorOptions(at::kByte));
-  for (const auto& [dtype, output] : {std::pair{at::kFloat, emulated::GgufOutput::kFloat},
-                                      std::pair{at::kHalf, emulated::GgufOutput::kHalf},
-                                      std::pair{at::kBFloat16, emulated::GgufOutput::kBFloat16}}) {
+  for (const auto& [dtype, output] : {std::pair{at::kFloat, emulated::Element::kFloat},
+                                      std::pair{at::kHalf, emulated::Element::kHalf},
+                                      std::pair{at::kBFloat16, emulated::Element::kBFloat16}}) {
     const at::Tensor expected = format->Decode({blocks}, shape, dtype);
     // Threads for all elements, and some that stride over them, the last pass shorter.
     for (const int64_t max_grid : {1000, 4}) {

@@ -51,7 +51,7 @@ TEST_P(CudaGgufTest, ThreadsStrideOverALargeWeight) {
   const c10::cuda::CUDAGuard guard(device_);
   ASSERT_EQ(cuda::DecodeGguf(GetParam(), blocks.const_data_ptr<uint8_t>(),
                              expected.numel() / GgmlBlockElements(GetParam()),
-                             cuda::GgufOutput::kFloat, strided.mutable_data_ptr(),
+                             cuda::Element::kFloat, strided.mutable_data_ptr(),
                              c10::cuda::getCurrentCUDAStream(device_.index()).stream(),
                              /*max_grid=*/5),
             cudaSuccess);

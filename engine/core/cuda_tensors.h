@@ -1,5 +1,4 @@
-// What the weight formats need to call a dequantization kernel on tensors. Only in builds with
-// CUDA; thread-safe.
+// What it takes to call one of our CUDA kernels on tensors. Only in builds with CUDA; thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,25 +8,25 @@
 
 #include <optional>
 
-#include "engine/quant/cuda/dequantize.h"
+#include "engine/core/cuda_element.h"
 
 namespace kino::engine::cuda {
 
-// Nothing for a type the kernels do not write.
-inline std::optional<DecodedType> DecodedTypeOf(c10::ScalarType dtype) {
+// Nothing for a type the kernels do not have.
+inline std::optional<Element> ElementOf(c10::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat:
-      return DecodedType::kFloat;
+      return Element::kFloat;
     case at::kHalf:
-      return DecodedType::kHalf;
+      return Element::kHalf;
     case at::kBFloat16:
-      return DecodedType::kBFloat16;
+      return Element::kBFloat16;
     default:
       return std::nullopt;
   }
 }
 
-inline cudaStream_t QuantStreamOf(const at::Tensor& tensor) {
+inline cudaStream_t StreamOf(const at::Tensor& tensor) {
   return c10::cuda::getCurrentCUDAStream(tensor.device().index()).stream();
 }
 

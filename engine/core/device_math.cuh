@@ -1,55 +1,53 @@
-// What the row kernels share: numbers of each element type as float32, and sums over threads.
+// What our CUDA kernels share: numbers of each element type as float32, sums over threads, a call
+// by element type. Only for .cu files.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include <cstdint>
-
+#include "engine/core/cuda_element.h"
 #include "engine/core/cuda_launch.h"
-#include "engine/ops/cuda/row_kernels.h"
 
 namespace kino::engine::cuda {
-namespace {
 
-constexpr int kThreads = 256;
+inline constexpr int kThreads = 256;
 
-__device__ float ToFloat(float value) { return value; }
-__device__ float ToFloat(__half value) { return __half2float(value); }
-__device__ float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
+inline __device__ float ToFloat(float value) { return value; }
+inline __device__ float ToFloat(__half value) { return __half2float(value); }
+inline __device__ float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 template <typename T>
 __device__ T FromFloat(float value);
 template <>
-__device__ float FromFloat<float>(float value) {
+inline __device__ float FromFloat<float>(float value) {
   return value;
 }
 template <>
-__device__ __half FromFloat<__half>(float value) {
+inline __device__ __half FromFloat<__half>(float value) {
   return __float2half_rn(value);
 }
 template <>
-__device__ __nv_bfloat16 FromFloat<__nv_bfloat16>(float value) {
+inline __device__ __nv_bfloat16 FromFloat<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
 // To T's precision and back: a rounding point of the composed form.
 template <typename T>
-__device__ float Round(float value) {
+inline __device__ float Round(float value) {
   return ToFloat(FromFloat<T>(value));
 }
 
-__device__ float Silu(float value) { return value / (1.0f + expf(-value)); }
+inline __device__ float Silu(float value) { return value / (1.0f + expf(-value)); }
 
 // The sum of `value` over the warp, in every thread.
-__device__ float WarpSum(float value) {
+inline __device__ float WarpSum(float value) {
   for (int offset = 16; offset > 0; offset /= 2)
     value += __shfl_xor_sync(0xffffffff, value, offset);
   return value;
 }
 
 // The sum of `value` over the block, in every thread.
-__device__ float BlockSum(float value) {
+inline __device__ float BlockSum(float value) {
   __shared__ float partial[kThreads / 32];
   value = WarpSum(value);
   __syncthreads();  // an earlier sum may still be read
@@ -77,5 +75,4 @@ cudaError_t Dispatch(Element element, const Launch& launch) {
   return cudaGetLastError();
 }
 
-}  // namespace
 }  // namespace kino::engine::cuda
