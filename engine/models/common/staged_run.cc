@@ -1,8 +1,11 @@
 #include "engine/models/common/staged_run.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <utility>
 
 #include "engine/core/status_bridge.h"
+#include "engine/core/trace.h"
 
 namespace kino::engine {
 
@@ -51,6 +54,18 @@ void StagedRun::Finish(int steps, bool is_last) {
   Drop(entries_[state_.stage].stage);
   state_.latents.reset();
   is_done_ = true;
+}
+
+void StagedRun::DecodeFrames(DecodeStream& decoder, const RunContext& context,
+                             const FrameSink& sink) {
+  const at::Tensor pixels = decoder.NextFrames(context);
+  int frames = 0;
+  if (pixels.defined()) {
+    frames = static_cast<int>(pixels.size(0));
+    // diffusers rounds in the VAE's dtype before it goes to float32.
+    sink(ToHost(pixels.mul(0.5).add_(0.5).clamp_(0.0, 1.0), at::kFloat).contiguous());
+  }
+  Finish(frames, decoder.done());
 }
 
 void StagedRun::Enter(size_t index) {

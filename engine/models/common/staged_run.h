@@ -10,6 +10,7 @@
 
 #include "engine/models/common/noise.h"
 #include "engine/models/common/pipeline.h"
+#include "engine/models/common/vae_tiles.h"
 
 namespace kino::engine {
 
@@ -48,6 +49,9 @@ class StagedRun : public PipelineRun {
   // So many more steps of this stage are finished. `is_last`: nothing of the stage is left, the
   // next one begins; behind the last the run is done.
   void Finish(int steps, bool is_last);
+  // A step of the decode stage, with its Finish: the decoder's next frames to the sink. The family
+  // owns the decoder, beside the VAE that outlives it.
+  void DecodeFrames(DecodeStream& decoder, const RunContext& context, const FrameSink& sink);
   // The stage has ended, or starts over: what the family keeps for it beside the state is of no
   // use.
   virtual void Drop(Stage stage) = 0;

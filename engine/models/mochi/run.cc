@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
-#include "engine/core/trace.h"
 #include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
@@ -112,14 +111,7 @@ void MochiRun::PrepareDecode() {
 
 void MochiRun::Decode(const RunContext& context, const FrameSink& sink) {
   if (decoder_ == nullptr) PrepareDecode();
-  const at::Tensor pixels = decoder_->NextFrames(context);
-  int frames = 0;
-  if (pixels.defined()) {
-    frames = static_cast<int>(pixels.size(0));
-    // diffusers rounds in the VAE's dtype before it goes to float32.
-    sink(ToHost(pixels.mul(0.5).add_(0.5).clamp_(0.0, 1.0), at::kFloat).contiguous());
-  }
-  Finish(frames, decoder_->done());
+  DecodeFrames(*decoder_, context, sink);
 }
 
 }  // namespace kino::engine
