@@ -92,10 +92,7 @@ class ModelImpl final : public Model {
     if (engine_->device_lost) return Lost();
     const ResolvedRequest resolved = ResolveRequest(*description_, request, /*draw_seed=*/0);
     if (!request.seed) return absl::InvalidArgumentError("seed: an effective request has one");
-    if (!resolved.violations.empty()) {
-      const FieldViolation& first = resolved.violations.front();
-      return absl::InvalidArgumentError(absl::StrCat(first.field, ": ", first.description));
-    }
+    KINO_RETURN_IF_ERROR(FirstViolation(resolved.violations));
     KINO_RETURN_IF_ERROR(CheckMedia(request, media));
     if ((options.output.mp4 != nullptr) == (options.output.frames != nullptr)) {
       return absl::InvalidArgumentError("output: expected exactly one of mp4 and frames");
@@ -199,15 +196,8 @@ class EngineImpl final : public Engine {
           absl::StrCat("variant '", options.variant, "', expected 'fp16' or 'bf16'"));
     }
     std::vector<FieldViolation> violations;
-    std::vector<std::string> components;
-    for (const ComponentDescription& component : description.components) {
-      if (component.weight_bytes > 0) components.push_back(component.name);
-    }
-    CheckWeightPlan(options.plan, components, violations);
-    if (!violations.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(violations.front().field, ": ", violations.front().description));
-    }
+    CheckWeightPlan(options.plan, description.WeightedComponents(), violations);
+    KINO_RETURN_IF_ERROR(FirstViolation(violations));
     auto model = std::make_shared<ModelImpl>(state_, std::move(description), options, dtype);
     KINO_RETURN_IF_ERROR(model->Load());
     return model;
@@ -245,10 +235,7 @@ class ResolvedProfiles final : public ProfileSource {
   absl::StatusOr<RunProfile> Profile(const Request& request,
                                      const std::vector<PhaseVariant>& variants) override {
     const ResolvedRequest resolved = ResolveRequest(description_, request, /*draw_seed=*/0);
-    if (!resolved.violations.empty()) {
-      const FieldViolation& first = resolved.violations.front();
-      return absl::InvalidArgumentError(absl::StrCat(first.field, ": ", first.description));
-    }
+    KINO_RETURN_IF_ERROR(FirstViolation(resolved.violations));
     return traced_->Profile(resolved.request, variants);
   }
 

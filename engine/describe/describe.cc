@@ -192,6 +192,20 @@ int64_t ModelDescription::WeightBytes(DType dtype) const {
   return elements * DTypeSize(dtype);
 }
 
+std::vector<std::string> ModelDescription::WeightedComponents() const {
+  std::vector<std::string> names;
+  for (const ComponentDescription& component : components) {
+    if (component.weight_bytes > 0) names.push_back(component.name);
+  }
+  return names;
+}
+
+absl::Status FirstViolation(const std::vector<FieldViolation>& violations) {
+  if (violations.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(violations.front().field, ": ", violations.front().description));
+}
+
 std::vector<TaskDescription> ModelDescription::Tasks() const {
   std::vector<TaskDescription> tasks;
   for (const TaskDescription& task : details->tasks()) {
@@ -332,11 +346,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
   }
   if (effective.plan.vae_tiling)
     CheckVaeTiling(*effective.plan.vae_tiling, model.details->vae_tiles(), check);
-  std::vector<std::string> components;
-  for (const ComponentDescription& component : model.components) {
-    if (component.weight_bytes > 0) components.push_back(component.name);
-  }
-  CheckWeightPlan(effective.plan, components, resolved.violations);
+  CheckWeightPlan(effective.plan, model.WeightedComponents(), resolved.violations);
   model.details->Resolve(effective, resolved.violations);
   return resolved;
 }

@@ -86,6 +86,8 @@ struct ModelDescription {
   std::vector<TaskDescription> Tasks() const;
   // Bytes of all weights held in `dtype`.
   int64_t WeightBytes(DType dtype) const;
+  // The names of the components that have weights: what a plan can place.
+  std::vector<std::string> WeightedComponents() const;
 };
 
 // Reads model_index.json, each component's config.json and safetensors headers, and the header of
@@ -100,6 +102,9 @@ struct ResolvedRequest {
   Request request;
   std::vector<FieldViolation> violations;
 };
+
+// OK when there is none. INVALID_ARGUMENT: "field: description" of the first.
+absl::Status FirstViolation(const std::vector<FieldViolation>& violations);
 
 // Infers the task, fills defaults and checks every field against the model's limits. `draw_seed` is
 // used when the request has no seed.

@@ -25,15 +25,11 @@ engine::Plan EffectivePlan(const ModelConfig& model, const engine::Plan& request
 }
 
 absl::Status CheckModelPlan(const ModelConfig& model, const engine::ModelDescription& description) {
-  std::vector<std::string> components;
-  for (const engine::ComponentDescription& component : description.components) {
-    if (component.weight_bytes > 0) components.push_back(component.name);
-  }
   std::vector<engine::FieldViolation> violations;
-  engine::CheckWeightPlan(model.plan, components, violations);
-  if (violations.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("its configured ", violations.front().field, ": ",
-                                                 violations.front().description));
+  engine::CheckWeightPlan(model.plan, description.WeightedComponents(), violations);
+  const absl::Status status = engine::FirstViolation(violations);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(absl::StrCat("its configured ", status.message()));
 }
 
 }  // namespace kino::config

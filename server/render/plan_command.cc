@@ -102,9 +102,8 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
       engine::ResolveRequest(*description, request.request, /*draw_seed=*/0);
   std::vector<engine::FieldViolation> violations = request.violations;
   violations.insert(violations.end(), resolved.violations.begin(), resolved.violations.end());
-  if (!violations.empty()) {
-    return Report(kBadRequest, violations.front().field + ": " + violations.front().description);
-  }
+  if (const absl::Status status = engine::FirstViolation(violations); !status.ok())
+    return Report(kBadRequest, std::string(status.message()));
   const auto spec = SpecOf(engine.device);
   if (!spec.ok()) return Report(kUsage, std::string(spec.status().message()));
   const engine::DType dtype =
