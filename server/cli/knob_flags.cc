@@ -52,21 +52,38 @@ absl::StatusOr<v1::KnobValue> Parse(const KnobFlag& flag, v1::KnobInfo::Type typ
   }
 }
 
-// True: the family's message has a field for it, which is set.
+// Whether the field can hold the value as it is.
+bool Holds(const google::protobuf::FieldDescriptor& field, const v1::KnobValue& value) {
+  using Field = google::protobuf::FieldDescriptor;
+  switch (value.value_case()) {
+    case v1::KnobValue::kNumber:
+      return !field.is_repeated() && field.cpp_type() == Field::CPPTYPE_DOUBLE;
+    case v1::KnobValue::kInteger:
+      return !field.is_repeated() && field.cpp_type() == Field::CPPTYPE_INT32 &&
+             value.integer() == static_cast<int32_t>(value.integer());
+    case v1::KnobValue::kNumbers:
+      return field.is_repeated() && field.cpp_type() == Field::CPPTYPE_DOUBLE;
+    case v1::KnobValue::VALUE_NOT_SET:
+      return false;
+  }
+  return false;
+}
+
+// True: the family's message has a field that holds the value, and it is set.
 bool SetField(const std::string& family, const std::string& knob, const v1::KnobValue& value,
               v1::GenerateRequest* request) {
   using Field = google::protobuf::FieldDescriptor;
   const Field* const of_family = request->GetDescriptor()->FindFieldByName(family);
   if (of_family == nullptr || of_family->real_containing_oneof() == nullptr) return false;
   const Field* const field = of_family->message_type()->FindFieldByName(knob);
-  if (field == nullptr) return false;
+  if (field == nullptr || !Holds(*field, value)) return false;
   google::protobuf::Message* const message =
       request->GetReflection()->MutableMessage(request, of_family);
   const google::protobuf::Reflection& reflection = *message->GetReflection();
-  if (field->is_repeated()) {
+  if (value.has_numbers()) {
     for (const double number : value.numbers().values())
       reflection.AddDouble(message, field, number);
-  } else if (field->cpp_type() == Field::CPPTYPE_INT32) {
+  } else if (value.has_integer()) {
     reflection.SetInt32(message, field, static_cast<int32_t>(value.integer()));
   } else {
     reflection.SetDouble(message, field, value.number());

@@ -20,9 +20,10 @@ using KnobFlag = std::pair<std::string, std::string>;
 // INVALID_ARGUMENT: no name, and several models.
 absl::StatusOr<v1::Model> FindModel(Client& client, const std::string& name);
 
-// Puts the flags into `request`, as fields of the family's message, or where this kino's has no
-// such field by name. Repeated lists are joined. INVALID_ARGUMENT names the flag: none of the
-// model's, or a value of another type.
+// Puts the flags into `request`, as fields of the family's message, or by name where this
+// kino's has no field that holds the value: the server then says what is wrong with it. Repeated
+// lists are joined. INVALID_ARGUMENT names the flag: none of the model's, or a value of another
+// type.
 absl::Status ApplyKnobs(const v1::Model& model, const std::vector<KnobFlag>& flags,
                         v1::GenerateRequest* request);
 

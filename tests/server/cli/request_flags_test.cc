@@ -215,6 +215,20 @@ TEST(KnobFlags, BecomeFieldsOfTheFamilysMessageOrNames) {
   EXPECT_THAT(other.knobs().at("list").numbers().values(), ElementsAre(1, 2, 3));
 }
 
+// 2^32 + 128 is 128 in the field's 32 bits; the server must see what was given.
+TEST(KnobFlags, ValuesThatTheFieldCannotHoldGoByName) {
+  v1::GenerateRequest request;
+  ASSERT_TRUE(ApplyKnobs(ModelWith(kLtx), {{"max-sequence-length", "4294967424"}}, &request).ok());
+  EXPECT_FALSE(request.has_ltx());
+  EXPECT_EQ(request.knobs().at("max_sequence_length").integer(), 4294967424);
+
+  v1::Model changed = ModelWith(kLtx);
+  changed.mutable_tasks(0)->mutable_knobs(1)->set_type(v1::KnobInfo::NUMBER);
+  v1::GenerateRequest other;
+  ASSERT_TRUE(ApplyKnobs(changed, {{"max-sequence-length", "1.5"}}, &other).ok());
+  EXPECT_EQ(other.knobs().at("max_sequence_length").number(), 1.5);
+}
+
 TEST(KnobFlags, MistakesNameTheFlag) {
   const std::pair<KnobFlag, const char*> cases[] = {
       {{"frame-rate", "fast"}, "--frame-rate: expected a finite number, got 'fast'"},
