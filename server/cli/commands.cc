@@ -24,21 +24,19 @@ std::string FromEnvironment(const char* name, const char* otherwise) {
   return value != nullptr && *value != 0 ? value : otherwise;
 }
 
+using command_line::AddOption;
+
 // A command whose one argument is an id or a name.
 struct OneArgument {
   CommonFlags common;
-  std::vector<std::string> arguments;
-  flags::FlagSet flags;
+  std::string argument;
+  CLI::App app;
 
-  OneArgument(const std::string& command, const std::string& placeholder, const std::string& text)
-      : flags(absl::StrCat("kino ", command, " ", placeholder, " [flags]"), text) {
-    common.Register(&flags);
-    flags.AddPositional(&arguments, 1);
-  }
-  std::optional<ExitCode> Parse(const std::vector<std::string>& given) {
-    if (auto code = common.Parse(flags, given)) return code;
-    if (arguments.empty()) return UsageError("an argument is missing");
-    return std::nullopt;
+  OneArgument(const std::string& command, const std::string& name, const std::string& help,
+              const std::string& text)
+      : app(text, absl::StrCat("kino ", command)) {
+    common.Register(app);
+    AddOption(app, name, &argument, "", help)->required();
   }
 };
 
@@ -88,30 +86,18 @@ CommonFlags::CommonFlags() {
   server.token = FromEnvironment("KINO_TOKEN", "");
 }
 
-void CommonFlags::Register(flags::FlagSet* flags) {
-  flags->Add("server", &server.address, "ADDR",
-             "host:port. Default: $KINO_SERVER, else 127.0.0.1:50051.");
-  flags->Add("token", &server.token, "TOKEN", "Default: $KINO_TOKEN.");
-  flags->AddSwitch("json", &is_json, "One JSON object a line.");
-  flags->AddSwitch("quiet", &is_quiet, "No progress.");
-  flags->AddSwitch("help", &help, "Prints this.");
+void CommonFlags::Register(CLI::App& app, const std::string& footer) {
+  command_line::SetUp(app, footer);
+  AddOption(app, "--server", &server.address, "ADDR",
+            "host:port. Default: $KINO_SERVER, else 127.0.0.1:50051.");
+  AddOption(app, "--token", &server.token, "TOKEN", "Default: $KINO_TOKEN.");
+  app.add_flag("--json", is_json, "One JSON object a line.");
+  app.add_flag("--quiet", is_quiet, "No progress.");
 }
 
-std::optional<ExitCode> CommonFlags::Parse(const flags::FlagSet& flags,
-                                           const std::vector<std::string>& arguments) {
-  return Parse(flags, arguments, [&] { std::cout << flags.Help(); });
-}
-
-std::optional<ExitCode> CommonFlags::Parse(const flags::FlagSet& flags,
-                                           const std::vector<std::string>& arguments,
-                                           absl::FunctionRef<void()> print_help) {
-  const absl::Status parsed = flags.Parse(arguments);
-  if (help) {
-    print_help();
-    return kOk;
-  }
-  if (!parsed.ok()) return UsageError(std::string(parsed.message()));
-  return std::nullopt;
+std::optional<ExitCode> Parse(CLI::App& app, const std::vector<std::string>& arguments) {
+  const std::optional<int> code = command_line::ParseOrExit(app, arguments);
+  return code ? std::optional(ExitCode(*code)) : std::nullopt;
 }
 
 ExitCode UsageError(const std::string& message) {
@@ -124,13 +110,13 @@ ExitCode JobsCommand(const std::vector<std::string>& arguments) {
   std::vector<std::string> states, labels;
   std::string model;
   int limit = 100;
-  flags::FlagSet flags("kino jobs [flags]", "Lists jobs, newest first.");
-  common.Register(&flags);
-  flags.Add("state", &states, "STATE", "queued, running, succeeded, ...; repeatable.");
-  flags.Add("model", &model, "NAME", "Only this model's.");
-  flags.Add("label", &labels, "KEY=VALUE", "Only jobs with it; repeatable.");
-  flags.Add("limit", &limit, "N", "At most so many. Default: 100.");
-  if (auto code = common.Parse(flags, arguments)) return *code;
+  CLI::App app("Lists jobs, newest first.", "kino jobs");
+  common.Register(app);
+  AddOption(app, "--state", &states, "STATE", "queued, running, succeeded, ...; repeatable.");
+  AddOption(app, "--model", &model, "NAME", "Only this model's.");
+  AddOption(app, "--label", &labels, "KEY=VALUE", "Only jobs with it; repeatable.");
+  AddOption(app, "--limit", &limit, "N", "At most so many. Default: 100.");
+  if (auto code = Parse(app, arguments)) return *code;
   if (limit < 1) return UsageError("--limit: expected 1 or more");
   v1::ListJobsRequest request;
   for (const std::string& text : states) {
@@ -167,11 +153,11 @@ ExitCode JobsCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode ShowCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("show", "ID", "Shows one job.");
-  if (auto code = command.Parse(arguments)) return *code;
+  OneArgument command("show", "ID", "The job.", "Shows one job.");
+  if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
   v1::GetJobRequest request;
-  request.set_id(command.arguments[0]);
+  request.set_id(command.argument);
   v1::Job job;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.videos().GetJob(context.get(), request, &job));
@@ -179,12 +165,12 @@ ExitCode ShowCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode CancelCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("cancel", "ID",
+  OneArgument command("cancel", "ID", "The job.",
                       "Cancels a job: at once when queued, within a step when running.");
-  if (auto code = command.Parse(arguments)) return *code;
+  if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
   v1::CancelJobRequest request;
-  request.set_id(command.arguments[0]);
+  request.set_id(command.argument);
   v1::Job job;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.videos().CancelJob(context.get(), request, &job));
@@ -192,11 +178,11 @@ ExitCode CancelCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode DeleteCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("delete", "ID", "Removes an ended job and its video.");
-  if (auto code = command.Parse(arguments)) return *code;
+  OneArgument command("delete", "ID", "The job.", "Removes an ended job and its video.");
+  if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
   v1::DeleteJobRequest request;
-  request.set_id(command.arguments[0]);
+  request.set_id(command.argument);
   v1::DeleteJobResponse response;
   auto context = client.UnaryContext();
   const absl::Status status =
@@ -208,17 +194,15 @@ ExitCode DeleteCommand(const std::vector<std::string>& arguments) {
 
 ExitCode DownloadCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
-  std::vector<std::string> ids;
-  std::string out;
-  flags::FlagSet flags("kino download ID [--out FILE] [flags]", "Fetches a finished job's video.");
-  common.Register(&flags);
-  flags.AddPositional(&ids, 1);
-  flags.Add("out", &out, "FILE", "Default: ID.mp4.");
-  if (auto code = common.Parse(flags, arguments)) return *code;
-  if (ids.empty()) return UsageError("an argument is missing");
+  std::string id, out;
+  CLI::App app("Fetches a finished job's video.", "kino download");
+  common.Register(app);
+  AddOption(app, "ID", &id, "", "The job.")->required();
+  AddOption(app, "--out", &out, "FILE", "Default: ID.mp4.");
+  if (auto code = Parse(app, arguments)) return *code;
   Client client(common.server);
   v1::GetJobRequest request;
-  request.set_id(ids[0]);
+  request.set_id(id);
   v1::Job job;
   auto context = client.UnaryContext();
   absl::Status status = ToStatus(client.videos().GetJob(context.get(), request, &job));
@@ -242,18 +226,17 @@ ExitCode DownloadCommand(const std::vector<std::string>& arguments) {
 
 ExitCode ModelsCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
-  std::vector<std::string> names;
-  flags::FlagSet flags(
-      "kino models [NAME] [flags]",
-      "Lists the models, or shows one (with --json: its defaults and limits too).");
-  common.Register(&flags);
-  flags.AddPositional(&names, 1);
-  if (auto code = common.Parse(flags, arguments)) return *code;
+  std::string name;
+  CLI::App app("Lists the models, or shows one (with --json: its defaults and limits too).",
+               "kino models");
+  common.Register(app);
+  AddOption(app, "NAME", &name, "", "Only this model.");
+  if (auto code = Parse(app, arguments)) return *code;
   Client client(common.server);
   auto context = client.UnaryContext();
-  if (!names.empty()) {
+  if (!name.empty()) {
     v1::GetModelRequest request;
-    request.set_name(names[0]);
+    request.set_name(name);
     v1::Model model;
     const absl::Status status = ToStatus(client.models().GetModel(context.get(), request, &model));
     return ShowModelResult(common, status, model);
@@ -269,11 +252,12 @@ ExitCode ModelsCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode LoadCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("load", "MODEL", "Makes a worker hold the model now; returns when it does.");
-  if (auto code = command.Parse(arguments)) return *code;
+  OneArgument command("load", "MODEL", "Its name.",
+                      "Makes a worker hold the model now; returns when it does.");
+  if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
   v1::LoadModelRequest request;
-  request.set_name(command.arguments[0]);
+  request.set_name(command.argument);
   v1::Model model;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.models().LoadModel(context.get(), request, &model));
@@ -281,11 +265,11 @@ ExitCode LoadCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode UnloadCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("unload", "MODEL", "Frees the model's weights on every worker.");
-  if (auto code = command.Parse(arguments)) return *code;
+  OneArgument command("unload", "MODEL", "Its name.", "Frees the model's weights on every worker.");
+  if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
   v1::UnloadModelRequest request;
-  request.set_name(command.arguments[0]);
+  request.set_name(command.argument);
   v1::Model model;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.models().UnloadModel(context.get(), request, &model));
@@ -293,10 +277,11 @@ ExitCode UnloadCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode UploadCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("upload", "FILE", "Uploads an image or video and prints the asset's id.");
-  if (auto code = command.Parse(arguments)) return *code;
+  OneArgument command("upload", "FILE", "What to upload.",
+                      "Uploads an image or video and prints the asset's id.");
+  if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
-  auto asset = UploadFile(client, command.arguments[0]);
+  auto asset = UploadFile(client, command.argument);
   if (!asset.ok()) return ReportError(asset.status(), command.common.server.address);
   command.common.is_json ? PrintJson(*asset) : (void)(std::cout << asset->id() << "\n");
   return kOk;

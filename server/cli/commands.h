@@ -5,29 +5,25 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
-#include "absl/status/status.h"
 #include "server/cli/client.h"
-#include "server/flags/flags.h"
+#include "server/command_line/command_line.h"
 
 namespace kino::cli {
 
-// --server, --token, --json, --quiet, --help: every command takes them.
+// --server, --token, --json, --quiet, and what command_line::SetUp adds: every command takes them.
 struct CommonFlags {
   ServerOptions server;
-  bool is_json = false, is_quiet = false, help = false;
+  bool is_json = false, is_quiet = false;
 
   CommonFlags();  // KINO_SERVER and KINO_TOKEN, else the defaults
-  void Register(flags::FlagSet* flags);
-  // Parses; an exit code when that is all there is to do (a mistake, or --help).
-  std::optional<ExitCode> Parse(const flags::FlagSet& flags,
-                                const std::vector<std::string>& arguments);
-  // The same of a command whose help has more to it: `print_help` prints it.
-  std::optional<ExitCode> Parse(const flags::FlagSet& flags,
-                                const std::vector<std::string>& arguments,
-                                absl::FunctionRef<void()> print_help);
+  // Sets `app` up and adds them.
+  void Register(CLI::App& app, const std::string& footer = "");
 };
 
+// command_line::ParseOrExit with this program's codes.
+std::optional<ExitCode> Parse(CLI::App& app, const std::vector<std::string>& arguments);
+
+// Prints what is wrong with the command line.
 ExitCode UsageError(const std::string& message);
 
 ExitCode JobsCommand(const std::vector<std::string>& arguments);

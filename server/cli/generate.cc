@@ -25,10 +25,11 @@ struct WatchFlags {
   std::string out;
   int reattach_seconds = 60;
 
-  void Register(flags::FlagSet* flags, const char* out_help) {
-    flags->Add("out", &out, "FILE", out_help);
-    flags->Add("reattach-seconds", &reattach_seconds, "N",
-               "How long a lost connection is tried again. Default: 60.");
+  void Register(CLI::App& app, const char* out_help) {
+    using command_line::AddOption;
+    AddOption(app, "--out", &out, "FILE", out_help);
+    AddOption(app, "--reattach-seconds", &reattach_seconds, "N",
+              "How long a lost connection is tried again. Default: 60.");
   }
   WatchOptions Options(const CommonFlags& common) const {
     WatchOptions options;
@@ -41,11 +42,9 @@ struct WatchFlags {
   }
 };
 
-// The request, its files uploaded; an exit code when that failed.
-std::optional<ExitCode> PrepareRequest(const CommonFlags& common, const RequestFlags& flags,
+// The request of the command line, its files uploaded; an exit code when that failed.
+std::optional<ExitCode> PrepareRequest(const CommonFlags& common, RequestInput input,
                                        Client& client, v1::GenerateRequest* request) {
-  RequestInput input;
-  if (auto code = flags.Build(common, client, &input)) return code;
   if (absl::Status status = UploadConditions(client, &input); !status.ok()) {
     return ReportError(status, common.server.address);
   }
@@ -60,32 +59,32 @@ ExitCode GenerateCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
   RequestFlags request_flags;
   WatchFlags watch_flags;
-  flags::FlagSet flags(
-      "kino generate PROMPT [--out FILE] [flags]",
-      "Makes a video and writes it as it comes; prints the file's name. Ctrl-C asks whether to\n"
-      "cancel the job (without a terminal it goes on).");
-  watch_flags.Register(&flags, "Where the video goes. Default: ID.mp4.");
-  request_flags.Register(&flags);
-  common.Register(&flags);
-  const auto print_help = [&] { request_flags.PrintHelp(common, flags); };
-  if (auto code = common.Parse(flags, arguments, print_help)) return *code;
+  CLI::App app(
+      "Makes a video and writes it as it comes; prints the file's name. Ctrl-C asks whether to "
+      "cancel the job (without a terminal it goes on).",
+      "kino generate");
+  common.Register(app);
+  watch_flags.Register(app, "Where the video goes. Default: ID.mp4.");
+  request_flags.Register(app, RequestFlags::Positional::kPrompt);
+  RequestInput input;
+  if (auto code = request_flags.Parse(app, common, arguments, &input)) return *code;
   Client client(common.server);
   v1::GenerateRequest request;
-  if (auto code = PrepareRequest(common, request_flags, client, &request)) return *code;
+  if (auto code = PrepareRequest(common, std::move(input), client, &request)) return *code;
   return JobWatch(client, watch_flags.Options(common)).Generate(request);
 }
 
 ExitCode SubmitCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
   RequestFlags request_flags;
-  flags::FlagSet flags("kino submit PROMPT [flags]", "Queues a job and prints its id.");
-  request_flags.Register(&flags);
-  common.Register(&flags);
-  const auto print_help = [&] { request_flags.PrintHelp(common, flags); };
-  if (auto code = common.Parse(flags, arguments, print_help)) return *code;
+  CLI::App app("Queues a job and prints its id.", "kino submit");
+  common.Register(app);
+  request_flags.Register(app, RequestFlags::Positional::kPrompt);
+  RequestInput input;
+  if (auto code = request_flags.Parse(app, common, arguments, &input)) return *code;
   Client client(common.server);
   v1::SubmitJobRequest submit;
-  if (auto code = PrepareRequest(common, request_flags, client, submit.mutable_request())) {
+  if (auto code = PrepareRequest(common, std::move(input), client, submit.mutable_request())) {
     return *code;
   }
   v1::Job job;
@@ -99,17 +98,16 @@ ExitCode SubmitCommand(const std::vector<std::string>& arguments) {
 ExitCode WatchCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
   WatchFlags watch_flags;
-  std::vector<std::string> ids;
-  flags::FlagSet flags("kino watch ID [--out FILE] [flags]", "Follows a job to its end.");
-  watch_flags.Register(&flags, "Writes the video too. Default: states and progress only.");
-  common.Register(&flags);
-  flags.AddPositional(&ids, 1);
-  if (auto code = common.Parse(flags, arguments)) return *code;
-  if (ids.empty()) return UsageError("an argument is missing");
+  std::string id;
+  CLI::App app("Follows a job to its end.", "kino watch");
+  common.Register(app);
+  command_line::AddOption(app, "ID", &id, "", "The job.")->required();
+  watch_flags.Register(app, "Writes the video too. Default: states and progress only.");
+  if (auto code = Parse(app, arguments)) return *code;
   WatchOptions options = watch_flags.Options(common);
   options.wants_video = !options.out.empty();
   Client client(common.server);
-  return JobWatch(client, options).Watch(ids[0]);
+  return JobWatch(client, options).Watch(id);
 }
 
 }  // namespace kino::cli

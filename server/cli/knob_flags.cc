@@ -1,7 +1,9 @@
 #include "server/cli/knob_flags.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
-#include <map>
+#include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -12,7 +14,9 @@
 namespace kino::cli {
 namespace {
 
-std::string FlagOf(const std::string& knob) { return absl::StrReplaceAll(knob, {{"_", "-"}}); }
+std::string FlagOf(const std::string& knob) {
+  return absl::StrCat("--", absl::StrReplaceAll(knob, {{"_", "-"}}));
+}
 
 // Of all tasks, by name.
 std::map<std::string, v1::KnobInfo> KnobsOf(const v1::Model& model) {
@@ -23,33 +27,44 @@ std::map<std::string, v1::KnobInfo> KnobsOf(const v1::Model& model) {
   return knobs;
 }
 
-absl::Status BadValue(const KnobFlag& flag, const char* expected) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag.first, ": expected ", expected, ", got '", flag.second, "'"));
-}
-
-absl::StatusOr<v1::KnobValue> Parse(const KnobFlag& flag, v1::KnobInfo::Type type) {
-  v1::KnobValue value;
+// Reads one occurrence into `value`; lists are joined. What was expected, where it is none.
+std::string Read(const std::string& text, v1::KnobInfo::Type type, v1::KnobValue* value) {
+  const auto read_number = [](const std::string& item, double* number) {
+    return absl::SimpleAtod(item, number) && std::isfinite(*number);
+  };
   double number = 0;
   int64_t integer = 0;
   switch (type) {
     case v1::KnobInfo::INTEGER:
-      if (!absl::SimpleAtoi(flag.second, &integer)) return BadValue(flag, "a whole number");
-      value.set_integer(integer);
-      return value;
+      if (!absl::SimpleAtoi(text, &integer)) return "a whole number";
+      value->set_integer(integer);
+      return "";
     case v1::KnobInfo::NUMBERS:
-      for (const std::string& item : std::vector<std::string>(absl::StrSplit(flag.second, ','))) {
-        if (!absl::SimpleAtod(item, &number) || !std::isfinite(number))
-          return BadValue(flag, "numbers with commas between");
-        value.mutable_numbers()->add_values(number);
+      for (const std::string& item : std::vector<std::string>(absl::StrSplit(text, ','))) {
+        if (!read_number(item, &number)) return "numbers with commas between";
+        value->mutable_numbers()->add_values(number);
       }
-      return value;
+      return "";
     default:
-      if (!absl::SimpleAtod(flag.second, &number) || !std::isfinite(number))
-        return BadValue(flag, "a finite number");
-      value.set_number(number);
-      return value;
+      if (!read_number(text, &number)) return "a finite number";
+      value->set_number(number);
+      return "";
   }
+}
+
+const char* Placeholder(v1::KnobInfo::Type type) {
+  if (type == v1::KnobInfo::NUMBERS) return "X,...";
+  return type == v1::KnobInfo::INTEGER ? "N" : "X";
+}
+
+std::string HelpOf(const v1::KnobInfo& knob) {
+  std::string help = absl::StrCat(knob.help(), " ", knob.min(), " to ", knob.max());
+  if (knob.has_default_()) {
+    absl::StrAppend(&help, ", default ",
+                    knob.default_().has_integer() ? absl::StrCat(knob.default_().integer())
+                                                  : absl::StrCat(knob.default_().number()));
+  }
+  return help + ".";
 }
 
 // Whether the field can hold the value as it is.
@@ -80,6 +95,7 @@ bool SetField(const std::string& family, const std::string& knob, const v1::Knob
   google::protobuf::Message* const message =
       request->GetReflection()->MutableMessage(request, of_family);
   const google::protobuf::Reflection& reflection = *message->GetReflection();
+  reflection.ClearField(message, field);
   if (value.has_numbers()) {
     for (const double number : value.numbers().values())
       reflection.AddDouble(message, field, number);
@@ -116,40 +132,64 @@ absl::StatusOr<v1::Model> FindModel(Client& client, const std::string& name) {
   return models.models(0);
 }
 
-absl::Status ApplyKnobs(const v1::Model& model, const std::vector<KnobFlag>& flags,
-                        v1::GenerateRequest* request) {
-  const std::map<std::string, v1::KnobInfo> knobs = KnobsOf(model);
-  for (const KnobFlag& flag : flags) {
-    const std::string name = absl::StrReplaceAll(flag.first, {{"-", "_"}});
-    const auto found = knobs.find(name);
-    if (found == knobs.end()) {
-      const std::string own = absl::StrJoin(knobs, ", ", [](std::string* out, const auto& knob) {
-        absl::StrAppend(out, "--", FlagOf(knob.first));
-      });
-      return absl::InvalidArgumentError(absl::StrCat(
-          "unknown flag '--", flag.first, "'; model '", model.name(),
-          own.empty() ? "' has no flags of its own" : absl::StrCat("' has ", own, " of its own")));
+void KnobFlags::AddPlaceholders(CLI::App& app, std::vector<std::string>* arguments) {
+  for (size_t i = 0; i < arguments->size() && (*arguments)[i] != "--"; ++i) {
+    std::string& argument = (*arguments)[i];
+    if (argument.rfind("--", 0) != 0) continue;
+    const size_t name_size = std::min(argument.find('='), argument.size());
+    const bool has_value = name_size < argument.size();
+    const CLI::Option* option = app.get_option_no_throw(argument.substr(0, name_size));
+    if (option == nullptr) {
+      const std::string flag = FlagOf(argument.substr(2, name_size - 2));
+      argument.replace(0, name_size, flag);
+      option = app.get_option_no_throw(flag);
+      // CLI11 takes only what begins so for a name.
+      const bool is_name = flag.size() > 2 && std::isalpha(static_cast<unsigned char>(flag[2]));
+      if (option == nullptr && is_name) {
+        option = command_line::AddOption(
+            app, flag, [](const std::string&) { return ""; }, "", "");
+        placeholders_.push_back(flag);
+      }
     }
-    absl::StatusOr<v1::KnobValue> value = Parse(flag, found->second.type());
-    if (!value.ok()) return value.status();
-    if (!SetField(model.family(), name, *value, request))
-      (*request->mutable_knobs())[name].MergeFrom(*value);
+    // The next argument is this one's value, whatever it looks like.
+    if (option != nullptr && option->get_items_expected_min() > 0 && !has_value) ++i;
+  }
+}
+
+absl::Status KnobFlags::Register(CLI::App& app, const v1::Model& model) {
+  const std::map<std::string, v1::KnobInfo> knobs = KnobsOf(model);
+  for (const std::string& placeholder : placeholders_) {
+    app.remove_option(app.get_option_no_throw(placeholder));
+  }
+  family_ = model.family();
+  values_.clear();
+  std::set<std::string> added;
+  for (const auto& [name, knob] : knobs) {
+    const std::string flag = FlagOf(name);
+    if (app.get_option_no_throw(flag) != nullptr) continue;  // an option of every family's
+    added.insert(flag);
+    const auto read = [this, name = name, type = knob.type()](const std::string& text) {
+      return Read(text, type, &values_[name]);
+    };
+    command_line::AddOption(app, flag, read, Placeholder(knob.type()), HelpOf(knob))
+        ->group(absl::StrCat("Options of '", model.name(), "' (", model.family(), ")"))
+        ->multi_option_policy(knob.type() == v1::KnobInfo::NUMBERS
+                                  ? CLI::MultiOptionPolicy::TakeAll
+                                  : CLI::MultiOptionPolicy::TakeLast);
+  }
+  for (const std::string& placeholder : placeholders_) {
+    if (added.count(placeholder) == 1) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("unknown option '", placeholder, "'; model '", model.name(), "' has ",
+                     added.empty() ? "none" : absl::StrJoin(added, ", "), " of its own"));
   }
   return absl::OkStatus();
 }
 
-std::string KnobHelp(const v1::Model& model) {
-  std::string text;
-  for (const auto& [name, knob] : KnobsOf(model)) {
-    std::string range = absl::StrCat(knob.min(), " to ", knob.max());
-    if (knob.has_default_()) {
-      absl::StrAppend(&range, ", default ",
-                      knob.default_().has_integer() ? absl::StrCat(knob.default_().integer())
-                                                    : absl::StrCat(knob.default_().number()));
-    }
-    absl::StrAppend(&text, "  --", FlagOf(name), "\n      ", knob.help(), " ", range, ".\n");
+void KnobFlags::Apply(v1::GenerateRequest* request) const {
+  for (const auto& [name, value] : values_) {
+    if (!SetField(family_, name, value, request)) (*request->mutable_knobs())[name] = value;
   }
-  return text;
 }
 
 }  // namespace kino::cli

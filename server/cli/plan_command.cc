@@ -12,17 +12,15 @@ namespace kino::cli {
 ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
   RequestFlags request_flags;
-  flags::FlagSet flags("kino plan [MODEL] [flags]",
-                       "Shows what a request would need on each device, plan by plan, fastest "
-                       "first; nothing is submitted. A star marks what the job would run by.",
-                       "Exit code 4 when the job fits on no device.");
-  common.Register(&flags);
-  request_flags.Register(&flags, RequestFlags::Positional::kModel);
-  const auto print_help = [&] { request_flags.PrintHelp(common, flags); };
-  if (auto code = common.Parse(flags, arguments, print_help)) return *code;
-  Client client(common.server);
+  CLI::App app(
+      "Shows what a request would need on each device, plan by plan, fastest first; nothing is "
+      "submitted. A star marks what the job would run by.",
+      "kino plan");
+  common.Register(app, "Exit code 4 when the job fits on no device.");
+  request_flags.Register(app, RequestFlags::Positional::kModel);
   RequestInput input;
-  if (auto code = request_flags.Build(common, client, &input)) return *code;
+  if (auto code = request_flags.Parse(app, common, arguments, &input)) return *code;
+  Client client(common.server);
   v1::GetPlansRequest request;
   *request.mutable_request() = input.request;
   v1::GetPlansResponse response;

@@ -13,9 +13,9 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
+#include "server/command_line/byte_size.h"
 #include "server/convert/json.h"
 #include "server/convert/status.h"
-#include "server/flags/byte_size.h"
 
 namespace kino::cli {
 namespace {
@@ -89,16 +89,16 @@ void PrintJob(const v1::Job& job) {
     PrintLine("stage",
               absl::StrFormat("%-13s %8.3f s  device %s  host %s",
                               absl::AsciiStrToLower(v1::Stage_Name(stage.stage())), stage.seconds(),
-                              flags::FormatByteSize(stage.peak_device_bytes()),
-                              flags::FormatByteSize(stage.peak_host_bytes())));
+                              command_line::FormatByteSize(stage.peak_device_bytes()),
+                              command_line::FormatByteSize(stage.peak_host_bytes())));
   }
   if (job.has_error()) PrintLine("error", job.error().message());
   if (job.has_artifact()) {
     const v1::Artifact& artifact = job.artifact();
-    PrintLine("video",
-              absl::StrFormat("%dx%d, %d frames at %g/s, %s, sha256 %s", artifact.width(),
-                              artifact.height(), artifact.num_frames(), artifact.fps(),
-                              flags::FormatByteSize(artifact.size_bytes()), artifact.sha256()));
+    PrintLine("video", absl::StrFormat("%dx%d, %d frames at %g/s, %s, sha256 %s", artifact.width(),
+                                       artifact.height(), artifact.num_frames(), artifact.fps(),
+                                       command_line::FormatByteSize(artifact.size_bytes()),
+                                       artifact.sha256()));
   }
   PrintLine("server", job.server_version());
 }

@@ -14,11 +14,8 @@
 namespace kino::cli {
 namespace {
 
-absl::Status BadValue(const std::string& flag, const std::string& expected,
-                      const std::string& got) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag, ": expected ", expected, ", got '", got, "'"));
-}
+using command_line::AddOption;
+using command_line::BadValue;
 
 // "90s", "5m", "1h30m".
 absl::Status SetDuration(const std::string& flag, const std::string& text,
@@ -35,45 +32,45 @@ absl::Status SetDuration(const std::string& flag, const std::string& text,
 
 }  // namespace
 
-void RequestFlags::Register(flags::FlagSet* flags, Positional positional) {
+void RequestFlags::Register(CLI::App& app, Positional positional) {
   kind_ = positional;
-  flags->AddPositional(&positional_, 1);
-  flags->CollectUnknown(&knobs_);
-  flags->Add("request", &request_file_, "FILE",
-             "A GenerateRequest in JSON; the other flags go on top of it.");
-  flags->Add("model", &model_, "NAME", "May be absent when the server has one model.");
-  flags->Add(
-      "task", &task_, "TASK",
+  const bool is_prompt = positional == Positional::kPrompt;
+  AddOption(app, is_prompt ? "PROMPT" : "MODEL", &positional_, "",
+            is_prompt ? "What to show." : "May be absent when the server has one model.");
+  AddOption(app, "--request", &request_file_, "FILE",
+            "A GenerateRequest in JSON; the other flags go on top of it.");
+  AddOption(app, "--model", &model_, "NAME", "May be absent when the server has one model.");
+  AddOption(
+      app, "--task", &task_, "TASK",
       "text_to_video, image_to_video, video_to_video or upscale. Default: by the conditions.");
-  flags->Add("prompt", &prompt_, "TEXT", "What to show; may also be given without the flag.");
-  flags->Add("negative-prompt", &negative_prompt_, "TEXT", "What not to show.");
-  flags->Add("height", &height_, "PX", "Pixels.");
-  flags->Add("width", &width_, "PX", "Pixels.");
-  flags->Add("num-frames", &num_frames_, "N", "Frames of the clip.");
-  flags->Add("steps", &steps_, "N", "Denoise steps (num_inference_steps).");
-  flags->Add("guidance-scale", &guidance_scale_, "X", "Classifier-free guidance.");
-  flags->Add("seed", &seed_, "N", "Default: drawn by the server and stored with the job.");
-  flags->Add("fps", &fps_, "X", "Frames per second of the output.");
-  flags->Add("image", &images_, "FILE", "Uploads an image and starts the clip with it.");
-  flags->Add("video", &videos_, "FILE", "Uploads a video as a condition.");
-  flags->Add("control-video", &control_videos_, "FILE", "Uploads a control video.");
-  flags->Add("frame-index", &frame_index_, "N", "The frame the conditions start at.");
-  flags->Add("strength", &strength_, "X", "Of the conditions, 0 to 1.");
-  flags->Add("quality", &quality_, "N", "Of the video, 0 to 100.");
-  flags->AddSwitch("lossless", &lossless_, "Bit-exact pixels.");
-  plan_.Register(flags);
-  flags->Add("priority", &priority_, "CLASS", "low, normal or high.");
-  flags->Add("label", &labels_, "KEY=VALUE", "For bookkeeping; repeatable.");
-  flags->Add("request-id", &request_id_, "ID", "The same id gives the same job.");
-  flags->Add("start-timeout", &start_timeout_, "TIME",
-             "Give up when not started in time (90s, 5m).");
-  flags->Add("run-timeout", &run_timeout_, "TIME", "Give up when not finished in time.");
-  flags->Add("tenant", &tenant_, "NAME", "Must be the token's.");
+  AddOption(app, "--prompt", &prompt_, "TEXT", "Another way to give the prompt.");
+  AddOption(app, "--negative-prompt", &negative_prompt_, "TEXT", "What not to show.");
+  AddOption(app, "--height", &height_, "PX", "Pixels.");
+  AddOption(app, "--width", &width_, "PX", "Pixels.");
+  AddOption(app, "--num-frames", &num_frames_, "N", "Frames of the clip.");
+  AddOption(app, "--steps", &steps_, "N", "Denoise steps (num_inference_steps).");
+  AddOption(app, "--guidance-scale", &guidance_scale_, "X", "Classifier-free guidance.");
+  AddOption(app, "--seed", &seed_, "N", "Default: drawn by the server and stored with the job.");
+  AddOption(app, "--fps", &fps_, "X", "Frames per second of the output.");
+  AddOption(app, "--image", &images_, "FILE", "Uploads an image and starts the clip with it.");
+  AddOption(app, "--video", &videos_, "FILE", "Uploads a video as a condition.");
+  AddOption(app, "--control-video", &control_videos_, "FILE", "Uploads a control video.");
+  AddOption(app, "--frame-index", &frame_index_, "N", "The frame the conditions start at.");
+  AddOption(app, "--strength", &strength_, "X", "Of the conditions, 0 to 1.");
+  AddOption(app, "--quality", &quality_, "N", "Of the video, 0 to 100.");
+  app.add_flag("--lossless", lossless_, "Bit-exact pixels.");
+  plan_.Register(app);
+  AddOption(app, "--priority", &priority_, "CLASS", "low, normal or high.");
+  AddOption(app, "--label", &labels_, "KEY=VALUE", "For bookkeeping; repeatable.");
+  AddOption(app, "--request-id", &request_id_, "ID", "The same id gives the same job.");
+  AddOption(app, "--start-timeout", &start_timeout_, "TIME",
+            "Give up when not started in time (90s, 5m).");
+  AddOption(app, "--run-timeout", &run_timeout_, "TIME", "Give up when not finished in time.");
+  AddOption(app, "--tenant", &tenant_, "NAME", "Must be the token's.");
 }
 
 absl::StatusOr<RequestInput> RequestFlags::Build() const {
   RequestInput input;
-  input.knobs = knobs_;
   v1::GenerateRequest& out = input.request;
   if (!request_file_.empty()) {
     std::ifstream file(request_file_, std::ios::binary);
@@ -87,19 +84,18 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
     out = *std::move(parsed);
   }
   const bool is_prompt = kind_ == Positional::kPrompt;
-  if (!positional_.empty() && (is_prompt ? prompt_.has_value() : !model_.empty())) {
+  if (positional_ && (is_prompt ? prompt_.has_value() : !model_.empty())) {
     return absl::InvalidArgumentError(
         absl::StrCat("the ", is_prompt ? "prompt" : "model", " is given twice"));
   }
-  if (!positional_.empty())
-    is_prompt ? out.set_prompt(positional_[0]) : out.set_model(positional_[0]);
+  if (positional_) is_prompt ? out.set_prompt(*positional_) : out.set_model(*positional_);
   if (prompt_) out.set_prompt(*prompt_);
   if (negative_prompt_) out.set_negative_prompt(*negative_prompt_);
   if (!model_.empty()) out.set_model(model_);
   if (!task_.empty()) {
     v1::Task task;
     if (!v1::Task_Parse(absl::AsciiStrToUpper(task_), &task)) {
-      return BadValue("task", "text_to_video, image_to_video, video_to_video or upscale", task_);
+      return BadValue("--task", "text_to_video, image_to_video, video_to_video or upscale", task_);
     }
     out.set_task(task);
   }
@@ -120,23 +116,24 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
     v1::Priority priority;
     if (!v1::Priority_Parse(absl::AsciiStrToUpper(priority_), &priority) ||
         priority == v1::PRIORITY_UNSPECIFIED) {
-      return BadValue("priority", "low, normal or high", priority_);
+      return BadValue("--priority", "low, normal or high", priority_);
     }
     out.set_priority(priority);
   }
   for (const std::string& label : labels_) {
     const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) return BadValue("label", "KEY=VALUE", label);
+    if (equals == std::string::npos || equals == 0) return BadValue("--label", "KEY=VALUE", label);
     (*out.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
   }
   if (!request_id_.empty()) out.set_request_id(request_id_);
   if (!tenant_.empty()) out.set_tenant(tenant_);
   if (!start_timeout_.empty()) {
-    absl::Status status = SetDuration("start-timeout", start_timeout_, out.mutable_start_timeout());
+    absl::Status status =
+        SetDuration("--start-timeout", start_timeout_, out.mutable_start_timeout());
     if (!status.ok()) return status;
   }
   if (!run_timeout_.empty()) {
-    absl::Status status = SetDuration("run-timeout", run_timeout_, out.mutable_run_timeout());
+    absl::Status status = SetDuration("--run-timeout", run_timeout_, out.mutable_run_timeout());
     if (!status.ok()) return status;
   }
   for (const auto& [kind, paths] :
@@ -157,33 +154,42 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
   return input;
 }
 
-std::optional<ExitCode> RequestFlags::Build(const CommonFlags& common, Client& client,
+std::optional<ExitCode> RequestFlags::Parse(CLI::App& app, const CommonFlags& common,
+                                            std::vector<std::string> arguments,
                                             RequestInput* input) const {
-  absl::StatusOr<RequestInput> built = Build();
-  if (!built.ok()) return UsageError(std::string(built.status().message()));
-  *input = *std::move(built);
-  if (input->knobs.empty()) return std::nullopt;
-  const absl::StatusOr<v1::Model> model = FindModel(client, input->request.model());
-  if (absl::IsInvalidArgument(model.status()))
-    return UsageError(std::string(model.status().message()));
-  if (!model.ok()) return ReportError(model.status(), common.server.address);
-  const absl::Status applied = ApplyKnobs(*model, input->knobs, &input->request);
-  if (!applied.ok()) return UsageError(std::string(applied.message()));
-  return std::nullopt;
-}
-
-void RequestFlags::PrintHelp(const CommonFlags& common, const flags::FlagSet& flags) const {
-  std::cout << flags.Help() << "\nA model's family has flags of its own, which the server tells";
-  Client client(common.server);
-  const absl::StatusOr<v1::Model> model = FindModel(
-      client, kind_ == Positional::kModel && !positional_.empty() ? positional_[0] : model_);
-  if (!model.ok()) {
-    std::cout << " (--help --model NAME).\n";
-    return;
+  KnobFlags knobs;
+  knobs.AddPlaceholders(app, &arguments);
+  const absl::StatusOr<std::string> text = command_line::Parse(app, arguments);
+  if (!text.ok()) return UsageError(std::string(text.status().message()));
+  const bool wants_help = app.get_help_ptr()->count() > 0;
+  if (!text->empty() && !wants_help) {
+    std::cout << *text;
+    return kOk;
   }
-  const std::string help = KnobHelp(*model);
-  std::cout << ". Model '" << model->name() << "' (" << model->family() << ")"
-            << (help.empty() ? " has none.\n" : ":\n" + help);
+  absl::StatusOr<RequestInput> built = Build();
+  if (!wants_help && !built.ok()) return UsageError(std::string(built.status().message()));
+  if (wants_help || knobs.has_placeholders()) {
+    Client client(common.server);
+    const absl::StatusOr<v1::Model> model =
+        FindModel(client, built.ok() ? built->request.model() : "");
+    const absl::Status known = model.ok() ? knobs.Register(app, *model) : absl::OkStatus();
+    if (wants_help) {
+      std::cout << app.help();
+      if (!model.ok()) {
+        std::cout << "A model's family has options of its own, which the server tells: --help "
+                     "--model NAME.\n";
+      }
+      return kOk;
+    }
+    if (absl::IsInvalidArgument(model.status()))
+      return UsageError(std::string(model.status().message()));
+    if (!model.ok()) return ReportError(model.status(), common.server.address);
+    if (!known.ok()) return UsageError(std::string(known.message()));
+    if (auto code = cli::Parse(app, arguments)) return *code;
+    knobs.Apply(&built->request);
+  }
+  *input = *std::move(built);
+  return std::nullopt;
 }
 
 }  // namespace kino::cli

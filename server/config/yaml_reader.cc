@@ -7,7 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "server/flags/byte_size.h"
+#include "server/command_line/byte_size.h"
 
 namespace kino::config {
 namespace {
@@ -192,9 +192,9 @@ bool MapReader::Bytes(const std::string& key, int64_t& out, int64_t min, int64_t
   int64_t value = 0;
   std::string text;
   const std::string expected =
-      absl::StrCat(flags::kByteSizeForm, ", from ", min, " to ", max, " bytes");
+      absl::StrCat(command_line::kByteSizeForm, ", from ", min, " to ", max, " bytes");
   if (!String(key, text, expected, [&](const std::string& given) {
-        const absl::StatusOr<int64_t> bytes = flags::ParseByteSize(given);
+        const absl::StatusOr<int64_t> bytes = command_line::ParseByteSize(given);
         if (bytes.ok()) value = *bytes;
         return bytes.ok() && value >= min && value <= max;
       })) {

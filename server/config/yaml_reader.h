@@ -50,7 +50,7 @@ class MapReader {
   // "10s", "1h30m", "250ms".
   bool Duration(const std::string& key, absl::Duration& out, absl::Duration min,
                 absl::Duration max);
-  // As flags::ParseByteSize reads it.
+  // As command_line::ParseByteSize reads it.
   bool Bytes(const std::string& key, int64_t& out, int64_t min, int64_t max);
 
   // Calls `read` with the map under `key`, once also when it is absent.

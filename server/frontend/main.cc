@@ -12,16 +12,17 @@
 #include <string>
 #include <vector>
 
+#include "server/command_line/command_line.h"
 #include "server/config/config.h"
 #include "server/config/control.h"
 #include "server/config/log.h"
-#include "server/flags/flags.h"
 #include "server/frontend/frontend.h"
 #include "server/media/decode_client.h"
 
 namespace {
 
-constexpr int kExitUsage = 2;
+using kino::command_line::AddOption;
+using kino::command_line::ParseOrExit;
 
 int Fail(const absl::Status& status, int code) {
   fprintf(stderr, "kino-frontend: %s\n", std::string(status.message()).c_str());
@@ -77,28 +78,13 @@ int main(int argc, char** argv) {
 
   std::string config_file;
   int control_fd = -1;
-  bool version = false;
-  bool help = false;
-  kino::flags::FlagSet flags("kino-frontend --config FILE",
-                             "API, queue, artifacts and metrics of one server. kinod starts it.");
-  flags.Add("config", &config_file, "FILE", "the configuration (see config/kino.yaml)");
-  flags.Add("control-fd", &control_fd, "N", "the inherited socket to kinod");
-  flags.AddSwitch("version", &version, "print the version");
-  flags.AddSwitch("help", &help, "print this");
-  const absl::Status parsed =
-      flags.Parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
-  if (!parsed.ok()) return Fail(parsed, kExitUsage);
-  if (help) {
-    fputs(flags.Help().c_str(), stdout);
-    return 0;
-  }
-  if (version) {
-    puts("kino-frontend " KINO_VERSION);
-    return 0;
-  }
-  if (config_file.empty()) {
-    return Fail(absl::InvalidArgumentError("--config FILE is missing"), kExitUsage);
-  }
+  CLI::App app("API, queue, artifacts and metrics of one server. kinod starts it.",
+               "kino-frontend");
+  kino::command_line::SetUp(app);
+  AddOption(app, "--config", &config_file, "FILE", "The configuration (see config/kino.yaml).")
+      ->required();
+  AddOption(app, "--control-fd", &control_fd, "N", "The inherited socket to kinod.");
+  if (const auto code = ParseOrExit(app, kino::command_line::Arguments(argc, argv))) return *code;
   absl::StatusOr<kino::config::Config> config = kino::config::LoadConfig(config_file);
   if (!config.ok()) return Fail(config.status(), kino::config::kExitUnusable);
   GuardProcess();

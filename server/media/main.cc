@@ -23,7 +23,7 @@
 #include "engine/core/status.h"
 #include "engine/media/image_decode.h"
 #include "engine/media/video_decode.h"
-#include "server/flags/flags.h"
+#include "server/command_line/command_line.h"
 #include "server/media/media_wire.h"
 #include "server/media/sandbox.h"
 
@@ -37,28 +37,22 @@ struct Arguments {
   std::optional<uint64_t> max_side_px, max_pixels, max_frames, max_output_bytes;
   std::optional<double> max_aspect_ratio;
   std::optional<uint64_t> max_input_bytes, memory_bytes, cpu_seconds;
-  bool wants_help = false;
-  bool wants_version = false;
 };
 
-flags::FlagSet MakeFlags(Arguments& arguments) {
-  flags::FlagSet flags("kino-media [flags]",
-                       "Decodes one image or video, read from a descriptor, to raw RGB frames in "
-                       "another. Started by Kino's other programs.");
-  flags.Add("input-fd", &arguments.input_fd, "N", "the file to read (default 3)");
-  flags.Add("output-fd", &arguments.output_fd, "N", "a file or memfd to write (default 4)");
-  flags.AddSwitch("probe", &arguments.is_probe, "decode everything, but write no frame");
-  flags.Add("max-side-px", &arguments.max_side_px, "N", "largest width or height (8192)");
-  flags.Add("max-pixels", &arguments.max_pixels, "N", "largest picture (33554432)");
-  flags.Add("max-aspect-ratio", &arguments.max_aspect_ratio, "X", "longer to shorter side (20)");
-  flags.Add("max-frames", &arguments.max_frames, "N", "most frames of a video (1024)");
-  flags.Add("max-output-bytes", &arguments.max_output_bytes, "N", "all frames together (1 GiB)");
-  flags.Add("max-input-bytes", &arguments.max_input_bytes, "N", "largest file (256 MiB)");
-  flags.Add("memory-bytes", &arguments.memory_bytes, "N", "address space beyond the start (1 GiB)");
-  flags.Add("cpu-seconds", &arguments.cpu_seconds, "N", "processor time (30)");
-  flags.AddSwitch("help", &arguments.wants_help, "print this");
-  flags.AddSwitch("version", &arguments.wants_version, "print the version");
-  return flags;
+void AddOptions(CLI::App& app, Arguments* to) {
+  using command_line::AddOption;
+  AddOption(app, "--input-fd", &to->input_fd, "N", "the file to read (default 3)");
+  AddOption(app, "--output-fd", &to->output_fd, "N", "a file or memfd to write (default 4)");
+  app.add_flag("--probe", to->is_probe, "decode everything, but write no frame");
+  AddOption(app, "--max-side-px", &to->max_side_px, "N", "largest width or height (8192)");
+  AddOption(app, "--max-pixels", &to->max_pixels, "N", "largest picture (33554432)");
+  AddOption(app, "--max-aspect-ratio", &to->max_aspect_ratio, "X", "longer to shorter side (20)");
+  AddOption(app, "--max-frames", &to->max_frames, "N", "most frames of a video (1024)");
+  AddOption(app, "--max-output-bytes", &to->max_output_bytes, "N", "all frames together (1 GiB)");
+  AddOption(app, "--max-input-bytes", &to->max_input_bytes, "N", "largest file (256 MiB)");
+  AddOption(app, "--memory-bytes", &to->memory_bytes, "N",
+            "address space beyond the start (1 GiB)");
+  AddOption(app, "--cpu-seconds", &to->cpu_seconds, "N", "processor time (30)");
 }
 
 engine::MediaLimits MakeLimits(const Arguments& arguments) {
@@ -196,16 +190,20 @@ void OnOutOfMemory() {
 
 int Main(int argc, char** argv) {
   Arguments arguments;
-  const flags::FlagSet flags = MakeFlags(arguments);
-  absl::Status status = flags.Parse(std::vector<std::string>(argv + 1, argv + argc));
-  if (status.ok() && arguments.wants_help) {
-    std::printf("%s", flags.Help().c_str());
+  CLI::App app(
+      "Decodes one image or video, read from a descriptor, to raw RGB frames in another. Started "
+      "by "
+      "Kino's other programs.",
+      "kino-media");
+  command_line::SetUp(app);
+  AddOptions(app, &arguments);
+  const absl::StatusOr<std::string> text =
+      command_line::Parse(app, command_line::Arguments(argc, argv));
+  if (text.ok() && !text->empty()) {
+    std::printf("%s", text->c_str());
     return 0;
   }
-  if (status.ok() && arguments.wants_version) {
-    std::printf("kino-media " KINO_VERSION "\n");
-    return 0;
-  }
+  absl::Status status = text.status();
   engine::SetLogSink([](engine::LogLevel, std::string_view) {});
   std::set_new_handler(OnOutOfMemory);
   if (status.ok()) status = Run(arguments);

@@ -7,16 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "server/flags/byte_size.h"
+#include "server/command_line/byte_size.h"
 
 namespace kino::plan {
 namespace {
 
-absl::Status BadValue(const std::string& flag, const std::string& expected,
-                      const std::string& got) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag, ": expected ", expected, ", got '", got, "'"));
-}
+using command_line::AddOption;
+using command_line::BadValue;
 
 // Whole numbers above 0 with commas between; empty when one is not.
 std::vector<int> Sizes(const std::string& text) {
@@ -29,48 +26,49 @@ std::vector<int> Sizes(const std::string& text) {
   return sizes;
 }
 
-void AddByteSize(flags::FlagSet* flags, const std::string& name, std::optional<int64_t>* value,
+void AddByteSize(CLI::App& app, const std::string& name, std::optional<int64_t>* value,
                  const std::string& help) {
-  flags->AddCustom(
-      name,
-      [name, value](const std::string& text) {
-        const absl::StatusOr<int64_t> bytes = flags::ParseByteSize(text);
-        if (!bytes.ok()) return BadValue(name, flags::kByteSizeForm, text);
-        *value = *bytes;
-        return absl::OkStatus();
-      },
-      "SIZE", help);
+  const auto set = [value](const std::string& text) -> std::string {
+    const absl::StatusOr<int64_t> bytes = command_line::ParseByteSize(text);
+    if (!bytes.ok()) return command_line::kByteSizeForm;
+    *value = *bytes;
+    return "";
+  };
+  AddOption(app, name, set, "SIZE", help);
 }
 
 }  // namespace
 
-void PlanFlags::Register(flags::FlagSet* flags) {
-  flags->Add("plan", &mode_, "MODE",
-             "Chooses what the flags below leave open: auto (the fastest that fits), fastest or "
-             "smallest.");
-  flags->Add("offload", &offload_, "POLICY",
-             "When weights are on the device: none, model, block:N, leaf or sequential. This and "
-             "the next three take COMPONENT=VALUE as well and may be repeated.");
-  flags->Add("weights-home", &weights_home_, "HOME",
-             "Where they are else: file, pageable or pinned.");
-  flags->Add("storage-dtype", &storage_dtype_, "TYPE",
-             "Lossy: weights stored as float8_e4m3fn or float8_e5m2.");
-  flags->Add("quantize", &quantize_, "SCHEME",
-             "Lossy: nf4, nf4_dq, fp4, fp4_dq, int8, int8wo, int8dyn, fp8wo, fp8dyn, q8_0, q4_0, "
-             "q4_1, q5_0 or q5_1.");
-  flags->Add("quantize-skip", &quantize_skip_, "NAME",
-             "Layers whose name holds this are not quantized; repeatable.");
-  flags->Add("llm-int8-threshold", &llm_int8_threshold_, "X",
-             "int8: outliers' threshold; 0 for none. Default 6.");
-  flags->Add("prefetch", &prefetch_, "N", "Groups of weights copied ahead, 0 to 8. Default 1.");
-  flags->Add("chunk-feed-forward", &chunk_feed_forward_, "N", "Tokens at a time in feed-forward.");
-  flags->AddSwitch("vae-tiling", &tile_, "Tiles in the VAE, of the model's own sizes.");
-  flags->Add("vae-tile-size", &tile_size_, "SIZES", "H,W or H,W,STRIDE_H,STRIDE_W in pixels.");
-  flags->Add("vae-tile-frames", &tile_frames_, "FRAMES",
-             "FRAMES or FRAMES,STRIDE: tiles in time as well.");
-  AddByteSize(flags, "max-device-memory", &max_device_memory_,
+void PlanFlags::Register(CLI::App& app) {
+  AddOption(app, "--plan", &mode_, "MODE",
+            "Chooses what the flags below leave open: auto (the fastest that fits), fastest or "
+            "smallest.");
+  AddOption(app, "--offload", &offload_, "POLICY",
+            "When weights are on the device: none, model, block:N, leaf or sequential. This and "
+            "the next three take COMPONENT=VALUE as well and may be repeated.");
+  AddOption(app, "--weights-home", &weights_home_, "HOME",
+            "Where they are else: file, pageable or pinned.");
+  AddOption(app, "--storage-dtype", &storage_dtype_, "TYPE",
+            "Lossy: weights stored as float8_e4m3fn or float8_e5m2.");
+  AddOption(app, "--quantize", &quantize_, "SCHEME",
+            "Lossy: nf4, nf4_dq, fp4, fp4_dq, int8, int8wo, int8dyn, fp8wo, fp8dyn, q8_0, q4_0, "
+            "q4_1, q5_0 or q5_1.");
+  AddOption(app, "--quantize-skip", &quantize_skip_, "NAME",
+            "Layers whose name holds this are not quantized; repeatable.");
+  AddOption(app, "--llm-int8-threshold", &llm_int8_threshold_, "X",
+            "int8: outliers' threshold; 0 for none. Default 6.");
+  AddOption(app, "--prefetch", &prefetch_, "N",
+            "Groups of weights copied ahead, 0 to 8. Default 1.");
+  AddOption(app, "--chunk-feed-forward", &chunk_feed_forward_, "N",
+            "Tokens at a time in feed-forward.");
+  app.add_flag("--vae-tiling", tile_, "Tiles in the VAE, of the model's own sizes.");
+  AddOption(app, "--vae-tile-size", &tile_size_, "SIZES",
+            "H,W or H,W,STRIDE_H,STRIDE_W in pixels.");
+  AddOption(app, "--vae-tile-frames", &tile_frames_, "FRAMES",
+            "FRAMES or FRAMES,STRIDE: tiles in time as well.");
+  AddByteSize(app, "--max-device-memory", &max_device_memory_,
               "Limit of the device's memory: 8GiB, 5.5GiB, 6G.");
-  AddByteSize(flags, "max-host-memory", &max_host_memory_, "The same of the host's.");
+  AddByteSize(app, "--max-host-memory", &max_host_memory_, "The same of the host's.");
 }
 
 absl::Status PlanFlags::ApplyTiling(v1::Plan* plan) const {
@@ -78,7 +76,7 @@ absl::Status PlanFlags::ApplyTiling(v1::Plan* plan) const {
   if (!tile_size_.empty()) {
     const std::vector<int> sizes = Sizes(tile_size_);
     if (sizes.size() != 2 && sizes.size() != 4) {
-      return BadValue("vae-tile-size", "H,W or H,W,STRIDE_H,STRIDE_W in pixels", tile_size_);
+      return BadValue("--vae-tile-size", "H,W or H,W,STRIDE_H,STRIDE_W in pixels", tile_size_);
     }
     v1::VaeTiling* tiling = plan->mutable_vae_tiling();
     tiling->set_tile_sample_min_height(sizes[0]);
@@ -91,7 +89,7 @@ absl::Status PlanFlags::ApplyTiling(v1::Plan* plan) const {
   if (!tile_frames_.empty()) {
     const std::vector<int> sizes = Sizes(tile_frames_);
     if (sizes.size() != 1 && sizes.size() != 2) {
-      return BadValue("vae-tile-frames", "FRAMES or FRAMES,STRIDE", tile_frames_);
+      return BadValue("--vae-tile-frames", "FRAMES or FRAMES,STRIDE", tile_frames_);
     }
     v1::VaeTiling* tiling = plan->mutable_vae_tiling();
     tiling->set_framewise(true);
@@ -108,7 +106,7 @@ absl::Status PlanFlags::Apply(v1::Plan* plan) const {
     if (mode_ != absl::AsciiStrToLower(mode_) ||
         !v1::PlanMode_Parse(absl::AsciiStrToUpper(mode_), &mode) ||
         mode == v1::PLAN_MODE_UNSPECIFIED) {
-      return BadValue("plan", "auto, fastest or smallest", mode_);
+      return BadValue("--plan", "auto, fastest or smallest", mode_);
     }
     plan->set_mode(mode);
   }

@@ -8,14 +8,14 @@
 
 #include "absl/status/status.h"
 #include "kino/v1/video.pb.h"
-#include "server/flags/flags.h"
+#include "server/command_line/command_line.h"
 
 namespace kino::plan {
 
 class PlanFlags {
  public:
-  // `this` outlives `flags`' parsing.
-  void Register(flags::FlagSet* flags);
+  // `this` outlives the parsing.
+  void Register(CLI::App& app);
   // Sets in `plan` what was given and leaves the rest. INVALID_ARGUMENT names the flag; what the
   // options' texts may be is the engine's to say.
   absl::Status Apply(v1::Plan* plan) const;

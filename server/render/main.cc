@@ -10,31 +10,25 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "server/flags/flags.h"
+#include "server/command_line/command_line.h"
 #include "server/render/model_flags.h"
 #include "server/render/plan_command.h"
 #include "server/render/render.h"
 
 namespace {
 
+using kino::command_line::AddOption;
+using kino::command_line::ParseOrExit;
 using kino::render::RenderFiles;
 using kino::render::RenderOptions;
 
-constexpr char kUsageLine[] =
-    "kino-render --model DIR [--model FILE] --request FILE.json --out FILE.npy|FILE.mp4 [flags]\n"
-    "       kino-render plan --model DIR [flags]";
 constexpr char kText[] =
     "Renders one request with the engine alone: no server, no queue. The request is the JSON form "
-    "of\n"
-    "kino.v1.GenerateRequest; a condition may name a local file as \"path\", relative to the "
-    "request.\n"
-    "Its own plan goes over the one of the flags. FILE.npy is float32 [T, H, W, 3] in 0..1; "
-    "FILE.mp4 is\n"
-    "H.264. --request and --out may be repeated, one --out for each request in their order: the "
-    "model is\n"
-    "loaded once, and a request that fails does not stop those after it. `kino-render plan` tells "
-    "what a\n"
-    "request would need; see its --help.";
+    "of kino.v1.GenerateRequest; a condition may name a local file as \"path\", relative to the "
+    "request. Its own plan goes over the one of the flags. FILE.npy is float32 [T, H, W, 3] in "
+    "0..1; FILE.mp4 is H.264. --request and --out may be repeated, one --out for each request in "
+    "their order: the model is loaded once, and a request that fails does not stop those after it. "
+    "`kino-render plan` tells what a request would need; see its --help.";
 constexpr char kEpilogue[] =
     "Exit codes: 0 done; 1 the run failed or was interrupted; 2 usage; 3 the request or the model "
     "cannot be used. Of several requests' the first that is not 0.";
@@ -91,35 +85,27 @@ absl::StatusOr<std::vector<RenderFiles>> ToRenders(const FileFlags& files) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  const std::vector<std::string> arguments = kino::command_line::Arguments(argc, argv);
   if (!arguments.empty() && arguments[0] == "plan") {
     return kino::render::PlanCommand({arguments.begin() + 1, arguments.end()});
   }
   RenderOptions options;
-  bool help = false, version = false;
-  kino::flags::FlagSet flags(kUsageLine, kText, kEpilogue);
+  CLI::App app(kText, "kino-render");
+  kino::command_line::SetUp(app, kEpilogue);
   kino::render::ModelFlags model_flags;
-  model_flags.Register(&flags);
+  model_flags.Register(app);
   FileFlags files;
-  flags.Add("request", &files.requests, "FILE", "The request; repeatable, as are the next three.");
-  flags.Add("out", &files.outs, "FILE", "Where the result goes; written whole or not at all.");
-  flags.Add("stats", &files.stats, "FILE", "Writes seconds and peak memory by stage, as JSON.");
-  flags.Add("taps", &files.taps, "DIR", "Writes the run's intermediates as .npy files.");
-  flags.Add("threads", &options.engine.threads, "N",
+  AddOption(app, "--request", &files.requests, "FILE",
+            "The request; repeatable, as are the next three.");
+  AddOption(app, "--out", &files.outs, "FILE",
+            "Where the result goes; written whole or not at all.");
+  AddOption(app, "--stats", &files.stats, "FILE",
+            "Writes seconds and peak memory by stage, as JSON.");
+  AddOption(app, "--taps", &files.taps, "DIR", "Writes the run's intermediates as .npy files.");
+  AddOption(app, "--threads", &options.engine.threads, "N",
             "Threads on the CPU. Default: OMP_NUM_THREADS, or else the cores that may be used.");
-  flags.AddSwitch("quiet", &options.is_quiet, "No progress line, no drawn seed.");
-  flags.AddSwitch("help", &help, "Prints this.");
-  flags.AddSwitch("version", &version, "Prints the version.");
-  const absl::Status parsed = flags.Parse(arguments);
-  if (!parsed.ok()) return Refuse(std::string(parsed.message()));
-  if (help) {
-    std::cout << flags.Help();
-    return 0;
-  }
-  if (version) {
-    std::cout << "kino-render " << KINO_VERSION << "\n";
-    return 0;
-  }
+  app.add_flag("--quiet", options.is_quiet, "No progress line, no drawn seed.");
+  if (const auto code = ParseOrExit(app, arguments)) return *code;
   absl::StatusOr<std::vector<RenderFiles>> renders = ToRenders(files);
   if (!renders.ok()) return Refuse(std::string(renders.status().message()));
   options.renders = *std::move(renders);

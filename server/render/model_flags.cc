@@ -1,13 +1,15 @@
 #include "server/render/model_flags.h"
 
-#include "absl/strings/str_cat.h"
 #include "server/convert/request.h"
 #include "server/render/model_paths.h"
 
 namespace kino::render {
 namespace {
 
-absl::Status ParseDType(const std::string& text, std::optional<engine::DType>* dtype) {
+using command_line::AddOption;
+
+// What was expected, where it is none.
+std::string ParseDType(const std::string& text, std::optional<engine::DType>* dtype) {
   if (text == "float32") {
     *dtype = engine::DType::kF32;
   } else if (text == "float16") {
@@ -15,25 +17,24 @@ absl::Status ParseDType(const std::string& text, std::optional<engine::DType>* d
   } else if (text == "bfloat16") {
     *dtype = engine::DType::kBF16;
   } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--dtype: expected float32, float16 or bfloat16, got '", text, "'"));
+    return "float32, float16 or bfloat16";
   }
-  return absl::OkStatus();
+  return "";
 }
 
 }  // namespace
 
-void ModelFlags::Register(flags::FlagSet* flags) {
-  flags->Add("model", &models_, "PATH",
-             "A folder in diffusers' layout. A second one, or one alone inside such a folder: a "
-             "GGUF or single-file safetensors transformer in place of the folder's.");
-  flags->Add("device", &device_, "NAME", "cpu (default) or cuda:N.");
-  flags->AddCustom(
-      "dtype", [this](const std::string& text) { return ParseDType(text, &dtype_); }, "TYPE",
+void ModelFlags::Register(CLI::App& app) {
+  AddOption(app, "--model", &models_, "PATH",
+            "A folder in diffusers' layout. A second one, or one alone inside such a folder: a "
+            "GGUF or single-file safetensors transformer in place of the folder's.");
+  AddOption(app, "--device", &device_, "NAME", "cpu (default) or cuda:N.");
+  AddOption(
+      app, "--dtype", [this](const std::string& text) { return ParseDType(text, &dtype_); }, "TYPE",
       "float32 (default on the CPU), float16 or bfloat16 (default on a GPU).");
-  flags->Add("variant", &variant_, "NAME", "Which weight files: fp16 or bf16.");
-  plan_.Register(flags);
-  flags->AddSwitch("allow-lossy", &allow_lossy_, "--plan may choose lossy options.");
+  AddOption(app, "--variant", &variant_, "NAME", "Which weight files: fp16 or bf16.");
+  plan_.Register(app);
+  app.add_flag("--allow-lossy", allow_lossy_, "--plan may choose lossy options.");
 }
 
 absl::Status ModelFlags::Apply(engine::EngineOptions* engine, engine::ModelOptions* model) const {

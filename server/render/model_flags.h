@@ -8,15 +8,15 @@
 
 #include "absl/status/status.h"
 #include "engine/engine.h"
-#include "server/flags/flags.h"
+#include "server/command_line/command_line.h"
 #include "server/plan/plan_flags.h"
 
 namespace kino::render {
 
 class ModelFlags {
  public:
-  // `this` outlives `flags`' parsing.
-  void Register(flags::FlagSet* flags);
+  // `this` outlives the parsing.
+  void Register(CLI::App& app);
   // INVALID_ARGUMENT: a flag is wrong or --model is missing; NOT_FOUND: no such model.
   absl::Status Apply(engine::EngineOptions* engine, engine::ModelOptions* model) const;
 

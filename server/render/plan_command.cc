@@ -15,10 +15,12 @@
 namespace kino::render {
 namespace {
 
+using command_line::AddOption;
+
 constexpr char kText[] =
     "Shows what a request would need on a device, plan by plan, fastest first; nothing is run. A "
-    "star marks\nwhat would run. A device that is not here is planned for all the same: give its "
-    "memory as\n--max-device-memory. The request is --request, the sizes on top of it, or the "
+    "star marks what would run. A device that is not here is planned for all the same: give its "
+    "memory as --max-device-memory. The request is --request, the sizes on top of it, or the "
     "model's defaults.";
 constexpr char kEpilogue[] =
     "Exit codes: 0 it fits; 2 usage; 3 it fits nowhere, or the request or the model cannot be "
@@ -27,7 +29,7 @@ constexpr char kEpilogue[] =
 struct PlanFlagValues {
   std::string request_file;
   std::optional<int> height, width, num_frames;
-  bool is_json = false, help = false;
+  bool is_json = false;
 };
 
 ExitCode Report(ExitCode code, const std::string& message) {
@@ -72,20 +74,15 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const PlanFlagValues& values) {
 ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   PlanFlagValues values;
   ModelFlags model_flags;
-  flags::FlagSet flags("kino-render plan --model DIR [--model FILE] [flags]", kText, kEpilogue);
-  model_flags.Register(&flags);
-  flags.Add("request", &values.request_file, "FILE", "The request.");
-  flags.Add("height", &values.height, "PX", "Pixels.");
-  flags.Add("width", &values.width, "PX", "Pixels.");
-  flags.Add("num-frames", &values.num_frames, "N", "Frames of the clip.");
-  flags.AddSwitch("json", &values.is_json, "kino.v1.MemoryEstimate as JSON.");
-  flags.AddSwitch("help", &values.help, "Prints this.");
-  const absl::Status parsed = flags.Parse(arguments);
-  if (!parsed.ok()) return Report(kUsage, std::string(parsed.message()) + "\nTry --help.");
-  if (values.help) {
-    std::cout << flags.Help();
-    return kOk;
-  }
+  CLI::App app(kText, "kino-render plan");
+  command_line::SetUp(app, kEpilogue);
+  model_flags.Register(app);
+  AddOption(app, "--request", &values.request_file, "FILE", "The request.");
+  AddOption(app, "--height", &values.height, "PX", "Pixels.");
+  AddOption(app, "--width", &values.width, "PX", "Pixels.");
+  AddOption(app, "--num-frames", &values.num_frames, "N", "Frames of the clip.");
+  app.add_flag("--json", values.is_json, "kino.v1.MemoryEstimate as JSON.");
+  if (const auto code = command_line::ParseOrExit(app, arguments)) return ExitCode(*code);
   engine::EngineOptions engine;
   engine::ModelOptions model;
   if (absl::Status status = model_flags.Apply(&engine, &model); !status.ok()) {

@@ -9,14 +9,18 @@
 
 #include <spdlog/spdlog.h>
 
+#include "server/command_line/command_line.h"
 #include "server/config/config.h"
 #include "server/config/data_dir.h"
 #include "server/config/log.h"
-#include "server/flags/flags.h"
 #include "server/supervisor/check.h"
 #include "server/supervisor/supervisor.h"
 
 namespace {
+
+using kino::command_line::AddOption;
+using kino::command_line::ParseOrExit;
+using kino::command_line::SetUp;
 
 int Fail(const absl::Status& status) {
   fprintf(stderr, "kinod: %s\n", std::string(status.message()).c_str());
@@ -29,26 +33,15 @@ int main(int argc, char** argv) {
   std::string config_file;
   std::string check_file;
   bool workers_only = false;
-  bool version = false;
-  bool help = false;
-  kino::flags::FlagSet flags("kinod --config FILE",
-                             "Serves one machine: starts kino-frontend and its workers, watches "
-                             "and restarts them.");
-  flags.Add("config", &config_file, "FILE", "the configuration (see config/kino.yaml)");
-  flags.Add("check-config", &check_file, "FILE", "check a configuration, print what it means");
-  flags.AddSwitch("workers-only", &workers_only, "workers for another machine's frontend");
-  flags.AddSwitch("version", &version, "print the version");
-  flags.AddSwitch("help", &help, "print this");
-  const absl::Status parsed = flags.Parse(std::vector<std::string>(argv + 1, argv + argc));
-  if (!parsed.ok()) return Fail(parsed), 2;
-  if (help) {
-    fputs(flags.Help().c_str(), stdout);
-    return 0;
-  }
-  if (version) {
-    puts("kinod " KINO_VERSION);
-    return 0;
-  }
+  CLI::App app(
+      "Serves one machine: starts kino-frontend and its workers, watches and restarts them.",
+      "kinod");
+  SetUp(app);
+  AddOption(app, "--config", &config_file, "FILE", "The configuration (see config/kino.yaml).");
+  AddOption(app, "--check-config", &check_file, "FILE",
+            "Checks a configuration and prints what it means.");
+  app.add_flag("--workers-only", workers_only, "Workers for another machine's frontend.");
+  if (const auto code = ParseOrExit(app, kino::command_line::Arguments(argc, argv))) return *code;
   if (workers_only) {
     return Fail(absl::UnimplementedError(
                "--workers-only: workers on other machines need mutual TLS, which this version does "

@@ -11,25 +11,25 @@
 #include <vector>
 
 #include "engine/core/machine.h"
+#include "server/command_line/command_line.h"
 #include "server/config/config.h"
 #include "server/config/data_dir.h"
 #include "server/config/log.h"
 #include "server/config/worker_threads.h"
-#include "server/flags/flags.h"
 
 namespace kino::worker {
 namespace {
 
+using command_line::AddOption;
+using command_line::ParseOrExit;
+
 constexpr char kText[] =
     "One worker: runs jobs on one device for the frontend of the same data folder. kinod starts "
-    "it; "
-    "by hand it is\nuseful for debugging.";
+    "it; by hand it is useful for debugging.";
 constexpr char kEpilogue[] =
     "SIGTERM drains: the running attempt may finish within the deadline, then is interrupted. A "
-    "second SIGTERM "
-    "interrupts at once.\n"
-    "Exit codes: 0 drained; 1 could not start, or refused by the frontend; 2 usage; 70 the device "
-    "is lost.";
+    "second SIGTERM interrupts at once. Exit codes: 0 drained; 1 could not start, or refused by "
+    "the frontend; 2 usage; 70 the device is lost.";
 
 // Prompts are in this process's memory: no core file, and no other process of the user may read it.
 void GuardProcess() {
@@ -56,27 +56,14 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
 
   std::string config_file, name;
   int drain_seconds = 0;
-  bool help = false, version = false;
-  flags::FlagSet flags("kino-worker --config FILE --name NAME", kText, kEpilogue);
-  flags.Add("config", &config_file, "FILE", "The server's configuration.");
-  flags.Add("name", &name, "NAME", "Which of its workers this is.");
-  flags.Add("drain-seconds", &drain_seconds, "N",
+  CLI::App app(kText, "kino-worker");
+  command_line::SetUp(app, kEpilogue);
+  AddOption(app, "--config", &config_file, "FILE", "The server's configuration.")->required();
+  AddOption(app, "--name", &name, "NAME", "Which of its workers this is.")->required();
+  AddOption(app, "--drain-seconds", &drain_seconds, "N",
             "From SIGTERM to the interruption of a running attempt. Default: two thirds of "
             "supervisor.stop_deadline.");
-  flags.AddSwitch("help", &help, "Prints this.");
-  flags.AddSwitch("version", &version, "Prints the version.");
-  const absl::Status parsed =
-      flags.Parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
-  if (!parsed.ok()) return Usage(std::string(parsed.message()));
-  if (help) {
-    std::cout << flags.Help();
-    return 0;
-  }
-  if (version) {
-    std::cout << "kino-worker " << KINO_VERSION << "\n";
-    return 0;
-  }
-  if (config_file.empty() || name.empty()) return Usage("--config and --name are needed");
+  if (const auto code = ParseOrExit(app, command_line::Arguments(argc, argv))) return *code;
   auto config = config::LoadConfig(config_file);
   if (!config.ok()) return Usage(std::string(config.status().message()));
   const auto worker = std::find_if(config->workers.begin(), config->workers.end(),

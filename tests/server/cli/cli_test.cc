@@ -54,6 +54,7 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
   std::function<Status(int64_t offset, grpc::ServerWriter<v1::DownloadVideoResponse>*)> download;
   v1::Job job;
   Status status;
+  std::string knob;  // the only one that the model has
   std::string authorization, cancelled_id, deleted_id, uploaded;
   v1::SubmitJobRequest submitted;
   std::vector<v1::ListJobsRequest> listed;
@@ -116,7 +117,14 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
   }
   Status ListModels(ServerContext*, const v1::ListModelsRequest*,
                     v1::ListModelsResponse* out) override {
-    out->add_models()->set_name("demo");
+    v1::Model* const model = out->add_models();
+    model->set_name("demo");
+    if (!knob.empty()) {
+      v1::KnobInfo* const told = model->add_tasks()->add_knobs();
+      told->set_name(knob);
+      told->set_type(v1::KnobInfo::NUMBER);
+      told->set_help("Of the family.");
+    }
     return status;
   }
   Status LoadModel(ServerContext*, const v1::LoadModelRequest* request, v1::Model* out) override {
@@ -490,6 +498,30 @@ TEST_F(CliTest, TheOneCallCommandsReachTheirMethods) {
   EXPECT_EQ(Run({"load", "demo", "--json"}), 0);
   EXPECT_EQ(Output(), "{\"name\":\"demo\"}\n");
   EXPECT_EQ(Run({"unload", "demo"}), 4) << "this server does not implement it";
+}
+
+TEST_F(CliTest, AModelsKnobsAreOptions) {
+  server_.knob = "depth_of_field";
+  EXPECT_EQ(Run({"submit", "--depth-of-field", "0.5", "a prompt"}), 0) << Output();
+  EXPECT_EQ(server_.submitted.request().prompt(), "a prompt");
+  EXPECT_EQ(server_.submitted.request().knobs().at("depth_of_field").number(), 0.5);
+  EXPECT_EQ(Run({"submit", "a prompt", "--depth-of-field", "deep"}), 2);
+  EXPECT_THAT(Output(), HasSubstr("--depth-of-field: expected a finite number, got 'deep'"));
+  EXPECT_EQ(Run({"submit", "a prompt", "--colour", "red"}), 2);
+  EXPECT_THAT(Output(), HasSubstr("'--colour'"));
+  EXPECT_THAT(Output(), HasSubstr("--depth-of-field"));
+  EXPECT_EQ(Run({"submit", "--help"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("--depth-of-field X"));
+  EXPECT_THAT(Output(), HasSubstr("Of the family."));
+  EXPECT_EQ(Run({"submit", "--version"}), 0);
+  EXPECT_EQ(Output(), "kino " KINO_VERSION "\n");
+}
+
+TEST_F(CliTest, HelpNeedsNoServer) {
+  Close();
+  EXPECT_EQ(Run({"submit", "--help"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("--guidance-scale X"));
+  EXPECT_THAT(Output(), HasSubstr("--help --model NAME"));
 }
 
 TEST_F(CliTest, AnAbsentServerIsUnreachable) {

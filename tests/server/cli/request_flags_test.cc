@@ -10,15 +10,16 @@
 namespace kino::cli {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Pair;
 
 absl::StatusOr<RequestInput> Build(const std::vector<std::string>& arguments) {
   RequestFlags request_flags;
-  flags::FlagSet flags("test", "");
-  request_flags.Register(&flags);
-  if (absl::Status status = flags.Parse(arguments); !status.ok()) return status;
+  CLI::App app("", "test");
+  request_flags.Register(app, RequestFlags::Positional::kPrompt);
+  if (absl::Status status = command_line::Parse(app, arguments).status(); !status.ok())
+    return status;
   return request_flags.Build();
 }
 
@@ -50,9 +51,6 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
                             "8",
                             "--strength",
                             "0.5",
-                            "--frame-rate",
-                            "25",
-                            "--sigmas=1,0.5",
                             "--quality",
                             "90",
                             "--lossless",
@@ -111,8 +109,6 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
   EXPECT_TRUE(differencer.Compare(expected, input->request)) << difference;
   ASSERT_EQ(input->files.size(), 1u);
   EXPECT_EQ(input->files[0].path, "a.png");
-  // What is none of kino's own is for the server to say.
-  EXPECT_THAT(input->knobs, ElementsAre(Pair("frame-rate", "25"), Pair("sigmas", "1,0.5")));
 }
 
 TEST(RequestFlags, WithoutFlagsTheRequestIsEmpty) {
@@ -190,71 +186,138 @@ constexpr char kUnknownFamily[] = R"pb(
     knobs { name: "list" type: NUMBERS }
   })pb";
 
-TEST(KnobFlags, BecomeFieldsOfTheFamilysMessageOrNames) {
+// The request of a command line for a model that the server tells of.
+absl::StatusOr<v1::GenerateRequest> WithKnobs(const v1::Model& model,
+                                              std::vector<std::string> arguments) {
+  CLI::App app("", "test");
+  std::optional<std::string> prompt;
+  std::optional<uint64_t> seed;
+  command_line::AddOption(app, "PROMPT", &prompt, "", "");
+  command_line::AddOption(app, "--seed", &seed, "N", "");
+  KnobFlags knobs;
+  knobs.AddPlaceholders(app, &arguments);
   v1::GenerateRequest request;
-  ASSERT_TRUE(ApplyKnobs(ModelWith(kLtx),
-                         {{"frame-rate", "30"},
-                          {"max_sequence_length", "64"},
-                          {"sigmas", "1,0.5"},
-                          {"sigmas", "0.2"},
-                          {"new-one", "0.5"}},
-                         &request)
-                  .ok());
-  EXPECT_EQ(request.ltx().frame_rate(), 30);
-  EXPECT_EQ(request.ltx().max_sequence_length(), 64);
-  EXPECT_THAT(request.ltx().sigmas(), ElementsAre(1, 0.5, 0.2));
-  ASSERT_EQ(request.knobs_size(), 1);
-  EXPECT_EQ(request.knobs().at("new_one").number(), 0.5);
+  if (absl::Status status = command_line::Parse(app, arguments).status(); !status.ok())
+    return status;
+  if (prompt) request.set_prompt(*prompt);
+  if (!knobs.has_placeholders()) return request;
+  if (absl::Status status = knobs.Register(app, model); !status.ok()) return status;
+  if (absl::Status status = command_line::Parse(app, arguments).status(); !status.ok())
+    return status;
+  if (seed) request.set_seed(*seed);
+  knobs.Apply(&request);
+  return request;
+}
 
-  v1::GenerateRequest other;
-  ASSERT_TRUE(ApplyKnobs(ModelWith(kUnknownFamily),
-                         {{"depth", "3"}, {"list", "1"}, {"list", "2,3"}}, &other)
-                  .ok());
-  EXPECT_EQ(other.family_case(), v1::GenerateRequest::FAMILY_NOT_SET);
-  EXPECT_EQ(other.knobs().at("depth").integer(), 3);
-  EXPECT_THAT(other.knobs().at("list").numbers().values(), ElementsAre(1, 2, 3));
+TEST(KnobFlags, BecomeFieldsOfTheFamilysMessageOrNames) {
+  const auto request =
+      WithKnobs(ModelWith(kLtx),
+                {"--frame-rate", "30", "--max_sequence_length", "64", "a prompt", "--sigmas",
+                 "1,0.5", "--seed", "7", "--sigmas=0.2", "--new-one=0.5", "--frame-rate=31"});
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->prompt(), "a prompt");
+  EXPECT_EQ(request->seed(), 7u);
+  EXPECT_EQ(request->ltx().frame_rate(), 31);
+  EXPECT_EQ(request->ltx().max_sequence_length(), 64);
+  EXPECT_THAT(request->ltx().sigmas(), ElementsAre(1, 0.5, 0.2));
+  ASSERT_EQ(request->knobs_size(), 1);
+  EXPECT_EQ(request->knobs().at("new_one").number(), 0.5);
+
+  const auto other =
+      WithKnobs(ModelWith(kUnknownFamily), {"--depth", "3", "--list", "1", "--list", "2,3"});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(other->family_case(), v1::GenerateRequest::FAMILY_NOT_SET);
+  EXPECT_EQ(other->knobs().at("depth").integer(), 3);
+  EXPECT_THAT(other->knobs().at("list").numbers().values(), ElementsAre(1, 2, 3));
+}
+
+// A knob of a newer server may have the name of an option that kino has by now.
+TEST(KnobFlags, OwnOptionsStayWhatTheyAre) {
+  v1::Model model = ModelWith(kLtx);
+  model.mutable_tasks(0)->mutable_knobs(3)->set_name("seed");
+  const auto request = WithKnobs(model, {"--frame-rate", "30", "--seed", "9"});
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->seed(), 9u);
+  EXPECT_EQ(request->knobs_size(), 0);
+}
+
+// Values that look like options, and what stands behind "--".
+TEST(KnobFlags, OnlyNamesBecomePlaceholders) {
+  CLI::App app("", "test");
+  std::optional<std::string> prompt, out;
+  command_line::AddOption(app, "PROMPT", &prompt, "", "");
+  command_line::AddOption(app, "--out", &out, "FILE", "");
+  KnobFlags knobs;
+  std::vector<std::string> arguments = {"--out", "--odd_name", "--", "--prompt_text"};
+  knobs.AddPlaceholders(app, &arguments);
+  EXPECT_FALSE(knobs.has_placeholders());
+  ASSERT_TRUE(command_line::Parse(app, arguments).ok());
+  EXPECT_EQ(out, "--odd_name");
+  EXPECT_EQ(prompt, "--prompt_text");
+}
+
+// What the options give stands in place of what a request file gave.
+TEST(KnobFlags, ReplaceWhatTheRequestHas) {
+  CLI::App app("", "test");
+  KnobFlags knobs;
+  std::vector<std::string> arguments = {"--sigmas", "1,0.5"};
+  knobs.AddPlaceholders(app, &arguments);
+  ASSERT_TRUE(knobs.Register(app, ModelWith(kLtx)).ok());
+  ASSERT_TRUE(command_line::Parse(app, arguments).ok());
+  v1::GenerateRequest request;
+  request.mutable_ltx()->add_sigmas(0.9);
+  request.mutable_ltx()->set_frame_rate(24);
+  knobs.Apply(&request);
+  EXPECT_THAT(request.ltx().sigmas(), ElementsAre(1, 0.5));
+  EXPECT_EQ(request.ltx().frame_rate(), 24);
 }
 
 // 2^32 + 128 is 128 in the field's 32 bits; the server must see what was given.
 TEST(KnobFlags, ValuesThatTheFieldCannotHoldGoByName) {
-  v1::GenerateRequest request;
-  ASSERT_TRUE(ApplyKnobs(ModelWith(kLtx), {{"max-sequence-length", "4294967424"}}, &request).ok());
-  EXPECT_FALSE(request.has_ltx());
-  EXPECT_EQ(request.knobs().at("max_sequence_length").integer(), 4294967424);
+  const auto request = WithKnobs(ModelWith(kLtx), {"--max-sequence-length", "4294967424"});
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_FALSE(request->has_ltx());
+  EXPECT_EQ(request->knobs().at("max_sequence_length").integer(), 4294967424);
 
   v1::Model changed = ModelWith(kLtx);
   changed.mutable_tasks(0)->mutable_knobs(1)->set_type(v1::KnobInfo::NUMBER);
-  v1::GenerateRequest other;
-  ASSERT_TRUE(ApplyKnobs(changed, {{"max-sequence-length", "1.5"}}, &other).ok());
-  EXPECT_EQ(other.knobs().at("max_sequence_length").number(), 1.5);
+  const auto other = WithKnobs(changed, {"--max-sequence-length", "1.5"});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(other->knobs().at("max_sequence_length").number(), 1.5);
 }
 
-TEST(KnobFlags, MistakesNameTheFlag) {
-  const std::pair<KnobFlag, const char*> cases[] = {
-      {{"frame-rate", "fast"}, "--frame-rate: expected a finite number, got 'fast'"},
-      {{"frame-rate", "nan"}, "--frame-rate"},
-      {{"max-sequence-length", "1.5"}, "--max-sequence-length: expected a whole number"},
-      {{"sigmas", "1,,2"}, "--sigmas: expected numbers with commas between"},
-      {{"depth", "3"},
-       "unknown flag '--depth'; model 'm' has --frame-rate, --max-sequence-length, --new-one, "
+TEST(KnobFlags, MistakesNameTheOption) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--frame-rate", "fast"}, "--frame-rate: expected a finite number, got 'fast'"},
+      {{"--frame-rate", "nan"}, "--frame-rate"},
+      {{"--frame-rate"}, "--frame-rate"},
+      {{"--max-sequence-length", "1.5"}, "--max-sequence-length: expected a whole number"},
+      {{"--sigmas", "1,,2"}, "--sigmas: expected numbers with commas between"},
+      {{"--depth", "3"},
+       "unknown option '--depth'; model 'm' has --frame-rate, --max-sequence-length, --new-one, "
        "--sigmas of its own"},
+      {{"--1", "3"}, "--1"},
   };
-  for (const auto& [flag, expected] : cases) {
-    v1::GenerateRequest request;
-    const absl::Status status = ApplyKnobs(ModelWith(kLtx), {flag}, &request);
+  for (const auto& [arguments, expected] : cases) {
+    const absl::Status status = WithKnobs(ModelWith(kLtx), arguments).status();
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << expected;
     EXPECT_THAT(std::string(status.message()), HasSubstr(expected));
-    EXPECT_EQ(request.ByteSizeLong(), 0u);
   }
-  v1::GenerateRequest request;
-  EXPECT_THAT(std::string(ApplyKnobs(ModelWith("name: 'm'"), {{"x", "1"}}, &request).message()),
-              HasSubstr("'m' has no flags of its own"));
+  EXPECT_THAT(std::string(WithKnobs(ModelWith("name: 'm'"), {"--x", "1"}).status().message()),
+              HasSubstr("'m' has none of its own"));
 }
 
 TEST(KnobFlags, HelpSaysWhatTheServerSays) {
-  const std::string help = KnobHelp(ModelWith(kLtx));
-  EXPECT_THAT(help, HasSubstr("--frame-rate\n      Rate. 0.1 to 1000, default 25."));
-  EXPECT_THAT(help, HasSubstr("--max-sequence-length\n      Tokens. 1 to 512."));
+  CLI::App app("", "test");
+  command_line::SetUp(app);
+  KnobFlags knobs;
+  std::vector<std::string> arguments = {"--help"};
+  knobs.AddPlaceholders(app, &arguments);
+  ASSERT_TRUE(knobs.Register(app, ModelWith(kLtx)).ok());
+  const std::string help = app.help();
+  EXPECT_THAT(help, HasSubstr("Options of 'm' (ltx):"));
+  EXPECT_THAT(help, ContainsRegex("--frame-rate X +Rate. 0.1 to 1000, default 25."));
+  EXPECT_THAT(help, ContainsRegex("--max-sequence-length N +Tokens. 1 to 512."));
 }
 
 }  // namespace

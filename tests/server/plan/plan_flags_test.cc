@@ -11,10 +11,11 @@ namespace {
 using ::testing::HasSubstr;
 
 absl::Status Read(const std::vector<std::string>& arguments, v1::Plan* plan) {
-  flags::FlagSet flags("x", "");
+  CLI::App app("", "x");
   PlanFlags plan_flags;
-  plan_flags.Register(&flags);
-  if (absl::Status status = flags.Parse(arguments); !status.ok()) return status;
+  plan_flags.Register(app);
+  if (absl::Status status = command_line::Parse(app, arguments).status(); !status.ok())
+    return status;
   return plan_flags.Apply(plan);
 }
 

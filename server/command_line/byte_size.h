@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace kino::flags {
+namespace kino::command_line {
 
 // What ParseByteSize takes, for messages.
 inline constexpr char kByteSizeForm[] =
@@ -20,4 +20,4 @@ absl::StatusOr<int64_t> ParseByteSize(const std::string& text);
 // "1.25 GiB", "17.0 MiB", "900 B".
 std::string FormatByteSize(int64_t bytes);
 
-}  // namespace kino::flags
+}  // namespace kino::command_line

@@ -1,11 +1,11 @@
-#include "server/flags/byte_size.h"
+#include "server/command_line/byte_size.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <limits>
 
-namespace kino::flags {
+namespace kino::command_line {
 namespace {
 
 TEST(ByteSize, UnitsAreReadAsWritten) {
@@ -72,4 +72,4 @@ TEST(ByteSize, IsWrittenForPeople) {
 }
 
 }  // namespace
-}  // namespace kino::flags
+}  // namespace kino::command_line

@@ -1,4 +1,4 @@
-#include "server/flags/byte_size.h"
+#include "server/command_line/byte_size.h"
 
 #include <cmath>
 #include <utility>
@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
-namespace kino::flags {
+namespace kino::command_line {
 namespace {
 
 constexpr int64_t kKi = 1024;
@@ -52,4 +52,4 @@ std::string FormatByteSize(int64_t bytes) {
   return absl::StrCat(bytes, " B");
 }
 
-}  // namespace kino::flags
+}  // namespace kino::command_line
