@@ -179,6 +179,16 @@ FrameRate TrackFrameRate(const AVStream& track) {
   return {0, 1};
 }
 
+// A field of a C enum's type, in which FFmpeg keeps what a file says, whatever that is. To read it
+// as the enum would be undefined where the enum has no such value.
+template <typename Enum>
+int Code(const Enum& field) {
+  static_assert(sizeof(Enum) == sizeof(int));
+  int code = 0;
+  std::memcpy(&code, &field, sizeof(code));
+  return code;
+}
+
 // Frames of any pixel format to RGB, all of one size.
 class RgbConverter {
  public:
@@ -202,13 +212,13 @@ class RgbConverter {
 
  private:
   absl::Status Prepare(const AVFrame& frame, AVPixelFormat format) {
-    if (sws_ != nullptr && format == format_ && frame.colorspace == space_ &&
-        frame.color_range == range_) {
+    const int space = Code(frame.colorspace), range = Code(frame.color_range);
+    if (sws_ != nullptr && format == format_ && space == space_ && range == range_) {
       return absl::OkStatus();
     }
     format_ = format;
-    space_ = frame.colorspace;
-    range_ = frame.color_range;
+    space_ = space;
+    range_ = range;
     sws_.reset(sws_getContext(frame.width, frame.height, format, frame.width, frame.height,
                               AV_PIX_FMT_RGB24,
                               SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT,
@@ -219,9 +229,10 @@ class RgbConverter {
     }
     const AVPixFmtDescriptor* const descriptor = av_pix_fmt_desc_get(format);
     if ((descriptor->flags & AV_PIX_FMT_FLAG_RGB) == 0) {
-      // AVColorSpace and SWS_CS number the matrices alike; "unspecified" means BT.601 to swscale.
-      sws_setColorspaceDetails(sws_.get(), sws_getCoefficients(frame.colorspace),
-                               frame.color_range == AVCOL_RANGE_JPEG ? 1 : 0,
+      // AVColorSpace and SWS_CS number the matrices alike; "unspecified" and what it does not know
+      // mean BT.601 to swscale.
+      sws_setColorspaceDetails(sws_.get(), sws_getCoefficients(space),
+                               range == AVCOL_RANGE_JPEG ? 1 : 0,
                                sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
     }
     if (rgb_ != nullptr) return absl::OkStatus();
@@ -237,8 +248,8 @@ class RgbConverter {
   SwsContextPtr sws_;
   AvFramePtr rgb_;
   AVPixelFormat format_ = AV_PIX_FMT_NONE;
-  AVColorSpace space_ = AVCOL_SPC_UNSPECIFIED;
-  AVColorRange range_ = AVCOL_RANGE_UNSPECIFIED;
+  int space_ = AVCOL_SPC_UNSPECIFIED;
+  int range_ = AVCOL_RANGE_UNSPECIFIED;
 };
 
 // Takes decoded frames, holds them against the limits and hands them on.

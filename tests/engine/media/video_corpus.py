@@ -76,6 +76,12 @@ for layout in ("gbrp", "bgr0", "yuv420p", "yuv444p", "gray", "yuv422p10le"):
     name = f"ffv1_{layout}.mkv"
     encode(name, small, "8", "-c:v", "ffv1", "-level", "3", "-pix_fmt", layout)
     accept(name, "ffv1", 8, 1, shape, small if layout in ("gbrp", "bgr0") else None)
+# A matrix that no standard has: FFmpeg keeps Matroska's number as it is, in a field of an enum's type.
+encode("matrix_86.mkv", small, "8", "-c:v", "ffv1", "-pix_fmt", "yuv420p", "-colorspace", "bt709")
+named = (folder / "matrix_86.mkv").read_bytes()
+assert named.count(b"\x55\xb1\x81\x01") == 1
+(folder / "matrix_86.mkv").write_bytes(named.replace(b"\x55\xb1\x81\x01", b"\x55\xb1\x81\x56"))
+accept("matrix_86.mkv", "ffv1", 8, 1, shape)
 for turn in ("90", "180", "270"):
     name = f"h264_turned{turn}.mp4"
     ffmpeg("-i", folder / "h264.mp4", "-c", "copy", "-metadata:s:v:0", f"rotate={turn}", folder / name)
