@@ -66,7 +66,10 @@ struct FloatFrames {
 
 // Where the result goes. Exactly one is set. A status other than OK ends the run with it.
 struct RunOutput {
-  std::function<absl::Status(std::string_view bytes)> mp4;  // a fragmented MP4, in order
+  // A fragmented MP4, in order: one call at a time, on a thread of the run's own, while there is
+  // more to Advance. Once Advance has returned false or an error, or the run is destroyed, no call
+  // comes any more.
+  std::function<absl::Status(std::string_view bytes)> mp4;
   std::function<absl::Status(const FloatFrames&)> frames;
 };
 

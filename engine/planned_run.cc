@@ -11,6 +11,7 @@
 #include "engine/core/memory_counter.h"
 #include "engine/core/status.h"
 #include "engine/core/status_bridge.h"
+#include "engine/ops/video_frames.h"
 
 namespace kino::engine {
 namespace {
@@ -61,7 +62,9 @@ absl::Status PlannedRun::Open() {
   if (planned_.device.is_cuda()) mp4.encoder = H264Encoder::kNvencIfPresent;
   if (request.output.quality) mp4.quality = *request.output.quality;
   KINO_ASSIGN_OR_RETURN(
-      writer_, Mp4Writer::Create(mp4, [this](std::string_view bytes) { return Emit(bytes); }));
+      std::unique_ptr<Mp4Writer> writer,
+      Mp4Writer::Create(mp4, [this](std::string_view bytes) { return Emit(bytes); }));
+  encoder_ = std::make_unique<EncoderThread>(std::move(writer));
   return absl::OkStatus();
 }
 
@@ -78,13 +81,19 @@ absl::Status PlannedRun::Step(Stage stage) {
     return RunGuarded([&] {
       const MemoryLimits limits(planned_.device, planned_.plan);
       weights_->Enter(stage);
-      run_->Advance(context, [this](const at::Tensor& frames) { ThrowIfError(Deliver(frames)); });
+      run_->Advance(context, [this](const at::Tensor& pixels) { ThrowIfError(Deliver(pixels)); });
       return absl::OkStatus();
     });
   });
 }
 
 absl::StatusOr<bool> PlannedRun::Advance() {
+  absl::StatusOr<bool> more = TryAdvance();
+  if (!more.ok()) encoder_.reset();  // no byte leaves after an error
+  return more;
+}
+
+absl::StatusOr<bool> PlannedRun::TryAdvance() {
   const PipelineRun::Position before = run_->position();
   if (before.done) return Finish();
   const Clock::time_point start = Clock::now();
@@ -141,9 +150,9 @@ absl::Status PlannedRun::FallLower(Stage stage, const absl::Status& out_of_memor
 
 absl::StatusOr<bool> PlannedRun::Finish() {
   weights_.reset();
-  if (writer_ != nullptr) {
-    KINO_RETURN_IF_ERROR(recorder_.Measure(Stage::kMux, [this] { return writer_->Finish(); }));
-    writer_.reset();
+  if (encoder_ != nullptr) {
+    KINO_RETURN_IF_ERROR(recorder_.Measure(Stage::kMux, [this] { return encoder_->Finish(); }));
+    encoder_.reset();
   }
   result_.stages = recorder_.stages();
   progress_.stage = options_.output.mp4 ? Stage::kMux : Stage::kDecode;
@@ -154,6 +163,10 @@ absl::StatusOr<bool> PlannedRun::Finish() {
 }
 
 absl::Status PlannedRun::Emit(std::string_view bytes) {
+  // A head without frames shows nothing.
+  if (has_head_ && result_.first_chunk_seconds == 0)
+    result_.first_chunk_seconds = SecondsSince(started_);
+  has_head_ = true;
   result_.output_bytes += static_cast<int64_t>(bytes.size());
   return options_.output.mp4(bytes);
 }
@@ -162,10 +175,12 @@ absl::Status PlannedRun::Deliver(const at::Tensor& all) {
   const int64_t repeated = std::min<int64_t>(repeated_frames_, all.size(0));
   repeated_frames_ -= static_cast<int>(repeated);
   if (repeated == all.size(0)) return absl::OkStatus();
-  const at::Tensor frames = all.narrow(0, repeated, all.size(0) - repeated);
+  const at::Tensor pixels = all.narrow(0, repeated, all.size(0) - repeated);
   const Clock::time_point start = Clock::now();
   absl::Status status;
   if (options_.output.frames) {
+    const at::Tensor frames = FramesAsFloats(pixels);
+    if (result_.num_frames == 0) result_.first_chunk_seconds = SecondsSince(started_);
     status = options_.output.frames({.first_frame = result_.num_frames,
                                      .num_frames = static_cast<int>(frames.size(0)),
                                      .height = static_cast<int>(frames.size(1)),
@@ -173,14 +188,9 @@ absl::Status PlannedRun::Deliver(const at::Tensor& all) {
                                      .data = frames.const_data_ptr<float>()});
     result_.output_bytes += static_cast<int64_t>(frames.nbytes());
   } else {
-    const at::Tensor bytes = frames.mul(255.0).round_().to(at::kByte);
-    const int64_t frame_bytes = bytes.stride(0);
-    for (int64_t i = 0; i < bytes.size(0) && status.ok(); ++i) {
-      status = writer_->AddFrame(bytes.const_data_ptr<uint8_t>() + i * frame_bytes);
-    }
+    status = encoder_->Add(FramesAsBytes(pixels));
   }
-  if (result_.num_frames == 0) result_.first_chunk_seconds = SecondsSince(started_);
-  result_.num_frames += static_cast<int>(frames.size(0));
+  result_.num_frames += static_cast<int>(pixels.size(0));
   recorder_.Move(Stage::kDecode, Stage::kMux, SecondsSince(start));
   return status;
 }

@@ -9,8 +9,8 @@
 
 #include "engine/compute_rate.h"
 #include "engine/describe/plan.h"
+#include "engine/encoder_thread.h"
 #include "engine/engine.h"
-#include "engine/media/mp4_writer.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/models/common/stage_weights.h"
 #include "engine/stage_recorder.h"
@@ -45,13 +45,15 @@ class PlannedRun final : public Run {
   const RunResult& result() const override { return result_; }
 
  private:
+  absl::StatusOr<bool> TryAdvance();
   absl::Status Step(Stage stage);
   // OK when a lower plan is in force; else `out_of_memory` with need and have.
   absl::Status FallLower(Stage stage, const absl::Status& out_of_memory);
   absl::StatusOr<bool> Finish();
+  // On the encoder's thread, but for the file's head.
   absl::Status Emit(std::string_view bytes);
-  // frames: [T, H, W, 3] float32 on the host.
-  absl::Status Deliver(const at::Tensor& frames);
+  // pixels: as a FrameSink gets them.
+  absl::Status Deliver(const at::Tensor& pixels);
   // `before`: where the Advance began that took so many seconds.
   void Report(const PipelineRun::Position& before, double seconds);
   // Of the whole stage; nullopt: the run cannot be traced.
@@ -63,13 +65,14 @@ class PlannedRun final : public Run {
   std::unique_ptr<PipelineRun> run_;
   std::optional<StageWeights> weights_;
   StageRecorder recorder_;
-  std::unique_ptr<Mp4Writer> writer_;
   std::atomic<uint64_t> counter_{0};
   Clock::time_point started_ = Clock::now();
   int repeated_frames_ = 0;  // of a decode started over, that have gone out already
   std::optional<absl::StatusOr<PlanEstimate>> estimate_;  // made once it is asked for
   RunProgress progress_;
   RunResult result_;
+  bool has_head_ = false;                   // the MP4's head has gone out
+  std::unique_ptr<EncoderThread> encoder_;  // last: its thread uses the others
 };
 
 }  // namespace kino::engine

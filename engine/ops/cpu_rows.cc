@@ -14,6 +14,10 @@
 #define KINO_SILU_SUM                                                \
   __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), \
                  optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))
+// A sum that rounds to a whole number must not be fused with the product before it.
+#define KINO_PIXEL_ROW                                               \
+  __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), \
+                 optimize("O3", "no-trapping-math", "fp-contract=off")))
 
 namespace kino::engine::cpu {
 namespace {
@@ -135,6 +139,18 @@ KINO_INLINE void MulSilu(const T* x, const T* gate, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) Store(out[i], ToFloat(x[i]) * Round<T>(Silu(ToFloat(gate[i]))));
 }
 
+template <typename T>
+KINO_INLINE void AsBytes(const T* __restrict x, uint8_t* __restrict out, int64_t n) {
+  constexpr float kRoundingBias =
+      8388608.0f;  // 2^23: adding it leaves a whole number in the low bits
+  for (int64_t i = 0; i < n; ++i) {
+    float unit = Round<T>(Round<T>(ToFloat(x[i]) * 0.5f) + 0.5f);
+    unit = unit > 0.0f ? unit : 0.0f;
+    unit = unit < 1.0f ? unit : 1.0f;
+    out[i] = static_cast<uint8_t>(__builtin_bit_cast(uint32_t, unit * 255.0f + kRoundingBias));
+  }
+}
+
 }  // namespace
 
 // Each function for both kinds of numbers.
@@ -169,7 +185,8 @@ KINO_INLINE void MulSilu(const T* x, const T* gate, T* out, int64_t n) {
   }                                                                                                \
   KINO_SILU_ROW void MulSiluRow(const TYPE* x, const TYPE* gate, TYPE* out, int64_t n) {           \
     MulSilu(x, gate, out, n);                                                                      \
-  }
+  }                                                                                                \
+  KINO_PIXEL_ROW void PixelsAsBytes(const TYPE* x, uint8_t* out, int64_t n) { AsBytes(x, out, n); }
 
 KINO_BOTH(float)
 KINO_BOTH(BFloat16)

@@ -57,4 +57,9 @@ void AffineSiluRow(const BFloat16* x, const float* gain, const float* shift, BFl
 void MulSiluRow(const float* x, const float* gate, float* out, int64_t n);
 void MulSiluRow(const BFloat16* x, const BFloat16* gate, BFloat16* out, int64_t n);
 
+// out = 255 times x / 2 + 1/2 within 0..1, to the nearest, ties to even; NaN is 0. Rounded to T
+// behind each step but the last.
+void PixelsAsBytes(const float* x, uint8_t* out, int64_t n);
+void PixelsAsBytes(const BFloat16* x, uint8_t* out, int64_t n);
+
 }  // namespace kino::engine::cpu

@@ -14,6 +14,7 @@
 #include "engine/core/torch_types.h"
 #include "engine/core/trace.h"
 #include "engine/models/registry.h"
+#include "engine/ops/video_frames.h"
 #include "engine/trace/meta_kernels.h"
 
 namespace kino::engine {
@@ -310,7 +311,9 @@ class Tracer final : public ProfileSource {
         recorder.StartStage(before.stage);
         stage = before.stage;
       }
-      run->Advance(context, [](const at::Tensor&) {});
+      // Floats need more memory than bytes. The bytes that the encoder's thread holds of one chunk
+      // are not counted: they are gone before the next chunk's decoding needs the most.
+      run->Advance(context, [](const at::Tensor& pixels) { FramesAsFloats(pixels); });
       if (before.stage == Stage::kDenoise) {
         // The step, without what the first one prepares: every other is like it.
         recorder.Repeat(before.total_steps);

@@ -95,7 +95,10 @@ class AttemptRun {
     context_.monitor.RunBegins(run->get());
     absl::Status status = Drive(**run);
     context_.monitor.RunEnds();
-    if (!status.ok()) return RunFailure(status);
+    if (!status.ok()) {
+      run->reset();  // it takes no bytes any more
+      return RunFailure(status);
+    }
     if (std::optional<Failure> failure = SendDone((*run)->result())) return failure;
     return std::nullopt;
   }
@@ -186,6 +189,7 @@ class AttemptRun {
     }
   }
 
+  // On the run's encoder thread; between the attempt's first and last event it alone appends.
   absl::Status TakeBytes(std::string_view bytes) {
     while (!bytes.empty()) {
       const std::string_view piece = bytes.substr(0, kMaxChunkBytes);

@@ -1,7 +1,7 @@
 // The numbered events of one attempt that the frontend has not acknowledged yet. Chunk bytes lie in
 // a file (at their offset in the artifact), everything else in memory, so a full disk can still be
-// reported. Threads: Append from one thread at a time (the engine's); the rest from any. The file
-// is removed with the Spool.
+// reported. Threads: Append from one thread at a time; the rest from any. The file is removed with
+// the Spool.
 #pragma once
 
 #include <cstdint>

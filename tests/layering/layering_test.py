@@ -192,7 +192,7 @@ FAMILY_DOORS = {
     "engine/memory": ["component"],
     "engine/models/common": ["component_loading", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
     "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "mlp", "run_length", "timestep_embedding"],
-    "engine/ops": ["attention", "conv3d", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu", "rms_norm",
+    "engine/ops": ["attention", "conv3d", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "space_depth"],
     "engine/samplers": ["flow_match_euler"],
     "engine/text": ["t5_config", "t5_encoder", "t5_tokenizer"],

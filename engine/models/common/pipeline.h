@@ -18,8 +18,9 @@
 
 namespace kino::engine {
 
-// Final frames in order: [T, H, W, 3] float32 in 0..1, contiguous, on the host.
-using FrameSink = std::function<void(const at::Tensor& frames)>;
+// A chunk of final frames, in order, as the VAE gives them: [T, H, W, 3] in -1..1, on the run's
+// device and in the VAE's dtype. ops/video_frames makes floats or bytes of them.
+using FrameSink = std::function<void(const at::Tensor& pixels)>;
 
 class PipelineRun {
  public:

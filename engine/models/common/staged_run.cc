@@ -62,8 +62,7 @@ void StagedRun::DecodeFrames(DecodeStream& decoder, const RunContext& context,
   int frames = 0;
   if (pixels.defined()) {
     frames = static_cast<int>(pixels.size(0));
-    // diffusers rounds in the VAE's dtype before it goes to float32.
-    sink(ToHost(pixels.mul(0.5).add_(0.5).clamp_(0.0, 1.0), at::kFloat).contiguous());
+    sink(pixels);
   }
   Finish(frames, decoder.done());
 }

@@ -19,7 +19,6 @@
 #include "engine/core/status.h"
 #include "engine/core/status_bridge.h"
 #include "engine/ops/attention.h"
-#include "engine/ops/rms_norm.h"
 
 namespace kino::engine {
 namespace {
@@ -147,7 +146,7 @@ LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const L
   prepare_stack_->Run(context, none, [&](int i, Streams&) {
     const CrossAttention& cross = blocks_[i].cross;
     const at::Tensor keys = cross.k.Apply(caption);
-    prepared.keys.push_back(RmsNorm(keys, cross.norm_k.get(), kQkNormEps));
+    prepared.keys.push_back(NormRotary(keys, cross.norm_k.get(), kQkNormEps));
     prepared.values.push_back(cross.v.Apply(caption));
   });
   return prepared;
@@ -172,7 +171,7 @@ void LtxTransformer::RunBlock(const Block& block, int index, absl::Span<const Pr
   AddGated(hidden, attended, part(2), spans);
 
   q = block.cross.q.Apply(hidden);
-  q = RmsNorm(q, block.cross.norm_q.get(), kQkNormEps);
+  q = NormRotary(q, block.cross.norm_q.get(), kQkNormEps);
   std::vector<at::Tensor> parts;
   for (size_t row = 0; row < rows.size(); ++row) {
     // Prompts have their own lengths: without padding there is nothing to mask.

@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
@@ -11,6 +12,7 @@
 #include "engine/ops/norm_modulate.h"
 #include "engine/ops/norm_rotary.h"
 #include "engine/ops/norm_silu.h"
+#include "engine/ops/video_frames.h"
 #include "tests/engine/ops/emulated_kernels.h"
 
 namespace kino::engine {
@@ -204,6 +206,21 @@ TEST_P(EmulatedKernels, GroupNormSiluIsItsComposedForm) {
     ExpectClose(out, expected, "channels " + std::to_string(channels));
     EXPECT_TRUE((buffer.select(1, 0) == 7).all().item<bool>());
     EXPECT_TRUE((buffer.select(2, 8) == 7).all().item<bool>());
+  }
+}
+
+TEST_P(EmulatedKernels, FramesAsBytesIsItsComposedForm) {
+  for (const int64_t count : {1, 255, 256, 259}) {
+    const at::Tensor x = Random({count}, 1);
+    x[0] = std::nan("");
+    const at::Tensor buffer = at::full({count + 2}, 7, at::kByte);
+    const at::Tensor out = buffer.narrow(0, 1, count);
+    ASSERT_EQ(emulated::FramesAsBytes(ElementOf(dtype()), x.const_data_ptr(),
+                                      out.mutable_data_ptr<uint8_t>(), count, nullptr),
+              cudaSuccess);
+    EXPECT_TRUE(at::equal(out, FramesAsBytesComposed(x))) << count;
+    EXPECT_EQ(buffer[0].item<int>(), 7);
+    EXPECT_EQ(buffer[count + 1].item<int>(), 7);
   }
 }
 

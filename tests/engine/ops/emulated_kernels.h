@@ -6,5 +6,6 @@
 
 #define cuda emulated
 #include "engine/ops/cuda/channel_kernels.cu"
+#include "engine/ops/cuda/frame_kernels.cu"
 #include "engine/ops/cuda/row_kernels.cu"
 #undef cuda
