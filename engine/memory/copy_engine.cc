@@ -6,10 +6,8 @@
 
 namespace kino::engine {
 
-CopyEngine::CopyEngine(std::unique_ptr<Transport> transport, int64_t staging_bytes)
-    : transport_(std::move(transport)),
-      staging_bytes_(staging_bytes),
-      thread_([this] { Work(); }) {}
+CopyEngine::CopyEngine(std::unique_ptr<Transport> transport, std::shared_ptr<StagingSlabs> slabs)
+    : transport_(std::move(transport)), slabs_(std::move(slabs)), thread_([this] { Work(); }) {}
 
 CopyEngine::~CopyEngine() {
   {
@@ -47,7 +45,11 @@ void CopyEngine::Wait(Ticket ticket) {
 
 void CopyEngine::Drain() {
   if (last_) transport_->WaitFor(*std::exchange(last_, nullptr));
-  for (Staging& staging : staging_) staging = {};
+  for (Staging& staging : staging_) {
+    // A copy that failed halfway left one that nobody waited for.
+    if (staging.last_copy) transport_->WaitFor(*std::exchange(staging.last_copy, nullptr));
+    slabs_->GiveBack(std::exchange(staging.slab, at::Tensor()));
+  }
 }
 
 std::shared_ptr<const Fence> CopyEngine::CopyStaged(const SlabCopy& copy, size_t begin,
@@ -58,8 +60,9 @@ std::shared_ptr<const Fence> CopyEngine::CopyStaged(const SlabCopy& copy, size_t
   const int64_t base = (*copy.pieces)[begin].offset;
   const int64_t bytes = (*copy.pieces)[end - 1].offset + (*copy.pieces)[end - 1].bytes - base;
   if (!staging.slab.defined() || staging.slab.numel() < bytes) {
-    staging.slab = at::Tensor();  // before the larger one is made
-    staging.slab = transport_->AllocateHost(bytes);
+    // Before the larger one is made.
+    slabs_->GiveBack(std::exchange(staging.slab, at::Tensor()));
+    staging.slab = slabs_->Take(*transport_, bytes);
   }
   for (size_t i = begin; i < end; ++i) {
     const SlabPiece& piece = (*copy.pieces)[i];
@@ -85,7 +88,7 @@ CopyEngine::Done CopyEngine::Run(const SlabCopy& copy) {
         size_t end = begin + 1;
         while (end < copy.pieces->size() &&
                (*copy.pieces)[end].offset + (*copy.pieces)[end].bytes - first.offset <=
-                   staging_bytes_) {
+                   slabs_->slab_bytes()) {
           ++end;
         }
         done.fence = CopyStaged(copy, begin, end);

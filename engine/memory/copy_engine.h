@@ -16,6 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/memory/staging_slabs.h"
 #include "engine/memory/transport.h"
 
 namespace kino::engine {
@@ -42,9 +43,9 @@ class CopyEngine {
   // A copy under way; 0 is none.
   using Ticket = uint64_t;
 
-  // Copies of pieces go through two staging slabs of this many bytes, or of one piece if that is
-  // more, where the transport needs any.
-  CopyEngine(std::unique_ptr<Transport> transport, int64_t staging_bytes);
+  // Copies of pieces go through two slabs of `slabs`, or larger ones for a piece that is, where the
+  // transport needs any.
+  CopyEngine(std::unique_ptr<Transport> transport, std::shared_ptr<StagingSlabs> slabs);
   ~CopyEngine();
   CopyEngine(const CopyEngine&) = delete;
   CopyEngine& operator=(const CopyEngine&) = delete;
@@ -52,8 +53,8 @@ class CopyEngine {
   Ticket Start(SlabCopy copy);
   // After this compute work sees the slab. Rethrows what the copy threw.
   void Wait(Ticket ticket);
-  // Blocks until every copy that was waited for is done, and frees the staging slabs. REQUIRES: no
-  // ticket is left. Host memory that was copied from may be freed afterwards.
+  // Blocks until every copy that was waited for is done, and gives the staging slabs back.
+  // REQUIRES: no ticket is left. Host memory that was copied from may be freed afterwards.
   void Drain();
   Transport& transport() { return *transport_; }
 
@@ -77,7 +78,7 @@ class CopyEngine {
   std::shared_ptr<const Fence> CopyStaged(const SlabCopy& copy, size_t begin, size_t end);
 
   const std::unique_ptr<Transport> transport_;
-  const int64_t staging_bytes_;
+  const std::shared_ptr<StagingSlabs> slabs_;
   std::array<Staging, 2> staging_;  // the copy thread's while there are tickets
   size_t next_staging_ = 0;         // the same
   std::mutex mutex_;

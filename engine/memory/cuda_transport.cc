@@ -13,13 +13,17 @@ namespace {
 
 class Event final : public Fence {
  public:
-  explicit Event(const c10::cuda::CUDAStream& stream) {
-    C10_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
-    C10_CUDA_CHECK(cudaEventRecord(event_, stream.stream()));
-  }
+  Event() { C10_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
   ~Event() override { cudaEventDestroy(event_); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
+  // The work of `stream` so far. When that cannot be told, the work is done when this throws.
+  void Record(const c10::cuda::CUDAStream& stream) {
+    const cudaError_t error = cudaEventRecord(event_, stream.stream());
+    if (error == cudaSuccess) return;
+    (void)cudaStreamSynchronize(stream.stream());
+    C10_CUDA_CHECK(error);
+  }
   void MakeWait(const c10::cuda::CUDAStream& stream) const {
     C10_CUDA_CHECK(cudaStreamWaitEvent(stream.stream(), event_));
   }
@@ -61,16 +65,21 @@ class CudaTransport final : public Transport {
   }
   std::shared_ptr<const Fence> ComputeFence() override {
     const c10::cuda::CUDAGuard guard(device_);
-    return std::make_shared<Event>(c10::cuda::getCurrentCUDAStream(device_.index()));
+    auto event = std::make_shared<Event>();
+    event->Record(c10::cuda::getCurrentCUDAStream(device_.index()));
+    return event;
   }
   std::shared_ptr<const Fence> Copy(const at::Tensor& to, const at::Tensor& from,
                                     const Fence* after) override {
     const c10::cuda::CUDAGuard guard(device_);
+    // First, so that one that cannot be made leaves no copy under way without a fence.
+    auto event = std::make_shared<Event>();
     if (after != nullptr) AsEvent(*after).MakeWait(stream_);
     C10_CUDA_CHECK(cudaMemcpyAsync(to.data_ptr(), from.const_data_ptr(),
                                    static_cast<size_t>(from.nbytes()), cudaMemcpyHostToDevice,
                                    stream_.stream()));
-    return std::make_shared<Event>(stream_);
+    event->Record(stream_);
+    return event;
   }
   void ComputeAfter(const Fence& fence) override {
     const c10::cuda::CUDAGuard guard(device_);

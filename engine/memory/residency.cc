@@ -15,11 +15,12 @@
 namespace kino::engine {
 namespace {
 
-// Of host memory between a mapped file and a device that cannot read it.
-constexpr int64_t kStagingBytes = int64_t{64} << 20;
 // Read ahead for a stage to come.
 constexpr int64_t kAnnouncedBytes = int64_t{2} << 30;
-constexpr int kNaNByte = 0xFF;  // all bits set: NaN in every floating-point dtype
+constexpr int kNaNByte = 0xFF;       // all bits set: NaN in every floating-point dtype
+constexpr int64_t kAlignment = 256;  // of a unit in a buffer, as of a weight in its unit
+
+int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 void Advise(const void* data, int64_t bytes) {
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -33,14 +34,20 @@ void Advise(const void* data, int64_t bytes) {
 
 bool Residency::poison_released_ = false;
 
-// A place on the device that units take turns in.
+// A place on the device that units take turns in: a buffer of its own, or one end of a buffer.
 struct Residency::Slot {
-  int64_t bytes = 0;
+  int64_t bytes = 0;  // of the largest unit that fits
   at::Tensor buffer;
+  bool at_end = false;            // units end where the buffer ends, or else begin where it begins
   Unit* unit = nullptr;           // that is there, or on its way
   CopyEngine::Ticket ticket = 0;  // not yet waited for
   std::shared_ptr<const Fence> last_use;
-  int64_t used = 0;  // when; larger is later
+  int64_t used = 0;      // when; larger is later
+  int64_t released = 0;  // the same
+  // Where a unit of so many bytes lies.
+  at::Tensor Place(int64_t unit_bytes) const {
+    return buffer.narrow(0, at_end ? buffer.numel() - Aligned(unit_bytes) : 0, unit_bytes);
+  }
 };
 
 class Residency::Unit final : public WeightUnit {
@@ -70,7 +77,9 @@ class Residency::Unit final : public WeightUnit {
     if (--pins > 0) return;
     try {
       owner_->Release(*this);
-    } catch (const std::exception&) {  // The device failed: its next use says so.
+    } catch (const std::exception&) {
+      // The device failed. Nothing tells when the unit's slot is free, so no other may be brought.
+      owner_->unfenced_ = std::current_exception();
     }
   }
 
@@ -101,7 +110,9 @@ Residency::~Residency() { Unload(); }
 
 void Residency::Configure(const WeightPlan& plan) {
   if (is_configured_ && plan == plan_) return;
-  if (plan.home == WeightsHome::kPinned && !set_.device().is_cuda()) {
+  const Transport* const transport = copies_ ? &copies_->transport() : transport_.get();
+  if (plan.home == WeightsHome::kPinned && !set_.device().is_cuda() &&
+      (transport == nullptr || !transport->needs_staging())) {
     throw StatusError(absl::FailedPreconditionError(
         absl::StrCat("weights_home 'pinned' needs a GPU; this device is ", set_.device().str())));
   }
@@ -180,8 +191,9 @@ void Residency::MakeUnits() {
     group->set_unit(is_whole ? weights.front()->unit : nullptr);
   }
   if (copies_ == nullptr) {
+    if (staging_ == nullptr) staging_ = std::make_shared<StagingSlabs>();
     copies_ = std::make_unique<CopyEngine>(
-        transport_ ? std::move(transport_) : Transport::Create(set_.device()), kStagingBytes);
+        transport_ ? std::move(transport_) : Transport::Create(set_.device()), staging_);
   }
 }
 
@@ -237,16 +249,25 @@ void Residency::MakeSlots() {
       plan_.residency.unit == ResidencyPolicy::Unit::kComponent ? 1 : plan_.residency.prefetch + 1;
   bytes.resize(std::min(bytes.size(), static_cast<size_t>(count)));
   std::reverse(bytes.begin(), bytes.end());
+  const auto empty = [this](int64_t size) {
+    return at::empty({size}, at::TensorOptions().dtype(at::kByte).device(set_.device()));
+  };
   try {
+    at::Tensor shared;
+    if (bytes.size() == 2) shared = empty(Aligned(bytes[0]) + Aligned(bytes[1]));
     for (const int64_t size : bytes) {
       auto slot = std::make_unique<Slot>();
-      slot->bytes = size;
-      slot->buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(set_.device()));
-      // The allocator may hand out memory that queued work still uses.
-      slot->last_use = copies_->transport().ComputeFence();
+      // Beside any other unit there is space for the largest at both ends.
+      slot->bytes = shared.defined() ? bytes.back() : size;
+      slot->buffer = shared.defined() ? shared : empty(size);
+      slot->at_end = shared.defined() && !slots_.empty();
       slots_.push_back(std::move(slot));
+      slot_bytes_ += size;
       CountDeviceWeights(size);
     }
+    // The allocator may hand out memory that queued work still uses.
+    free_after_ = copies_->transport().ComputeFence();
+    free_since_ = releases_;
   } catch (...) {
     Leave();  // all of them or none
     throw;
@@ -274,15 +295,19 @@ void Residency::Vacate(Slot& slot) noexcept {
 
 void Residency::StartCopy(Unit& unit, Slot& slot) {
   Vacate(slot);
+  // The two ends of a buffer overlap, so the fence is that of whatever left, from either.
+  for (const std::unique_ptr<Slot>& each : slots_) {
+    if (each->unit != nullptr || each->released <= free_since_) continue;
+    free_since_ = each->released;
+    free_after_ = each->last_use;
+  }
+  const at::Tensor to = slot.Place(unit.layout.bytes);
   std::vector<at::Tensor>& views = unit.views[&slot];
   if (views.empty()) {
-    for (const SlabLayout::Place& place : unit.layout.places)
-      views.push_back(PartView(slot.buffer, place));
+    for (const SlabLayout::Place& place : unit.layout.places) views.push_back(PartView(to, place));
   }
-  slot.ticket = copies_->Start({.to = slot.buffer.narrow(0, 0, unit.layout.bytes),
-                                .slab = unit.slab,
-                                .pieces = &unit.pieces,
-                                .after = slot.last_use});
+  slot.ticket =
+      copies_->Start({.to = to, .slab = unit.slab, .pieces = &unit.pieces, .after = free_after_});
   slot.unit = &unit;
   unit.slot = &slot;
   for (Weight* weight : unit.weights) weight->value.resize(weight->parts.size());
@@ -307,8 +332,10 @@ Residency::Slot* Residency::FindSlot(const Unit& unit, const std::vector<const U
 }
 
 void Residency::Bring(Unit& unit) {
+  if (unfenced_) std::rethrow_exception(unfenced_);
   if (slots_.empty()) MakeSlots();
   if (unit.slot == nullptr) {
+    ++misses_;
     Slot* slot = FindSlot(unit, {});
     TORCH_CHECK(slot != nullptr, "weights '", unit.name, "' have no slot on ", set_.device().str(),
                 ": every one that fits is in use");
@@ -341,17 +368,14 @@ void Residency::Release(Unit& unit) {
   Slot& slot = *unit.slot;
   if (poison_released_) {
     Vacate(slot);
-    slot.buffer.fill_(kNaNByte);
+    slot.Place(unit.layout.bytes).fill_(kNaNByte);
   }
   slot.last_use = copies_->transport().ComputeFence();
+  slot.released = ++releases_;
 }
 
 void Residency::Leave() noexcept {
-  int64_t bytes = 0;
-  for (const std::unique_ptr<Slot>& slot : slots_) {
-    bytes += slot->bytes;
-    Vacate(*slot);
-  }
+  for (const std::unique_ptr<Slot>& slot : slots_) Vacate(*slot);
   if (copies_ != nullptr && !slots_.empty()) {
     try {
       copies_->Drain();
@@ -361,7 +385,9 @@ void Residency::Leave() noexcept {
   for (const std::unique_ptr<Unit>& unit : units_) unit->views.clear();
   slots_.clear();
   last_ = nullptr;
-  CountDeviceWeights(-bytes);
+  free_after_ = nullptr;
+  unfenced_ = nullptr;
+  CountDeviceWeights(-std::exchange(slot_bytes_, 0));
 }
 
 void Residency::Announce() const {

@@ -4,20 +4,24 @@
 // Units: none (everything stays), a part of the component ("model"), N blocks of a stack
 // ("block:N"; groups of no stack are units of their own) or one layer ("leaf"). A component has
 // prefetch + 1 slots (one for "model"); the i-th is as large as the i-th largest unit, so that no
-// more is held than the largest units together. A unit that is pinned starts the copies of those
-// that followed it the last time. Slots are made when the first unit is pinned, reused, and freed
-// by Leave.
+// more is held than the largest units together. Two slots are the two ends of one buffer, which any
+// two units fit between: with slots of their own sizes an odd number of units that take turns would
+// have the largest one wait, each time round, for the slot of the one before it. A unit that is
+// pinned starts the copies of those that followed it the last time. Slots are made when the first
+// unit is pinned, reused, and freed by Leave.
 //
 // Threads: one thread configures and pins; copies run on a thread of the Residency's own, and on a
 // copy stream where the device has one.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/describe/weight_plan.h"
 #include "engine/memory/copy_engine.h"
+#include "engine/memory/staging_slabs.h"
 #include "engine/memory/weight_homes.h"
 #include "engine/weights/weight_set.h"
 
@@ -49,7 +53,12 @@ class Residency {
   // Bytes of the units, largest first; empty when everything stays.
   std::vector<int64_t> UnitBytes() const;
 
-  // For tests: another transport than the device's. Before Configure.
+  // Slabs that weights are staged in; without, they are its own. Before Configure.
+  void set_staging(std::shared_ptr<StagingSlabs> slabs) { staging_ = std::move(slabs); }
+
+  // Units that were pinned without a copy under way or done, which the device then waits for.
+  int64_t misses() const { return misses_; }
+  // For tests: another transport than the device's; one that stages pins as well. Before Configure.
   void set_transport(std::unique_ptr<Transport> transport) { transport_ = std::move(transport); }
   // For tests: released units are overwritten with NaNs and leave their slot, so that using a
   // weight that is not pinned shows.
@@ -74,6 +83,7 @@ class Residency {
   static bool poison_released_;
   WeightSet& set_;
   std::unique_ptr<Transport> transport_;  // until the copy engine takes it
+  std::shared_ptr<StagingSlabs> staging_;
   WeightHomes homes_;
   WeightPlan plan_;
   bool is_configured_ = false;
@@ -83,7 +93,12 @@ class Residency {
   std::unique_ptr<CopyEngine> copies_;
   std::vector<std::unique_ptr<Slot>> slots_;  // smallest first
   Unit* last_ = nullptr;                      // pinned most recently
-  int64_t uses_ = 0;
+  // The compute work that the slots' free memory was used by last: the latest of what held it.
+  std::shared_ptr<const Fence> free_after_;
+  int64_t free_since_ = 0;       // its release
+  std::exception_ptr unfenced_;  // why some use of a slot has no fence
+  int64_t uses_ = 0, releases_ = 0, misses_ = 0;
+  int64_t slot_bytes_ = 0;
   int64_t resident_bytes_ = 0;
 };
 

@@ -10,7 +10,7 @@
 namespace kino::engine {
 
 // A point in the device's work. Nothing on the CPU, where work is done when its call returns; an
-// event on CUDA.
+// event on CUDA. Whoever gets none, since the call threw, must not let the memory be used again.
 class Fence {
  public:
   virtual ~Fence() = default;
@@ -25,10 +25,11 @@ class Transport {
   // Host memory the copy reads from fast; counted with the host's. Not freed before the copies from
   // it are done. Any thread.
   virtual at::Tensor AllocateHost(int64_t bytes) = 0;
-  // All compute work so far. Compute thread.
+  // All compute work so far. Compute thread. Throws when the device failed.
   virtual std::shared_ptr<const Fence> ComputeFence() = 0;
   // Copies `from` (host) to `to` (device), both uint8 of one size, once `after` is done; the result
-  // is the copy. Does not wait for it. Copy thread.
+  // is the copy. Does not wait for it. Copies are done in the order they are asked for. When it
+  // throws, no copy is under way. Copy thread.
   virtual std::shared_ptr<const Fence> Copy(const at::Tensor& to, const at::Tensor& from,
                                             const Fence* after) = 0;
   // Compute work from here on comes after `fence`. Compute thread.

@@ -25,8 +25,12 @@ absl::StatusOr<std::shared_ptr<T>> PooledComponent(const ComponentFiles& files,
   const std::string key =
       absl::StrCat(std::string(name), "|", files.checkpoint->identity(), "|", files.config.dump(),
                    "|", c10::toString(options.dtype), "|", options.device.str());
-  return shared.components.Get<T>(
-      key, [&] { return MakeComponent<T>(files, options.dtype, options.device); });
+  return shared.components.Get<T>(key, [&]() -> absl::StatusOr<std::shared_ptr<T>> {
+    KINO_ASSIGN_OR_RETURN(std::shared_ptr<T> component,
+                          MakeComponent<T>(files, options.dtype, options.device));
+    component->residency().set_staging(shared.staging);
+    return component;
+  });
 }
 
 // The one in the folder's subfolder `name`.

@@ -81,6 +81,7 @@ class Pipeline {
 struct EngineShared {
   ComponentPool components;
   EmbeddingCache embeddings{int64_t{256} << 20};
+  std::shared_ptr<StagingSlabs> staging = std::make_shared<StagingSlabs>();
 };
 
 // Calls `tap` with a float32 host copy of `values`.

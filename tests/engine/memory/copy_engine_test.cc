@@ -1,57 +1,24 @@
 #include "engine/memory/copy_engine.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <deque>
-#include <functional>
-#include <mutex>
-#include <utility>
+#include <memory>
+#include <vector>
+
+#include "tests/support/simulated_device.h"
 
 namespace kino::engine {
 namespace {
 
-struct LateFence : Fence {
-  explicit LateFence(int64_t copies_before) : copies(copies_before) {}
-  const int64_t copies;  // are done at this point
-};
-
-// A device whose copies happen as late as they may: when something waits for them.
-class LateTransport final : public Transport {
- public:
-  bool needs_staging() const override { return true; }
-  at::Tensor AllocateHost(int64_t bytes) override {
-    return at::empty({bytes}, at::TensorOptions(at::kByte));
-  }
-  std::shared_ptr<const Fence> ComputeFence() override { return std::make_shared<LateFence>(0); }
-  std::shared_ptr<const Fence> Copy(const at::Tensor& to, const at::Tensor& from,
-                                    const Fence*) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    sizes.push_back(from.numel());
-    queued_.push_back([to, from] { to.copy_(from); });
-    return std::make_shared<LateFence>(static_cast<int64_t>(sizes.size()));
-  }
-  void ComputeAfter(const Fence& fence) override { WaitFor(fence); }
-  // Copies are done in order.
-  void WaitFor(const Fence& fence) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (; done_ < dynamic_cast<const LateFence&>(fence).copies; ++done_) {
-      queued_.front()();
-      queued_.pop_front();
-    }
-  }
-
-  std::vector<int64_t> sizes;  // of the copies so far; guarded by mutex_
-
- private:
-  std::mutex mutex_;
-  std::deque<std::function<void()>> queued_;  // guarded by mutex_
-  int64_t done_ = 0;                          // guarded by mutex_
-};
+using ::kino::testing::kPaces;
+using ::kino::testing::Pace;
+using ::kino::testing::SimulatedDevice;
 
 // Pieces as a slab has them: larger ones first, each at a multiple of 256 bytes.
 struct Slab {
@@ -85,40 +52,81 @@ struct Slab {
 
 constexpr int64_t kStagingBytes = 1000;
 
+class StagedCopies : public ::testing::TestWithParam<Pace> {
+ protected:
+  SlabCopy CopyOf(const Slab& slab) {
+    return {.to = slab.to,
+            .slab = {},
+            .pieces = &slab.pieces,
+            .after = engine_.transport().ComputeFence()};
+  }
+
+  SimulatedDevice device_{GetParam()};
+  const std::shared_ptr<StagingSlabs> slabs_ = std::make_shared<StagingSlabs>(kStagingBytes);
+  CopyEngine engine_{device_.MakeTransport(), slabs_};
+};
+
+INSTANTIATE_TEST_SUITE_P(Paces, StagedCopies, ::testing::ValuesIn(kPaces));
+
 // Six copies through two staging slabs, the last of one byte: what the slab held before must be on
 // the device before it is filled again.
-TEST(CopyEngineTest, ASlabOfManyStagingSlabsArrivesWhole) {
-  auto owned = std::make_unique<LateTransport>();
-  LateTransport& transport = *owned;
-  CopyEngine engine(std::move(owned), kStagingBytes);
+TEST_P(StagedCopies, ASlabOfManyStagingSlabsArrivesWhole) {
   const Slab slab({3000, 1000, 900, 700, 300, 232, 200, 40, 30, 20, 1}, 7);
-  engine.Wait(engine.Start({.to = slab.to, .slab = {}, .pieces = &slab.pieces, .after = nullptr}));
+  engine_.Wait(engine_.Start(CopyOf(slab)));
   slab.ExpectCopied();
   // One piece that is larger than a staging slab, and as many of the others as one holds.
-  EXPECT_EQ(transport.sizes, (std::vector<int64_t>{3000, 1000, 900, 700, 768 + 200, 768 + 1}));
-  engine.Drain();
+  EXPECT_EQ(device_.copies(), (std::vector<int64_t>{3000, 1000, 900, 700, 768 + 200, 768 + 1}));
+  engine_.Drain();
 }
 
-TEST(CopyEngineTest, SlabsBehindEachOtherShareTheStagingSlabs) {
-  CopyEngine engine(std::make_unique<LateTransport>(), kStagingBytes);
+TEST_P(StagedCopies, SlabsBehindEachOtherShareTheStagingSlabs) {
   std::vector<Slab> slabs;
   for (int i = 0; i < 5; ++i) {
     // An odd number of copies, so that each begins with the other staging slab.
     slabs.push_back(Slab({900, 800, 700}, 31 * i));
   }
   std::vector<CopyEngine::Ticket> tickets;
-  for (const Slab& slab : slabs) {
-    tickets.push_back(
-        engine.Start({.to = slab.to, .slab = {}, .pieces = &slab.pieces, .after = nullptr}));
-  }
-  for (const CopyEngine::Ticket ticket : tickets) engine.Wait(ticket);
+  for (const Slab& slab : slabs) tickets.push_back(engine_.Start(CopyOf(slab)));
+  for (const CopyEngine::Ticket ticket : tickets) engine_.Wait(ticket);
   for (const Slab& slab : slabs) slab.ExpectCopied();
-  engine.Drain();
+  engine_.Drain();
+}
+
+// Two slabs whatever there is to copy and however often; a larger one only while it is needed.
+TEST_P(StagedCopies, StagingSlabsAreMadeOnceAndShared) {
+  const Slab slab({900, 800, 700}, 1), larger({3000, 800}, 2);
+  CopyEngine other(device_.MakeTransport(), slabs_);
+  for (int stage = 0; stage < 4; ++stage) {
+    CopyEngine& engine = stage % 2 == 0 ? engine_ : other;
+    engine.Wait(engine.Start(CopyOf(slab)));
+    engine.Drain();
+  }
+  EXPECT_EQ(device_.host_allocations(), 2);
+  EXPECT_EQ(device_.host_bytes(), 2 * kStagingBytes);
+  engine_.Wait(engine_.Start(CopyOf(larger)));
+  engine_.Drain();
+  EXPECT_EQ(device_.host_allocations(), 3);
+  EXPECT_EQ(device_.host_bytes(), 2 * kStagingBytes);
+}
+
+// What has been copied until then is on its way, and the slabs it is in must not be filled again.
+TEST_P(StagedCopies, ACopyThatFailsHalfwayLeavesNoneWithoutAFence) {
+  const Slab failing({900, 800, 700, 600}, 3), whole({900, 800, 700}, 4);
+  device_.FailCopy(3);
+  const CopyEngine::Ticket failed = engine_.Start(CopyOf(failing));
+  EXPECT_THROW(engine_.Wait(failed), c10::Error);
+  // It may be copied over and looked at.
+  EXPECT_TRUE(at::equal(failing.to, failing.to.clone()));
+  engine_.Wait(engine_.Start(CopyOf(whole)));
+  whole.ExpectCopied();
+  engine_.Wait(engine_.Start(CopyOf(failing)));
+  failing.ExpectCopied();
+  engine_.Drain();
 }
 
 // The device's memory is the host's: no staging, each piece where it belongs.
 TEST(CopyEngineTest, PiecesAreWrittenInPlaceWhereNothingIsStaged) {
-  CopyEngine engine(CreateCpuTransport(/*with_staging=*/false), kStagingBytes);
+  CopyEngine engine(CreateCpuTransport(/*with_staging=*/false), std::make_shared<StagingSlabs>());
   const Slab slab({3000, 1000, 900, 700, 300, 1}, 7);
   engine.Wait(engine.Start({.to = slab.to, .slab = {}, .pieces = &slab.pieces, .after = nullptr}));
   slab.ExpectCopied();
