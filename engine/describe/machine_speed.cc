@@ -21,12 +21,15 @@ double LinearSpeedup(QuantScheme scheme) {
 
 MachineSpeed MachineSpeed::Of(bool is_gpu) {
   if (is_gpu) {
-    // An H100-class GPU: dense bfloat16 GEMMs, attention of head dimension 64, PCIe Gen5.
+    // An H100-class GPU: dense bfloat16 GEMMs, attention of head dimension 64, PCIe Gen5. No GPU
+    // has measured them. Weights that are not page-locked are filled into staging slabs by one
+    // thread, which is slower than the bus: one core of a Xeon server copied 9.8e9 bytes a second
+    // from a file in the page cache. A disk, or a dtype that the file has not, is slower still.
     return {.linear = 790e12,
             .attention = 500e12,
             .convolution = 400e12,
             .pinned = 55e9,
-            .unpinned = 20e9,
+            .unpinned = 9e9,
             .decode = 2.5e12,
             .copy_overhead = 20e-6};
   }

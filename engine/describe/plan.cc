@@ -21,10 +21,18 @@ namespace {
 // Uncalibrated: no GPU has measured them yet.
 constexpr int64_t kGpuMatmulWorkspace = int64_t{64} << 20;
 constexpr int64_t kGpuConvolutionWorkspace = int64_t{256} << 20;
-// Host memory between a mapped file and a GPU: two slabs. (A tensor larger than one takes more.)
+// Host memory between weights that are not page-locked and a GPU: two slabs, which the engine keeps
+// (memory/staging_slabs.h). (A tensor larger than one takes more.)
 constexpr int64_t kStagingBytes = 2 * (int64_t{64} << 20);
 // Rows that a product with an undecoded matrix takes at a time (quant/int8_matmul.h).
 constexpr int64_t kRowsAtOnce = 1024;
+constexpr int64_t kGpuRowsAtOnce = 16384;
+
+int64_t RowsAtOnce(QuantScheme scheme, bool is_gpu) {
+  const bool is_dynamic = scheme == QuantScheme::kInt8Dyn || scheme == QuantScheme::kFp8Dyn;
+  return is_gpu && is_dynamic ? kGpuRowsAtOnce : kRowsAtOnce;
+}
+
 constexpr double kChunkedTime = 1.005;
 // A lower plan is worth a try when it needs less by more than the prediction's error.
 constexpr double kLowerBy = 0.98;
@@ -240,11 +248,11 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
                                      const Profiled& profiled) const {
   PlanEstimate estimate{.plan = plan, .name = NameOf(plan), .stages = {}};
   int64_t resident = 0, homes = 0;
-  bool stages_files = false;
+  bool is_staged = false;
   for (const WeightNeeds& need : needs) {
     resident += need.resident_bytes;
     homes += need.home_bytes;
-    stages_files = stages_files || (need.is_offloaded && need.plan.home == WeightsHome::kFile);
+    is_staged = is_staged || (need.is_offloaded && need.plan.home != WeightsHome::kPinned);
     estimate.lossless = estimate.lossless && need.plan.lossless();
   }
   const auto need_of = [&](const std::string& component) -> const WeightNeeds& {
@@ -257,8 +265,9 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
   for (const PhaseNeed& phase : profiled.Phases(VariantOf(plan))) {
     const WeightNeeds& need = need_of(phase.component);
     const PartNeeds& part = need.PartOf(phase.part);
-    int64_t workspace =
-        std::max(part.decode_bytes, std::min(phase.rows, kRowsAtOnce) * part.row_bytes);
+    int64_t workspace = std::max(
+        part.decode_bytes,
+        std::min(phase.rows, RowsAtOnce(need.plan.quantize, device.is_gpu)) * part.row_bytes);
     if (device.is_gpu) {
       workspace += kGpuMatmulWorkspace;
       if (phase.convolution_flops > 0) workspace += kGpuConvolutionWorkspace;
@@ -270,7 +279,7 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
                          .host = 0,
                          .flops = phase.passes * (phase.linear_flops + phase.attention_flops +
                                                   phase.convolution_flops)};
-    now.host = device.is_gpu ? homes + phase.host_activations + (stages_files ? kStagingBytes : 0)
+    now.host = device.is_gpu ? homes + phase.host_activations + (is_staged ? kStagingBytes : 0)
                              : now.device();
     const auto same = std::find_if(estimate.stages.begin(), estimate.stages.end(),
                                    [&](const StageEstimate& s) { return s.stage == now.stage; });

@@ -22,7 +22,13 @@ constexpr int64_t kSquare = 128;
 constexpr int64_t kCudaMinRows = 17;
 constexpr int64_t kCudaMultiple = 8;
 
+constexpr int64_t kGpuRowsPerChunk = 16384;
+
 }  // namespace
+
+int64_t DynamicRowsPerChunk(const at::Tensor& x) {
+  return RunsOnGpu(x) ? kGpuRowsPerChunk : kInt8RowsPerChunk;
+}
 
 at::Tensor Int8MatMulComposed(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(1), "int8 product of ", a.sizes(),

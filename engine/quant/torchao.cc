@@ -74,9 +74,13 @@ class RowFormat : public WeightFormat {
     const at::Tensor tokens = x.reshape({-1, shape[1]});
     std::vector<int64_t> out_shape = x.sizes().vec();
     out_shape.back() = shape[0];
+    const int64_t at_once = DynamicRowsPerChunk(x);
+    // One piece is the output, without a copy.
+    if (tokens.size(0) > 0 && tokens.size(0) <= at_once)
+      return layer(tokens).to(x.scalar_type()).view(out_shape);
     at::Tensor out = at::empty({tokens.size(0), shape[0]}, x.options());
-    for (int64_t begin = 0; begin < tokens.size(0); begin += kInt8RowsPerChunk) {
-      const int64_t count = std::min(kInt8RowsPerChunk, tokens.size(0) - begin);
+    for (int64_t begin = 0; begin < tokens.size(0); begin += at_once) {
+      const int64_t count = std::min(at_once, tokens.size(0) - begin);
       out.narrow(0, begin, count).copy_(layer(tokens.narrow(0, begin, count)));
     }
     return out.view(out_shape);

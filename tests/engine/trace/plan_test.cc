@@ -115,6 +115,27 @@ TEST_F(PlanTest, HomesThatAreMemoryCountOnTheHost) {
   EXPECT_LT(Estimate(On(kGpu), Offload("block:1")).peak_host,
             model_.WeightBytes(DType::kBF16) + (int64_t{128} << 20));
   EXPECT_EQ(On(kCpu).Estimate(plan).status().code(), absl::StatusCode::kFailedPrecondition);
+  // Memory that is not page-locked takes the same way, and one thread fills the slabs.
+  plan.weights_home = "pageable";
+  const PlanEstimate pageable = Estimate(On(kGpu), plan);
+  EXPECT_EQ(pageable.peak_host, pinned.peak_host + (int64_t{128} << 20));
+  EXPECT_GT(pageable.slowdown, 2 * pinned.slowdown);
+}
+
+// Where LLM.int8() takes 1,024 tokens at a time everywhere, layers that are quantized token by token
+// take more on a GPU.
+TEST_F(PlanTest, ALayerThatTakesMoreTokensAtOnceTakesMoreWorkspace) {
+  request_.height = request_.width = 512;
+  request_.num_frames = 65;  // 2,304 tokens
+  const auto workspace = [&](DeviceSpec device, const char* scheme) {
+    Plan plan;
+    plan.quantize = absl::StrCat("transformer=", scheme);
+    return Of(Estimate(On(device), plan), Stage::kDenoise).workspace;
+  };
+  for (const char* scheme : {"int8dyn", "fp8dyn"}) {
+    EXPECT_GT(workspace(kGpu, scheme), workspace(kGpu, "int8")) << scheme;
+    EXPECT_LT(workspace(kCpu, scheme), workspace(kCpu, "int8")) << scheme;
+  }
 }
 
 TEST_F(PlanTest, QuantizedWeightsTakeTheirStoredBytes) {

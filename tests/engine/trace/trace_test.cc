@@ -11,6 +11,7 @@
 #include "engine/ops/attention.h"
 #include "engine/ops/conv3d.h"
 #include "engine/ops/linear.h"
+#include "engine/quant/int8_matmul.h"
 #include "engine/trace/tracer.h"
 
 namespace kino::engine {
@@ -106,6 +107,16 @@ TEST(Trace, AttentionCountsItsProducts) {
   const at::Tensor q = at::empty({2, 10, 64}, options), k = at::empty({2, 7, 64}, options);
   EXPECT_EQ(Attention(q, k, k, /*heads=*/4).sizes(), q.sizes());
   EXPECT_EQ(trace.counts().attention_flops, 4.0 * 2 * 10 * 7 * 64);
+}
+
+TEST(Trace, AGpuTakesMoreTokensOfADynamicLayerAtOnce) {
+  const at::Tensor x = at::empty({1}, kMeta);
+  {
+    const Trace trace(kGpu);
+    EXPECT_EQ(DynamicRowsPerChunk(x), 16384);
+  }
+  const Trace trace({});
+  EXPECT_EQ(DynamicRowsPerChunk(x), 1024);
 }
 
 // A network may not make the host wait: what it does so with cannot be traced.
