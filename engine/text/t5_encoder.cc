@@ -18,18 +18,12 @@
 #include "engine/ops/attention.h"
 
 namespace kino::engine {
-namespace {
-
-// float16 overflows in deep encoders; transformers clamps just below the largest value, further
-// below once something is inf.
 at::Tensor ClampHalf(at::Tensor hidden) {
   if (hidden.scalar_type() != at::kHalf) return hidden;
   // A tensor, so that the host does not wait for it.
   const at::Tensor limit = 65504.0 - at::isinf(hidden).any().to(at::kFloat) * 1000.0;
   return hidden.clamp_(-limit, limit);
 }
-
-}  // namespace
 
 absl::StatusOr<std::shared_ptr<T5Encoder>> T5Encoder::Create(const ComponentFiles& files,
                                                              c10::ScalarType dtype,

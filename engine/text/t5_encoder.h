@@ -24,6 +24,11 @@
 
 namespace kino::engine {
 
+// As transformers clamps float16 states, which overflow in deep encoders: just below the largest
+// value, further below once one of them is infinite. In place, without the host waiting for the
+// device; other dtypes stay as they are.
+at::Tensor ClampHalf(at::Tensor hidden);
+
 class T5Encoder final : public Component {
  public:
   // See MakeComponent.
