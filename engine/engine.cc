@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <utility>
 
@@ -56,6 +57,7 @@ class ModelImpl final : public Model {
         profiles_(ProfilesOf(*description_, options_.variant, dtype, engine_->device.is_cuda())) {}
 
   absl::Status Load() {
+    const c10::DeviceGuard current(engine_->device);
     StageRecorder recorder(engine_->device);
     const absl::Status status = recorder.Measure(Stage::kLoad, [this]() -> absl::Status {
       const PipelineOptions files{.folder = options_.folder,
@@ -79,6 +81,7 @@ class ModelImpl final : public Model {
       }
       return absl::OkStatus();
     });
+    recorder.Finish();
     load_stats_ = recorder.stages().front();
     if (status.GetPayload(kDeviceLostPayload)) engine_->device_lost = true;
     return status;
@@ -90,6 +93,7 @@ class ModelImpl final : public Model {
   absl::StatusOr<std::unique_ptr<Run>> Start(const Request& request, std::vector<MediaInput> media,
                                              RunOptions options) override {
     if (engine_->device_lost) return Lost();
+    const c10::DeviceGuard current(engine_->device);
     const ResolvedRequest resolved = ResolveRequest(*description_, request, /*draw_seed=*/0);
     if (!request.seed) return absl::InvalidArgumentError("seed: an effective request has one");
     KINO_RETURN_IF_ERROR(FirstViolation(resolved.violations));
@@ -158,8 +162,8 @@ class ModelImpl final : public Model {
   absl::StatusOr<DeviceSpec> Spec(const Plan& plan) const {
     DeviceSpec spec{.is_gpu = engine_->device.is_cuda()};
     KINO_RETURN_IF_ERROR(RunGuarded([&] {
-      spec.device_bytes = GetDeviceInfo(engine_->device).total_bytes;
-      spec.host_bytes = GetDeviceInfo(c10::Device(c10::DeviceType::CPU)).total_bytes;
+      spec.device_bytes = GetDeviceInfo(engine_->device).available_bytes;
+      spec.host_bytes = GetDeviceInfo(c10::Device(c10::DeviceType::CPU)).available_bytes;
       return absl::OkStatus();
     }));
     return LimitedBy(spec, plan);
@@ -264,6 +268,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   }
   KINO_ASSIGN_OR_RETURN(const c10::Device device, OpenDevice(options.device));
   InstallMemoryCounter();
+  KeepFloat32();
   at::set_num_threads(options.threads > 0 ? options.threads : DefaultThreads(UsableCores()));
   return std::make_unique<EngineImpl>(device);
 }

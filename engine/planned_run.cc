@@ -1,6 +1,7 @@
 #include "engine/planned_run.h"
 
 #include <ATen/TensorOperators.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <utility>
@@ -59,7 +60,10 @@ absl::Status PlannedRun::Open() {
   const Request& request = planned_.request;
   Mp4Options mp4{.width = *request.width, .height = *request.height, .fps = *request.fps};
   mp4.lossless = request.output.lossless;
-  if (planned_.device.is_cuda()) mp4.encoder = H264Encoder::kNvencIfPresent;
+  if (planned_.device.is_cuda()) {
+    mp4.encoder = H264Encoder::kNvencIfPresent;
+    mp4.gpu = planned_.device.index();
+  }
   if (request.output.quality) mp4.quality = *request.output.quality;
   KINO_ASSIGN_OR_RETURN(
       std::unique_ptr<Mp4Writer> writer,
@@ -94,9 +98,11 @@ absl::StatusOr<bool> PlannedRun::Advance() {
 }
 
 absl::StatusOr<bool> PlannedRun::TryAdvance() {
+  // A thread's current device is its own, and any thread may advance a run.
+  const c10::DeviceGuard current(planned_.device);
   const PipelineRun::Position before = run_->position();
   if (before.done) return Finish();
-  const Clock::time_point start = Clock::now();
+  const std::shared_ptr<const TimeMark> begin = recorder_.Mark();
   const absl::Status status = Step(before.stage);
   if (status.GetPayload(kOutOfMemoryPayload)) {
     KINO_RETURN_IF_ERROR(FallLower(before.stage, status));
@@ -106,9 +112,9 @@ absl::StatusOr<bool> PlannedRun::TryAdvance() {
     if (status.GetPayload(kDeviceLostPayload)) *planned_.device_lost = true;
     return status;
   }
-  const double seconds = SecondsSince(start);
-  if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(seconds);
-  Report(before, seconds);
+  const PipelineRun::Position now = run_->position();
+  recorder_.Since(begin, [this, before, now](double seconds) { Learn(before, now, seconds); });
+  Report(now);
   return true;
 }
 
@@ -154,6 +160,7 @@ absl::StatusOr<bool> PlannedRun::Finish() {
     KINO_RETURN_IF_ERROR(recorder_.Measure(Stage::kMux, [this] { return encoder_->Finish(); }));
     encoder_.reset();
   }
+  recorder_.Finish();
   result_.stages = recorder_.stages();
   progress_.stage = options_.output.mp4 ? Stage::kMux : Stage::kDecode;
   progress_.step = progress_.total_steps = 1;
@@ -227,18 +234,21 @@ std::optional<double> PlannedRun::SecondsLeft(const PipelineRun::Position& now) 
   return seconds;
 }
 
-void PlannedRun::Report(const PipelineRun::Position& before, double seconds) {
-  const PipelineRun::Position now = run_->position();
+void PlannedRun::Learn(const PipelineRun::Position& before, const PipelineRun::Position& now,
+                       double seconds) {
+  if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(seconds);
+  // A prompt may have been encoded before, so its stage tells nothing of the device.
+  if (before.stage == Stage::kEncodeText || before.total_steps <= 0) return;
+  const int end = now.stage == before.stage && !now.done ? now.step : before.total_steps;
+  const double share = static_cast<double>(end - before.step) / before.total_steps;
+  planned_.compute_rate->Add(before.stage, share * FlopsOf(before.stage).value_or(0), seconds);
+}
+
+void PlannedRun::Report(const PipelineRun::Position& now) {
   progress_.stage = now.stage;
   progress_.step = now.step;
   progress_.total_steps = now.total_steps;
   progress_.fraction = std::max(progress_.fraction, now.fraction);
-  // A prompt may have been encoded before, so its stage tells nothing of the device.
-  if (before.stage != Stage::kEncodeText && before.total_steps > 0) {
-    const int end = now.stage == before.stage && !now.done ? now.step : before.total_steps;
-    const double share = static_cast<double>(end - before.step) / before.total_steps;
-    planned_.compute_rate->Add(before.stage, share * FlopsOf(before.stage).value_or(0), seconds);
-  }
   progress_.eta_seconds = SecondsLeft(now);
   if (!progress_.eta_seconds && !result_.step_seconds.empty()) {
     const double elapsed = SecondsSince(started_);

@@ -54,8 +54,9 @@ class PlannedRun final : public Run {
   absl::Status Emit(std::string_view bytes);
   // pixels: as a FrameSink gets them.
   absl::Status Deliver(const at::Tensor& pixels);
-  // `before`: where the Advance began that took so many seconds.
-  void Report(const PipelineRun::Position& before, double seconds);
+  // An Advance took the device so many seconds; told when it has done that work.
+  void Learn(const PipelineRun::Position& before, const PipelineRun::Position& now, double seconds);
+  void Report(const PipelineRun::Position& now);
   // Of the whole stage; nullopt: the run cannot be traced.
   std::optional<double> FlopsOf(Stage stage);
   std::optional<double> SecondsLeft(const PipelineRun::Position& now);

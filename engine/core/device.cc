@@ -1,5 +1,6 @@
 #include "engine/core/device.h"
 
+#include <ATen/Context.h>
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -9,9 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
+#include "engine/core/per_device.h"
 
 #ifdef KINO_WITH_CUDA
-#include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -46,28 +47,47 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
   }
   // Before the allocator is asked for statistics, which it has none of until then.
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
   return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
 #else
   return absl::FailedPreconditionError(absl::StrCat("device '", name, "': this build has no CUDA"));
 #endif
 }
 
+#ifdef KINO_WITH_CUDA
+namespace {
+
+const cudaDeviceProp& PropertiesOf(c10::Device device) {
+  static PerDevice<cudaDeviceProp> kept;
+  return kept.Get(device.index(), [&device] {
+    cudaDeviceProp properties{};
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+    return properties;
+  });
+}
+
+}  // namespace
+#endif
+
 DeviceInfo GetDeviceInfo(c10::Device device) {
 #ifdef KINO_WITH_CUDA
   if (device.is_cuda()) {
     const c10::cuda::CUDAGuard guard(device);
-    cudaDeviceProp properties{};
     size_t free_bytes = 0;
     size_t total_bytes = 0;
-    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
     C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
-    return {.name = properties.name,
+    const int64_t reserved =
+        c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).reserved_bytes[0].current;
+    return {.name = PropertiesOf(device).name,
             .total_bytes = static_cast<int64_t>(total_bytes),
+            .available_bytes = std::min(static_cast<int64_t>(free_bytes) + reserved,
+                                        static_cast<int64_t>(total_bytes)),
             .used_bytes = static_cast<int64_t>(total_bytes - free_bytes)};
   }
 #endif
   return {.name = "cpu",
           .total_bytes = UsableMemoryBytes(),
+          .available_bytes = UsableMemoryBytes(),
           .used_bytes = HostMemoryCount().live_bytes};
 }
 
@@ -95,7 +115,7 @@ void LimitDeviceMemory(c10::Device device, int64_t bytes) {
   if (device.is_cuda()) {
     double fraction = 1.0;
     if (bytes > 0) {
-      const double total = static_cast<double>(GetDeviceInfo(device).total_bytes);
+      const auto total = static_cast<double>(PropertiesOf(device).totalGlobalMem);
       fraction = std::min(1.0, static_cast<double>(bytes) / total);
     }
     c10::cuda::CUDACachingAllocator::setMemoryFraction(fraction, device.index());
@@ -103,6 +123,11 @@ void LimitDeviceMemory(c10::Device device, int64_t bytes) {
   }
 #endif
   SetHostMemoryLimit(bytes);
+}
+
+void KeepFloat32() {
+  at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setAllowTF32CuBLAS(false);
 }
 
 void ReleaseCachedMemory(c10::Device device) {

@@ -92,6 +92,7 @@ absl::StatusOr<AvCodecContextPtr> OpenEncoder(const char* codec, const Mp4Option
     set("cq", factor.c_str());
     set("delay", "0");
     set("zerolatency", "1");
+    if (options.gpu >= 0) set("gpu", absl::StrCat(options.gpu).c_str());
     context->bit_rate = 0;
   } else {
     set("preset", "medium");

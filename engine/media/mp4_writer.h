@@ -33,6 +33,8 @@ struct Mp4Options {
   // which then is kX264.
   bool lossless = false;
   H264Encoder encoder = H264Encoder::kX264;
+  // The CUDA device that NVENC encodes on, as CUDA counts them; -1: the first that can.
+  int gpu = -1;
   // Frames in a fragment; 0 means half a second, within 4..24.
   int fragment_frames = 0;
   // Encoder threads, 1..16; each codes one slice, so the bytes depend on this number but never on

@@ -1,6 +1,7 @@
 // The engine through its public door, on the shipped demo model.
 #include "engine/engine.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <gmock/gmock.h>
@@ -101,6 +102,13 @@ Rendered Render(Model& model, const Request& request, std::vector<MediaInput> me
   EXPECT_EQ(fraction, 1.0);
   rendered.result = (*run)->result();
   return rendered;
+}
+
+TEST(EngineTest, Float32StaysFloat32) {
+  at::globalContext().setAllowTF32CuDNN(true);  // torch's default
+  ASSERT_TRUE(Engine::Create({.device = "cpu", .threads = 1}).ok());
+  EXPECT_FALSE(at::globalContext().allowTF32CuDNN());
+  EXPECT_FALSE(at::globalContext().allowTF32CuBLAS());
 }
 
 TEST(EngineTest, GivesFramesInOrderAndStatisticsOfEveryStage) {

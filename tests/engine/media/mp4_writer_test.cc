@@ -300,8 +300,8 @@ TEST(Mp4WriterTest, ErrorOfTheSinkStaysTheWritersError) {
 // replaced.
 TEST(Mp4WriterTest, NvencIsUsedOrRefused) {
   const auto ignore = [](std::string_view) { return absl::OkStatus(); };
-  const auto asked =
-      Mp4Writer::Create({.width = 256, .height = 256, .encoder = H264Encoder::kNvenc}, ignore);
+  const auto asked = Mp4Writer::Create(
+      {.width = 256, .height = 256, .encoder = H264Encoder::kNvenc, .gpu = 0}, ignore);
   if (asked.ok()) {
     EXPECT_EQ((*asked)->encoder_name(), "h264_nvenc");
   } else {

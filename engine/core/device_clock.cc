@@ -1,0 +1,92 @@
+#include "engine/core/device_clock.h"
+
+#include <chrono>
+
+#ifdef KINO_WITH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+#endif
+
+namespace kino::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct HostMark : TimeMark {
+  const Clock::time_point time = Clock::now();
+};
+
+double HostSeconds(const TimeMark& begin, const TimeMark& end) {
+  const auto& from = static_cast<const HostMark&>(begin);
+  const auto& to = static_cast<const HostMark&>(end);
+  return std::chrono::duration<double>(to.time - from.time).count();
+}
+
+class HostClock final : public DeviceClock {
+ public:
+  std::shared_ptr<const TimeMark> Mark() override { return std::make_shared<HostMark>(); }
+  std::optional<double> Between(const TimeMark& begin, const TimeMark& end, bool) override {
+    return HostSeconds(begin, end);
+  }
+};
+
+#ifdef KINO_WITH_CUDA
+// A run must not fail for its clock: an error leaves the host's time, and the next use of the
+// device tells of it.
+struct EventMark final : HostMark {
+  ~EventMark() override {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
+  cudaEvent_t event = nullptr;
+  bool is_recorded = false;
+};
+
+class CudaClock final : public DeviceClock {
+ public:
+  explicit CudaClock(c10::Device device) : device_(device) {}
+
+  std::shared_ptr<const TimeMark> Mark() override {
+    const c10::cuda::CUDAGuard guard(device_);
+    auto mark = std::make_shared<EventMark>();
+    mark->is_recorded =
+        cudaEventCreate(&mark->event) == cudaSuccess &&
+        cudaEventRecord(mark->event, c10::cuda::getCurrentCUDAStream(device_.index()).stream()) ==
+            cudaSuccess;
+    if (!mark->is_recorded) (void)cudaGetLastError();
+    return mark;
+  }
+  std::optional<double> Between(const TimeMark& begin, const TimeMark& end, bool wait) override {
+    const c10::cuda::CUDAGuard guard(device_);
+    const auto& from = static_cast<const EventMark&>(begin);
+    const auto& to = static_cast<const EventMark&>(end);
+    if (!from.is_recorded || !to.is_recorded) return HostSeconds(begin, end);
+    const cudaError_t reached = wait ? cudaEventSynchronize(to.event) : cudaEventQuery(to.event);
+    float milliseconds = 0;
+    if (reached == cudaErrorNotReady) {
+      (void)cudaGetLastError();
+      return std::nullopt;
+    }
+    if (reached != cudaSuccess ||
+        cudaEventElapsedTime(&milliseconds, from.event, to.event) != cudaSuccess) {
+      (void)cudaGetLastError();
+      return HostSeconds(begin, end);
+    }
+    return static_cast<double>(milliseconds) / 1000;
+  }
+
+ private:
+  const c10::Device device_;
+};
+#endif
+
+}  // namespace
+
+std::unique_ptr<DeviceClock> DeviceClock::Create([[maybe_unused]] c10::Device device) {
+#ifdef KINO_WITH_CUDA
+  if (device.is_cuda()) return std::make_unique<CudaClock>(device);
+#endif
+  return std::make_unique<HostClock>();
+}
+
+}  // namespace kino::engine
