@@ -57,7 +57,6 @@ class ModelImpl final : public Model {
         profiles_(ProfilesOf(*description_, options_.variant, dtype, engine_->device.is_cuda())) {}
 
   absl::Status Load() {
-    const c10::DeviceGuard current(engine_->device);
     StageRecorder recorder(engine_->device);
     const absl::Status status = recorder.Measure(Stage::kLoad, [this]() -> absl::Status {
       const PipelineOptions files{.folder = options_.folder,
@@ -72,6 +71,7 @@ class ModelImpl final : public Model {
       if (asked.mode || asked.max_device_memory || asked.max_host_memory) return absl::OkStatus();
       for (const PipelineComponent& each : pipeline_->components()) {
         const absl::Status configured = RunGuarded([&] {
+          const c10::DeviceGuard current(engine_->device);
           const auto plan = WeightPlanOf(options_.plan, each.name, each.is_autoencoder);
           ThrowIfError(plan.status());
           each.component->residency().Configure(*plan);
@@ -93,7 +93,6 @@ class ModelImpl final : public Model {
   absl::StatusOr<std::unique_ptr<Run>> Start(const Request& request, std::vector<MediaInput> media,
                                              RunOptions options) override {
     if (engine_->device_lost) return Lost();
-    const c10::DeviceGuard current(engine_->device);
     const ResolvedRequest resolved = ResolveRequest(*description_, request, /*draw_seed=*/0);
     if (!request.seed) return absl::InvalidArgumentError("seed: an effective request has one");
     KINO_RETURN_IF_ERROR(FirstViolation(resolved.violations));
@@ -123,6 +122,7 @@ class ModelImpl final : public Model {
     planned.request.plan = planned.plan;
     std::unique_ptr<PlannedRun> run;
     KINO_RETURN_IF_ERROR(RunGuarded([&] {
+      const c10::DeviceGuard current(engine_->device);
       run = std::make_unique<PlannedRun>(std::move(planned), std::move(media), std::move(options));
       return absl::OkStatus();
     }));

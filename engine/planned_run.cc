@@ -77,12 +77,15 @@ absl::Status PlannedRun::Step(Stage stage) {
                            .counter = &counter_,
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
   // Before the stage's memory is counted.
+  // A thread's current device is its own, and any thread may advance a run.
   KINO_RETURN_IF_ERROR(RunGuarded([&] {
+    const c10::DeviceGuard current(planned_.device);
     weights_->Approach(stage);
     return absl::OkStatus();
   }));
   return recorder_.Measure(stage, [&] {
     return RunGuarded([&] {
+      const c10::DeviceGuard current(planned_.device);
       const MemoryLimits limits(planned_.device, planned_.plan);
       weights_->Enter(stage);
       run_->Advance(context, [this](const at::Tensor& pixels) { ThrowIfError(Deliver(pixels)); });
@@ -98,8 +101,6 @@ absl::StatusOr<bool> PlannedRun::Advance() {
 }
 
 absl::StatusOr<bool> PlannedRun::TryAdvance() {
-  // A thread's current device is its own, and any thread may advance a run.
-  const c10::DeviceGuard current(planned_.device);
   const PipelineRun::Position before = run_->position();
   if (before.done) return Finish();
   const std::shared_ptr<const TimeMark> begin = recorder_.Mark();

@@ -47,7 +47,12 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
   }
   // Before the allocator is asked for statistics, which it has none of until then.
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
-  c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
+  const cudaError_t error = c10::cuda::SetDevice(static_cast<c10::DeviceIndex>(index));
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();  // taken note of here
+    return absl::FailedPreconditionError(
+        absl::StrCat("device '", name, "' cannot be used: ", cudaGetErrorString(error)));
+  }
   return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
 #else
   return absl::FailedPreconditionError(absl::StrCat("device '", name, "': this build has no CUDA"));

@@ -3,7 +3,6 @@
 #include <chrono>
 
 #ifdef KINO_WITH_CUDA
-#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #endif
@@ -32,8 +31,25 @@ class HostClock final : public DeviceClock {
 };
 
 #ifdef KINO_WITH_CUDA
-// A run must not fail for its clock: an error leaves the host's time, and the next use of the
-// device tells of it.
+// Unlike torch's guards it does not throw: a run must not fail for its clock. An error leaves the
+// host's time, and the next use of the device tells of it.
+class OnDevice {
+ public:
+  explicit OnDevice(c10::Device device)
+      : is_other_(cudaGetDevice(&before_) == cudaSuccess && before_ != device.index()) {
+    if (is_other_) (void)cudaSetDevice(device.index());
+  }
+  ~OnDevice() {
+    if (is_other_) (void)cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  const bool is_other_;
+};
+
 struct EventMark final : HostMark {
   ~EventMark() override {
     if (event != nullptr) cudaEventDestroy(event);
@@ -47,7 +63,7 @@ class CudaClock final : public DeviceClock {
   explicit CudaClock(c10::Device device) : device_(device) {}
 
   std::shared_ptr<const TimeMark> Mark() override {
-    const c10::cuda::CUDAGuard guard(device_);
+    const OnDevice current(device_);
     auto mark = std::make_shared<EventMark>();
     mark->is_recorded =
         cudaEventCreate(&mark->event) == cudaSuccess &&
@@ -57,7 +73,6 @@ class CudaClock final : public DeviceClock {
     return mark;
   }
   std::optional<double> Between(const TimeMark& begin, const TimeMark& end, bool wait) override {
-    const c10::cuda::CUDAGuard guard(device_);
     const auto& from = static_cast<const EventMark&>(begin);
     const auto& to = static_cast<const EventMark&>(end);
     if (!from.is_recorded || !to.is_recorded) return HostSeconds(begin, end);

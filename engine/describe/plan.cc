@@ -21,8 +21,9 @@ namespace {
 // Uncalibrated: no GPU has measured them yet.
 constexpr int64_t kGpuMatmulWorkspace = int64_t{64} << 20;
 constexpr int64_t kGpuConvolutionWorkspace = int64_t{256} << 20;
-// Host memory between weights that are not page-locked and a GPU: two slabs, which the engine keeps
-// (memory/staging_slabs.h). (A tensor larger than one takes more.)
+// Host memory between weights that are not page-locked and a GPU: two slabs, which an engine keeps
+// from the first run that needs them (memory/staging_slabs.h), so it is counted for every run. (A
+// tensor larger than one takes more.)
 constexpr int64_t kStagingBytes = 2 * (int64_t{64} << 20);
 // Rows that a product with an undecoded matrix takes at a time (quant/int8_matmul.h).
 constexpr int64_t kRowsAtOnce = 1024;
@@ -248,11 +249,9 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
                                      const Profiled& profiled) const {
   PlanEstimate estimate{.plan = plan, .name = NameOf(plan), .stages = {}};
   int64_t resident = 0, homes = 0;
-  bool is_staged = false;
   for (const WeightNeeds& need : needs) {
     resident += need.resident_bytes;
     homes += need.home_bytes;
-    is_staged = is_staged || (need.is_offloaded && need.plan.home != WeightsHome::kPinned);
     estimate.lossless = estimate.lossless && need.plan.lossless();
   }
   const auto need_of = [&](const std::string& component) -> const WeightNeeds& {
@@ -279,8 +278,7 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
                          .host = 0,
                          .flops = phase.passes * (phase.linear_flops + phase.attention_flops +
                                                   phase.convolution_flops)};
-    now.host = device.is_gpu ? homes + phase.host_activations + (is_staged ? kStagingBytes : 0)
-                             : now.device();
+    now.host = device.is_gpu ? homes + phase.host_activations + kStagingBytes : now.device();
     const auto same = std::find_if(estimate.stages.begin(), estimate.stages.end(),
                                    [&](const StageEstimate& s) { return s.stage == now.stage; });
     if (same == estimate.stages.end()) {

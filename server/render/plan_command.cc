@@ -44,6 +44,8 @@ absl::StatusOr<engine::DeviceSpec> SpecOf(const std::string& device) {
   const auto engine = engine::Engine::Create({.device = device});
   if (engine.ok()) {
     spec.device_bytes = (*engine)->device_memory_bytes();
+    // A run plans for what is free, as this process has nothing there yet.
+    if (spec.is_gpu) spec.device_bytes -= (*engine)->device_memory_used_bytes();
   } else if (absl::IsFailedPrecondition(engine.status())) {
     std::cerr << "kino-render: " << std::string(engine.status().message())
               << "; planning for one of unknown memory\n";

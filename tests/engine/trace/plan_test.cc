@@ -115,15 +115,17 @@ TEST_F(PlanTest, HomesThatAreMemoryCountOnTheHost) {
   EXPECT_LT(Estimate(On(kGpu), Offload("block:1")).peak_host,
             model_.WeightBytes(DType::kBF16) + (int64_t{128} << 20));
   EXPECT_EQ(On(kCpu).Estimate(plan).status().code(), absl::StatusCode::kFailedPrecondition);
-  // Memory that is not page-locked takes the same way, and one thread fills the slabs.
+  // Memory that is not page-locked goes through the slabs that one thread fills. They are counted
+  // for every plan, since the engine keeps them.
   plan.weights_home = "pageable";
   const PlanEstimate pageable = Estimate(On(kGpu), plan);
-  EXPECT_EQ(pageable.peak_host, pinned.peak_host + (int64_t{128} << 20));
+  EXPECT_EQ(pageable.peak_host, pinned.peak_host);
+  EXPECT_GE(Estimate(On(kGpu), {}).peak_host, int64_t{128} << 20);
   EXPECT_GT(pageable.slowdown, 2 * pinned.slowdown);
 }
 
-// Where LLM.int8() takes 1,024 tokens at a time everywhere, layers that are quantized token by token
-// take more on a GPU.
+// Where LLM.int8() takes 1,024 tokens at a time everywhere, layers that are quantized token by
+// token take more on a GPU.
 TEST_F(PlanTest, ALayerThatTakesMoreTokensAtOnceTakesMoreWorkspace) {
   request_.height = request_.width = 512;
   request_.num_frames = 65;  // 2,304 tokens
