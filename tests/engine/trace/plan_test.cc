@@ -121,7 +121,7 @@ TEST_F(PlanTest, HomesThatAreMemoryCountOnTheHost) {
   const PlanEstimate pageable = Estimate(On(kGpu), plan);
   EXPECT_EQ(pageable.peak_host, pinned.peak_host);
   EXPECT_GE(Estimate(On(kGpu), {}).peak_host, int64_t{128} << 20);
-  EXPECT_GT(pageable.slowdown, 2 * pinned.slowdown);
+  EXPECT_GT(pageable.slowdown, 4 * pinned.slowdown);
 }
 
 // Where LLM.int8() takes 1,024 tokens at a time everywhere, layers that are quantized token by
