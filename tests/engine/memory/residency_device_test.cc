@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -146,8 +147,13 @@ WeightPlan PlanOf(const std::string& offload, WeightsHome home, int prefetch) {
 }
 
 uint64_t Seed() {
-  const char* const text = std::getenv("KINO_TEST_SEED");
-  return text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
+  static const uint64_t seed = [] {
+    const char* const text = std::getenv("KINO_TEST_SEED");
+    const uint64_t chosen = text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
+    std::cout << "seed: KINO_TEST_SEED=" << chosen << "\n";
+    return chosen;
+  }();
+  return seed;
 }
 
 class ResidencyDeviceTest : public ::testing::Test {
@@ -181,7 +187,6 @@ class ResidencyDeviceTest : public ::testing::Test {
 };
 
 TEST_F(ResidencyDeviceTest, EveryPolicyHomeAndDepthGivesTheSameBits) {
-  SCOPED_TRACE(absl::StrCat("KINO_TEST_SEED=", Seed()));
   const TinyLtx tiny{.layers = 5};
   const auto on_host = Open(tiny);
   on_host->residency().Configure(PlanOf("none", WeightsHome::kFile, 1));
