@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "server/convert/profile.h"
 #include "server/convert/request.h"
 
@@ -102,7 +101,7 @@ absl::StatusOr<engine::RunProfile> Profiles::Find(
     absl::MutexLock lock(&mutex_);
     if (const auto found = by_key_.find(key); found != by_key_.end()) {
       entry = *found->second;
-      if (entry->is_pending && absl::Now() > entry->asked + options_.give_up) {
+      if (entry->is_pending && options_.now() > entry->asked + options_.give_up) {
         entry->error = Unavailable("no worker has answered");
         Forget(entry);
         entry = nullptr;
@@ -111,7 +110,7 @@ absl::StatusOr<engine::RunProfile> Profiles::Find(
       }
     }
     if (entry == nullptr) {
-      if (deadline <= absl::Now()) return Unavailable("no worker was asked yet");
+      if (deadline <= options_.now()) return Unavailable("no worker was asked yet");
       int& pending = pending_[tenant];
       if (pending >= options_.max_pending_per_tenant) {
         return Unavailable(absl::StrCat(pending, " other questions of this tenant are open"));
@@ -122,7 +121,7 @@ absl::StatusOr<engine::RunProfile> Profiles::Find(
       entry->key = key;
       entry->place_key = place_key;
       entry->tenant = tenant;
-      entry->asked = absl::Now();
+      entry->asked = options_.now();
       entry->was_counted = true;
       entries_.push_front(entry);
       by_key_[key] = entries_.begin();

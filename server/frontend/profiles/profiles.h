@@ -15,6 +15,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/describe/profile.h"
 #include "kino/v1/worker.pb.h"
@@ -29,6 +30,8 @@ struct ProfilesOptions {
   int max_pending_per_tenant = 4;
   // A question that no worker has answered by then may be asked again.
   absl::Duration give_up = absl::Seconds(60);
+  // What deadlines are held against; tests have their own.
+  std::function<absl::Time()> now = absl::Now;
 };
 
 class Profiles {
