@@ -47,6 +47,17 @@ void FileShapes::Fail(const std::string& what) {
   status_ = absl::InvalidArgumentError(absl::StrCat("'", path_, "' (", component_, "): ", what));
 }
 
+std::string Rename(std::string_view name, const KeyRenames& renames) {
+  std::string text(name);
+  for (const auto& [from, to] : renames) {
+    for (size_t at = text.find(from); at != std::string::npos;
+         at = text.find(from, at + to.size())) {
+      text.replace(at, from.size(), to);
+    }
+  }
+  return text;
+}
+
 int IntegerOr(const nlohmann::json& config, const char* key, int fallback) {
   const auto found = config.find(key);
   return found != config.end() && found->is_number_integer() ? found->get<int>() : fallback;

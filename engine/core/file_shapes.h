@@ -1,10 +1,12 @@
-// The shapes of a component in an original file, by the names its layers look up: what a config is
-// read from that the file does not have. Values; no torch.
+// A component in an original file: its tensors' names as its layers look them up, and its shapes by
+// those names, which a config is read from that the file does not have. Values; no torch.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,6 +36,11 @@ class FileShapes {
   std::map<std::string, std::vector<int64_t>> shapes_;
   absl::Status status_;
 };
+
+// Python's str.replace for each pair in turn, over the outcome of the one before: how original
+// names become the names that layers look up.
+using KeyRenames = std::vector<std::pair<std::string_view, std::string_view>>;
+std::string Rename(std::string_view name, const KeyRenames& renames);
 
 // config[key], if it is there and a whole number.
 int IntegerOr(const nlohmann::json& config, const char* key, int fallback);

@@ -14,6 +14,14 @@ namespace kino::engine {
 // NOT_FOUND, INVALID_ARGUMENT (not a JSON object, or larger than 64 MB) name the file.
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path);
 
+// The T of the config in this file. Errors are those of ReadJsonFile and T::FromJson.
+template <typename T>
+absl::StatusOr<T> ReadConfig(const std::string& path) {
+  const absl::StatusOr<nlohmann::json> json = ReadJsonFile(path);
+  if (!json.ok()) return json.status();
+  return T::FromJson(*json, path);
+}
+
 // Reads typed keys of a config and remembers the first that has the wrong type, so that a config
 // struct is filled in one expression a key. `where` names the file in messages.
 class ConfigReader {

@@ -344,6 +344,10 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     check.Range((field + "frame_index").c_str(), effective.conditions[i].frame_index, 0,
                 *effective.num_frames - 1);
   }
+  if (effective.task == Task::kTextToVideo && !effective.conditions.empty()) {
+    check.Fail("conditions",
+               absl::StrCat("TEXT_TO_VIDEO takes none, got ", effective.conditions.size()));
+  }
   if (effective.plan.vae_tiling)
     CheckVaeTiling(*effective.plan.vae_tiling, model.details->vae_tiles(), check);
   CheckWeightPlan(effective.plan, model.WeightedComponents(), resolved.violations);

@@ -43,12 +43,14 @@ class Component {
   std::unique_ptr<Residency> residency_;
 };
 
-// A T of these files, with every weight it looks up found; not configured yet. T::Create reads the
-// config and makes the layers.
+// A T of these files, with every weight it looks up found; not configured yet. T::Config::FromJson
+// reads the config, T's constructor makes the layers.
 template <typename T>
 absl::StatusOr<std::shared_ptr<T>> MakeComponent(const ComponentFiles& files, c10::ScalarType dtype,
                                                  c10::Device device) {
-  KINO_ASSIGN_OR_RETURN(std::shared_ptr<T> component, T::Create(files, dtype, device));
+  KINO_ASSIGN_OR_RETURN(const typename T::Config config,
+                        T::Config::FromJson(files.config, files.config_path));
+  auto component = std::make_shared<T>(config, files, dtype, device);
   KINO_RETURN_IF_ERROR(component->weights().Finish());
   return component;
 }

@@ -6,12 +6,6 @@
 
 namespace kino::engine {
 
-absl::StatusOr<T5EncoderConfig> T5EncoderConfig::Read(const std::string& folder) {
-  const std::string path = folder + "/config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
-  return FromJson(json, path);
-}
-
 absl::StatusOr<T5EncoderConfig> T5EncoderConfig::FromJson(const nlohmann::json& json,
                                                           const std::string& path) {
   ConfigReader reader(json, path);

@@ -20,9 +20,7 @@ struct T5EncoderConfig {
   int relative_attention_max_distance = 128;
   double layer_norm_epsilon = 1e-6;
 
-  // From the folder's config.json. UNIMPLEMENTED: a T5 that is not gated-gelu.
-  static absl::StatusOr<T5EncoderConfig> Read(const std::string& folder);
-  // The same of a config already read; `path` names it in messages.
+  // `path` names the file in messages. UNIMPLEMENTED: a T5 that is not gated-gelu.
   static absl::StatusOr<T5EncoderConfig> FromJson(const nlohmann::json& json,
                                                   const std::string& path);
 };

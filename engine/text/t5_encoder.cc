@@ -25,14 +25,6 @@ at::Tensor ClampHalf(at::Tensor hidden) {
   return hidden.clamp_(-limit, limit);
 }
 
-absl::StatusOr<std::shared_ptr<T5Encoder>> T5Encoder::Create(const ComponentFiles& files,
-                                                             c10::ScalarType dtype,
-                                                             c10::Device device) {
-  KINO_ASSIGN_OR_RETURN(const T5EncoderConfig config,
-                        T5EncoderConfig::FromJson(files.config, files.config_path));
-  return std::shared_ptr<T5Encoder>(new T5Encoder(config, files, dtype, device));
-}
-
 T5Encoder::T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files,
                      c10::ScalarType dtype, c10::Device device)
     : Component(files, dtype, device), config_(config) {

@@ -31,10 +31,10 @@ at::Tensor ClampHalf(at::Tensor hidden);
 
 class T5Encoder final : public Component {
  public:
+  using Config = T5EncoderConfig;
   // See MakeComponent.
-  static absl::StatusOr<std::shared_ptr<T5Encoder>> Create(const ComponentFiles& files,
-                                                           c10::ScalarType dtype,
-                                                           c10::Device device);
+  T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
+            c10::Device device);
   // ids: of each prompt, [1, L] int64 on the host, L its own and not 0 -> [1, L, d_model] in the
   // encoder's dtype. INVALID_ARGUMENT (thrown as StatusError): an id outside the vocabulary. All
   // prompts go through each block while its weights are there; each by itself, so that its states
@@ -51,8 +51,6 @@ class T5Encoder final : public Component {
     LinearWeight q, k, v, o, wi_0, wi_1, wo;
   };
 
-  T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
-            c10::Device device);
   at::Tensor Norm(const at::Tensor& hidden, const WeightRef& weight) const;
   at::Tensor RunBlock(const Block& block, at::Tensor hidden, const at::Tensor& bias) const;
   at::Tensor PositionBias(int64_t length) const;

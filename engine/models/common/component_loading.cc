@@ -12,10 +12,16 @@ absl::StatusOr<std::shared_ptr<const T5Tokenizer>> LoadT5Tokenizer(const Pipelin
   return tokenizer.status();
 }
 
+absl::Status CheckFit(const PipelineOptions& options, std::string_view what, int64_t value,
+                      std::string_view other_what, int64_t other_value) {
+  if (value == other_value) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("'", options.folder, "': ", std::string(what),
+                                                 " is ", value, ", ", std::string(other_what), " ",
+                                                 other_value, "; expected the same"));
+}
+
 absl::StatusOr<FlowMatchEulerConfig> LoadFlowMatchEuler(const PipelineOptions& options) {
-  const std::string path = options.folder + "/scheduler/scheduler_config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
-  return FlowMatchEulerConfig::FromJson(config, path);
+  return ReadConfig<FlowMatchEulerConfig>(options.folder + "/scheduler/scheduler_config.json");
 }
 
 }  // namespace kino::engine

@@ -5,6 +5,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -52,6 +55,36 @@ absl::StatusOr<std::shared_ptr<T>> TransformerComponent(const PipelineOptions& o
                         ComponentFiles::OpenOriginal(options.transformer_file,
                                                      options.folder + "/transformer", find));
   return PooledComponent<T>(files, options, shared, "transformer");
+}
+
+// INVALID_ARGUMENT, naming the folder, when two components of it do not fit: `what` of one is not
+// `other_what` of the other.
+absl::Status CheckFit(const PipelineOptions& options, std::string_view what, int64_t value,
+                      std::string_view other_what, int64_t other_value);
+
+// A pipeline of `components`, whose runs are Run(components, the embedding cache, request, media,
+// tap). moved: those of them that have weights.
+template <typename Run, typename Components>
+std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> components,
+                                       std::vector<PipelineComponent> moved, EngineShared& shared) {
+  class FamilyPipeline final : public Pipeline {
+   public:
+    FamilyPipeline(std::shared_ptr<const Components> components,
+                   std::vector<PipelineComponent> moved, EngineShared& shared)
+        : components_(std::move(components)), moved_(std::move(moved)), shared_(shared) {}
+    const std::vector<PipelineComponent>& components() const override { return moved_; }
+    std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
+                                       Tap tap) override {
+      return std::make_unique<Run>(components_, &shared_.embeddings, request, std::move(media),
+                                   std::move(tap));
+    }
+
+   private:
+    const std::shared_ptr<const Components> components_;
+    const std::vector<PipelineComponent> moved_;
+    EngineShared& shared_;
+  };
+  return std::make_unique<FamilyPipeline>(std::move(components), std::move(moved), shared);
 }
 
 // Of the subfolder "tokenizer". On the meta device a folder may be without: nullptr then, since of

@@ -1,11 +1,8 @@
 #include "engine/models/common/staged_run.h"
 
-#include <ATen/TensorOperators.h>
-
 #include <utility>
 
 #include "engine/core/status_bridge.h"
-#include "engine/core/trace.h"
 
 namespace kino::engine {
 
@@ -65,6 +62,11 @@ void StagedRun::DecodeFrames(DecodeStream& decoder, const RunContext& context,
     sink(pixels);
   }
   Finish(frames, decoder.done());
+}
+
+std::vector<std::optional<std::string>> StagedRun::Prompts() const {
+  if (!guided()) return {request_.prompt};
+  return {request_.negative_prompt, request_.prompt};
 }
 
 void StagedRun::Enter(size_t index) {

@@ -6,6 +6,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/models/common/noise.h"
@@ -52,6 +54,10 @@ class StagedRun : public PipelineRun {
   // A step of the decode stage, with its Finish: the decoder's next frames to the sink. The family
   // owns the decoder, beside the VAE that outlives it.
   void DecodeFrames(DecodeStream& decoder, const RunContext& context, const FrameSink& sink);
+  // With classifier-free guidance.
+  bool guided() const { return *request_.guidance_scale > 1.0; }
+  // Of each row of the batch.
+  std::vector<std::optional<std::string>> Prompts() const;
   // The stage has ended, or starts over: what the family keeps for it beside the state is of no
   // use.
   virtual void Drop(Stage stage) = 0;

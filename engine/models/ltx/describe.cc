@@ -99,9 +99,6 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
     }
   }
 
-  if (request.task == Task::kTextToVideo && !request.conditions.empty()) {
-    fail("conditions", absl::StrCat("TEXT_TO_VIDEO takes none, got ", request.conditions.size()));
-  }
   if (request.task == Task::kImageToVideo) {
     if (request.conditions.size() != 1 || request.conditions[0].kind != ConditionKind::kImage) {
       fail("conditions", absl::StrCat("IMAGE_TO_VIDEO takes exactly one IMAGE, got ",
@@ -122,8 +119,7 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
   const std::string vae_path = source.folder + "/vae/config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json vae_json, ReadJsonFile(vae_path));
-  KINO_ASSIGN_OR_RETURN(const LtxVaeConfig vae, LtxVaeConfig::FromJson(vae_json, vae_path));
+  KINO_ASSIGN_OR_RETURN(const LtxVaeConfig vae, ReadConfig<LtxVaeConfig>(vae_path));
   const int64_t spatial = vae.spatial_compression_ratio, temporal = vae.temporal_compression_ratio;
   if (spatial < 1 || spatial > kSizeMultiple || temporal < 1 || temporal > 64) {
     return absl::InvalidArgumentError(
@@ -134,11 +130,11 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
   KINO_RETURN_IF_ERROR(
       LtxTransformerConfig::FromJson(source.transformer_config, source.transformer_config_path)
           .status());
-  KINO_RETURN_IF_ERROR(T5EncoderConfig::Read(source.folder + "/text_encoder").status());
-  const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
-  KINO_ASSIGN_OR_RETURN(const FlowMatchEulerConfig sampler,
-                        FlowMatchEulerConfig::FromJson(sampler_json, sampler_path));
+  KINO_RETURN_IF_ERROR(
+      ReadConfig<T5EncoderConfig>(source.folder + "/text_encoder/config.json").status());
+  KINO_ASSIGN_OR_RETURN(
+      const FlowMatchEulerConfig sampler,
+      ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
   return std::make_shared<LtxDescription>(vae, sampler);
 }
 

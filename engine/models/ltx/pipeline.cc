@@ -1,37 +1,11 @@
 #include "engine/models/ltx/pipeline.h"
 
-#include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
 #include "engine/models/common/component_loading.h"
 #include "engine/models/ltx/run.h"
 #include "engine/models/ltx/weight_map.h"
 
 namespace kino::engine {
-namespace {
-
-class LtxPipeline final : public Pipeline {
- public:
-  LtxPipeline(std::shared_ptr<const LtxComponents> components, EngineShared& shared)
-      : components_(std::move(components)),
-        shared_(shared),
-        moved_({{"text_encoder", components_->text_encoder, {Stage::kEncodeText}, false},
-                {"transformer", components_->transformer, {Stage::kDenoise}, false},
-                {"vae", components_->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}}) {}
-
-  const std::vector<PipelineComponent>& components() const override { return moved_; }
-  std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
-                                     Tap tap) override {
-    return std::make_unique<LtxRun>(components_, &shared_.embeddings, request, std::move(media),
-                                    std::move(tap));
-  }
-
- private:
-  std::shared_ptr<const LtxComponents> components_;
-  EngineShared& shared_;
-  std::vector<PipelineComponent> moved_;
-};
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,
                                                           EngineShared& shared) {
@@ -43,13 +17,15 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
   KINO_ASSIGN_OR_RETURN(components->transformer,
                         TransformerComponent<LtxTransformer>(options, shared, FindLtxTransformer));
   KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<LtxVae>(options, shared, "vae"));
-  if (components->transformer->config().in_channels != components->vae->config().latent_channels) {
-    return absl::InvalidArgumentError(absl::StrCat("'", options.folder, "': the transformer has ",
-                                                   components->transformer->config().in_channels,
-                                                   " channels, the VAE ",
-                                                   components->vae->config().latent_channels));
-  }
-  return std::make_unique<LtxPipeline>(std::move(components), shared);
+  KINO_RETURN_IF_ERROR(CheckFit(
+      options, "the transformer's in_channels", components->transformer->config().in_channels,
+      "the VAE's latent_channels", components->vae->config().latent_channels));
+  return MakePipeline<LtxRun>(
+      std::shared_ptr<const LtxComponents>(components),
+      {{"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},
+       {"transformer", components->transformer, {Stage::kDenoise}, false},
+       {"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}},
+      shared);
 }
 
 }  // namespace kino::engine

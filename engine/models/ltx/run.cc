@@ -65,9 +65,6 @@ void LtxRun::Drop(Stage stage) {
 }
 
 void LtxRun::EncodeText(const RunContext& context) {
-  std::vector<std::optional<std::string>> prompts;
-  if (guided()) prompts.push_back(request_.negative_prompt);
-  prompts.push_back(request_.prompt);
   // diffusers passes the encoder no mask. Cross-attention has one: it leaves padding alone.
   state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
                                .encoder = components_->text_encoder.get(),
@@ -75,7 +72,7 @@ void LtxRun::EncodeText(const RunContext& context) {
                                .padding = PromptPadding::kSeen,
                                .max_length = *knobs_.max_sequence_length,
                                .device = components_->transformer->device()},
-                              prompts, tap_, context);
+                              Prompts(), tap_, context);
   if (media_.empty()) PrepareLatents({});
   Finish(1, /*is_last=*/true);
 }

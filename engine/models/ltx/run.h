@@ -29,7 +29,6 @@ class LtxRun final : public StagedRun {
   void Decode(const RunContext& context, const FrameSink& sink);
   void Drop(Stage stage) override;
   const LtxVae& vae() const { return *components_->vae; }
-  bool guided() const { return *request_.guidance_scale > 1.0; }
 
   const LtxKnobs knobs_;
   std::shared_ptr<const LtxComponents> components_;

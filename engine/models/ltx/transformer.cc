@@ -35,14 +35,6 @@ constexpr char kPreparePrefix[] = "prepare";
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<LtxTransformer>> LtxTransformer::Create(const ComponentFiles& files,
-                                                                       c10::ScalarType dtype,
-                                                                       c10::Device device) {
-  KINO_ASSIGN_OR_RETURN(const LtxTransformerConfig config,
-                        LtxTransformerConfig::FromJson(files.config, files.config_path));
-  return std::shared_ptr<LtxTransformer>(new LtxTransformer(config, files, dtype, device));
-}
-
 LtxTransformer::LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
                                c10::ScalarType dtype, c10::Device device)
     : Component(files, dtype, device), config_(config) {

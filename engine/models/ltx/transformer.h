@@ -36,10 +36,10 @@ struct LtxGrid {
 
 class LtxTransformer final : public Component {
  public:
+  using Config = LtxTransformerConfig;
   // See MakeComponent.
-  static absl::StatusOr<std::shared_ptr<LtxTransformer>> Create(const ComponentFiles& files,
-                                                                c10::ScalarType dtype,
-                                                                c10::Device device);
+  LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
+                 c10::ScalarType dtype, c10::Device device);
 
   // One prompt on one grid over one schedule. Values; sharing tensors with the Prepared it was made
   // like.
@@ -82,8 +82,6 @@ class LtxTransformer final : public Component {
     Mlp feed_forward;
   };
 
-  LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
-                 c10::ScalarType dtype, c10::Device device);
   RotaryTable MakeRotaryTable(const LtxGrid& grid) const;
   void RunBlock(const Block& block, int index, absl::Span<const Prepared* const> rows,
                 const at::Tensor& modulation, const TokenSpans& spans, at::Tensor& hidden,

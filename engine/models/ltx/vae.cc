@@ -4,13 +4,6 @@
 
 namespace kino::engine {
 
-absl::StatusOr<std::shared_ptr<LtxVae>> LtxVae::Create(const ComponentFiles& files,
-                                                       c10::ScalarType dtype, c10::Device device) {
-  KINO_ASSIGN_OR_RETURN(const LtxVaeConfig config,
-                        LtxVaeConfig::FromJson(files.config, files.config_path));
-  return std::shared_ptr<LtxVae>(new LtxVae(config, files, dtype, device));
-}
-
 LtxVae::LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
                c10::Device device)
     : Component(files, dtype, device),

@@ -18,9 +18,10 @@ namespace kino::engine {
 
 class LtxVae final : public Component {
  public:
+  using Config = LtxVaeConfig;
   // See MakeComponent.
-  static absl::StatusOr<std::shared_ptr<LtxVae>> Create(const ComponentFiles& files,
-                                                        c10::ScalarType dtype, c10::Device device);
+  LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
+         c10::Device device);
 
   const LtxVaeConfig& config() const { return config_; }
   // [C], in the weights' dtype: normalised = (latent - mean) * scaling_factor / std.
@@ -39,9 +40,6 @@ class LtxVae final : public Component {
                                        const LtxVaeDecodeOptions& options) const;
 
  private:
-  LtxVae(const LtxVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
-         c10::Device device);
-
   LtxVaeConfig config_;
   LtxVaeEncoder encoder_;
   LtxVaeDecoder decoder_;

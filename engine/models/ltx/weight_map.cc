@@ -1,9 +1,7 @@
 #include "engine/models/ltx/weight_map.h"
 
-#include <algorithm>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,21 +12,6 @@ namespace kino::engine {
 namespace {
 
 using Json = nlohmann::json;
-using Renames = std::vector<std::pair<std::string_view, std::string_view>>;
-
-// Python's str.replace.
-void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
-  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
-    text.replace(at, from.size(), to);
-  }
-}
-
-// In this order, each over the outcome of the one before.
-std::string Rename(std::string_view name, const Renames& renames) {
-  std::string text(name);
-  for (const auto& [from, to] : renames) ReplaceAll(text, from, to);
-  return text;
-}
 
 bool Contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
@@ -37,12 +20,12 @@ bool Contains(std::string_view text, std::string_view part) {
 // The transformer's tensors are those that are not the VAE's.
 bool IsVae(std::string_view name) { return Contains(name, "vae"); }
 
-const Renames& TransformerRenames() {
-  static const Renames renames = {{"model.diffusion_model.", ""},
-                                  {"patchify_proj", "proj_in"},
-                                  {"adaln_single", "time_embed"},
-                                  {"q_norm", "norm_q"},
-                                  {"k_norm", "norm_k"}};
+const KeyRenames& TransformerRenames() {
+  static const KeyRenames renames = {{"model.diffusion_model.", ""},
+                                     {"patchify_proj", "proj_in"},
+                                     {"adaln_single", "time_embed"},
+                                     {"q_norm", "norm_q"},
+                                     {"k_norm", "norm_k"}};
   return renames;
 }
 
@@ -76,22 +59,15 @@ int HeadsInMetadata(const TensorFile& file) {
   return IntegerOr(json["transformer"], "num_attention_heads", 0);
 }
 
-bool HoldsTransformer(const TensorFile& file) {
-  return std::any_of(file.tensors().begin(), file.tensors().end(), [](const auto& tensor) {
-    return !IsVae(tensor.first) &&
-           Rename(tensor.first, TransformerRenames()) == "transformer_blocks.0.attn2.norm_q.weight";
-  });
-}
-
 }  // namespace
 
 absl::StatusOr<FoundComponent> FindLtxTransformer(const TensorFile& file,
                                                   const Json* folder_config) {
-  if (!HoldsTransformer(file)) {
-    return absl::NotFoundError(absl::StrCat("'", file.path(), "' holds no LTX-Video transformer"));
-  }
   FoundComponent component{.map = TransformerMap(), .config = Json::object()};
   FileShapes shapes(file, component.map);
+  if (!shapes.Has("transformer_blocks.0.attn2.norm_q.weight")) {
+    return absl::NotFoundError(absl::StrCat("'", file.path(), "' holds no LTX-Video transformer"));
+  }
   if (shapes.HasPrefix("audio_")) {
     return absl::UnimplementedError(
         absl::StrCat("'", file.path(), "' holds LTX-2, expected LTX-Video"));

@@ -45,11 +45,6 @@ class MochiDescription final : public FamilyDescription {
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kMochiTiles; }
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override {
-    if (!request.conditions.empty()) {
-      violations.push_back({.field = "conditions",
-                            .description = absl::StrCat("TEXT_TO_VIDEO takes none, got ",
-                                                        request.conditions.size())});
-    }
     if (!violations.empty()) return;
     const absl::Status schedule = MochiSchedule(sampler_, request).status();
     if (!schedule.ok()) {
@@ -69,15 +64,14 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeMochi(const Mod
   KINO_ASSIGN_OR_RETURN(
       const MochiTransformerConfig transformer,
       MochiTransformerConfig::FromJson(source.transformer_config, source.transformer_config_path));
-  const std::string vae_path = source.folder + "/vae/config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json vae_json, ReadJsonFile(vae_path));
-  KINO_ASSIGN_OR_RETURN(const MochiVaeConfig vae, MochiVaeConfig::FromJson(vae_json, vae_path));
+  KINO_ASSIGN_OR_RETURN(const MochiVaeConfig vae,
+                        ReadConfig<MochiVaeConfig>(source.folder + "/vae/config.json"));
   // Nothing more is needed of it, but it must be such that the model can be loaded.
-  KINO_RETURN_IF_ERROR(T5EncoderConfig::Read(source.folder + "/text_encoder").status());
-  const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json sampler_json, ReadJsonFile(sampler_path));
-  KINO_ASSIGN_OR_RETURN(const FlowMatchEulerConfig sampler,
-                        FlowMatchEulerConfig::FromJson(sampler_json, sampler_path));
+  KINO_RETURN_IF_ERROR(
+      ReadConfig<T5EncoderConfig>(source.folder + "/text_encoder/config.json").status());
+  KINO_ASSIGN_OR_RETURN(
+      const FlowMatchEulerConfig sampler,
+      ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
   return std::make_shared<MochiDescription>(transformer, vae, sampler);
 }
 

@@ -22,7 +22,7 @@ constexpr double kDecodeShare = 0.1;
 }  // namespace
 
 MochiRun::MochiRun(std::shared_ptr<const MochiComponents> components, EmbeddingCache* embeddings,
-                   const Request& request, Tap tap)
+                   const Request& request, std::vector<MediaInput>, Tap tap)
     : StagedRun(request),
       components_(std::move(components)),
       embeddings_(embeddings),
@@ -46,9 +46,7 @@ void MochiRun::Drop(Stage stage) {
 }
 
 void MochiRun::EncodeText(const RunContext& context) {
-  std::vector<std::optional<std::string>> prompts;
-  if (guided()) prompts.push_back(request_.negative_prompt);
-  prompts.push_back(request_.prompt);
+  std::vector<std::optional<std::string>> prompts = Prompts();
   for (std::optional<std::string>& prompt : prompts) {
     if (components_->force_zeros_for_empty_prompt && prompt == "") prompt.reset();
   }

@@ -15,7 +15,7 @@ class MochiRun final : public StagedRun {
  public:
   // `embeddings` outlives the run.
   MochiRun(std::shared_ptr<const MochiComponents> components, EmbeddingCache* embeddings,
-           const Request& request, Tap tap);
+           const Request& request, std::vector<MediaInput> media, Tap tap);
 
  private:
   void EncodeText(const RunContext& context);
@@ -23,7 +23,6 @@ class MochiRun final : public StagedRun {
   void PrepareDecode();
   void Decode(const RunContext& context, const FrameSink& sink);
   void Drop(Stage stage) override;
-  bool guided() const { return *request_.guidance_scale > 1.0; }
 
   std::shared_ptr<const MochiComponents> components_;
   EmbeddingCache* embeddings_;

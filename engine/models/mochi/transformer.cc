@@ -49,13 +49,6 @@ at::Tensor ByPart(const at::Tensor& modulation, int64_t parts) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<MochiTransformer>> MochiTransformer::Create(
-    const ComponentFiles& files, c10::ScalarType dtype, c10::Device device) {
-  KINO_ASSIGN_OR_RETURN(const MochiTransformerConfig config,
-                        MochiTransformerConfig::FromJson(files.config, files.config_path));
-  return std::shared_ptr<MochiTransformer>(new MochiTransformer(config, files, dtype, device));
-}
-
 MochiTransformer::MochiTransformer(const MochiTransformerConfig& config,
                                    const ComponentFiles& files, c10::ScalarType dtype,
                                    c10::Device device)

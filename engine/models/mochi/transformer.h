@@ -32,10 +32,10 @@ struct MochiGrid {
 
 class MochiTransformer final : public Component {
  public:
+  using Config = MochiTransformerConfig;
   // See MakeComponent.
-  static absl::StatusOr<std::shared_ptr<MochiTransformer>> Create(const ComponentFiles& files,
-                                                                  c10::ScalarType dtype,
-                                                                  c10::Device device);
+  MochiTransformer(const MochiTransformerConfig& config, const ComponentFiles& files,
+                   c10::ScalarType dtype, c10::Device device);
 
   // The rows of a batch, B prompts, on one grid over one schedule of T steps. A value.
   struct Prepared {
@@ -70,8 +70,6 @@ class MochiTransformer final : public Component {
     Stream video, text;
   };
 
-  MochiTransformer(const MochiTransformerConfig& config, const ComponentFiles& files,
-                   c10::ScalarType dtype, c10::Device device);
   RotaryTable MakeRotaryTable(const MochiGrid& grid) const;
   at::Tensor PoolText(const at::Tensor& text) const;
   void RunBlock(int index, const Prepared& prepared, int step, Streams& streams,

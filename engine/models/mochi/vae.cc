@@ -13,14 +13,6 @@
 
 namespace kino::engine {
 
-absl::StatusOr<std::shared_ptr<MochiVae>> MochiVae::Create(const ComponentFiles& files,
-                                                           c10::ScalarType dtype,
-                                                           c10::Device device) {
-  KINO_ASSIGN_OR_RETURN(const MochiVaeConfig config,
-                        MochiVaeConfig::FromJson(files.config, files.config_path));
-  return std::shared_ptr<MochiVae>(new MochiVae(config, files, dtype, device));
-}
-
 MochiVae::Resnet::Resnet(const WeightScope& scope, int64_t channels)
     : conv1(scope.Sub("conv1").Sub("conv"),
             {.in_channels = channels, .out_channels = channels, .repeats_edges = true}),

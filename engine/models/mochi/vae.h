@@ -20,10 +20,10 @@ namespace kino::engine {
 
 class MochiVae final : public Component {
  public:
+  using Config = MochiVaeConfig;
   // See MakeComponent.
-  static absl::StatusOr<std::shared_ptr<MochiVae>> Create(const ComponentFiles& files,
-                                                          c10::ScalarType dtype,
-                                                          c10::Device device);
+  MochiVae(const MochiVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
+           c10::Device device);
 
   const MochiVaeConfig& config() const { return config_; }
 
@@ -57,8 +57,6 @@ class MochiVae final : public Component {
     int64_t expanded_channels = 0;
   };
 
-  MochiVae(const MochiVaeConfig& config, const ComponentFiles& files, c10::ScalarType dtype,
-           c10::Device device);
   FrameChain Begin(int64_t run_positions, const RunLength& runs) const;
 
   MochiVaeConfig config_;
