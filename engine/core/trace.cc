@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
+
+#include "engine/core/kernel_counter.h"
 
 namespace kino::engine {
 
@@ -71,6 +74,7 @@ Trace::Trace(const ComputeTarget& target) : target_(target), ledger_(std::make_s
     c10::SetAllocator(c10::DeviceType::Meta, &allocator, /*priority=*/1);
   });
   ledger_->is_gpu = target.is_gpu;
+  if (target.is_gpu) kernels_ = std::make_unique<KernelCounter>();
   current = this;
 }
 
@@ -82,11 +86,13 @@ TraceCounts Trace::counts() const {
   TraceCounts counts = counts_;
   counts.device_peak = ledger_->peak[0];
   counts.host_peak = ledger_->peak[1];
+  if (kernels_ != nullptr) counts.kernels = kernels_->counts();
   return counts;
 }
 
 void Trace::Reset() {
   counts_ = {};
+  if (kernels_ != nullptr) kernels_->Reset();
   for (int side = 0; side < 2; ++side) ledger_->peak[side] = ledger_->live[side];
 }
 
@@ -133,8 +139,11 @@ void CountLinear(int64_t rows, int64_t in, int64_t out) {
 at::Tensor ToHost(const at::Tensor& x, c10::ScalarType dtype) {
   if (!x.is_meta()) return x.to(at::kCPU, dtype);
   if (RunsOnCpu(x)) return x.to(dtype);
+  // The device converts it, and makes it dense, before it is copied.
   const HostScope host;
-  return at::empty(x.sizes(), x.options().dtype(dtype));
+  at::Tensor on_host = at::empty(x.sizes(), x.options().dtype(dtype));
+  if (x.scalar_type() != dtype || !x.is_contiguous()) CountKernel({x}, {on_host});
+  return on_host;
 }
 
 at::Tensor EmptyByHost(at::IntArrayRef shape, c10::ScalarType dtype) {

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "engine/core/cpu_features.h"
+#include "engine/core/kernel_counts.h"
 
 namespace kino::engine {
 
@@ -32,7 +33,10 @@ struct TraceCounts {
   double linear_flops = 0;
   double attention_flops = 0;
   double convolution_flops = 0;
+  KernelCounts kernels = {};  // of a GPU
 };
+
+class KernelCounter;
 
 class Trace {
  public:
@@ -46,6 +50,8 @@ class Trace {
   static Trace* Current();
   const ComputeTarget& target() const { return target_; }
   TraceCounts counts() const;
+  // Nullptr: of a CPU.
+  KernelCounter* kernels() const { return kernels_.get(); }
   // The peaks start again from what is live now, the rest from nothing.
   void Reset();
   void AddFlops(FlopKind kind, double flops);
@@ -58,6 +64,7 @@ class Trace {
   const ComputeTarget target_;
   // Tensors that outlive the trace still count down there.
   std::shared_ptr<Ledger> ledger_;
+  std::unique_ptr<KernelCounter> kernels_;
   TraceCounts counts_;
 };
 

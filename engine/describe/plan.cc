@@ -278,6 +278,7 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
                          .host = 0,
                          .flops = phase.passes * (phase.linear_flops + phase.attention_flops +
                                                   phase.convolution_flops)};
+    now.kernels.Add(phase.kernels, phase.passes);
     now.host = device.is_gpu ? homes + phase.host_activations + kStagingBytes : now.device();
     const auto same = std::find_if(estimate.stages.begin(), estimate.stages.end(),
                                    [&](const StageEstimate& s) { return s.stage == now.stage; });
@@ -286,13 +287,15 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
     } else {
       now.host = std::max(same->host, now.host);
       now.flops += same->flops;
+      now.kernels.Add(same->kernels);
       const StageEstimate& larger = now.device() > same->device() ? now : *same;
       *same = {.stage = now.stage,
                .weights = larger.weights,
                .activations = larger.activations,
                .workspace = larger.workspace,
                .host = now.host,
-               .flops = now.flops};
+               .flops = now.flops,
+               .kernels = now.kernels};
     }
     speed.Add(phase, need, part, time);
   }

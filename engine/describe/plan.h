@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/core/kernel_counts.h"
 #include "engine/describe/describe.h"
 #include "engine/describe/profile.h"
 #include "engine/describe/request.h"
@@ -37,9 +38,10 @@ struct StageEstimate {
   Stage stage = Stage::kDenoise;
   int64_t weights = 0;
   int64_t activations = 0;
-  int64_t workspace = 0;  // weights decoded for the layer in use, libraries' scratch memory
-  int64_t host = 0;       // on the CPU: device()
-  double flops = 0;       // floating-point operations of all its steps
+  int64_t workspace = 0;      // weights decoded for the layer in use, libraries' scratch memory
+  int64_t host = 0;           // on the CPU: device()
+  double flops = 0;           // floating-point operations of all its steps
+  KernelCounts kernels = {};  // of all its steps, in the dtype of computation; on a CPU none
   int64_t device() const { return weights + activations + workspace; }
 };
 

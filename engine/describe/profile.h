@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
+#include "engine/core/kernel_counts.h"
 #include "engine/describe/request.h"
 #include "engine/describe/stage.h"
 
@@ -61,6 +62,7 @@ struct PhaseNeed {
   double linear_flops = 0;  // what quantized arithmetic changes
   double attention_flops = 0;
   double convolution_flops = 0;
+  KernelCounts kernels = {};  // of a GPU
   double passes = 1;
 };
 

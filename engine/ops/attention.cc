@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/linear.h"
 
@@ -42,9 +43,13 @@ at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
         .to(q.scalar_type());
   }
   // Two products of every query with every key.
-  CountFlops(FlopKind::kAttention,
-             4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(1)));
-  if (q.is_meta()) return AttentionOnMeta(q, k, heads);
+  const double flops = 4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(1));
+  CountFlops(FlopKind::kAttention, flops);
+  if (q.is_meta()) {
+    at::Tensor out = AttentionOnMeta(q, k, heads);
+    CountKernel({q, k, v, bias}, {out}, flops);
+    return out;
+  }
   const auto split = [heads](const at::Tensor& x) {
     return x.unflatten(2, {heads, -1}).transpose(1, 2);
   };

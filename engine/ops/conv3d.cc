@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/linear.h"
 
@@ -58,15 +59,19 @@ at::Tensor ScratchOnMeta(const at::Tensor& input, const at::Tensor& weight, cons
   return at::empty({elements}, input.options());
 }
 
-// The weight channels last, as cuDNN takes it, and the output.
+// The weight channels last, as cuDNN takes it, and the output, to which torch adds the bias.
 at::Tensor ConvolveOnMetaGpu(const at::Tensor& input, const at::Tensor& weight,
-                             const Moves& moves) {
+                             const at::Tensor& bias, const Moves& moves, double flops) {
   // What cuDNN's caller goes by.
   TORCH_CHECK(input.suggest_memory_format() == at::MemoryFormat::ChannelsLast3d,
               "a convolution's input of ", input.sizes(), " has the strides ", input.strides(),
               ", expected channels last");
   const at::Tensor reordered = at::empty(weight.sizes(), weight.options());
-  return OutputOnMeta(input, weight, moves);
+  CountKernel({weight}, {reordered});
+  at::Tensor out = OutputOnMeta(input, weight, moves);
+  CountKernel({input, reordered}, {out}, flops);
+  CountKernel({out, bias}, {out});
+  return out;
 }
 
 // A copy of `weight` in the order oneDNN likes best for inputs of `shape`, [1, C, T, H, W].
@@ -154,13 +159,13 @@ at::Tensor Conv3d(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   }
   const Moves moves(weight, stride, pads);
   const at::Tensor input = Batch(x);
-  double outputs = 1;
+  double flops = 2.0 * static_cast<double>(weight.numel());
   for (const size_t axis : {0, 1, 2})
-    outputs *= static_cast<double>(moves.outputs(input, weight, axis));
-  CountFlops(FlopKind::kConvolution, 2.0 * outputs * static_cast<double>(weight.numel()));
+    flops *= static_cast<double>(moves.outputs(input, weight, axis));
+  CountFlops(FlopKind::kConvolution, flops);
   if (RunsOnCpu(x) && at::globalContext().userEnabledMkldnn())
     return ConvolvePacked(x, weight, bias, moves);
-  if (x.is_meta()) return Frames(ConvolveOnMetaGpu(input, weight, moves));
+  if (x.is_meta()) return Frames(ConvolveOnMetaGpu(input, weight, bias, moves, flops));
   const std::vector<int64_t> dilation = {1, 1, 1};
   return Frames(at::conv3d(input, weight, bias, moves.strides, moves.padding, dilation, 1));
 }

@@ -5,6 +5,9 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 
+#include <algorithm>
+
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
 #include "engine/ops/row_loop.h"
@@ -56,6 +59,12 @@ at::Tensor ParametersOf(const at::Tensor& table, const TokenSpan& span) {
   return table.dim() == 3 ? table.narrow(1, span.row, 1) : table.select(0, span.row);
 }
 
+// What a kernel reads of a table, for a trace.
+at::Tensor RowsUsed(const at::Tensor& table, const TokenSpans& spans) {
+  if (!table.defined()) return table;
+  return table.narrow(-2, 0, std::min(table.size(-2), static_cast<int64_t>(spans.size())));
+}
+
 #ifdef KINO_WITH_CUDA
 // The kernels take these.
 bool CanLaunch(const at::Tensor& x, const at::Tensor& y, const at::Tensor& shift,
@@ -102,7 +111,11 @@ at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::T
     TORCH_CHECK(shift.sizes() == scale.sizes(), "shift is ", shift.sizes(), ", scale ",
                 scale.sizes());
   }
-  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) return at::empty_like(x);
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) {
+    at::Tensor out = at::empty_like(x);
+    CountKernel({x, RowsUsed(scale, spans), RowsUsed(shift, spans)}, {out});
+    return out;
+  }
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, x, shift, scale, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());
@@ -147,7 +160,7 @@ void AddGatedComposed(at::Tensor& x, at::Tensor& y, const at::Tensor& gate,
 
 void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenSpans& spans) {
   Check(x, gate, spans);
-  if (x.is_meta()) return;
+  if (x.is_meta()) return CountKernel({x, y, RowsUsed(gate, spans)}, {x});
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, y, {}, gate, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());
@@ -181,7 +194,8 @@ void AddNormGatedComposed(at::Tensor& x, const at::Tensor& y, double eps, const 
 void AddNormGated(at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& gate,
                   const TokenSpans& spans) {
   Check(x, gate, spans);
-  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous() && y.is_contiguous()) return;
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous() && y.is_contiguous())
+    return CountKernel({x, y, RowsUsed(gate, spans)}, {x});
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, y, {}, gate, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());

@@ -6,6 +6,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/rms_norm.h>
 
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
 #include "engine/ops/row_loop.h"
@@ -100,7 +101,7 @@ void NormRotaryInto(const at::Tensor& x, const at::Tensor& weight, double eps,
   TORCH_CHECK(out.sizes() == x.sizes(), "norm and rotary: from ", x.sizes(), " into ", out.sizes());
   if (x.is_meta() && HasDenseRows(x) && HasDenseRows(out) &&
       (RunsOnGpu(x) || FusesOnCpu(x, weight, out)))
-    return;
+    return CountKernel({x, weight, table.cos, table.sin}, {out});
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, weight, table, out)) {
     const c10::cuda::CUDAGuard guard(x.device());

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
 #include "engine/ops/row_loop.h"
@@ -169,7 +170,8 @@ void RmsNormSiluComposed(const at::Tensor& x, const ChannelModulation& modulatio
 
 void RmsNormSilu(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor out) {
   Check(x, out);
-  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) return;
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous())
+    return CountKernel({x, modulation.scale_plus_one, modulation.shift}, {out});
 #ifdef KINO_WITH_CUDA
   const bool modulates = modulation.shift.defined();
   if (CanLaunchOn(x, out) &&
@@ -203,6 +205,9 @@ void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor o
   const bool runs_on_gpu = RunsOnGpu(x) && x.is_contiguous();
   if (x.is_meta() && (runs_on_gpu || FusesGroupNorm(x, out))) {
     const at::Tensor moments = Moments(x), affine = Affine(x);
+    CountKernel({x}, {moments});
+    CountKernel({moments, norm.weight, norm.bias}, {affine});
+    CountKernel({x, affine}, {out});
     return;
   }
 #ifdef KINO_WITH_CUDA

@@ -75,6 +75,8 @@ class PhaseRecorder {
       need.linear_flops /= passes;
       need.attention_flops /= passes;
       need.convolution_flops /= passes;
+      need.kernels = {};
+      need.kernels.Add(phase.need.kernels, 1 / passes);
       need.passes = passes * phase.repeats;
     }
     return needs;
@@ -117,6 +119,7 @@ class PhaseRecorder {
     need.linear_flops += counts.linear_flops;
     need.attention_flops += counts.attention_flops;
     need.convolution_flops += counts.convolution_flops;
+    need.kernels.Add(counts.kernels);
     trace_.Reset();
   }
 

@@ -14,6 +14,15 @@ const char* DTypeText(engine::DType dtype) {
                                         : "bfloat16";
 }
 
+v1::KernelCounts FromEngine(const engine::KernelCounts& kernels) {
+  v1::KernelCounts out;
+  out.set_launches(kernels.launches);
+  out.set_bytes_read(kernels.bytes_read);
+  out.set_bytes_written(kernels.bytes_written);
+  out.set_roofline_seconds(kernels.roofline_seconds);
+  return out;
+}
+
 v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate) {
   v1::PlanEstimate out;
   out.set_name(estimate.name);
@@ -26,6 +35,7 @@ v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate) {
     memory.set_workspace_bytes(stage.workspace);
     memory.set_host_bytes(stage.host);
     memory.set_flops(stage.flops);
+    if (stage.kernels.launches > 0) *memory.mutable_kernels() = FromEngine(stage.kernels);
   }
   out.set_peak_device_bytes(estimate.peak_device);
   out.set_peak_host_bytes(estimate.peak_host);

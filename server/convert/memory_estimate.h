@@ -15,6 +15,7 @@ namespace kino::convert {
 const char* DTypeText(engine::DType dtype);
 
 v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate);
+v1::KernelCounts FromEngine(const engine::KernelCounts& kernels);
 
 // Stands for a prompt that is not known yet, in bytes: it fills every text token, so that estimates
 // are not too low.

@@ -32,10 +32,13 @@ std::optional<engine::DType> DTypeNamed(const std::string& name) {
 
 absl::StatusOr<engine::PhaseNeed> ToEngine(const v1::PhaseNeed& phase) {
   const std::optional<engine::Stage> stage = StageOf(phase.stage());
+  const v1::KernelCounts& kernels = phase.kernels();
   const auto is_amount = [](double value) { return std::isfinite(value) && value >= 0; };
   if (!stage || phase.device_activations() < 0 || phase.host_activations() < 0 ||
       phase.rows() < 0 || !is_amount(phase.linear_flops()) || !is_amount(phase.attention_flops()) ||
-      !is_amount(phase.convolution_flops()) || !is_amount(phase.passes())) {
+      !is_amount(phase.convolution_flops()) || !is_amount(phase.passes()) ||
+      !is_amount(kernels.launches()) || !is_amount(kernels.bytes_read()) ||
+      !is_amount(kernels.bytes_written()) || !is_amount(kernels.roofline_seconds())) {
     return absl::InvalidArgumentError(absl::StrCat("a phase of '", phase.component(),
                                                    "' is no phase: ", phase.ShortDebugString()));
   }
@@ -48,6 +51,10 @@ absl::StatusOr<engine::PhaseNeed> ToEngine(const v1::PhaseNeed& phase) {
                            .linear_flops = phase.linear_flops(),
                            .attention_flops = phase.attention_flops(),
                            .convolution_flops = phase.convolution_flops(),
+                           .kernels = {.launches = kernels.launches(),
+                                       .bytes_read = kernels.bytes_read(),
+                                       .bytes_written = kernels.bytes_written(),
+                                       .roofline_seconds = kernels.roofline_seconds()},
                            .passes = phase.passes()};
 }
 
@@ -82,6 +89,7 @@ v1::RunProfile FromEngine(const engine::RunProfile& profile, bool places) {
       need.set_attention_flops(phase.attention_flops);
       need.set_convolution_flops(phase.convolution_flops);
       need.set_passes(phase.passes);
+      if (phase.kernels.launches > 0) *need.mutable_kernels() = FromEngine(phase.kernels);
     }
   }
   if (!places) return out;

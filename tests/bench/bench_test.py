@@ -1,19 +1,22 @@
 """Every benchmark script at its tiny size: its own checks pass, and it prints the table of docs/benchmarks.md."""
 import glob
+import json
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors import safe_open
 
+import fake_counter
 import provenance
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KINO_RENDER = os.path.join(os.environ["KINO_BIN_DIR"], "kino-render")
 # Scripts with a table of their own; the rest is what they import or start.
-PARTS = {"bench_test.py", "diffusers_render.py", "gguf_k.py", "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
+PARTS = {"bench_test.py", "diffusers_render.py", "fake_counter.py", "gguf_k.py", "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
 COMMIT = r"commit ([0-9a-f]{7,}( \+ changes)?|unknown); \d{4}-\d\d-\d\d; "
 
 
@@ -81,6 +84,62 @@ def test_planned_table(tiny, tmp_path):
     for column in (1, 4):  # peaks of the two models
         none, block, nf4 = (float(row[column]) for row in table)
         assert block < none and nf4 < none
+
+
+def test_counted_table(tiny, tmp_path):
+    path = tmp_path / "counts.json"
+    text = tiny("count_diffusers.py", "--work", str(tmp_path / "work"), "--json", str(path))
+    with open(path, encoding="utf-8") as file:
+        results = json.load(file)
+    assert list(results) == ["LTX-Video 2B", "LTX-Video 13B", "Mochi-1"]
+    for name, result in results.items():
+        theirs, ours = result["diffusers"], result["kino"]
+        for part in ("step", "decode"):
+            print(name, part, theirs[part], ours[part])
+            # The same networks; what Kino computes of the text once for all steps is less than that.
+            assert ours[part]["tflop"] == pytest.approx(theirs[part]["tflop"], rel=0.02)
+            for side in (theirs, ours):
+                computing = side[part]["tflop"] * 1e12 / fake_counter.FLOPS_PER_SECOND
+                moving = side[part]["bytes"] / fake_counter.BYTES_PER_SECOND
+                # Between the larger of the two and their sum: both sides have the same limits.
+                assert max(computing, moving) <= side[part]["roofline_seconds"] * 1.0001 <= (computing + moving) * 1.0002
+            # The issue's aim. What is fused here moves its tensors once.
+            assert ours[part]["bytes"] < 0.6 * theirs[part]["bytes"]
+        # The aim again, for the step: the decode takes frames in runs, each with launches of its own, to hold little.
+        assert ours["step"]["launches"] < 0.4 * theirs["step"]["launches"]
+    assert len(rows(text, "model")) == 3 * 2 * 4
+
+
+def test_the_counter_of_fake_tensors():
+    with fake_counter.fake_gpu(), fake_counter.Counts() as counts:
+        def taken(run):
+            before = counts.launches, counts.bytes_read, counts.bytes_written, counts.flops
+            run()
+            after = counts.launches, counts.bytes_read, counts.bytes_written, counts.flops
+            return tuple(now - then for now, then in zip(after, before))
+
+        a = torch.empty(10, 100, device="cuda")
+        row, x = torch.empty(100, device="cuda"), torch.empty(2, 8, 64, dtype=torch.bfloat16, device="cuda")
+        weight, bias = torch.empty(32, 64, dtype=torch.bfloat16, device="cuda"), torch.empty(32, dtype=torch.bfloat16, device="cuda")
+        frames, kernel = torch.empty(1, 4, 3, 6, 6, device="cuda"), torch.empty(8, 4, 3, 3, 3, device="cuda")
+        functional = torch.nn.functional
+        assert taken(lambda: a * a + a) == (2, 3 * 4000, 2 * 4000, 0)
+        assert taken(lambda: a + row.expand(10, 100)) == (1, 4400, 4000, 0)
+        assert taken(lambda: a.t()[:, 1:3].unsqueeze(0).detach().reshape(1, 200)) == (1, 800, 800, 0)  # the last copies
+        assert taken(lambda: a.view(1000).unflatten(0, (10, 100)).contiguous().float()) == (0, 0, 0, 0)
+        assert taken(lambda: torch.empty(5, device="cuda")) == (0, 0, 0, 0)
+        assert taken(lambda: a.copy_(torch.empty_like(a))) == (1, 4000, 4000, 0)
+        assert taken(a.cpu) == (0, 0, 0, 0)
+        assert taken(lambda: functional.linear(x, weight, bias)) == (1, 2048 + 4096 + 64, 1024, 2 * 16 * 64 * 32)
+        heads = x.view(2, 8, 4, 16).transpose(1, 2)
+        assert taken(lambda: functional.scaled_dot_product_attention(heads, heads, heads)) == (1, 2048, 2048, 4 * 2 * 4 * 8 * 8 * 16)
+        # The products, then the bias.
+        convolved = 8 * 1 * 4 * 4 * 4
+        assert taken(lambda: functional.conv3d(frames, kernel, torch.empty(8, device="cuda"))) == (
+            2, 4 * 108 * 4 + 8 * 108 * 4 + convolved + 32, 2 * convolved, 2 * 8 * 16 * 4 * 27)
+        assert taken(lambda: functional.pad(a, (1, 1))) == (2, 4000, 4080 + 4000, 0)
+        normed = torch.empty(2, 8, 5, device="cuda")
+        assert taken(lambda: functional.group_norm(normed, 4)) == (3, 320 + 64 + 320 + 128, 64 + 128 + 320, 0)
 
 
 def test_every_script_with_a_table_is_here():

@@ -56,6 +56,14 @@ MODELS = {
     "2B": (dict(num_layers=28, attention_head_dim=64, cross_attention_dim=2048), VAE_091),
     "13B": (dict(num_layers=48, attention_head_dim=128, cross_attention_dim=4096), VAE_097),
 }
+LTX_INDEX = {"_class_name": "LTXPipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+             "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5TokenizerFast"],
+             "transformer": ["diffusers", "LTXVideoTransformer3DModel"], "vae": ["diffusers", "AutoencoderKLLTXVideo"]}
+LTX_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "base_shift": 0.95,
+                 "max_shift": 2.05, "base_image_seq_len": 1024, "max_image_seq_len": 4096, "shift_terminal": 0.1}
+MOCHI_INDEX = {**LTX_INDEX, "_class_name": "MochiPipeline", "force_zeros_for_empty_prompt": False,
+               "transformer": ["diffusers", "MochiTransformer3DModel"], "vae": ["diffusers", "AutoencoderKLMochi"]}
+MOCHI_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True, "shift": 1.0}
 TINY_OPTIONS = ("none", "block:1", "nf4")
 
 
@@ -75,25 +83,25 @@ def write_sparse(folder, module, config, name):
         json.dump(config, file)
 
 
-def make_model(folder, transformer, vae, text_layers=24):
+def write_model(folder, transformer, vae, index, scheduler, text_layers=24):
+    """transformer, vae: modules on the meta device."""
     with torch.device("meta"):
         t5 = T5Config(d_model=4096, d_kv=64, d_ff=10240, num_layers=text_layers, num_heads=64, vocab_size=32128,
                       feed_forward_proj="gated-gelu")
         encoder = T5EncoderModel(t5)
-        write_sparse(f"{folder}/text_encoder", encoder, t5.to_dict(), "model.safetensors")
-        network = LTXVideoTransformer3DModel(**transformer)
-        write_sparse(f"{folder}/transformer", network, dict(network.config), "diffusion_pytorch_model.safetensors")
-        coder = AutoencoderKLLTXVideo(**vae)
-        write_sparse(f"{folder}/vae", coder, dict(coder.config), "diffusion_pytorch_model.safetensors")
+    write_sparse(f"{folder}/text_encoder", encoder, t5.to_dict(), "model.safetensors")
+    write_sparse(f"{folder}/transformer", transformer, dict(transformer.config), "diffusion_pytorch_model.safetensors")
+    write_sparse(f"{folder}/vae", vae, dict(vae.config), "diffusion_pytorch_model.safetensors")
     os.makedirs(f"{folder}/scheduler", exist_ok=True)
-    with open(f"{folder}/scheduler/scheduler_config.json", "w", encoding="utf-8") as file:
-        json.dump({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "base_shift": 0.95,
-                   "max_shift": 2.05, "base_image_seq_len": 1024, "max_image_seq_len": 4096, "shift_terminal": 0.1}, file)
-    with open(f"{folder}/model_index.json", "w", encoding="utf-8") as file:
-        json.dump({"_class_name": "LTXPipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-                   "text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5TokenizerFast"],
-                   "transformer": ["diffusers", "LTXVideoTransformer3DModel"], "vae": ["diffusers", "AutoencoderKLLTXVideo"]},
-                  file)
+    for path, content in (("scheduler/scheduler_config.json", scheduler), ("model_index.json", index)):
+        with open(f"{folder}/{path}", "w", encoding="utf-8") as file:
+            json.dump(content, file)
+
+
+def make_model(folder, transformer, vae, text_layers=24):
+    with torch.device("meta"):
+        modules = LTXVideoTransformer3DModel(**transformer), AutoencoderKLLTXVideo(**vae)
+    write_model(folder, *modules, LTX_INDEX, LTX_SCHEDULER, text_layers)
 
 
 def estimate(kino_render, model, plan, size=SIZE):

@@ -205,6 +205,29 @@ TEST_P(TracerTest, EveryStepIsCountedAndPreparationOnce) {
   EXPECT_EQ(denoise, 2);
 }
 
+// A kernel has its launch whatever its size, and only a GPU has any.
+TEST_P(TracerTest, CountsTheKernelsOfAGpu) {
+  const auto sum = [](const std::vector<PhaseNeed>& phases, Stage stage) {
+    KernelCounts kernels;
+    for (const PhaseNeed& phase : phases) {
+      if (phase.stage == stage) kernels.Add(phase.kernels, phase.passes);
+    }
+    return kernels;
+  };
+  const std::vector<PhaseNeed> few = Trace(EffectiveRequest(17), /*on_gpu=*/true);
+  const std::vector<PhaseNeed> many = Trace(EffectiveRequest(33), /*on_gpu=*/true);
+  const std::vector<PhaseNeed> cpu = Trace(EffectiveRequest(17), /*on_gpu=*/false);
+  for (const Stage stage : {Stage::kEncodeText, Stage::kDenoise, Stage::kDecode}) {
+    SCOPED_TRACE(StageName(stage));
+    EXPECT_GT(sum(few, stage).launches, 0);
+    EXPECT_GT(sum(few, stage).bytes_read, sum(few, stage).bytes_written);
+    EXPECT_GT(sum(few, stage).roofline_seconds, 0);
+    EXPECT_EQ(sum(cpu, stage).launches, 0);
+  }
+  EXPECT_NEAR(sum(few, Stage::kDenoise).launches, sum(many, Stage::kDenoise).launches, 1e-6);
+  EXPECT_GT(sum(many, Stage::kDenoise).bytes_written, sum(few, Stage::kDenoise).bytes_written);
+}
+
 TEST_P(TracerTest, MoreFramesComputeMore) {
   const auto flops = [&](int frames) {
     double sum = 0;

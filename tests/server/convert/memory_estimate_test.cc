@@ -47,12 +47,16 @@ TEST(MemoryEstimate, EveryFieldOfAPlanSurvives) {
   engine::PlanEstimate estimate;
   estimate.name = "leaf";
   estimate.plan.offload = "leaf";
-  estimate.stages.push_back({.stage = engine::Stage::kDecode,
-                             .weights = 1,
-                             .activations = 2,
-                             .workspace = 3,
-                             .host = 4,
-                             .flops = 5e12});
+  estimate.stages.push_back(
+      {.stage = engine::Stage::kDecode,
+       .weights = 1,
+       .activations = 2,
+       .workspace = 3,
+       .host = 4,
+       .flops = 5e12,
+       .kernels = {
+           .launches = 7, .bytes_read = 8e9, .bytes_written = 9e9, .roofline_seconds = 0.25}});
+  estimate.stages.push_back({.stage = engine::Stage::kEncodeText});
   estimate.peak_device = 6;
   estimate.peak_host = 4;
   estimate.slowdown = 1.25;
@@ -61,13 +65,19 @@ TEST(MemoryEstimate, EveryFieldOfAPlanSurvives) {
   const v1::PlanEstimate proto = FromEngine(estimate);
   EXPECT_EQ(proto.name(), "leaf");
   EXPECT_EQ(proto.plan().offload(), "leaf");
-  ASSERT_EQ(proto.stages_size(), 1);
+  ASSERT_EQ(proto.stages_size(), 2);
   EXPECT_EQ(proto.stages(0).stage(), v1::DECODE);
   EXPECT_EQ(proto.stages(0).weights_bytes(), 1);
   EXPECT_EQ(proto.stages(0).activations_bytes(), 2);
   EXPECT_EQ(proto.stages(0).workspace_bytes(), 3);
   EXPECT_EQ(proto.stages(0).host_bytes(), 4);
   EXPECT_EQ(proto.stages(0).flops(), 5e12);
+  EXPECT_EQ(proto.stages(0).kernels().launches(), 7);
+  EXPECT_EQ(proto.stages(0).kernels().bytes_read(), 8e9);
+  EXPECT_EQ(proto.stages(0).kernels().bytes_written(), 9e9);
+  EXPECT_EQ(proto.stages(0).kernels().roofline_seconds(), 0.25);
+  // On a CPU there are none.
+  EXPECT_FALSE(proto.stages(1).has_kernels());
   EXPECT_EQ(proto.peak_device_bytes(), 6);
   EXPECT_EQ(proto.peak_host_bytes(), 4);
   EXPECT_EQ(proto.slowdown(), 1.25);

@@ -40,6 +40,10 @@ engine::RunProfile Profile() {
                                   .linear_flops = 1.5e15,
                                   .attention_flops = 2e14,
                                   .convolution_flops = 3.25,
+                                  .kernels = {.launches = 1234.5,
+                                              .bytes_read = 6e12,
+                                              .bytes_written = 7e11,
+                                              .roofline_seconds = 0.125},
                                   .passes = 80};
   const engine::PhaseNeed decode{
       .stage = engine::Stage::kDecode, .component = "vae", .part = "decoder"};
@@ -61,6 +65,10 @@ void ExpectSame(const engine::PhaseNeed& a, const engine::PhaseNeed& b) {
   EXPECT_EQ(a.linear_flops, b.linear_flops);
   EXPECT_EQ(a.attention_flops, b.attention_flops);
   EXPECT_EQ(a.convolution_flops, b.convolution_flops);
+  EXPECT_EQ(a.kernels.launches, b.kernels.launches);
+  EXPECT_EQ(a.kernels.bytes_read, b.kernels.bytes_read);
+  EXPECT_EQ(a.kernels.bytes_written, b.kernels.bytes_written);
+  EXPECT_EQ(a.kernels.roofline_seconds, b.kernels.roofline_seconds);
   EXPECT_EQ(a.passes, b.passes);
 }
 
@@ -122,6 +130,10 @@ TEST(ConvertProfileTest, WhatIsNoPhaseAndNoPlaceIsRefused) {
       [](v1::PhaseNeed& phase) {
         phase.set_convolution_flops(std::numeric_limits<double>::infinity());
       },
+      [](v1::PhaseNeed& phase) { phase.mutable_kernels()->set_launches(-1); },
+      [](v1::PhaseNeed& phase) { phase.mutable_kernels()->set_bytes_read(std::nan("")); },
+      [](v1::PhaseNeed& phase) { phase.mutable_kernels()->set_bytes_written(-1); },
+      [](v1::PhaseNeed& phase) { phase.mutable_kernels()->set_roofline_seconds(-1); },
       [](v1::PhaseNeed& phase) { phase.set_passes(-0.5); }};
   for (size_t i = 0; i < bad_phases.size(); ++i) {
     v1::RunProfile message = FromEngine(Profile(), /*places=*/true);
