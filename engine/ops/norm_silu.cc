@@ -61,9 +61,12 @@ int64_t MomentBlocks(const at::Tensor& x) {
   return (x.size(1) * x.size(2) + kMomentBlock - 1) / kMomentBlock;
 }
 
-// For each frame's blocks of positions, sums and sums of squares by channel.
+// For each frame's blocks of positions, sums and sums of squares by channel. The CPU's loops add to
+// them, a kernel writes them.
 at::Tensor Moments(const at::Tensor& x) {
-  return at::zeros({x.size(0), MomentBlocks(x), 2, x.size(3)}, x.options().dtype(at::kFloat));
+  const std::vector<int64_t> shape = {x.size(0), MomentBlocks(x), 2, x.size(3)};
+  const at::TensorOptions options = x.options().dtype(at::kFloat);
+  return RunsOnGpu(x) ? at::empty(shape, options) : at::zeros(shape, options);
 }
 // Of each frame, what a channel is multiplied with and what is added.
 at::Tensor Affine(const at::Tensor& x) {

@@ -7,9 +7,13 @@
 
 #include <vector>
 
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
 #include "engine/ops/row_loop.h"
+#ifdef KINO_WITH_CUDA
+#include "engine/ops/cuda/launch.h"
+#endif
 
 namespace kino::engine {
 
@@ -21,12 +25,31 @@ at::Tensor SwiGluComposed(const at::Tensor& x, bool gate_first) {
 
 at::Tensor SwiGlu(const at::Tensor& x, bool gate_first) {
   TORCH_CHECK(x.size(-1) % 2 == 0, "SwiGLU of ", x.sizes(), ", expected an even number");
-  if (!cpu::FusesRows(x, x)) return SwiGluComposed(x, gate_first);
+  const bool traces_gpu = x.is_meta() && RunsOnGpu(x) && x.is_contiguous();
+#ifdef KINO_WITH_CUDA
+  const bool launches = cuda::ElementOf(x.scalar_type()) && cuda::CanLaunch(x);
+#else
+  const bool launches = false;
+#endif
+  if (!launches && !traces_gpu && !cpu::FusesRows(x, x)) return SwiGluComposed(x, gate_first);
   const int64_t half = x.size(-1) / 2;
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = half;
   at::Tensor out = at::empty(shape, x.options());
-  if (x.is_meta() || half == 0) return out;
+  if (out.numel() == 0) return out;
+  if (x.is_meta()) {
+    CountKernel({x}, {out});
+    return out;
+  }
+#ifdef KINO_WITH_CUDA
+  if (launches) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    C10_CUDA_CHECK(cuda::SwiGlu(*cuda::ElementOf(x.scalar_type()), x.const_data_ptr(),
+                                out.mutable_data_ptr(), out.numel() / half, half, gate_first,
+                                cuda::StreamOf(x)));
+    return out;
+  }
+#endif
   cpu::WithRowType(x, [&](auto zero) {
     using T = decltype(zero);
     const T* from = cpu::Data<T>(x);

@@ -81,6 +81,17 @@ __global__ void AddNormGatedKernel(T* x, const T* y, const T* gate, float eps, R
   }
 }
 
+template <typename T>
+__global__ void SwiGluKernel(const T* x, T* out, int64_t half, bool gate_first) {
+  const int64_t row = blockIdx.x;
+  const T* value = x + row * 2 * half + (gate_first ? half : 0);
+  const T* gate = x + row * 2 * half + (gate_first ? 0 : half);
+  for (int64_t i = threadIdx.x; i < half; i += kThreads) {
+    const float gating = Round<T>(Silu(ToFloat(gate[i])));
+    out[row * half + i] = FromFloat<T>(__fmul_rn(ToFloat(value[i]), gating));
+  }
+}
+
 // Wide heads: a block for each.
 template <typename T>
 __global__ void NormRotaryKernel(const T* x, const T* weight, const float* cos, const float* sin,
@@ -138,6 +149,16 @@ cudaError_t AddNormGated(Element element, void* x, const void* y, const void* ga
     using T = decltype(zero);
     KINO_LAUNCH(AddNormGatedKernel<T>, static_cast<unsigned>(rows.rows), kThreads, stream)
     (static_cast<T*>(x), static_cast<const T*>(y), static_cast<const T*>(gate), eps, rows);
+  });
+}
+
+cudaError_t SwiGlu(Element element, const void* x, void* out, int64_t rows, int64_t half,
+                   bool gate_first, cudaStream_t stream) {
+  if (rows == 0 || half == 0) return cudaSuccess;
+  return Dispatch(element, [&](auto zero) {
+    using T = decltype(zero);
+    KINO_LAUNCH(SwiGluKernel<T>, static_cast<unsigned>(rows), kThreads, stream)
+    (static_cast<const T*>(x), static_cast<T*>(out), half, gate_first);
   });
 }
 

@@ -43,6 +43,11 @@ cudaError_t AddGated(Element element, void* x, const void* y, const void* gate, 
 cudaError_t AddNormGated(Element element, void* x, const void* y, const void* gate,
                          const Rows& rows, float eps, cudaStream_t stream);
 
+// out = one half of a row * SiLU(the other), the SiLU rounded; gate_first: the first half is the
+// gate.  x: [rows, 2 * half], out: [rows, half].
+cudaError_t SwiGlu(Element element, const void* x, void* out, int64_t rows, int64_t half,
+                   bool gate_first, cudaStream_t stream);
+
 // Of NormRotary: rows of [B, L, D] that follow each other within a row of the batch.
 struct RotaryRows {
   int64_t rows = 0;                                // B * L

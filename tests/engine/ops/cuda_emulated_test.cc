@@ -12,6 +12,7 @@
 #include "engine/ops/norm_modulate.h"
 #include "engine/ops/norm_rotary.h"
 #include "engine/ops/norm_silu.h"
+#include "engine/ops/swiglu.h"
 #include "engine/ops/video_frames.h"
 #include "tests/engine/ops/emulated_kernels.h"
 
@@ -114,6 +115,19 @@ TEST_P(EmulatedKernels, GatesAreTheirComposedForms) {
                                  gate.const_data_ptr(), RowsOf(x, gate, kSpans), 1e-6f, nullptr),
           cudaSuccess);
       ExpectClose(got, expected, "AddNormGated");
+    }
+  }
+}
+
+TEST_P(EmulatedKernels, SwiGluIsItsComposedForm) {
+  for (const int64_t half : {300, 33}) {
+    const at::Tensor x = Random({2, 3, 2 * half}, 1);
+    for (const bool gate_first : {false, true}) {
+      const at::Tensor out = at::empty({2, 3, half}, x.options());
+      ASSERT_EQ(emulated::SwiGlu(ElementOf(dtype()), x.const_data_ptr(), out.mutable_data_ptr(), 6,
+                                 half, gate_first, nullptr),
+                cudaSuccess);
+      ExpectClose(out, SwiGluComposed(x, gate_first), "half " + std::to_string(half));
     }
   }
 }

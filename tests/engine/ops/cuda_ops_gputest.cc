@@ -6,6 +6,7 @@
 
 #include "engine/ops/norm_modulate.h"
 #include "engine/ops/norm_rotary.h"
+#include "engine/ops/swiglu.h"
 #include "tests/support/cuda_test.h"
 
 namespace kino::engine {
@@ -62,6 +63,17 @@ TEST_P(CudaOpsTest, GatesEqualComposed) {
     AddNormGatedComposed(expected, y, 1e-6, gate, spans);
     AddNormGated(fused, y, 1e-6, gate, spans);
     EXPECT_LE(Distance(fused, expected), Tolerance(GetParam()));
+  }
+}
+
+TEST_P(CudaOpsTest, SwiGluEqualsComposed) {
+  for (const int64_t half : {8192, 33}) {
+    const at::Tensor x = Random({2, 77, 2 * half}, 1);
+    for (const bool gate_first : {false, true}) {
+      EXPECT_LE(Distance(SwiGlu(x, gate_first), SwiGluComposed(x, gate_first)),
+                Tolerance(GetParam()))
+          << half;
+    }
   }
 }
 

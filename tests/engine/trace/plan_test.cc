@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -79,6 +80,29 @@ TEST_F(PlanTest, ResidentWeightsAreThereInEveryStage) {
   ASSERT_EQ(resident.stages.size(), 3u);
   for (const StageEstimate& stage : resident.stages)
     EXPECT_EQ(stage.weights, model_.WeightBytes(DType::kBF16)) << StageName(stage.stage);
+}
+
+TEST_F(PlanTest, KernelsAreThoseOfAllStepsOnAGpu) {
+  request_.num_inference_steps = 10;
+  const PlanEstimate few = Estimate(On(kGpu), {});
+  request_.num_inference_steps = 20;
+  const PlanEstimate many = Estimate(On(kGpu), {});
+  const double ten = Of(few, Stage::kDenoise).kernels.launches,
+               step = (Of(many, Stage::kDenoise).kernels.launches - ten) / 10;
+  EXPECT_GT(step, 0);
+  EXPECT_NEAR(step, std::round(step), 1e-9);
+  // And what is prepared once.
+  EXPECT_GT(ten - 10 * step, 0);
+  EXPECT_LT(ten - 10 * step, ten / 2);
+  const KernelCounts decode = Of(few, Stage::kDecode).kernels;
+  EXPECT_NEAR(decode.launches, Of(many, Stage::kDecode).kernels.launches, 1e-6);
+  EXPECT_NEAR(decode.launches, std::round(decode.launches), 1e-6);
+  Plan chunks;
+  chunks.chunk_feed_forward = 4;
+  EXPECT_GT(Of(Estimate(On(kGpu), chunks), Stage::kDenoise).kernels.launches,
+            Of(many, Stage::kDenoise).kernels.launches);
+  for (const StageEstimate& stage : Estimate(On(kCpu), {}).stages)
+    EXPECT_EQ(stage.kernels.launches, 0) << StageName(stage.stage);
 }
 
 TEST_F(PlanTest, MappedWeightsOfTheSameTypeCostTheCpuNothing) {
