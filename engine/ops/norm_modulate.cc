@@ -59,6 +59,13 @@ at::Tensor ParametersOf(const at::Tensor& table, const TokenSpan& span) {
   return table.dim() == 3 ? table.narrow(1, span.row, 1) : table.select(0, span.row);
 }
 
+// A trace of a GPU, on which the kernels take these.
+template <typename... Tensors>
+bool TracesKernel(const at::Tensor& x, const Tensors&... others) {
+  return x.is_meta() && RunsOnGpu(x) && x.is_contiguous() &&
+         ((!others.defined() || others.is_contiguous()) && ...);
+}
+
 // What a kernel reads of a table, for a trace.
 at::Tensor RowsUsed(const at::Tensor& table, const TokenSpans& spans) {
   if (!table.defined()) return table;
@@ -111,7 +118,7 @@ at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::T
     TORCH_CHECK(shift.sizes() == scale.sizes(), "shift is ", shift.sizes(), ", scale ",
                 scale.sizes());
   }
-  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) {
+  if (TracesKernel(x, shift, scale)) {
     at::Tensor out = at::empty_like(x);
     CountKernel({x, RowsUsed(scale, spans), RowsUsed(shift, spans)}, {out});
     return out;
@@ -160,7 +167,7 @@ void AddGatedComposed(at::Tensor& x, at::Tensor& y, const at::Tensor& gate,
 
 void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenSpans& spans) {
   Check(x, gate, spans);
-  if (x.is_meta()) return CountKernel({x, y, RowsUsed(gate, spans)}, {x});
+  if (TracesKernel(x, y, gate)) return CountKernel({x, y, RowsUsed(gate, spans)}, {x});
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, y, {}, gate, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());
@@ -171,6 +178,7 @@ void AddGated(at::Tensor& x, at::Tensor& y, const at::Tensor& gate, const TokenS
   }
 #endif
   if (!cpu::FusesRows(x, y) || !cpu::FusesRows(x, gate)) return AddGatedComposed(x, y, gate, spans);
+  if (x.is_meta()) return;
   cpu::WithRowType(x, [&](auto zero) {
     using T = decltype(zero);
     T* to = cpu::MutableData<T>(x);
@@ -194,8 +202,7 @@ void AddNormGatedComposed(at::Tensor& x, const at::Tensor& y, double eps, const 
 void AddNormGated(at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& gate,
                   const TokenSpans& spans) {
   Check(x, gate, spans);
-  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous() && y.is_contiguous())
-    return CountKernel({x, y, RowsUsed(gate, spans)}, {x});
+  if (TracesKernel(x, y, gate)) return CountKernel({x, y, RowsUsed(gate, spans)}, {x});
 #ifdef KINO_WITH_CUDA
   if (CanLaunch(x, y, {}, gate, spans)) {
     const c10::cuda::CUDAGuard guard(x.device());

@@ -165,16 +165,26 @@ def of_kino(kino_render, model, size, folder, text_layers):
     return found
 
 
+def of_clip(side, steps):
+    """All steps and the decode."""
+    return {what: steps * side["step"][what] + side["decode"][what] for what in side["step"]}
+
+
 def table(results):
-    text = "| model | of what | | diffusers | Kino | Kino / diffusers |\n|---|---|---|---|---|---|\n"
-    rows = (("TFLOP", lambda f: f["tflop"], "{:.2f}"), ("GB moved", lambda f: f["bytes"] / 1e9, "{:.2f}"),
-            ("launches", lambda f: f["launches"], "{:.0f}"), ("roofline (ms)", lambda f: f["roofline_seconds"] * 1e3, "{:.1f}"))
+    """A row for a step, the decode and all of it; of each figure diffusers' and Kino's, and what Kino's is of diffusers'."""
+    columns = (("TFLOP", "tflop", 1, "{:,.2f}"), ("GB moved", "bytes", 1e9, "{:,.1f}"), ("launches", "launches", 1, "{:,.0f}"),
+               ("roofline (ms)", "roofline_seconds", 1e-3, "{:,.1f}"))
+    text = ("| model | " + " | ".join(f"{name}: diffusers | Kino | ratio" for name, *_ in columns) + " |\n"
+            "|---|" + "---|---|---|" * len(columns) + "\n")
     for name, result in results.items():
-        for part in ("step", "decode"):
-            for what, value, form in rows:
-                theirs, ours = (value(result[side][part]) for side in ("diffusers", "kino"))
-                text += (f"| {name} {result['size']} | {'one step' if part == 'step' else 'decode'} | {what} | {form.format(theirs)} | "
-                         f"{form.format(ours)} | {ours / theirs:.2f} |\n")
+        sides = [{**result[side], "clip": of_clip(result[side], result["steps"])} for side in ("diffusers", "kino")]
+        for part, words in (("step", f"{name} {result['size']}: step"), ("decode", "decode"),
+                            ("clip", f"{result['steps']} steps and decode")):
+            text += f"| {words} |"
+            for _, what, unit, form in columns:
+                theirs, ours = (side[part][what] / unit for side in sides)
+                text += f" {form.format(theirs)} | {form.format(ours)} | {ours / theirs:.2f} |"
+            text += "\n"
     return text
 
 
@@ -197,7 +207,7 @@ def main():
         theirs, counts = of_diffusers(model, size)
         ours = of_kino(arguments.kino_render, model, size, os.path.join(arguments.work, name.replace(" ", "_")),
                        2 if arguments.tiny else 24)
-        results[name] = {"size": "x".join(map(str, size)), "diffusers": theirs, "kino": ours}
+        results[name] = {"size": "x".join(map(str, size)), "steps": model.steps, "diffusers": theirs, "kino": ours}
         if arguments.operators:
             for part, each in counts.items():
                 for operator, (launches, moved) in sorted(each.by_operator.items(), key=lambda item: -item[1][1]):

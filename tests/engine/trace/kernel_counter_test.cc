@@ -76,6 +76,12 @@ TEST(KernelCounter, CountsWhatTorchComputes) {
        1, 4000, 4000},
       {"a copy converts", [&] { (void)a.to(at::kBFloat16); }, 1, 4000, 2000},
       {"of every second column", [&] { (void)(a.slice(1, 0, 100, 2) * 2); }, 1, 2000, 2000},
+      {"windows that overlap", [&] { (void)(a.unfold(1, 3, 1) * 2); }, 1, 4000, 10 * 98 * 3 * 4},
+      {"of every second, repeated",
+       [&] {
+         (void)(a.narrow(1, 0, 50) + row.slice(0, 0, 100, 2).expand({10, 50}));
+       },
+       1, 2000 + 200, 2000},
       {"zeros",
        [&] {
          (void)at::zeros({10, 100}, kFloats);
@@ -162,6 +168,13 @@ TEST(KernelCounter, CountsOurDoors) {
          AddGated(to, from, table, spans);
        },
        1, 2 * all + 128, all},
+      // No kernel of ours takes it: the product, and the sum.
+      {"gate of a table with gaps",
+       [&] {
+         at::Tensor to = x, from = y;
+         AddGated(to, from, Halves({64, 6}).t(), spans);
+       },
+       2, 3 * all + 128, 2 * all},
       {"norm and gate",
        [&] {
          at::Tensor to = x;
