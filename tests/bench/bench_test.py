@@ -110,6 +110,13 @@ def test_counted_table(tiny, tmp_path):
     assert [len(row) for row in rows(text, "model")] == [13] * 9
 
 
+def test_both_sides_have_the_same_limits():
+    with open(os.path.join(HERE, "..", "..", "engine", "core", "kernel_counts.h"), encoding="utf-8") as file:
+        header = file.read()
+    for name, value in (("flops", fake_counter.FLOPS_PER_SECOND), ("bytes", fake_counter.BYTES_PER_SECOND)):
+        assert float(re.search(rf"{name}_per_second = ([\de.]+);", header).group(1)) == value
+
+
 def test_the_counter_of_fake_tensors():
     with fake_counter.fake_gpu(), fake_counter.Counts() as counts:
         def taken(run):
@@ -125,6 +132,8 @@ def test_the_counter_of_fake_tensors():
         functional = torch.nn.functional
         assert taken(lambda: a * a + a) == (2, 3 * 4000, 2 * 4000, 0)
         assert taken(lambda: a + row.expand(10, 100)) == (1, 4400, 4000, 0)
+        assert taken(lambda: a[:, :50] + row[::2].expand(10, 50)) == (1, 2200, 2000, 0)
+        assert taken(lambda: a.unfold(1, 3, 1) * 2) == (1, 4000, 10 * 98 * 3 * 4, 0)
         assert taken(lambda: a.t()[:, 1:3].unsqueeze(0).detach().reshape(1, 200)) == (1, 800, 800, 0)  # the last copies
         assert taken(lambda: a.view(1000).unflatten(0, (10, 100)).contiguous().float()) == (0, 0, 0, 0)
         assert taken(lambda: torch.empty(5, device="cuda")) == (0, 0, 0, 0)
