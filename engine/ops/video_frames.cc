@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/nan_to_num.h>
 
+#include "engine/core/kernel_counter.h"
 #include "engine/core/trace.h"
 #include "engine/ops/cpu_rows.h"
 #include "engine/ops/row_loop.h"
@@ -33,6 +34,7 @@ at::Tensor FramesAsBytesComposed(const at::Tensor& pixels) {
 at::Tensor FramesAsBytes(const at::Tensor& strided) {
   const at::Tensor pixels = strided.contiguous();
   at::Tensor bytes = at::empty(pixels.sizes(), pixels.options().dtype(at::kByte));
+  if (pixels.is_meta()) CountKernel({pixels}, {bytes});
   if (pixels.is_meta() || pixels.numel() == 0) return bytes;
 #ifdef KINO_WITH_CUDA
   if (cuda::CanLaunch(pixels) && cuda::ElementOf(pixels.scalar_type())) {

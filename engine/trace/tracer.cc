@@ -314,9 +314,12 @@ class Tracer final : public ProfileSource {
         recorder.StartStage(before.stage);
         stage = before.stage;
       }
-      // Floats need more memory than bytes. The bytes that the encoder's thread holds of one chunk
-      // are not counted: they are gone before the next chunk's decoding needs the most.
-      run->Advance(context, [](const at::Tensor& pixels) { FramesAsFloats(pixels); });
+      // On a CPU the floats of kino-render's .npy, which need more memory than bytes. The bytes
+      // that the encoder's thread holds of one chunk are not counted: they are gone before the next
+      // chunk's decoding needs the most.
+      run->Advance(context, [](const at::Tensor& pixels) {
+        RunsOnGpu(pixels) ? FramesAsBytes(pixels) : FramesAsFloats(pixels);
+      });
       if (before.stage == Stage::kDenoise) {
         // The step, without what the first one prepares: every other is like it.
         recorder.Repeat(before.total_steps);
