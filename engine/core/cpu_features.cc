@@ -18,6 +18,7 @@ CpuFeatures AskProcessor() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   has.avx = __builtin_cpu_supports("avx") != 0;
+  has.avx512 = __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0;
   has.int8 = __builtin_cpu_supports("avx512vnni") != 0;
   has.bfloat16 = __builtin_cpu_supports("avx512bf16") != 0;
   // Compilers of today know no names for these two.
@@ -48,12 +49,13 @@ CpuFeatures LimitedTo(const CpuFeatures& has, const std::string& max_isa) {
   };
   // Each step of the ladder loses what the steps above it have.
   const bool before_avx = is_one_of({"SSE41"});
-  const bool before_int8 =
-      before_avx || is_one_of({"AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE"});
+  const bool before_avx512 = before_avx || is_one_of({"AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"});
+  const bool before_int8 = before_avx512 || isa == "AVX512_CORE";
   const bool before_bfloat16 = before_int8 || isa == "AVX512_CORE_VNNI";
   const bool before_float16 = before_bfloat16 || isa == "AVX512_CORE_BF16";
   const bool before_amx = before_float16 || is_one_of({"AVX512_CORE_FP16", "AVX10_1_512"});
   return {.avx = has.avx && !before_avx,
+          .avx512 = has.avx512 && !before_avx512,
           .int8 = has.int8 && !before_int8,
           .bfloat16 = has.bfloat16 && !before_bfloat16,
           .float16 = has.float16 && !before_float16,

@@ -9,6 +9,8 @@ namespace kino::engine {
 struct CpuFeatures {
   // Without it (and without AVX) a convolution is a matrix product of gathered inputs.
   bool avx = false;
+  // For products of float32 (AVX-512).
+  bool avx512 = false;
   // For products of int8 (AVX512-VNNI).
   bool int8 = false;
   // Instructions for products of bfloat16 and of float16; without them such a product is many times

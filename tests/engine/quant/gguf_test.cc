@@ -1,13 +1,13 @@
 // GGUF's block types against the gguf library (bit for bit) and diffusers' GGUFLinear, on random
 // blocks of each type (gguf_fixtures.py makes them).
 #include "engine/quant/gguf.h"
+#include "engine/ops/linear.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -120,7 +120,7 @@ TEST_P(GgufFormatTest, LayerIsWithinHalfPrecisionOfDiffusers) {
   const double bound = x.abs().sum(1).max().item<double>() *
                        values.slice(0, 1).abs().max().item<double>() * 3 / 2048;
   EXPECT_LE((rows - y.slice(1, 1)).abs().max().item<double>(), bound);
-  EXPECT_TRUE(at::equal(rows, at::linear(x, values).slice(1, 1)));
+  EXPECT_TRUE(at::equal(rows, Linear(x, values, {}).slice(1, 1)));
 }
 
 TEST_P(GgufFormatTest, RefusesRowsThatBlocksDoNotDivide) {
@@ -171,7 +171,7 @@ TEST_P(GgufEncodingTest, LayerOutputIsWithinAQuantsStep) {
                    : GetParam() == GgmlType::kQ5_0 || GetParam() == GgmlType::kQ5_1 ? 5
                                                                                     : 4;
   const at::Tensor y = format()->Linear(x, format()->Encode(plain), plain.sizes(), {});
-  const double error = (y - at::linear(x, plain)).abs().max().item<double>();
+  const double error = (y - Linear(x, plain, {})).abs().max().item<double>();
   // Errors of 2048 weights, each uniform in half a step of a spread of about 8 sigmas (0.05), and
   // weighted by normal numbers: sigma = step / sqrt(12) * sqrt(2048); six of them.
   const double step = 8 * 0.05 / (1 << bits);
