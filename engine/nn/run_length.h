@@ -17,7 +17,7 @@ struct RunLength {
   // On a GPU. Each convolution's run takes the two frames before it along and keeps its own last
   // two, and each run is launches of its own: short runs of a few frames moved twice the bytes.
   // Counted (docs/benchmarks.md), not measured.
-  static constexpr int64_t kGpuFrames = 32;
+  static constexpr int64_t kGpuFrames = 16;
   static constexpr int64_t kGpuElements = int64_t{1} << 28;
 
   static RunLength OnGpu() { return {.frames = kGpuFrames, .elements = kGpuElements}; }
