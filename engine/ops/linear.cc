@@ -26,8 +26,8 @@ std::vector<int64_t> OutputShape(const at::Tensor& x, const at::Tensor& weight) 
 // the processor only as one of another maker (docs/benchmarks.md). It does not depend on where the
 // matrix is.
 bool UsesOneDnn(const at::Tensor& x, const at::Tensor& weight) {
-  return CpuOf(x).avx512 && at::globalContext().userEnabledMkldnn() && weight.is_contiguous() &&
-         x.numel() > 0 && weight.numel() > 0;
+  return CpuOf(x).avx512 && at::globalContext().userEnabledMkldnn() && x.numel() > 0 &&
+         weight.numel() > 0;
 }
 
 // oneDNN's scratch memory, which it takes from torch's allocator: each thread's copy of a block of

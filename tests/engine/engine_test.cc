@@ -9,11 +9,15 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <functional>
 #include <map>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "engine/compute_rate.h"
@@ -415,6 +419,67 @@ TEST(EngineTest, ASinkThatFailsEndsTheRunWithItsStatus) {
   while (more.ok() && *more) more = (*run)->Advance();
   EXPECT_EQ(more.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(more.status().message()), HasSubstr("disk full"));
+}
+
+// What a run gives as an MP4, until its sink says `status` to the call `failing`.
+struct Muxed {
+  absl::Status status;
+  std::string bytes;
+  int calls = 0;
+  double before_decode = 0, elapsed = 0;  // seconds
+  RunResult result;
+};
+
+Muxed Mux(Model& model, const Request& request, int failing = -1, absl::Status status = {}) {
+  Muxed muxed;
+  std::atomic<bool> is_over = false;
+  RunOptions options;
+  options.output.mp4 = [&](std::string_view bytes) {
+    EXPECT_FALSE(is_over) << "bytes behind the run's end";
+    if (muxed.calls++ == failing) return status;
+    muxed.bytes.append(bytes);
+    return absl::OkStatus();
+  };
+  const auto start = std::chrono::steady_clock::now();
+  auto run = model.Start(request, {}, std::move(options));
+  muxed.status = run.status();
+  if (!run.ok()) return muxed;
+  for (bool more = true; more;) {
+    const absl::StatusOr<bool> advanced = (*run)->Advance();
+    muxed.status = advanced.status();
+    more = advanced.ok() && *advanced;
+  }
+  is_over = true;
+  muxed.elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!muxed.status.ok()) return muxed;
+  muxed.result = (*run)->result();
+  for (const StageStats& stage : muxed.result.stages) {
+    if (stage.stage != Stage::kDecode && stage.stage != Stage::kMux)
+      muxed.before_decode += stage.seconds;
+  }
+  return muxed;
+}
+
+TEST(EngineTest, AnMp4IsToldOfByItsFirstFragment) {
+  const auto model = LoadDemo();
+  const Muxed muxed = Mux(*model, DemoRequest(*model, 65));
+  ASSERT_TRUE(muxed.status.ok()) << muxed.status;
+  EXPECT_EQ(muxed.bytes.substr(4, 4), "ftyp");
+  EXPECT_EQ(muxed.result.output_bytes, static_cast<int64_t>(muxed.bytes.size()));
+  EXPECT_EQ(muxed.result.num_frames, 65);
+  // The head leaves before the first step, and shows nothing.
+  EXPECT_GE(muxed.result.first_chunk_seconds, muxed.before_decode);
+  EXPECT_LE(muxed.result.first_chunk_seconds, muxed.elapsed);
+}
+
+TEST(EngineTest, AnMp4SinkThatFailsEndsTheRunAndIsCalledNoMore) {
+  const auto model = LoadDemo();
+  for (const int failing : {0, 1}) {
+    const Muxed muxed =
+        Mux(*model, DemoRequest(*model), failing, absl::ResourceExhaustedError("the disk is full"));
+    EXPECT_TRUE(absl::IsResourceExhausted(muxed.status)) << muxed.status;
+    EXPECT_EQ(muxed.calls, failing + 1);
+  }
 }
 
 TEST(EngineTest, AnImageBecomesTheFirstFrame) {
