@@ -52,7 +52,8 @@ absl::Status Unavailable(const std::string& what) {
 
 }  // namespace
 
-Profiles::Profiles(ProfilesOptions options, Ask ask) : options_(options), ask_(std::move(ask)) {}
+Profiles::Profiles(ProfilesOptions options, Ask ask)
+    : options_(std::move(options)), ask_(std::move(ask)) {}
 
 std::shared_ptr<engine::ProfileSource> Profiles::Of(const std::string& model,
                                                     const std::string& device,

@@ -25,7 +25,8 @@ class ProfilesTest : public ::testing::Test {
   void Make(ProfilesOptions options = {}) {
     options.now = [this] { return now_; };
     profiles_ = std::make_unique<Profiles>(
-        options, [this](const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
+        std::move(options),
+        [this](const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
           if (!refusal_.ok()) {
             done(refusal_);
           } else if (answers_at_once_) {
