@@ -14,6 +14,7 @@
 
 extern "C" {
 #include "libavutil/display.h"
+#include "libavutil/mem.h"
 #include "libavutil/pixdesc.h"
 }
 
@@ -337,11 +338,20 @@ absl::Status DecodeTrack(Demuxer& demuxer, AVCodecContext* decoder, FrameReceive
   return DecodePacket(decoder, nullptr, frame.get(), receiver);
 }
 
+// FFmpeg believes the counts in a file's tables and would make room for 2 GB of entries that are
+// not there. One piece of memory is at most so much, a frame of eight bytes a pixel among them. The
+// limit is the process's.
+void LimitFfmpegMemory(const MediaLimits& limits) {
+  constexpr size_t kLeast = size_t{256} << 20;
+  av_max_alloc(std::max(kLeast, 8 * static_cast<size_t>(limits.max_pixels) + (size_t{1} << 20)));
+}
+
 }  // namespace
 
 absl::StatusOr<VideoInfo> DecodeVideo(std::string_view bytes, const MediaLimits& limits,
                                       const FrameSink& sink) {
   RouteFfmpegLog();
+  LimitFfmpegMemory(limits);
   Demuxer demuxer;
   KINO_RETURN_IF_ERROR(OpenDemuxer(bytes, demuxer));
   const AVCodecParameters& parameters = *demuxer.track->codecpar;

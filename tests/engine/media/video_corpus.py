@@ -121,6 +121,10 @@ refuse("playlist.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///
 refuse("concat.txt", b"ffconcat version 1.0\nfile /etc/passwd\n")
 refuse("empty.mp4", b"")
 refuse("no_moov.mp4", (folder / "h264.mp4").read_bytes()[:400])
+# A fragment of 2^25 frames, none with a byte of its own, for which FFmpeg would make an index of 0.8 GB.
+fragments = (folder / "h264_fragments.mp4").read_bytes()
+flags = fragments.index(b"trun") + 4
+(folder / "many_frames.mp4").write_bytes(fragments[:flags] + b"\0\0\0\0" + b"\x02\0\0\0" + fragments[flags + 8:])
 whole = (folder / "ffv1_gbrp.mkv").read_bytes()
 refuse("header_only.mkv", whole[:300])
 (folder / "index").write_text("\n".join(index) + "\n")

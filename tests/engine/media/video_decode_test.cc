@@ -1,5 +1,9 @@
 #include "engine/media/video_decode.h"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <random>
@@ -78,6 +82,22 @@ TEST(VideoDecodeTest, LimitsAreHeld) {
     EXPECT_EQ(DecodeVideo(bytes, limits, Ignore).status().code(),
               absl::StatusCode::kResourceExhausted);
   }
+}
+
+// In a child, whose most memory its end tells.
+TEST(VideoDecodeTest, ACountBringsNoMemoryThatTheFileDoesNotFill) {
+  const std::string bytes = CorpusFile("many_frames.mp4");
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    (void)DecodeVideo(bytes, {}, Ignore);
+    _exit(0);
+  }
+  int status = 0;
+  rusage usage = {};
+  ASSERT_EQ(wait4(child, &status, 0, &usage), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_LT(usage.ru_maxrss, 600 << 10) << "KiB";
 }
 
 TEST(VideoDecodeTest, ErrorOfTheSinkEndsTheDecoding) {
