@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/DeviceGuard.h>
 
 #include <utility>
 
@@ -70,8 +69,7 @@ class ModelImpl final : public Model {
       const Plan& asked = options_.plan;
       if (asked.mode || asked.max_device_memory || asked.max_host_memory) return absl::OkStatus();
       for (const PipelineComponent& each : pipeline_->components()) {
-        const absl::Status configured = RunGuarded([&] {
-          const c10::DeviceGuard current(engine_->device);
+        const absl::Status configured = RunGuarded(engine_->device, [&] {
           const auto plan = WeightPlanOf(options_.plan, each.name, each.is_autoencoder);
           ThrowIfError(plan.status());
           each.component->residency().Configure(*plan);
@@ -121,8 +119,7 @@ class ModelImpl final : public Model {
     }
     planned.request.plan = planned.plan;
     std::unique_ptr<PlannedRun> run;
-    KINO_RETURN_IF_ERROR(RunGuarded([&] {
-      const c10::DeviceGuard current(engine_->device);
+    KINO_RETURN_IF_ERROR(RunGuarded(engine_->device, [&] {
       run = std::make_unique<PlannedRun>(std::move(planned), std::move(media), std::move(options));
       return absl::OkStatus();
     }));

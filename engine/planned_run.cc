@@ -1,7 +1,6 @@
 #include "engine/planned_run.h"
 
 #include <ATen/TensorOperators.h>
-#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <utility>
@@ -77,15 +76,12 @@ absl::Status PlannedRun::Step(Stage stage) {
                            .counter = &counter_,
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
   // Before the stage's memory is counted.
-  // A thread's current device is its own, and any thread may advance a run.
-  KINO_RETURN_IF_ERROR(RunGuarded([&] {
-    const c10::DeviceGuard current(planned_.device);
+  KINO_RETURN_IF_ERROR(RunGuarded(planned_.device, [&] {
     weights_->Approach(stage);
     return absl::OkStatus();
   }));
   return recorder_.Measure(stage, [&] {
-    return RunGuarded([&] {
-      const c10::DeviceGuard current(planned_.device);
+    return RunGuarded(planned_.device, [&] {
       const MemoryLimits limits(planned_.device, planned_.plan);
       weights_->Enter(stage);
       run_->Advance(context, [this](const at::Tensor& pixels) { ThrowIfError(Deliver(pixels)); });

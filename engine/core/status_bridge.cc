@@ -1,5 +1,6 @@
 #include "engine/core/status_bridge.h"
 
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
@@ -69,6 +70,13 @@ absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body) {
   } catch (const std::exception& error) {
     return absl::InternalError(error.what());
   }
+}
+
+absl::Status RunGuarded(c10::Device device, absl::FunctionRef<absl::Status()> body) {
+  return RunGuarded([&] {
+    const c10::DeviceGuard current(device);
+    return body();
+  });
 }
 
 }  // namespace kino::engine

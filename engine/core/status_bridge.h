@@ -2,6 +2,8 @@
 // throws out of it.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -39,6 +41,9 @@ T ValueOrThrow(absl::StatusOr<T> value) {
 // missing kernel UNIMPLEMENTED, any other c10::Error or std::exception INTERNAL with a short
 // message (the backtrace goes to the log).
 absl::Status RunGuarded(absl::FunctionRef<absl::Status()> body);
+// The same with `device` the current one: a thread's current device is its own, and any thread may
+// drive an engine.
+absl::Status RunGuarded(c10::Device device, absl::FunctionRef<absl::Status()> body);
 
 // Set on a status after which the device is of no use to this process.
 inline constexpr char kDeviceLostPayload[] = "kino/device_lost";
