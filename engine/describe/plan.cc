@@ -24,14 +24,12 @@ constexpr int64_t kGpuConvolutionWorkspace = int64_t{256} << 20;
 // Host memory between weights that are not page-locked and a GPU: two slabs, which an engine keeps
 // from the first run that needs them (memory/staging_slabs.h), so it is counted for every run. (A
 // tensor larger than one takes more.)
-constexpr int64_t kStagingBytes = 2 * (int64_t{64} << 20);
-// Rows that a product with an undecoded matrix takes at a time (quant/int8_matmul.h).
-constexpr int64_t kRowsAtOnce = 1024;
-constexpr int64_t kGpuRowsAtOnce = 16384;
+constexpr int64_t kStagingBytes = kStagingSlabs * kStagingSlabBytes;
 
+// Rows that a product with an undecoded matrix takes at a time.
 int64_t RowsAtOnce(QuantScheme scheme, bool is_gpu) {
   const bool is_dynamic = scheme == QuantScheme::kInt8Dyn || scheme == QuantScheme::kFp8Dyn;
-  return is_gpu && is_dynamic ? kGpuRowsAtOnce : kRowsAtOnce;
+  return is_gpu && is_dynamic ? kGpuDynamicRowsPerChunk : kInt8RowsPerChunk;
 }
 
 constexpr double kChunkedTime = 1.005;

@@ -18,6 +18,15 @@
 
 namespace kino::engine {
 
+// Tokens that a layer with a quantized matrix takes at a time: bounds its int32 and float32
+// workspace. On a GPU more for dynamic schemes, which need nothing of other tokens: enough to fill
+// it, and most clips in one piece.
+inline constexpr int64_t kInt8RowsPerChunk = 1024;
+inline constexpr int64_t kGpuDynamicRowsPerChunk = 16384;
+// Slabs of host memory that an engine keeps for weights on their way to a GPU, and their size.
+inline constexpr int64_t kStagingSlabs = 2;
+inline constexpr int64_t kStagingSlabBytes = int64_t{64} << 20;
+
 // When weights are on the device.
 struct ResidencyPolicy {
   enum class Unit {

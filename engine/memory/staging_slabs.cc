@@ -20,7 +20,7 @@ at::Tensor StagingSlabs::Take(Transport& transport, int64_t bytes) {
 void StagingSlabs::GiveBack(at::Tensor slab) {
   if (!slab.defined() || slab.numel() != slab_bytes_) return;
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (kept_.size() < kKept) kept_.push_back(std::move(slab));
+  if (kept_.size() < static_cast<size_t>(kStagingSlabs)) kept_.push_back(std::move(slab));
 }
 
 }  // namespace kino::engine

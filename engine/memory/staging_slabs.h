@@ -10,24 +10,22 @@
 #include <mutex>
 #include <vector>
 
+#include "engine/describe/weight_plan.h"
 #include "engine/memory/transport.h"
 
 namespace kino::engine {
 
 class StagingSlabs {
  public:
-  static constexpr size_t kKept = 2;
-  static constexpr int64_t kSlabBytes = int64_t{64} << 20;
-
-  explicit StagingSlabs(int64_t slab_bytes = kSlabBytes) : slab_bytes_(slab_bytes) {}
+  explicit StagingSlabs(int64_t slab_bytes = kStagingSlabBytes) : slab_bytes_(slab_bytes) {}
   StagingSlabs(const StagingSlabs&) = delete;
   StagingSlabs& operator=(const StagingSlabs&) = delete;
 
   int64_t slab_bytes() const { return slab_bytes_; }
   // Of at least so many bytes; one that was given back, or else `transport`'s. uint8.
   at::Tensor Take(Transport& transport, int64_t bytes);
-  // Kept for the next that asks. Larger ones than slab_bytes, and more than kKept, are freed.
-  // REQUIRES: the copies out of it are done.
+  // Kept for the next that asks. Larger ones than slab_bytes, and more than kStagingSlabs, are
+  // freed. REQUIRES: the copies out of it are done.
   void GiveBack(at::Tensor slab);
 
  private:

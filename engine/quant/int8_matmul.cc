@@ -22,12 +22,10 @@ constexpr int64_t kSquare = 128;
 constexpr int64_t kCudaMinRows = 17;
 constexpr int64_t kCudaMultiple = 8;
 
-constexpr int64_t kGpuRowsPerChunk = 16384;
-
 }  // namespace
 
 int64_t DynamicRowsPerChunk(const at::Tensor& x) {
-  return RunsOnGpu(x) ? kGpuRowsPerChunk : kInt8RowsPerChunk;
+  return RunsOnGpu(x) ? kGpuDynamicRowsPerChunk : kInt8RowsPerChunk;
 }
 
 at::Tensor Int8MatMulComposed(const at::Tensor& a, const at::Tensor& b) {
