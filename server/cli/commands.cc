@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "server/cli/output_file.h"
 #include "server/cli/print.h"
+#include "server/cli/request_flags.h"
 #include "server/cli/upload.h"
 
 namespace kino::cli {
@@ -101,8 +102,7 @@ std::optional<ExitCode> Parse(CLI::App& app, const std::vector<std::string>& arg
 }
 
 ExitCode UsageError(const std::string& message) {
-  std::cerr << "kino: " << message << "\nTry --help.\n";
-  return kUsage;
+  return ExitCode(command_line::UsageError("kino", message));
 }
 
 ExitCode JobsCommand(const std::vector<std::string>& arguments) {
@@ -127,11 +127,8 @@ ExitCode JobsCommand(const std::vector<std::string>& arguments) {
     request.add_states(state);
   }
   for (const std::string& label : labels) {
-    const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return UsageError(absl::StrCat("--label: expected KEY=VALUE, got '", label, "'"));
-    }
-    (*request.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+    const absl::Status added = AddLabel(label, request.mutable_labels());
+    if (!added.ok()) return UsageError(std::string(added.message()));
   }
   request.set_model(model);
   Client client(common.server);

@@ -32,6 +32,14 @@ absl::Status SetDuration(const std::string& flag, const std::string& text,
 
 }  // namespace
 
+absl::Status AddLabel(const std::string& text,
+                      google::protobuf::Map<std::string, std::string>* labels) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) return BadValue("--label", "KEY=VALUE", text);
+  (*labels)[text.substr(0, equals)] = text.substr(equals + 1);
+  return absl::OkStatus();
+}
+
 void RequestFlags::Register(CLI::App& app, Positional positional) {
   kind_ = positional;
   const bool is_prompt = positional == Positional::kPrompt;
@@ -121,9 +129,7 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
     out.set_priority(priority);
   }
   for (const std::string& label : labels_) {
-    const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) return BadValue("--label", "KEY=VALUE", label);
-    (*out.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+    if (absl::Status status = AddLabel(label, out.mutable_labels()); !status.ok()) return status;
   }
   if (!request_id_.empty()) out.set_request_id(request_id_);
   if (!tenant_.empty()) out.set_tenant(tenant_);

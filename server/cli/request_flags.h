@@ -26,6 +26,10 @@ struct RequestInput {
   std::vector<ConditionFile> files;  // uploaded in order, after the request's own conditions
 };
 
+// "KEY=VALUE" of a --label into `labels`. INVALID_ARGUMENT: no such text.
+absl::Status AddLabel(const std::string& text,
+                      google::protobuf::Map<std::string, std::string>* labels);
+
 class RequestFlags {
  public:
   // What an argument without a name is.

@@ -177,13 +177,15 @@ absl::StatusOr<std::string> Parse(CLI::App& app, const std::vector<std::string>&
 
 std::optional<int> ParseOrExit(CLI::App& app, const std::vector<std::string>& arguments) {
   const absl::StatusOr<std::string> text = Parse(app, arguments);
-  if (!text.ok()) {
-    std::cerr << Program(app) << ": " << std::string(text.status().message()) << "\nTry --help.\n";
-    return kExitUsage;
-  }
+  if (!text.ok()) return UsageError(Program(app), std::string(text.status().message()));
   if (text->empty()) return std::nullopt;
   std::cout << *text;
   return 0;
+}
+
+int UsageError(const std::string& program, const std::string& message) {
+  std::cerr << program << ": " << message << "\nTry --help.\n";
+  return kExitUsage;
 }
 
 std::vector<std::string> Arguments(int argc, char** argv) {

@@ -54,6 +54,9 @@ absl::StatusOr<std::string> Parse(CLI::App& app, const std::vector<std::string>&
 // An exit code when there is nothing more to do: 0, or 2 for a mistake.
 std::optional<int> ParseOrExit(CLI::App& app, const std::vector<std::string>& arguments);
 
+// Prints what is wrong with a command line; the exit code for it, 2.
+int UsageError(const std::string& program, const std::string& message);
+
 // The arguments of main() without the program's name.
 std::vector<std::string> Arguments(int argc, char** argv);
 

@@ -38,8 +38,7 @@ kino::engine::CancelToken interrupted;
 void OnInterrupt(int) { interrupted.Cancel(); }
 
 int Refuse(const std::string& message) {
-  std::cerr << "kino-render: " << message << "\nTry --help.\n";
-  return kino::render::kUsage;
+  return kino::command_line::UsageError("kino-render", message);
 }
 
 // What is given for each request, in their order.

@@ -38,10 +38,7 @@ void GuardProcess() {
   prctl(PR_SET_DUMPABLE, 0);
 }
 
-int Usage(const std::string& message) {
-  std::cerr << "kino-worker: " << message << "\nTry --help.\n";
-  return kExitUsage;
-}
+int Usage(const std::string& message) { return command_line::UsageError("kino-worker", message); }
 
 }  // namespace
 
