@@ -231,10 +231,7 @@ def main():
                                    for _, key in ROWS} for engine, rows in runs.items()}
     notes = check_frames(frames)
     text = table(results, versions, where, notes, args)
-    print(text)
-    if args.markdown:
-        with open(args.markdown, "a", encoding="utf-8") as file:
-            file.write("\n" + text)
+    provenance.publish(text, args.markdown)
     if args.check_speed:
         slow = [f"{dtype} {key}: {r['kino'][key] / r['diffusers'][key]:.2f}"
                 for dtype, r in results.items() for key in ("step", "decode")

@@ -155,10 +155,7 @@ def main():
                     row.psnr.append(compare.psnr(want, frames))
             print(f"{index + 1}/{len(prompts)} {prompt.text}", flush=True)
     text = table(rows, args)
-    print(text)
-    if args.markdown:
-        with open(args.markdown, "a", encoding="utf-8") as file:
-            file.write("\n" + text)
+    provenance.publish(text, args.markdown)
     wrong = [row.title for row in rows if row.measured != row.predicted]
     if wrong:
         return f"weights are not as predicted: {', '.join(wrong)}"

@@ -216,16 +216,13 @@ def main():
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=1)
     peak, bandwidth = fake_counter.FLOPS_PER_SECOND / 1e12, fake_counter.BYTES_PER_SECOND / 1e12
-    text = (f"\n## What a GPU would do, counted\n\n{provenance.line()}; **counted from shapes, run by no GPU**: bfloat16, guidance (two "
+    text = (f"## What a GPU would do, counted\n\n{provenance.line()}; **counted from shapes, run by no GPU**: bfloat16, guidance (two "
             f"passes), {Ltx.tokens} text tokens for LTX-Video and {Mochi.tokens} for Mochi-1, VAEs untiled; diffusers 0.42.1 eager "
             f"without autocast. Roofline: the sum over kernels of what takes longer, computing at {peak:.0f} TFLOP/s or moving at "
             f"{bandwidth} TB/s (H200, dense bfloat16).\n\n"
             "    python tests/bench/count_diffusers.py --kino-render build/bin/kino-render --work DIR --markdown docs/benchmarks.md\n\n"
             + table(results))
-    print(text)
-    if arguments.markdown:
-        with open(arguments.markdown, "a", encoding="utf-8") as file:
-            file.write(text)
+    provenance.publish(text, arguments.markdown)
 
 
 if __name__ == "__main__":

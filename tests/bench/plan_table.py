@@ -154,7 +154,7 @@ def main():
     arguments = parser.parse_args()
     layers = {"num_layers": 2} if arguments.tiny else {}
     options = [(name, plan) for name, plan in OPTIONS if not arguments.tiny or name in TINY_OPTIONS]
-    text = (f"\n## LTX-Video at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']}, predicted\n\n"
+    text = (f"## LTX-Video at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']}, predicted\n\n"
             f"{provenance.line()}; **predicted by the planner, run by no GPU**: bfloat16, sequence length 128, "
             f"{SIZE['num_inference_steps']} steps, guidance; offloaded weights at home in pinned memory over PCIe 5; times are "
             f"bounds of an H100-class GPU. Published: {PUBLISHED}.\n\n"
@@ -180,10 +180,7 @@ def main():
     start = seconds([arguments.kino_render, "--version"])
     text += (f"\nMeasured: `kino-render plan` for 13B at {SIZE['height']}x{SIZE['width']}x{SIZE['num_frames']} takes {plan:.2f} s from "
              f"start to end, every variant of tiles and chunks traced; a `kino-render` that does nothing takes {start:.2f} s.\n")
-    print(text)
-    if arguments.markdown:
-        with open(arguments.markdown, "a", encoding="utf-8") as file:
-            file.write(text)
+    provenance.publish(text, arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -41,5 +41,13 @@ def has_bfloat16_instructions():
     return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
 
 
+def publish(text, page):
+    """Prints a result, and appends it to the page if there is one."""
+    print(text)
+    if page:
+        with open(page, "a", encoding="utf-8") as file:
+            file.write("\n" + text)
+
+
 def line():
     return f"{commit()}; {datetime.date.today()}; {machine()}"
