@@ -20,7 +20,6 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "engine/compute_rate.h"
 #include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
 #include "engine/describe/plan.h"
@@ -542,32 +541,6 @@ TEST(EngineTest, ModelsThatCannotBeLoadedSayWhy) {
             absl::StatusCode::kNotFound);
 }
 
-TEST(ComputeRateTest, AStageHasItsOwnRateElseThatOfAll) {
-  ComputeRate rate;
-  EXPECT_FALSE(rate.Seconds(Stage::kDenoise, 10));
-  EXPECT_EQ(rate.Seconds(Stage::kDenoise, 0), 0);
-  rate.Add(Stage::kDenoise, 100, 10);
-  rate.Add(Stage::kDenoise, 200, 20);
-  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDenoise, 50), 5);
-  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDecode, 50), 5);
-  rate.Add(Stage::kDecode, 300, 10);
-  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDecode, 60), 2);
-  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDenoise, 50), 5);
-  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kEncodeMedia, 60), 4);
-  for (const double nothing : {0.0, -1.0, std::nan("")}) {
-    rate.Add(Stage::kDecode, nothing, 10);
-    rate.Add(Stage::kDecode, 10, nothing);
-  }
-  EXPECT_DOUBLE_EQ(*rate.Seconds(Stage::kDecode, 60), 2);
-}
-
-TEST(ComputeRateTest, WhatIsOldIsForgotten) {
-  ComputeRate rate;
-  for (int i = 0; i < 100; ++i) rate.Add(Stage::kDenoise, 100, 100);
-  for (int i = 0; i < 100; ++i) rate.Add(Stage::kDenoise, 200, 100);
-  EXPECT_NEAR(*rate.Seconds(Stage::kDenoise, 200), 100, 1);
-}
-
 TEST(EngineTest, TimeLeftIsOperationsOverTheRateThatWasMeasured) {
   // An engine of its own, on which nothing has run.
   const auto engine = *Engine::Create({.device = "cpu", .threads = 1});
@@ -624,31 +597,6 @@ TEST(EngineTest, ThreadsAreTheUsableCoresUnlessTheyAreSaid) {
 
 TEST(EngineTest, DeviceMemoryOfTheCpuIsWhatMayBeUsed) {
   EXPECT_EQ(TheEngine().device_memory_bytes(), UsableMemoryBytes());
-}
-
-// What a question leaves open is filled in before the network is traced.
-TEST(ProfilesTest, AQuestionIsMadeAnEffectiveRequest) {
-  const auto model = DescribeModel(std::string(KINO_SOURCE_DIR) + "/models/demo");
-  ASSERT_TRUE(model.ok()) << model.status();
-  Request open;
-  open.prompt = "a red star";
-  open.height = open.width = 64;
-  open.num_frames = 17;
-  const ResolvedRequest resolved = ResolveRequest(*model, open, 0);
-  ASSERT_TRUE(resolved.violations.empty());
-  const auto peaks = [&](const Request& request) {
-    const auto profile =
-        ProfilesOf(*model, "", DType::kF32, /*on_gpu=*/true)->Profile(request, {{}});
-    EXPECT_TRUE(profile.ok()) << profile.status();
-    std::vector<int64_t> bytes;
-    if (!profile.ok()) return bytes;
-    for (const PhaseNeed& phase : *profile->Phases({})) bytes.push_back(phase.device_activations);
-    return bytes;
-  };
-  EXPECT_EQ(peaks(open), peaks(resolved.request));
-  open.knobs.values["frame_rate"] = -1.0;
-  EXPECT_EQ(ProfilesOf(*model, "", DType::kF32, true)->Profile(open, {{}}).status().code(),
-            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

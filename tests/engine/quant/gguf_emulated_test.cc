@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/quant/gguf.h"
+#include "tests/engine/quant/gguf_types.h"
 #include "tests/support/cuda_emulator.h"
 #define cuda emulated
 #include "engine/quant/cuda/gguf_kernels.cu"
@@ -42,12 +43,7 @@ TEST_P(EmulatedGguf, DecodesAsTheCpu) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, EmulatedGguf,
-                         ::testing::Values(GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0,
-                                           GgmlType::kQ5_1, GgmlType::kQ8_0, GgmlType::kQ2_K,
-                                           GgmlType::kQ3_K, GgmlType::kQ4_K, GgmlType::kQ5_K,
-                                           GgmlType::kQ6_K, GgmlType::kIQ4_NL, GgmlType::kIQ4_XS),
-                         [](const auto& type) { return std::string(GgmlTypeName(type.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, EmulatedGguf, ::testing::ValuesIn(kGgufTypes), GgufTypeOf);
 
 }  // namespace
 }  // namespace kino::engine

@@ -15,6 +15,7 @@
 
 #include "engine/quant/cuda/gguf_kernels.h"
 #include "engine/quant/gguf.h"
+#include "tests/engine/quant/gguf_types.h"
 #include "tests/support/cuda_test.h"
 
 namespace kino::engine {
@@ -58,12 +59,7 @@ TEST_P(CudaGgufTest, ThreadsStrideOverALargeWeight) {
   EXPECT_TRUE(at::equal(strided.view(at::kByte), expected.view(at::kByte)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, CudaGgufTest,
-                         ::testing::Values(GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0,
-                                           GgmlType::kQ5_1, GgmlType::kQ8_0, GgmlType::kQ2_K,
-                                           GgmlType::kQ3_K, GgmlType::kQ4_K, GgmlType::kQ5_K,
-                                           GgmlType::kQ6_K, GgmlType::kIQ4_NL, GgmlType::kIQ4_XS),
-                         [](const auto& type) { return std::string(GgmlTypeName(type.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, CudaGgufTest, ::testing::ValuesIn(kGgufTypes), GgufTypeOf);
 
 }  // namespace
 }  // namespace kino::engine

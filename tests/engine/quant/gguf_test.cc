@@ -19,6 +19,7 @@
 #include "engine/core/safetensors.h"
 #include "engine/core/status_bridge.h"
 #include "engine/core/torch_types.h"
+#include "tests/engine/quant/gguf_types.h"
 #include "tests/support/fixture_folder.h"
 
 namespace kino::engine {
@@ -26,10 +27,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr GgmlType kTypes[] = {GgmlType::kQ4_0, GgmlType::kQ4_1,   GgmlType::kQ5_0,
-                               GgmlType::kQ5_1, GgmlType::kQ8_0,   GgmlType::kQ2_K,
-                               GgmlType::kQ3_K, GgmlType::kQ4_K,   GgmlType::kQ5_K,
-                               GgmlType::kQ6_K, GgmlType::kIQ4_NL, GgmlType::kIQ4_XS};
 constexpr GgmlType kEncoded[] = {GgmlType::kQ8_0, GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0,
                                  GgmlType::kQ5_1};
 
@@ -135,8 +132,7 @@ TEST_P(GgufFormatTest, RefusesRowsThatBlocksDoNotDivide) {
   EXPECT_THAT(message, HasSubstr("multiple of " + std::to_string(GgmlBlockElements(GetParam()))));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, GgufFormatTest, ::testing::ValuesIn(kTypes),
-                         [](const auto& type) { return std::string(GgmlTypeName(type.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, GgufFormatTest, ::testing::ValuesIn(kGgufTypes), GgufTypeOf);
 
 class GgufEncodingTest : public GgufFormatTest {};
 
@@ -179,11 +175,10 @@ TEST_P(GgufEncodingTest, LayerOutputIsWithinAQuantsStep) {
   EXPECT_GT(error, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, GgufEncodingTest, ::testing::ValuesIn(kEncoded),
-                         [](const auto& type) { return std::string(GgmlTypeName(type.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, GgufEncodingTest, ::testing::ValuesIn(kEncoded), GgufTypeOf);
 
 TEST(GgufTest, TypesThatGgufOnlyReadsAreNotEncoded) {
-  for (const GgmlType type : kTypes) {
+  for (const GgmlType type : kGgufTypes) {
     if (std::find(std::begin(kEncoded), std::end(kEncoded), type) != std::end(kEncoded)) continue;
     std::string message;
     EXPECT_EQ(CodeOf(

@@ -20,6 +20,7 @@
 #include "engine/quant/gguf.h"
 #include "engine/quant/int8_matmul.h"
 #include "engine/quant/row_scaled.h"
+#include "tests/engine/quant/gguf_types.h"
 #include "tests/engine/quant/quant_cases.h"
 #include "tests/support/at_threads.h"
 
@@ -133,12 +134,7 @@ TEST_P(LargeGgufTest, IsDecodedAsItsRowsAre) {
   EXPECT_TRUE(BitEqual(format->Decode({blocks}, shape, at::kFloat), at::cat(rows)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, LargeGgufTest,
-                         ::testing::Values(GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0,
-                                           GgmlType::kQ5_1, GgmlType::kQ8_0, GgmlType::kQ2_K,
-                                           GgmlType::kQ3_K, GgmlType::kQ4_K, GgmlType::kQ5_K,
-                                           GgmlType::kQ6_K, GgmlType::kIQ4_NL, GgmlType::kIQ4_XS),
-                         [](const auto& type) { return std::string(GgmlTypeName(type.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, LargeGgufTest, ::testing::ValuesIn(kGgufTypes), GgufTypeOf);
 
 // Layers that take their tokens some at a time.
 class ManyTokensTest : public LargeWeightTest {};
