@@ -34,8 +34,11 @@ at::Tensor FramesAsBytesComposed(const at::Tensor& pixels) {
 at::Tensor FramesAsBytes(const at::Tensor& strided) {
   const at::Tensor pixels = strided.contiguous();
   at::Tensor bytes = at::empty(pixels.sizes(), pixels.options().dtype(at::kByte));
-  if (pixels.is_meta()) CountKernel({pixels}, {bytes});
-  if (pixels.is_meta() || pixels.numel() == 0) return bytes;
+  if (pixels.numel() == 0) return bytes;
+  if (pixels.is_meta()) {
+    CountKernel({pixels}, {bytes});
+    return bytes;
+  }
 #ifdef KINO_WITH_CUDA
   if (cuda::CanLaunch(pixels) && cuda::ElementOf(pixels.scalar_type())) {
     const c10::cuda::CUDAGuard guard(pixels.device());

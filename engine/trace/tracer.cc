@@ -315,8 +315,8 @@ class Tracer final : public ProfileSource {
         stage = before.stage;
       }
       // On a CPU the floats of kino-render's .npy, which need more memory than bytes. The bytes
-      // that the encoder's thread holds of one chunk are not counted: they are gone before the next
-      // chunk's decoding needs the most.
+      // that the encoder's thread holds of one chunk are not counted: it is done with them while
+      // the next chunk is decoded, and they are little beside that.
       run->Advance(context, [](const at::Tensor& pixels) {
         RunsOnGpu(pixels) ? FramesAsBytes(pixels) : FramesAsFloats(pixels);
       });
