@@ -28,11 +28,6 @@ struct EngineState {
   bool device_lost = false;
 };
 
-// Of computation.
-DType DTypeFor(const ModelOptions& options, c10::Device device) {
-  return options.dtype.value_or(device.is_cpu() ? DType::kF32 : DType::kBF16);
-}
-
 absl::Status Lost() {
   return absl::InternalError("the device failed earlier; this process must end");
 }
@@ -47,13 +42,12 @@ Plan Explicit(Plan plan) {
 
 class ModelImpl final : public Model {
  public:
-  ModelImpl(std::shared_ptr<EngineState> engine, ModelDescription description, ModelOptions options,
-            DType dtype)
+  ModelImpl(std::shared_ptr<EngineState> engine, ModelDescription description, ModelOptions options)
       : engine_(std::move(engine)),
         description_(std::make_shared<const ModelDescription>(std::move(description))),
         options_(std::move(options)),
-        dtype_(dtype),
-        profiles_(ProfilesOf(*description_, options_.variant, dtype, engine_->device.is_cuda())) {}
+        dtype_(options_.dtype.On(engine_->device.is_cuda())),
+        profiles_(ProfilesOf(*description_, options_.variant, dtype_, engine_->device.is_cuda())) {}
 
   absl::Status Load() {
     StageRecorder recorder(engine_->device);
@@ -61,7 +55,7 @@ class ModelImpl final : public Model {
       const PipelineOptions files{.folder = options_.folder,
                                   .transformer_file = options_.transformer_file,
                                   .variant = options_.variant,
-                                  .dtype = ToTorch(dtype_),
+                                  .dtype = dtype_,
                                   .device = engine_->device};
       KINO_ASSIGN_OR_RETURN(pipeline_, LoadPipeline(description_->family, files, engine_->shared));
       // A plan that depends on the request is carried out when there is one; so is one that a limit
@@ -169,7 +163,7 @@ class ModelImpl final : public Model {
   std::shared_ptr<EngineState> engine_;
   std::shared_ptr<const ModelDescription> description_;
   ModelOptions options_;
-  DType dtype_;
+  ComputeDTypes dtype_;
   std::shared_ptr<ProfileSource> profiles_;
   std::shared_ptr<Pipeline> pipeline_;
   StageStats load_stats_{.stage = Stage::kLoad};
@@ -187,11 +181,7 @@ class EngineImpl final : public Engine {
     if (cancel != nullptr) KINO_RETURN_IF_ERROR(cancel->Check());
     KINO_ASSIGN_OR_RETURN(ModelDescription description,
                           DescribeModel(options.folder, options.transformer_file));
-    const DType dtype = DTypeFor(options, state_->device);
-    if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("dtype ", DTypeName(dtype), ", expected F32, F16 or BF16"));
-    }
+    KINO_RETURN_IF_ERROR(options.dtype.Check(description.WeightedComponents()));
     if (!options.variant.empty() && options.variant != "fp16" && options.variant != "bf16") {
       return absl::InvalidArgumentError(
           absl::StrCat("variant '", options.variant, "', expected 'fp16' or 'bf16'"));
@@ -199,7 +189,7 @@ class EngineImpl final : public Engine {
     std::vector<FieldViolation> violations;
     CheckWeightPlan(options.plan, description.WeightedComponents(), violations);
     KINO_RETURN_IF_ERROR(FirstViolation(violations));
-    auto model = std::make_shared<ModelImpl>(state_, std::move(description), options, dtype);
+    auto model = std::make_shared<ModelImpl>(state_, std::move(description), options);
     KINO_RETURN_IF_ERROR(model->Load());
     return model;
   }
@@ -208,8 +198,7 @@ class EngineImpl final : public Engine {
       const ModelOptions& options) const override {
     KINO_ASSIGN_OR_RETURN(const ModelDescription description,
                           DescribeModel(options.folder, options.transformer_file));
-    return ProfilesOf(description, options.variant, DTypeFor(options, state_->device),
-                      state_->device.is_cuda());
+    return ProfilesOf(description, options.variant, options.dtype, state_->device.is_cuda());
   }
   std::string device_name() const override { return GetDeviceInfo(state_->device).name; }
   int64_t device_memory_bytes() const override { return GetDeviceInfo(state_->device).total_bytes; }
@@ -248,13 +237,14 @@ class ResolvedProfiles final : public ProfileSource {
 }  // namespace
 
 std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
-                                          const std::string& variant, DType dtype, bool on_gpu) {
+                                          const std::string& variant, const ComputeDTypes& dtype,
+                                          bool on_gpu) {
   return std::make_shared<ResolvedProfiles>(
       description, MakeTracer({.family = description.family,
                                .folder = description.folder,
                                .transformer_file = description.transformer_file,
                                .variant = variant,
-                               .dtype = dtype,
+                               .dtype = dtype.On(on_gpu),
                                .on_gpu = on_gpu}));
 }
 

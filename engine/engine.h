@@ -17,7 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/core/cancel.h"
-#include "engine/core/dtype.h"
+#include "engine/describe/compute_dtypes.h"
 #include "engine/describe/describe.h"
 #include "engine/describe/profile.h"
 #include "engine/describe/request.h"
@@ -125,8 +125,7 @@ struct ModelOptions {
   std::string folder;
   // A GGUF or single-file safetensors transformer in place of the folder's; empty: the folder's.
   std::string transformer_file = "";
-  // Of computation. Absent: float32 on the CPU, bfloat16 on a GPU.
-  std::optional<DType> dtype = std::nullopt;
+  ComputeDTypes dtype = {};
   // "fp16", "bf16" or empty: which weight files, as diffusers' variant.
   std::string variant = "";
   // What requests go by that bring no plan of their own; theirs is merged over it.
@@ -139,7 +138,8 @@ struct ModelOptions {
 // computation, as ModelOptions'. Nothing is read before it is asked. What a request leaves open is
 // filled in; INVALID_ARGUMENT: a field of it is wrong.
 std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
-                                          const std::string& variant, DType dtype, bool on_gpu);
+                                          const std::string& variant, const ComputeDTypes& dtype,
+                                          bool on_gpu);
 
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N"

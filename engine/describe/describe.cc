@@ -186,10 +186,11 @@ const char* TaskName(Task task) {
   return "TASK_UNSPECIFIED";
 }
 
-int64_t ModelDescription::WeightBytes(DType dtype) const {
-  int64_t elements = 0;
-  for (const ComponentDescription& component : components) elements += component.weight_elements;
-  return elements * DTypeSize(dtype);
+int64_t ModelDescription::WeightBytes(const ComputeDTypes& dtypes) const {
+  int64_t bytes = 0;
+  for (const ComponentDescription& component : components)
+    bytes += component.weight_elements * DTypeSize(dtypes.Of(component.name));
+  return bytes;
 }
 
 std::vector<std::string> ModelDescription::WeightedComponents() const {

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
+#include "engine/describe/compute_dtypes.h"
 #include "engine/describe/request.h"
 #include "engine/describe/vae_tile_sizes.h"
 
@@ -84,8 +85,8 @@ struct ModelDescription {
 
   // The tasks with the defaults a request gets here.
   std::vector<TaskDescription> Tasks() const;
-  // Bytes of all weights held in `dtype`.
-  int64_t WeightBytes(DType dtype) const;
+  // Bytes of all weights held as they are computed with.
+  int64_t WeightBytes(const ComputeDTypes& dtypes) const;
   // The names of the components that have weights: what a plan can place.
   std::vector<std::string> WeightedComponents() const;
 };

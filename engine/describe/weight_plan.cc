@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "engine/core/status.h"
+#include "engine/describe/component_values.h"
 
 namespace kino::engine {
 namespace {
@@ -46,46 +46,6 @@ absl::StatusOr<std::optional<DType>> ParseStorageDType(std::string_view text) {
   if (text == "float8_e5m2") return std::optional<DType>(DType::kF8E5M2);
   return absl::InvalidArgumentError(
       absl::StrCat("'", std::string(text), "', expected 'float8_e4m3fn', 'float8_e5m2' or 'none'"));
-}
-
-// One of the texts, cut up.
-struct Selected {
-  std::string component;  // empty: the whole model
-  std::string value;
-};
-
-absl::StatusOr<std::vector<Selected>> Split(const std::string& text) {
-  std::vector<Selected> selected;
-  for (const auto piece : absl::StrSplit(text, ',')) {
-    const std::vector<std::string> sides = absl::StrSplit(piece, absl::MaxSplits('=', 1));
-    Selected one = sides.size() == 2 ? Selected{sides[0], sides[1]} : Selected{"", sides[0]};
-    if (one.value.empty() || (sides.size() == 2 && one.component.empty())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("'", text, "', expected VALUE or COMPONENT=VALUE, separated by commas"));
-    }
-    for (const Selected& earlier : selected) {
-      if (earlier.component == one.component) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "'", text, "' names ",
-            one.component.empty() ? "the whole model" : "'" + one.component + "'", " twice"));
-      }
-    }
-    selected.push_back(std::move(one));
-  }
-  return selected;
-}
-
-// The value of `text` for `component`; empty: none. `whole_too`: one for the whole model counts.
-absl::StatusOr<std::string> ValueFor(const std::optional<std::string>& text,
-                                     std::string_view component, bool whole_too) {
-  if (!text) return std::string();
-  KINO_ASSIGN_OR_RETURN(const std::vector<Selected> selected, Split(*text));
-  std::string whole;
-  for (const Selected& one : selected) {
-    if (one.component == component) return one.value;
-    if (one.component.empty()) whole = one.value;
-  }
-  return whole_too ? whole : std::string();
 }
 
 absl::Status InField(const char* field, const absl::Status& status) {
@@ -222,20 +182,8 @@ void CheckWeightPlan(const Plan& plan, const std::vector<std::string>& component
   const auto check = [&](const char* field, const std::optional<std::string>& text,
                          const auto& parse) {
     if (!text) return;
-    const auto fail = [&](const std::string& description) {
-      violations.push_back({.field = absl::StrCat("plan.", field), .description = description});
-    };
-    const auto selected = Split(*text);
-    if (!selected.ok()) return fail(std::string(selected.status().message()));
-    for (const Selected& one : *selected) {
-      if (!one.component.empty() &&
-          std::find(components.begin(), components.end(), one.component) == components.end()) {
-        fail(absl::StrCat("component '", one.component, "', expected one of ",
-                          absl::StrJoin(components, ", ")));
-      }
-      const absl::Status status = parse(one.value);
-      if (!status.ok()) fail(std::string(status.message()));
-    }
+    for (const std::string& problem : ProblemsOf(*text, components, parse))
+      violations.push_back({.field = absl::StrCat("plan.", field), .description = problem});
   };
   check("offload", plan.offload,
         [](const std::string& value) { return ResidencyPolicy::Parse(value).status(); });

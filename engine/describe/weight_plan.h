@@ -2,8 +2,7 @@
 // where they are and when (offload, home, prefetch), and in what form (storage dtype,
 // quantization). engine/quant and engine/memory carry it out. Values only, no torch; thread-safe.
 //
-// Every text below is one value for the whole model, values for single components, or both:
-// "VALUE", "COMPONENT=VALUE,...", "VALUE,COMPONENT=VALUE,...".
+// Every text below has a value for each component, in the forms of component_values.h.
 #pragma once
 
 #include <cstdint>

@@ -221,7 +221,7 @@ class Tracer final : public ProfileSource {
                                                   {.folder = options_.folder,
                                                    .transformer_file = options_.transformer_file,
                                                    .variant = options_.variant,
-                                                   .dtype = ToTorch(options_.dtype),
+                                                   .dtype = options_.dtype,
                                                    .device = c10::Device(c10::DeviceType::Meta)},
                                                   shared_));
     auto places = std::make_shared<std::vector<ComponentPlaces>>();

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "engine/core/dtype.h"
+#include "engine/describe/compute_dtypes.h"
 #include "engine/describe/describe.h"
 #include "engine/describe/profile.h"
 
@@ -17,7 +17,7 @@ struct TracerOptions {
   std::string folder;
   std::string transformer_file = "";  // as ModelOptions'
   std::string variant = "";
-  DType dtype = DType::kF32;
+  ComputeDTypes dtype = {};  // "auto" is settled
   bool on_gpu = false;
 };
 

@@ -156,7 +156,10 @@ void ReadModel(MapReader& map, Config& config) {
   std::string folder;
   const bool has_folder = map.String("folder", folder, "the path of a model's folder",
                                      [](const std::string& text) { return !text.empty(); });
-  map.Choice("dtype", model.dtype, {"auto", "float32", "bfloat16", "float16"});
+  std::string dtype;
+  if (map.String("dtype", dtype, engine::kComputeDTypesForm,
+                 [](const std::string& text) { return engine::ComputeDTypes::Parse(text).ok(); }))
+    model.dtype = *engine::ComputeDTypes::Parse(dtype);
   map.String("variant", model.variant, "a diffusers variant of [A-Za-z0-9_-]",
              [](const std::string& text) {
                return text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/describe/compute_dtypes.h"
 #include "engine/describe/request.h"
 
 namespace kino::config {
@@ -106,7 +107,7 @@ struct ModelConfig {
   std::string name;
   std::string folder;  // absolute
   // "auto" (float32 on the CPU, bfloat16 on a GPU), "float32", "bfloat16" or "float16".
-  std::string dtype = "auto";
+  engine::ComputeDTypes dtype;
   // diffusers' variant of the weight files: "", "fp16", "bf16", ...
   std::string variant;
   // Absolute: a GGUF or single-file safetensors transformer in place of the folder's; or empty.

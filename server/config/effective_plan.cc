@@ -27,7 +27,8 @@ engine::Plan EffectivePlan(const ModelConfig& model, const engine::Plan& request
 absl::Status CheckModelPlan(const ModelConfig& model, const engine::ModelDescription& description) {
   std::vector<engine::FieldViolation> violations;
   engine::CheckWeightPlan(model.plan, description.WeightedComponents(), violations);
-  const absl::Status status = engine::FirstViolation(violations);
+  absl::Status status = engine::FirstViolation(violations);
+  if (status.ok()) status = model.dtype.Check(description.WeightedComponents());
   if (status.ok()) return status;
   return absl::InvalidArgumentError(absl::StrCat("its configured ", status.message()));
 }

@@ -17,7 +17,7 @@ engine::Plan WithLimits(engine::Plan plan, int64_t max_device_memory, int64_t ma
 // A request may lower the model's limits and not raise them.
 engine::Plan EffectivePlan(const ModelConfig& model, const engine::Plan& request);
 
-// What is wrong with the model's configured plan, now that its components are known.
+// What is wrong with the model's configured plan and dtype, now that its components are known.
 // INVALID_ARGUMENT names the field.
 absl::Status CheckModelPlan(const ModelConfig& model, const engine::ModelDescription& description);
 

@@ -8,12 +8,6 @@
 
 namespace kino::convert {
 
-const char* DTypeText(engine::DType dtype) {
-  return dtype == engine::DType::kF32   ? "float32"
-         : dtype == engine::DType::kF16 ? "float16"
-                                        : "bfloat16";
-}
-
 v1::KernelCounts FromEngine(const engine::KernelCounts& kernels) {
   v1::KernelCounts out;
   out.set_launches(kernels.launches);
@@ -54,7 +48,7 @@ absl::StatusOr<v1::MemoryEstimate> EstimateMemory(const engine::ModelDescription
   const engine::Planner planner(model, request, placement.profiles, spec, placement.allow_lossy);
   v1::MemoryEstimate out;
   out.set_device(placement.device);
-  out.set_dtype(DTypeText(placement.dtype));
+  out.set_dtype(placement.dtype.ToString());
   out.set_weights_bytes(model.WeightBytes(placement.dtype));
   out.set_device_memory_bytes(spec.device_bytes);
   out.set_host_memory_bytes(spec.host_bytes);

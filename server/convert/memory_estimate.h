@@ -11,9 +11,6 @@
 
 namespace kino::convert {
 
-// "float32", as configurations and command lines spell it.
-const char* DTypeText(engine::DType dtype);
-
 v1::PlanEstimate FromEngine(const engine::PlanEstimate& estimate);
 v1::KernelCounts FromEngine(const engine::KernelCounts& kernels);
 
@@ -22,10 +19,10 @@ v1::KernelCounts FromEngine(const engine::KernelCounts& kernels);
 inline constexpr size_t kUnknownPromptBytes = 1024;
 
 struct Placement {
-  std::string device;  // "cpu", "cuda:0"
-  engine::DType dtype = engine::DType::kF32;
+  std::string device;                // "cpu", "cuda:0"
+  engine::ComputeDTypes dtype = {};  // "auto" is settled
   engine::DeviceSpec spec = {};
-  // Of the model on such a device, in this dtype.
+  // Of the model on such a device, in these types.
   std::shared_ptr<engine::ProfileSource> profiles = nullptr;
   bool allow_lossy = false;
 };

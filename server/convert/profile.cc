@@ -22,14 +22,6 @@ std::optional<engine::Stage> StageOf(v1::Stage stage) {
   return std::nullopt;
 }
 
-std::optional<engine::DType> DTypeNamed(const std::string& name) {
-  for (const engine::DType each :
-       {engine::DType::kF32, engine::DType::kF16, engine::DType::kBF16}) {
-    if (name == DTypeText(each)) return each;
-  }
-  return std::nullopt;
-}
-
 absl::StatusOr<engine::PhaseNeed> ToEngine(const v1::PhaseNeed& phase) {
   const std::optional<engine::Stage> stage = StageOf(phase.stage());
   const v1::KernelCounts& kernels = phase.kernels();
@@ -103,7 +95,7 @@ v1::RunProfile FromEngine(const engine::RunProfile& profile, bool places) {
       place.set_group(weight.group);
       if (weight.stack >= 0) place.set_stack(weight.stack);
       if (weight.block >= 0) place.set_block(weight.block);
-      place.set_dtype(DTypeText(weight.dtype));
+      place.set_dtype(engine::ComputeDTypeName(weight.dtype));
       place.set_may_quantize(weight.may_quantize);
       place.set_may_cast(weight.may_cast);
     }
@@ -128,7 +120,7 @@ absl::StatusOr<engine::RunProfile> ToEngine(const v1::RunProfile& profile) {
     engine::ComponentPlaces& to = places->emplace_back();
     to.component = component.component();
     for (const v1::WeightPlace& weight : component.weights()) {
-      const std::optional<engine::DType> dtype = DTypeNamed(weight.dtype());
+      const std::optional<engine::DType> dtype = engine::ComputeDTypeFromName(weight.dtype());
       if (!dtype || weight.stack() < 0 || weight.block() < 0) {
         return absl::InvalidArgumentError(absl::StrCat("the place of '", weight.name(),
                                                        "' is none: ", weight.ShortDebugString()));

@@ -9,16 +9,10 @@ namespace {
 using command_line::AddOption;
 
 // What was expected, where it is none.
-std::string ParseDType(const std::string& text, std::optional<engine::DType>* dtype) {
-  if (text == "float32") {
-    *dtype = engine::DType::kF32;
-  } else if (text == "float16") {
-    *dtype = engine::DType::kF16;
-  } else if (text == "bfloat16") {
-    *dtype = engine::DType::kBF16;
-  } else {
-    return "float32, float16 or bfloat16";
-  }
+std::string ParseDTypes(const std::string& text, engine::ComputeDTypes* dtypes) {
+  auto parsed = engine::ComputeDTypes::Parse(text);
+  if (!parsed.ok()) return engine::kComputeDTypesForm;
+  *dtypes = *std::move(parsed);
   return "";
 }
 
@@ -30,8 +24,10 @@ void ModelFlags::Register(CLI::App& app) {
             "GGUF or single-file safetensors transformer in place of the folder's.");
   AddOption(app, "--device", &device_, "NAME", "cpu (default) or cuda:N.");
   AddOption(
-      app, "--dtype", [this](const std::string& text) { return ParseDType(text, &dtype_); }, "TYPE",
-      "float32 (default on the CPU), float16 or bfloat16 (default on a GPU).");
+      app, "--dtype", [this](const std::string& text) { return ParseDTypes(text, &dtype_); },
+      "TYPE",
+      "auto (float32 on the CPU, bfloat16 on a GPU), float32, float16 or bfloat16; also of single "
+      "components: bfloat16,vae=float32.");
   AddOption(app, "--variant", &variant_, "NAME", "Which weight files: fp16 or bf16.");
   plan_.Register(app);
   app.add_flag("--allow-lossy", allow_lossy_, "--plan may choose lossy options.");

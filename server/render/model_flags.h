@@ -23,7 +23,7 @@ class ModelFlags {
  private:
   std::vector<std::string> models_;
   std::string device_ = "cpu", variant_;
-  std::optional<engine::DType> dtype_;
+  engine::ComputeDTypes dtype_;
   bool allow_lossy_ = false;
   plan::PlanFlags plan_;
 };

@@ -105,8 +105,10 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
     return Report(kBadRequest, std::string(status.message()));
   const auto spec = SpecOf(engine.device);
   if (!spec.ok()) return Report(kUsage, std::string(spec.status().message()));
-  const engine::DType dtype =
-      model.dtype.value_or(spec->is_gpu ? engine::DType::kBF16 : engine::DType::kF32);
+  if (const absl::Status status = model.dtype.Check(description->WeightedComponents());
+      !status.ok())
+    return Report(kBadRequest, std::string(status.message()));
+  const engine::ComputeDTypes dtype = model.dtype.On(spec->is_gpu);
   const auto memory = convert::EstimateMemory(
       *description, resolved.request,
       {.device = engine.device,

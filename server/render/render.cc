@@ -155,9 +155,8 @@ ExitCode OneRender::Run(engine::Model& model, const engine::CancelToken& cancel)
     if (absl::Status status = taps.Finish(); !status.ok()) return Report(kFailed, status);
   }
   if (files_.stats.empty()) return kOk;
-  const engine::DType dtype = options_.model.dtype.value_or(
-      options_.engine.device == "cpu" ? engine::DType::kF32 : engine::DType::kBF16);
-  Stats stats{options_.model.folder, options_.engine.device, convert::DTypeText(dtype),
+  const engine::ComputeDTypes dtype = options_.model.dtype.On(options_.engine.device != "cpu");
+  Stats stats{options_.model.folder, options_.engine.device, dtype.ToString(),
               model.load_stats(),    (*run)->result(),       message_};
   convert::FromEngine(resolved.request, &stats.effective_request);
   const absl::Status status = WriteStats(files_.stats, stats);

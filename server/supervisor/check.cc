@@ -40,7 +40,7 @@ absl::StatusOr<std::string> CheckConfig(const config::Config& config) {
     }
     absl::StrAppendFormat(&summary, "model:         %s: %s (%s), %.1f MiB of weights, dtype %s\n",
                           model.name, description->family, description->pipeline_class,
-                          static_cast<double>(bytes) / (1 << 20), model.dtype);
+                          static_cast<double>(bytes) / (1 << 20), model.dtype.ToString());
   }
   if (config.models.empty()) absl::StrAppend(&summary, "model:         none configured\n");
   if (!problems.empty()) {

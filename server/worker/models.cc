@@ -22,13 +22,6 @@ constexpr uint64_t kMaxHashedBytes = uint64_t{100} << 20;
 // Holds the names and types of a transformer's tensors.
 constexpr uint64_t kGgufHeadBytes = uint64_t{1} << 20;
 
-std::optional<engine::DType> ComputeType(const std::string& dtype) {
-  if (dtype == "float32") return engine::DType::kF32;
-  if (dtype == "bfloat16") return engine::DType::kBF16;
-  if (dtype == "float16") return engine::DType::kF16;
-  return std::nullopt;  // "auto"; the configuration has refused everything else
-}
-
 // The bytes of `path` that tell which tensors and settings it holds.
 std::string IdentifyingBytes(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -103,7 +96,7 @@ Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& m
     Entry entry;
     entry.name = model.name;
     entry.options.folder = model.folder;
-    entry.options.dtype = ComputeType(model.dtype);
+    entry.options.dtype = model.dtype;
     entry.options.variant = model.variant;
     entry.options.transformer_file = model.transformer_file;
     entry.options.plan = Limited(model.plan);

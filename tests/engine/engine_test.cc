@@ -533,6 +533,11 @@ TEST(EngineTest, ModelsThatCannotBeLoadedSayWhy) {
             absl::StatusCode::kNotFound);
   EXPECT_EQ(TheEngine().Load({.folder = kDemo, .dtype = DType::kI8}, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(TheEngine()
+                .Load({.folder = kDemo, .dtype = *ComputeDTypes::Parse("attic=float32")}, nullptr)
+                .status()
+                .message(),
+            "dtype: component 'attic', expected one of text_encoder, transformer, vae");
   ModelOptions unknown_offload{.folder = kDemo};
   unknown_offload.plan.offload = "sometimes";
   EXPECT_EQ(TheEngine().Load(unknown_offload, nullptr).status().code(),

@@ -1,4 +1,9 @@
-"""In bfloat16 Kino is as close to diffusers' float32 frames as diffusers' own bfloat16 is."""
+"""Types of computation other than float32: bfloat16, and a type of its own for the VAE."""
+import os
+
+import diffusers
+import numpy as np
+import pytest
 import torch
 
 import compare
@@ -7,12 +12,15 @@ import fixtures
 import matrix
 
 ALLOWED_LOSS_DB = 1.0
+# Of frames, as the parity tests have it for float32.
+FRAMES_TOLERANCE = 1e-4
 CASES = [case for family in ("ltx", "mochi") for case in fixtures.matrix(family) if case.variant < 6]
 
 
 @matrix.sliced("case", CASES, lambda case: [("task", case.family, case.task), ("generation", case.family, case.generation)],
                ids=lambda case: case.name)
 def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
+    """As close to diffusers' float32 frames as diffusers' own bfloat16 is."""
     fixture = fixtures.make(case)
     want = fixture.frames("untiled")
     theirs = compare.psnr(want, fixture.diffusers_frames(torch.bfloat16))
@@ -21,3 +29,23 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     ours = compare.psnr(want, got)
     pytestconfig.kino_note(f"{case.name}: bfloat16 PSNR {ours:.1f} dB, diffusers' {theirs:.1f} dB")
     assert ours >= theirs - ALLOWED_LOSS_DB
+
+
+@pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi)])
+def test_a_float32_vae_beside_bfloat16(name, vae, tmp_path):
+    """The VAE decodes in float32, as diffusers' does, what bfloat16 has denoised."""
+    fixture = fixtures.make(next(case for case in CASES if case.name == name))
+    taps = {dtype: str(tmp_path / f"taps_{index}") for index, dtype in enumerate(("bfloat16", "bfloat16,vae=float32"))}
+    frames = {dtype: kino_render.render(fixture.model, fixture.request("untiled"), taps=folder, dtype=dtype)
+              for dtype, folder in taps.items()}
+    steps = {dtype: [np.load(os.path.join(folder, file)) for file in sorted(os.listdir(folder)) if file.startswith("denoise_")]
+             for dtype, folder in taps.items()}
+    assert len(steps["bfloat16"]) > 0
+    np.testing.assert_array_equal(*steps.values())  # what runs before the VAE is the same
+    mixed = frames["bfloat16,vae=float32"]
+    decoder = vae.from_pretrained(os.path.join(fixture.model, "vae"), torch_dtype=torch.float32)
+    latents = torch.from_numpy(np.load(os.path.join(taps["bfloat16,vae=float32"], "latents.npy")))
+    with torch.no_grad():
+        want = (decoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 3, 0).numpy()
+    assert np.abs(mixed - want).max() <= FRAMES_TOLERANCE
+    assert np.abs(frames["bfloat16"] - want).max() > FRAMES_TOLERANCE  # so the type of the VAE shows

@@ -61,6 +61,7 @@ CASES = [
     *(demo("bfloat16", "--quantize", scheme) for scheme in ("nf4", "int8wo", "q8_0")),
     demo("bfloat16", "--quantize", "nf4", "--offload", "block:1"),
     demo("bfloat16", "--storage-dtype", "float8_e4m3fn"),
+    demo("bfloat16,vae=float32"),
 ]
 
 

@@ -222,14 +222,17 @@ absl::StatusOr<std::shared_ptr<engine::ProfileSource>> FakeEngine::Profiles(
   if (!model.ok()) return model.status();
   class Source final : public engine::ProfileSource {
    public:
-    Source(const engine::ModelDescription& model, engine::DType dtype) {
+    Source(const engine::ModelDescription& model, const engine::ComputeDTypes& dtypes) {
       auto places = std::make_shared<std::vector<engine::ComponentPlaces>>();
       for (const engine::ComponentDescription& component : model.components) {
         if (component.weights.empty()) continue;
         engine::ComponentPlaces& to = places->emplace_back();
         to.component = component.name;
         for (const engine::WeightTensor& weight : component.weights)
-          to.weights.push_back({.name = weight.name, .part = "", .group = "all", .dtype = dtype});
+          to.weights.push_back({.name = weight.name,
+                                .part = "",
+                                .group = "all",
+                                .dtype = dtypes.Of(component.name)});
       }
       places_ = std::move(places);
     }
@@ -257,7 +260,7 @@ absl::StatusOr<std::shared_ptr<engine::ProfileSource>> FakeEngine::Profiles(
    private:
     std::shared_ptr<const std::vector<engine::ComponentPlaces>> places_;
   };
-  return std::make_shared<Source>(*model, options.dtype.value_or(engine::DType::kF32));
+  return std::make_shared<Source>(*model, options.dtype.On(/*is_gpu=*/false));
 }
 
 std::string FakeOutput(uint64_t seed, int chunks, int chunk_bytes) {

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
+#include "engine/core/torch_types.h"
 #include "engine/memory/component.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/samplers/flow_match_euler.h"
@@ -25,12 +26,13 @@ template <typename T>
 absl::StatusOr<std::shared_ptr<T>> PooledComponent(const ComponentFiles& files,
                                                    const PipelineOptions& options,
                                                    EngineShared& shared, std::string_view name) {
+  const c10::ScalarType dtype = ToTorch(options.dtype.Of(name));
   const std::string key =
       absl::StrCat(std::string(name), "|", files.checkpoint->identity(), "|", files.config.dump(),
-                   "|", c10::toString(options.dtype), "|", options.device.str());
+                   "|", c10::toString(dtype), "|", options.device.str());
   return shared.components.Get<T>(key, [&]() -> absl::StatusOr<std::shared_ptr<T>> {
     KINO_ASSIGN_OR_RETURN(std::shared_ptr<T> component,
-                          MakeComponent<T>(files, options.dtype, options.device));
+                          MakeComponent<T>(files, dtype, options.device));
     component->residency().set_staging(shared.staging);
     return component;
   });

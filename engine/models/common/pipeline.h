@@ -54,7 +54,7 @@ struct PipelineOptions {
   // empty.
   std::string transformer_file;
   std::string variant;
-  c10::ScalarType dtype;
+  ComputeDTypes dtype;  // "auto" is settled
   c10::Device device;
 };
 

@@ -7,12 +7,6 @@
 #include "server/convert/request.h"
 
 namespace kino::frontend {
-engine::DType DTypeOn(const std::string& configured, const std::string& device) {
-  if (configured == "float32") return engine::DType::kF32;
-  if (configured == "float16") return engine::DType::kF16;
-  if (configured == "bfloat16") return engine::DType::kBF16;
-  return device == "cpu" ? engine::DType::kF32 : engine::DType::kBF16;
-}
 
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {

@@ -33,9 +33,6 @@ class Catalog {
   std::vector<CatalogEntry> entries_;
 };
 
-// Of computation on `device`, by models[].dtype.
-engine::DType DTypeOn(const std::string& configured, const std::string& device);
-
 // All that does not depend on the workers of the moment.
 v1::Model ToProto(const CatalogEntry& entry);
 

@@ -23,7 +23,7 @@ convert::Placement PlacementOn(const CatalogEntry& entry, const Target& target,
                                const Asker& asker) {
   return {
       .device = target.device,
-      .dtype = DTypeOn(entry.config.dtype, target.device),
+      .dtype = entry.config.dtype.On(target.spec.is_gpu),
       .spec = target.spec,
       .profiles = asker.profiles.Of(entry.config.name, target.device, asker.tenant, asker.deadline),
       .allow_lossy = entry.config.allow_lossy};

@@ -54,6 +54,11 @@ TEST_F(DescribeTest, KnowsTheDemoModel) {
     elements += component.weight_elements;
   EXPECT_EQ(model_.WeightBytes(DType::kBF16), 2 * elements);
   EXPECT_GT(elements, 11'000'000);
+  int64_t of_vae = 0;
+  for (const ComponentDescription& component : model_.components)
+    of_vae += component.name == "vae" ? component.weight_elements : 0;
+  EXPECT_EQ(model_.WeightBytes(*ComputeDTypes::Parse("bfloat16,vae=float32")),
+            2 * elements + 2 * of_vae);
 }
 
 TEST_F(DescribeTest, FillsTheDefaultsOfDiffusers) {

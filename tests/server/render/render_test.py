@@ -222,13 +222,17 @@ def test_bad_request_is_named(render, request_, message):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--device", "tpu"], "tpu"), (["--dtype", "int8"], "int8"), (["--colour", "red"], "--colour"),
+    (["--device", "tpu"], "tpu"), (["--dtype", "int8"], "int8"), (["--dtype", "vae=int8"], "vae=float32"), (["--colour", "red"], "--colour"),
     (["--threads", "-1"], "--threads"), (["--steps", "3"], "--steps"), (["--plan", "best"], "--plan"),
     (["--max-device-memory", "lots"], "--max-device-memory"), (["--vae-tile-size", "64"], "--vae-tile-size"),
     (["--model", MODEL], "expected one folder"),
 ])
 def test_bad_flag_is_usage(render, flags, message):
     assert message in render(REQUEST, *flags, expect=USAGE)
+
+
+def test_a_dtype_of_an_unknown_component_is_named(render):
+    assert "component 'attic'" in render(REQUEST, "--dtype", "attic=float32", expect=BAD_REQUEST)
 
 
 def test_output_of_another_kind_is_usage(render):
