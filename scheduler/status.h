@@ -40,6 +40,7 @@ inline constexpr char kReasonStoreLocked[] = "STORE_LOCKED";    // FAILED_PRECON
 inline constexpr char kReasonStoreTooNew[] = "STORE_TOO_NEW";   // FAILED_PRECONDITION, when opening
 inline constexpr char kReasonStoreDamaged[] = "STORE_DAMAGED";  // DATA_LOSS
 inline constexpr char kReasonJobNotEnded[] = "JOB_NOT_ENDED";   // FAILED_PRECONDITION
+inline constexpr char kReasonJobNotRequeuable[] = "JOB_NOT_REQUEUABLE";  // FAILED_PRECONDITION
 inline constexpr char kReasonAssetInUse[] = "ASSET_IN_USE";     // FAILED_PRECONDITION
 inline constexpr char kReasonDoesNotFit[] = "DOES_NOT_FIT";     // of a job's error
 

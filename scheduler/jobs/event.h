@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -23,6 +24,8 @@ struct Change {
   int64_t cursor = 0;  // rises with every change of the store; may have gaps
   std::string job_id{};
   StateEvent event{};
+  // Where the event says QUEUED.
+  std::optional<QueuedJob> queued{};
 };
 
 }  // namespace kino::scheduler

@@ -58,6 +58,12 @@ const char* FailureCauseName(FailureCause cause) {
       return "CANCELLED";
     case FailureCause::kRunTimeout:
       return "RUN_TIMEOUT";
+    case FailureCause::kDiskFull:
+      return "DISK_FULL";
+    case FailureCause::kDeviceLost:
+      return "DEVICE_LOST";
+    case FailureCause::kUncleanStop:
+      return "UNCLEAN_STOP";
   }
   return "UNKNOWN";
 }

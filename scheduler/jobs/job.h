@@ -40,16 +40,19 @@ const char* PriorityName(Priority priority);  // "NORMAL", ...
 // scheduler/jobs/retry.h alone.
 enum class FailureCause : int {
   kNone = 0,
-  kClient = 1,       // the request itself cannot be run
-  kOutOfMemory = 2,  // the device or the host has too little memory
-  kModel = 3,        // the model's files are broken or missing
-  kInternal = 4,     // anything else
-  kInterrupted = 5,  // drained, deployed, never started: our doing, not the job's
-  kCrash = 6,        // the worker process died while it ran the job
-  kHang = 7,         // no progress; the worker was killed
-  kLeaseLost = 8,    // the worker went silent; whether it died is not known
-  kCancelled = 9,    // stopped because cancelling was asked for
-  kRunTimeout = 10,  // ran longer than run_timeout
+  kClient = 1,        // the request itself cannot be run
+  kOutOfMemory = 2,   // the device or the host has too little memory
+  kModel = 3,         // the model's files are broken or missing
+  kInternal = 4,      // anything else
+  kInterrupted = 5,   // drained, deployed, never started: our doing, not the job's
+  kCrash = 6,         // the worker process died while it ran the job
+  kHang = 7,          // no progress; the worker was killed
+  kLeaseLost = 8,     // the worker went silent; whether it died is not known
+  kCancelled = 9,     // stopped because cancelling was asked for
+  kRunTimeout = 10,   // ran longer than run_timeout
+  kDiskFull = 11,     // no room for its bytes: nobody's fault
+  kDeviceLost = 12,   // the accelerator failed while it ran the job
+  kUncleanStop = 13,  // everything stopped at once while it ran: a power cut, kinod killed
 };
 const char* FailureCauseName(FailureCause cause);  // "OUT_OF_MEMORY", ...
 
@@ -70,6 +73,8 @@ struct Attempt {
   // Both unset for the attempt that succeeded or still runs.
   absl::Status error{};
   FailureCause cause = FailureCause::kNone;
+  // Opaque: what is known of a worker's death (where the run was, the signal). Empty: nothing.
+  std::string evidence{};
 };
 
 struct Artifact {
@@ -85,9 +90,10 @@ struct Artifact {
 
 // What the counts below limit is in RetryPolicy.
 struct FailureCounts {
-  int crashes = 0;  // kCrash and kHang
+  int crashes = 0;  // kCrash, kHang and kDeviceLost
   int out_of_memory = 0;
-  int interruptions = 0;
+  int interruptions = 0;  // kInterrupted, kDiskFull and kUncleanStop: attempts that do not count
+  int unclean_stops = 0;
 };
 
 struct Job {
@@ -120,6 +126,16 @@ struct Job {
   std::optional<Artifact> artifact{};  // on SUCCEEDED until it is purged
   bool artifact_purged = false;
   std::string stats{};  // opaque: stages, plan
+};
+
+// A QUEUED job, as the queue and the policy need it.
+struct QueuedJob {
+  std::string id{};
+  std::string model{};
+  Priority priority = Priority::kNormal;
+  int64_t order = 0;  // of submission; kept when the job is queued again
+  absl::Time retry_not_before = absl::InfinitePast();
+  absl::Time start_deadline = absl::InfiniteFuture();
 };
 
 // A submission. Text is UTF-8 without NUL; the frontend has checked formats and sizes of fields.

@@ -37,12 +37,18 @@ FailureCounts CountFailure(FailureCounts counts, FailureCause cause) {
   switch (cause) {
     case FailureCause::kCrash:
     case FailureCause::kHang:
+    case FailureCause::kDeviceLost:
       ++counts.crashes;
       break;
     case FailureCause::kOutOfMemory:
       ++counts.out_of_memory;
       break;
+    case FailureCause::kUncleanStop:
+      ++counts.unclean_stops;
+      ++counts.interruptions;
+      break;
     case FailureCause::kInterrupted:
+    case FailureCause::kDiskFull:
       ++counts.interruptions;
       break;
     default:
@@ -64,19 +70,26 @@ RetryVerdict DecideAfterFailure(const RetryPolicy& policy, const FailedAttempt& 
     case FailureCause::kModel:
     case FailureCause::kRunTimeout:
       return End(JobTrigger::kFailed, attempt.error, Describe(attempt));
-    case FailureCause::kInterrupted:
-      if (failures.interruptions >= policy.max_interruptions) {
-        return End(
-            JobTrigger::kFailed,
-            LimitMet(attempt, absl::StrCat("interrupted ", failures.interruptions, " times")),
-            "too many interruptions");
+    case FailureCause::kUncleanStop:
+      if (failures.unclean_stops >= policy.max_unclean_stops) {
+        return End(JobTrigger::kQuarantined,
+                   LimitMet(attempt, absl::StrCat("ran at ", failures.unclean_stops,
+                                                  " unclean stops of the machine")),
+                   "quarantined");
       }
+      return {.trigger = JobTrigger::kAttemptLost,
+              .backoff = {},
+              .error = {},
+              .reason = Describe(attempt)};
+    case FailureCause::kInterrupted:
+    case FailureCause::kDiskFull:
       return {.trigger = JobTrigger::kAttemptLost,
               .backoff = {},
               .error = {},
               .reason = Describe(attempt)};
     case FailureCause::kCrash:
     case FailureCause::kHang:
+    case FailureCause::kDeviceLost:
       if (failures.crashes >= policy.max_crashes) {
         return End(JobTrigger::kQuarantined,
                    LimitMet(attempt, absl::StrCat("ended its worker ", failures.crashes, " times")),

@@ -1,6 +1,7 @@
 // What follows when an attempt ends without a result: the one function that decides between another
-// attempt and the end. Pure. Classes of failure and who is to blame: interruptions by us are free,
-// crashes quarantine, faults of the request or of the model's files end the job at once.
+// attempt and the end. Pure. Classes of failure and who is to blame: interruptions by us and full
+// disks are free, crashes quarantine, faults of the request or of the model's files end the job at
+// once.
 #pragma once
 
 #include <string>
@@ -16,7 +17,7 @@ struct RetryPolicy {
   int max_attempts = 4;       // that count; interruptions do not
   int max_crashes = 2;        // then QUARANTINED
   int max_out_of_memory = 3;  // then FAILED
-  int max_interruptions = 20;
+  int max_unclean_stops = 3;  // then QUARANTINED: the job may be what brings the machine down
   absl::Duration min_backoff = absl::Seconds(1);
   absl::Duration max_backoff = absl::Seconds(60);
 };

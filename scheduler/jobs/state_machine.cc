@@ -20,6 +20,8 @@ const char* JobTriggerName(JobTrigger trigger) {
       return "cancelled";
     case JobTrigger::kExpired:
       return "expired";
+    case JobTrigger::kRequeued:
+      return "requeued";
   }
   return "unknown";
 }

@@ -16,11 +16,13 @@ enum class JobTrigger : int {
   kAttemptLost,  // the attempt ended without a result and the job runs again
   kQuarantined,  // ended its worker too often
   kCancelled,
-  kExpired,  // start_timeout passed in the queue
+  kExpired,   // start_timeout passed in the queue
+  kRequeued,  // an operator lets an ended job run again
 };
-inline constexpr JobTrigger kAllJobTriggers[] = {
-    JobTrigger::kClaimed,     JobTrigger::kCommitted, JobTrigger::kFailed, JobTrigger::kAttemptLost,
-    JobTrigger::kQuarantined, JobTrigger::kCancelled, JobTrigger::kExpired};
+inline constexpr JobTrigger kAllJobTriggers[] = {JobTrigger::kClaimed,     JobTrigger::kCommitted,
+                                                 JobTrigger::kFailed,      JobTrigger::kAttemptLost,
+                                                 JobTrigger::kQuarantined, JobTrigger::kCancelled,
+                                                 JobTrigger::kExpired,     JobTrigger::kRequeued};
 const char* JobTriggerName(JobTrigger trigger);  // "claimed", ...
 
 struct Transition {
@@ -38,6 +40,9 @@ inline constexpr Transition kTransitions[] = {
     {JobState::kRunning, JobTrigger::kCancelled, JobState::kCancelled},
     {JobState::kRunning, JobTrigger::kQuarantined, JobState::kQuarantined},
     {JobState::kRunning, JobTrigger::kAttemptLost, JobState::kQueued},
+    {JobState::kFailed, JobTrigger::kRequeued, JobState::kQueued},
+    {JobState::kQuarantined, JobTrigger::kRequeued, JobState::kQueued},
+    {JobState::kExpired, JobTrigger::kRequeued, JobState::kQueued},
 };
 
 // The state after `trigger`, or nothing where the table has no such row.

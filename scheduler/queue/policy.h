@@ -1,8 +1,9 @@
-// Which queued job a ready worker gets: first in, first out within three priority classes. A pure
-// function of snapshots, so that a test states it with literals and every store decides alike.
+// Which queued job runs next, and on which worker: first in, first out within three priority
+// classes. A pure function of snapshots, so that a test states it with literals. What it picks is
+// claimed by one conditional UPDATE in the store.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <optional>
 #include <set>
 #include <string>
@@ -12,16 +13,8 @@
 
 namespace kino::scheduler {
 
-// A job that may start now: QUEUED, back-off over, start_timeout not passed.
-struct QueuedJob {
-  std::string id{};
-  std::string model{};
-  Priority priority = Priority::kNormal;
-  int64_t order = 0;  // of submission; kept when the job is queued again
-};
-
-// The queue as the policy needs it. It may be cut down to the first job of each (priority, model)
-// that is not among the worker's unfit jobs: the result is the same.
+// The queue as the policy needs it: jobs that may start now. It may be cut down to the first of
+// each (priority, model) that some worker may get: the choice is the same.
 struct QueueSnapshot {
   std::vector<QueuedJob> jobs{};  // in any order
 };
@@ -29,12 +22,22 @@ struct QueueSnapshot {
 // A worker that can take one more attempt.
 struct ReadyWorker {
   std::string name{};
-  std::vector<std::string> models{};   // it serves, loaded or not
+  std::set<std::string> models{};      // it serves, loaded or not
+  std::set<std::string> loaded{};      // those it holds
+  int attempts = 0;                    // it has already
   std::set<std::string> unfit_jobs{};  // ids of those it is not to get
 };
 
-// The index in `queue.jobs` of the job `worker` should run next: of the jobs that it may get and
-// whose model it serves, the highest class, in it the lowest order. Nothing when there is none.
-std::optional<size_t> PickNext(const QueueSnapshot& queue, const ReadyWorker& worker);
+struct Choice {
+  size_t job = 0;     // index in QueueSnapshot::jobs
+  size_t worker = 0;  // index in the workers
+};
+
+bool MayTake(const ReadyWorker& worker, const QueuedJob& job);
+
+// The job of the highest class, and in it of the lowest order, that some worker may get; of these
+// workers one that holds its model, then the one with the fewest attempts, then the first by name.
+// Nothing when no worker may get any job.
+std::optional<Choice> PickNext(const QueueSnapshot& queue, const std::vector<ReadyWorker>& workers);
 
 }  // namespace kino::scheduler

@@ -28,16 +28,13 @@ absl::StatusOr<SubmitResult> JobStore::Submit(NewJob job) {
       [&](Done<SubmitResult> done) { Submit(std::move(job), std::move(done)); });
 }
 
-absl::StatusOr<std::optional<Job>> JobStore::FindNext(ReadyWorker worker) {
-  using Found = std::optional<Job>;
-  return Await<Found>([&](Done<Found> done) { FindNext(std::move(worker), std::move(done)); });
-}
-
 absl::StatusOr<std::optional<ClaimedAttempt>> JobStore::Claim(std::string job_id,
-                                                              std::string worker) {
+                                                              std::string worker,
+                                                              int64_t process_id) {
   using Lease = std::optional<ClaimedAttempt>;
-  return Await<Lease>(
-      [&](Done<Lease> done) { Claim(std::move(job_id), std::move(worker), std::move(done)); });
+  return Await<Lease>([&](Done<Lease> done) {
+    Claim(std::move(job_id), std::move(worker), process_id, std::move(done));
+  });
 }
 
 absl::StatusOr<Job> JobStore::RecordStats(AttemptRef ref, std::string stats) {
@@ -66,9 +63,17 @@ absl::StatusOr<Job> JobStore::FailQueued(std::string job_id, absl::Status error)
       [&](Done<Job> done) { FailQueued(std::move(job_id), std::move(error), std::move(done)); });
 }
 
-absl::StatusOr<std::vector<std::string>> JobStore::ExpireDue() {
-  using Ids = std::vector<std::string>;
-  return Await<Ids>([&](Done<Ids> done) { ExpireDue(std::move(done)); });
+absl::StatusOr<Job> JobStore::Expire(std::string job_id) {
+  return Await<Job>([&](Done<Job> done) { Expire(std::move(job_id), std::move(done)); });
+}
+
+absl::StatusOr<Job> JobStore::Requeue(std::string tenant, std::string job_id) {
+  return Await<Job>(
+      [&](Done<Job> done) { Requeue(std::move(tenant), std::move(job_id), std::move(done)); });
+}
+
+absl::StatusOr<int> JobStore::ForgiveCrashes(std::vector<AttemptRef> attempts) {
+  return Await<int>([&](Done<int> done) { ForgiveCrashes(std::move(attempts), std::move(done)); });
 }
 
 absl::StatusOr<std::string> JobStore::Delete(std::string tenant, std::string job_id) {

@@ -32,7 +32,6 @@
 #include "scheduler/jobs/job.h"
 #include "scheduler/jobs/retry.h"
 #include "scheduler/queue/admission.h"
-#include "scheduler/queue/policy.h"
 
 namespace kino::scheduler {
 
@@ -60,13 +59,15 @@ struct ClaimedAttempt {
 // The end of an attempt without a result.
 struct AttemptFailure {
   FailureCause cause = FailureCause::kInternal;
-  absl::Status error{};  // not OK
-  std::string stats{};   // empty: keep what the job has
+  absl::Status error{};    // not OK
+  std::string stats{};     // empty: keep what the job has
+  std::string evidence{};  // opaque, becomes the attempt's
 };
 
 struct RunningAttempt {
   AttemptRef ref{};
   std::string worker{};
+  int64_t process_id = 0;  // of the worker
   absl::Time start_time{};
   absl::Duration run_timeout = absl::InfiniteDuration();
   bool cancel_requested = false;
@@ -105,13 +106,10 @@ class JobStore {
   // INVALID_ARGUMENT: malformed record.
   virtual void Submit(NewJob job, Done<SubmitResult> done) = 0;
 
-  // The job that PickNext chooses for `worker`, if there is one. Changes nothing, and sees every
-  // write queued before it.
-  virtual void FindNext(ReadyWorker worker, Done<std::optional<Job>> done) = 0;
-
   // Leases the job to `worker`: RUNNING, next attempt number, a new token. Nothing when it cannot
-  // start (any more): it has gone, is not QUEUED, or is not due.
-  virtual void Claim(std::string job_id, std::string worker,
+  // start (any more): it has gone, or is not QUEUED. Whose turn it is, the caller knows.
+  // `process_id` is the worker's: it tells a later frontend whether the worker has died since.
+  virtual void Claim(std::string job_id, std::string worker, int64_t process_id,
                      Done<std::optional<ClaimedAttempt>> done) = 0;
 
   // The attempt has begun to compute; `stats` (opaque, such as the plan) replaces the job's unless
@@ -138,8 +136,19 @@ class JobStore {
   // when it is not QUEUED.
   virtual void FailQueued(std::string job_id, absl::Status error, Done<Job> done) = 0;
 
-  // QUEUED jobs whose start_timeout has passed become EXPIRED, at most 1000 a call. Their ids.
-  virtual void ExpireDue(Done<std::vector<std::string>> done) = 0;
+  // The QUEUED job's start_timeout has passed: EXPIRED. NOT_FOUND; FAILED_PRECONDITION when it is
+  // not QUEUED.
+  virtual void Expire(std::string job_id, Done<Job> done) = 0;
+
+  // Lets a FAILED, QUARANTINED or EXPIRED job run again, as if nothing had failed: QUEUED at its
+  // old place, with its start_timeout anew. Its attempts stay. NOT_FOUND; FAILED_PRECONDITION
+  // (JOB_NOT_REQUEUABLE) in another state, or when an asset it needs is gone.
+  virtual void Requeue(std::string tenant, std::string job_id, Done<Job> done) = 0;
+
+  // These attempts' crashes were a device's doing, not their jobs': they count no more, and a job
+  // that is QUARANTINED for them is QUEUED again. Attempts that are no crashes, or were forgiven
+  // before, are passed over.
+  virtual void ForgiveCrashes(std::vector<AttemptRef> attempts, Done<int> done) = 0;
 
   // Removes an ended job with its events and attempts. The artifact file to unlink, or "".
   // NOT_FOUND; FAILED_PRECONDITION (JOB_NOT_ENDED).
@@ -169,13 +178,13 @@ class JobStore {
 
   // --- Queue. ---
 
+  // Every QUEUED job, in order of submission: what a JobQueue starts with. Later changes bring the
+  // rest.
+  virtual absl::StatusOr<std::vector<QueuedJob>> Queue() = 0;
   // Jobs ahead of each of `job_ids` that is QUEUED; others are left out.
   virtual absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
       const std::vector<std::string>& job_ids) = 0;
   virtual absl::StatusOr<QueueLoad> Load() = 0;
-  // When the queue next needs a look though nothing changes: a back-off ends or a start_timeout
-  // passes. InfiniteFuture when never.
-  virtual absl::StatusOr<absl::Time> NextTimer() = 0;
 
   // --- Events. ---
 
@@ -214,14 +223,16 @@ class JobStore {
   // --- The blocking forms of the writes above. ---
 
   absl::StatusOr<SubmitResult> Submit(NewJob job);
-  absl::StatusOr<std::optional<Job>> FindNext(ReadyWorker worker);
-  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(std::string job_id, std::string worker);
+  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(std::string job_id, std::string worker,
+                                                      int64_t process_id = 0);
   absl::StatusOr<Job> RecordStats(AttemptRef ref, std::string stats);
   absl::StatusOr<Job> Commit(AttemptRef ref, Artifact artifact, std::string stats);
   absl::StatusOr<Job> Fail(AttemptRef ref, AttemptFailure failure);
   absl::StatusOr<Job> Cancel(std::string tenant, std::string job_id);
   absl::StatusOr<Job> FailQueued(std::string job_id, absl::Status error);
-  absl::StatusOr<std::vector<std::string>> ExpireDue();
+  absl::StatusOr<Job> Expire(std::string job_id);
+  absl::StatusOr<Job> Requeue(std::string tenant, std::string job_id);
+  absl::StatusOr<int> ForgiveCrashes(std::vector<AttemptRef> attempts);
   absl::StatusOr<std::string> Delete(std::string tenant, std::string job_id);
   absl::StatusOr<std::vector<std::string>> PurgeResults(absl::Time ended_before, int limit);
   absl::StatusOr<Asset> InsertAsset(Asset asset);

@@ -29,14 +29,17 @@ WorkerRegistry::WorkerRegistry(const LeaseOptions& options, const Clock& clock)
 
 void WorkerRegistry::Adopt(const std::vector<RunningAttempt>& running) {
   const absl::Duration now = clock_.Monotonic();
-  absl::MutexLock lock(&mutex_);
   for (const RunningAttempt& attempt : running) {
     Worker& worker = workers_[attempt.worker];
+    worker.process_id = attempt.process_id;
     worker.deadline = now + options_.reattach_grace;
-    worker.progress_time = now;
     worker.held.push_back({.ref = attempt.ref,
-                           .run_deadline = now + attempt.run_timeout + options_.run_timeout_slack});
+                           .run_timeout = attempt.run_timeout,
+                           .run_deadline = now + attempt.run_timeout + options_.run_timeout_slack,
+                           .pulse = {},
+                           .progress_time = now});
   }
+  ++version_;
 }
 
 absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
@@ -46,7 +49,6 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
         "worker '", hello.name, "': max_attempts: want 1 or more, got ", hello.max_attempts));
   }
   const absl::Duration now = clock_.Monotonic();
-  absl::MutexLock lock(&mutex_);
   HelloResult result;
   result.session = ++last_session_;
   Worker& worker = workers_[hello.name];
@@ -57,6 +59,7 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
                                                : FailureCause::kCrash;
   std::vector<Held> resumed;
   for (Held& held : worker.held) {
+    held.progress_time = now;  // what it did while it was away was not heard
     if (std::find(hello.held.begin(), hello.held.end(), held.ref) != hello.held.end()) {
       result.resumed.push_back(held.ref);
       resumed.push_back(std::move(held));
@@ -65,6 +68,7 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
                              .worker = hello.name,
                              .session = 0,
                              .cause = cause,
+                             .pulse = held.pulse,
                              .reason = cause == FailureCause::kInterrupted
                                            ? "worker never got the attempt"
                                            : "worker lost: it came back without the attempt"});
@@ -84,10 +88,8 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
                   .models = hello.models,
                   .held = std::move(resumed),
                   .unfit_jobs = {},
-                  .deadline = now + options_.lease,
-                  .progress_counter = 0,
-                  .progress_time = now};
-  ForgetAllUnfitLocked();
+                  .deadline = now + options_.lease};
+  ForgetAllUnfit();
   return result;
 }
 
@@ -99,37 +101,62 @@ WorkerRegistry::Workers::const_iterator WorkerRegistry::FindSession(SessionId se
   return FindIn(workers_, session);
 }
 
-absl::Status WorkerRegistry::Heartbeat(SessionId session, int64_t progress_counter,
+WorkerRegistry::Held* WorkerRegistry::FindHeld(const AttemptRef& ref) {
+  for (auto& [name, worker] : workers_) {
+    for (Held& held : worker.held) {
+      if (held.ref == ref) return &held;
+    }
+  }
+  return nullptr;
+}
+
+absl::Status WorkerRegistry::Heard(SessionId session) {
+  const auto found = FindSession(session);
+  if (found == workers_.end()) return SessionGone(session);
+  found->second.deadline = clock_.Monotonic() + options_.lease;
+  return absl::OkStatus();
+}
+
+absl::Status WorkerRegistry::Heartbeat(SessionId session, const std::vector<AttemptPulse>& pulses,
                                        const std::vector<WorkerModel>& models) {
   const absl::Duration now = clock_.Monotonic();
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(session);
   if (found == workers_.end()) return SessionGone(session);
   Worker& worker = found->second;
   worker.deadline = now + options_.lease;
-  worker.models = models;
-  if (worker.held.empty() || worker.progress_counter != progress_counter) {
-    worker.progress_counter = progress_counter;
-    worker.progress_time = now;
+  if (worker.models != models) {
+    worker.models = models;
+    ++version_;
+  }
+  for (const AttemptPulse& pulse : pulses) {
+    for (Held& held : worker.held) {
+      if (held.ref != pulse.ref) continue;
+      if (held.pulse.stage != pulse.stage || held.pulse.counter != pulse.counter)
+        held.progress_time = now;
+      held.pulse = pulse;
+    }
   }
   return absl::OkStatus();
 }
 
 absl::Status WorkerRegistry::StartDraining(SessionId session) {
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(session);
   if (found == workers_.end()) return SessionGone(session);
   found->second.is_draining = true;
-  ForgetAllUnfitLocked();
+  ForgetAllUnfit();
   return absl::OkStatus();
+}
+
+void WorkerRegistry::SetOut(const std::string& device, bool is_out) {
+  const bool changed = is_out ? out_.insert(device).second : out_.erase(device) > 0;
+  if (changed) ForgetAllUnfit();
 }
 
 void WorkerRegistry::Disconnected(SessionId session) {
   const absl::Duration now = clock_.Monotonic();
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(session);
   if (found == workers_.end()) return;
-  ForgetAllUnfitLocked();
+  ForgetAllUnfit();
   if (found->second.held.empty()) {
     workers_.erase(found);
     return;
@@ -142,56 +169,77 @@ void WorkerRegistry::Disconnected(SessionId session) {
 std::vector<LostAttempt> WorkerRegistry::WorkerEnded(const std::string& name, int64_t process_id,
                                                      FailureCause cause,
                                                      const std::string& reason) {
-  absl::MutexLock lock(&mutex_);
   std::vector<LostAttempt> lost;
   const auto found = workers_.find(name);
   if (found == workers_.end()) return lost;
   const Worker& worker = found->second;
   if (worker.process_id != 0 && process_id != 0 && worker.process_id != process_id) return lost;
   for (const Held& held : worker.held) {
-    lost.push_back(
-        {.ref = held.ref, .worker = name, .session = 0, .cause = cause, .reason = reason});
+    lost.push_back({.ref = held.ref,
+                    .worker = name,
+                    .session = 0,
+                    .cause = cause,
+                    .pulse = held.pulse,
+                    .reason = reason});
   }
   workers_.erase(found);
-  ForgetAllUnfitLocked();
+  ForgetAllUnfit();
   return lost;
 }
 
-std::optional<Reservation> WorkerRegistry::Reserve(const std::vector<std::string>& skip) {
-  absl::MutexLock lock(&mutex_);
-  auto best = workers_.end();
-  for (auto it = workers_.begin(); it != workers_.end(); ++it) {
-    const Worker& worker = it->second;
-    if (worker.session == 0 || worker.is_draining || worker.used() >= worker.max_attempts) continue;
-    if (worker.unfit_jobs.size() >= kMaxUnfitJobs) continue;
-    if (std::find(skip.begin(), skip.end(), it->first) != skip.end()) continue;
-    if (best == workers_.end() || worker.used() < best->second.used()) best = it;
+bool WorkerRegistry::IsReady(const Worker& worker) const {
+  return worker.session != 0 && !worker.is_draining && !out_.contains(worker.device) &&
+         worker.used() < worker.max_attempts && worker.unfit_jobs.size() < kMaxUnfitJobs;
+}
+
+ReadyWorker WorkerRegistry::Describe(const std::string& name, const Worker& worker) const {
+  ReadyWorker ready{.name = name,
+                    .models = {},
+                    .loaded = {},
+                    .attempts = worker.used(),
+                    .unfit_jobs = worker.unfit_jobs};
+  for (const WorkerModel& model : worker.models) {
+    ready.models.insert(model.name);
+    if (model.loaded) ready.loaded.insert(model.name);
   }
-  if (best == workers_.end()) return std::nullopt;
-  Worker& worker = best->second;
+  return ready;
+}
+
+std::vector<ReadyWorker> WorkerRegistry::Ready() const {
+  std::vector<ReadyWorker> ready;
+  for (const auto& [name, worker] : workers_) {
+    if (IsReady(worker)) ready.push_back(Describe(name, worker));
+  }
+  return ready;
+}
+
+std::optional<Reservation> WorkerRegistry::Reserve(const std::string& name) {
+  const auto found = workers_.find(name);
+  if (found == workers_.end() || !IsReady(found->second)) return std::nullopt;
+  Worker& worker = found->second;
+  Reservation reservation{.session = worker.session,
+                          .generation = generation_,
+                          .process_id = worker.process_id,
+                          .worker = Describe(name, worker)};
   ++worker.reserved;
-  Reservation reservation{
-      .session = worker.session,
-      .generation = generation_,
-      .worker = {.name = best->first, .models = {}, .unfit_jobs = worker.unfit_jobs}};
-  for (const WorkerModel& model : worker.models) reservation.worker.models.push_back(model.name);
+  ++version_;
   return reservation;
 }
 
 void WorkerRegistry::CancelReservation(const Reservation& reservation) {
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(reservation.session);
-  if (found != workers_.end()) --found->second.reserved;
+  if (found == workers_.end()) return;
+  --found->second.reserved;
+  ++version_;
 }
 
 bool WorkerRegistry::CanAssign(const Reservation& reservation) const {
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(reservation.session);
-  return found != workers_.end() && !found->second.is_draining;
+  return found != workers_.end() && !found->second.is_draining &&
+         !out_.contains(found->second.device);
 }
 
 void WorkerRegistry::MarkUnfit(const Reservation& reservation, const std::string& job_id) {
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(reservation.session);
   // Others came or went while the job was judged: what was found does not hold any more.
   if (found == workers_.end() || reservation.generation != generation_) return;
@@ -199,23 +247,17 @@ void WorkerRegistry::MarkUnfit(const Reservation& reservation, const std::string
 }
 
 bool WorkerRegistry::IsUnfit(const Reservation& reservation, const std::string& job_id) const {
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(reservation.session);
   return found != workers_.end() && found->second.unfit_jobs.contains(job_id);
 }
 
 void WorkerRegistry::ForgetAllUnfit() {
-  absl::MutexLock lock(&mutex_);
-  ForgetAllUnfitLocked();
-}
-
-void WorkerRegistry::ForgetAllUnfitLocked() {
   ++generation_;
+  ++version_;
   for (auto& [name, worker] : workers_) worker.unfit_jobs.clear();
 }
 
 bool WorkerRegistry::ForgetUnfit(const std::string& job_id) {
-  absl::MutexLock lock(&mutex_);
   bool has_room_again = false;
   for (auto& [name, worker] : workers_) {
     const bool was_full = worker.unfit_jobs.size() >= kMaxUnfitJobs;
@@ -226,23 +268,35 @@ bool WorkerRegistry::ForgetUnfit(const std::string& job_id) {
 
 absl::Status WorkerRegistry::Assign(const Reservation& reservation, const AttemptRef& ref,
                                     absl::Duration run_timeout) {
-  const absl::Duration now = clock_.Monotonic();
-  absl::MutexLock lock(&mutex_);
   const auto found = FindSession(reservation.session);
   if (found == workers_.end()) return SessionGone(reservation.session);
   Worker& worker = found->second;
   --worker.reserved;
-  if (worker.is_draining) {
-    return absl::AbortedError(absl::StrCat("worker '", found->first, "' is draining"));
+  ++version_;
+  if (worker.is_draining || out_.contains(worker.device)) {
+    return absl::AbortedError(absl::StrCat("worker '", found->first, "' is ",
+                                           worker.is_draining ? "draining" : "out of service"));
   }
-  if (worker.held.empty()) worker.progress_time = now;
-  worker.held.push_back(
-      {.ref = ref, .run_deadline = now + run_timeout + options_.run_timeout_slack});
+  worker.held.push_back({.ref = ref,
+                         .run_timeout = run_timeout,
+                         .run_deadline = absl::InfiniteDuration(),
+                         .pulse = {},
+                         .progress_time = clock_.Monotonic()});
   return absl::OkStatus();
 }
 
+void WorkerRegistry::Begun(const AttemptRef& ref) {
+  Held* held = FindHeld(ref);
+  if (held == nullptr) return;
+  held->run_deadline = clock_.Monotonic() + held->run_timeout + options_.run_timeout_slack;
+}
+
+AttemptPulse WorkerRegistry::PulseOf(const AttemptRef& ref) const {
+  const Held* held = const_cast<WorkerRegistry*>(this)->FindHeld(ref);
+  return held == nullptr ? AttemptPulse{.ref = ref} : held->pulse;
+}
+
 absl::StatusOr<SessionId> WorkerRegistry::Holder(const AttemptRef& ref) const {
-  absl::MutexLock lock(&mutex_);
   for (const auto& [name, worker] : workers_) {
     if (worker.session == 0) continue;
     for (const Held& held : worker.held) {
@@ -255,94 +309,87 @@ absl::StatusOr<SessionId> WorkerRegistry::Holder(const AttemptRef& ref) const {
 }
 
 void WorkerRegistry::Release(const AttemptRef& ref) {
-  absl::MutexLock lock(&mutex_);
   for (auto it = workers_.begin(); it != workers_.end(); ++it) {
     Worker& worker = it->second;
     if (std::erase_if(worker.held, [&](const Held& held) { return held.ref == ref; }) == 0) {
       continue;
     }
+    ++version_;
     // Only its attempts kept an unconnected worker in the table.
     if (worker.session == 0 && worker.held.empty()) workers_.erase(it);
     return;
   }
 }
 
-bool WorkerRegistry::IsStalled(const Worker& worker, absl::Duration now) const {
-  return worker.session != 0 && !worker.held.empty() &&
-         now - worker.progress_time >= options_.stall_limit;
+absl::Duration WorkerRegistry::HangLimit(const AttemptPulse& pulse) const {
+  const HangLimits& limits = options_.hang;
+  if (pulse.stage == kStageLoad || pulse.stage == kStageWaiting) return limits.loading;
+  if (pulse.steps < limits.steps_to_know || pulse.usual_step <= absl::ZeroDuration())
+    return limits.unknown;
+  return std::max(limits.least, limits.factor * pulse.usual_step);
+}
+
+void WorkerRegistry::ListenFirst(absl::Duration now) {
+  const absl::Duration late =
+      last_look_ ? now - *last_look_ - options_.look_interval : absl::ZeroDuration();
+  last_look_ = now;
+  if (late <= absl::ZeroDuration()) return;
+  for (auto& [name, worker] : workers_) {
+    worker.deadline += late;
+    for (Held& held : worker.held) {
+      held.progress_time += late;
+      held.run_deadline += late;
+    }
+  }
 }
 
 std::vector<LostAttempt> WorkerRegistry::TakeLost() {
   const absl::Duration now = clock_.Monotonic();
-  absl::MutexLock lock(&mutex_);
+  ListenFirst(now);
   std::vector<LostAttempt> lost;
+  const auto lose = [&](const std::string& name, const Worker& worker, const Held& held,
+                        FailureCause cause, const std::string& reason) {
+    lost.push_back({.ref = held.ref,
+                    .worker = name,
+                    .session = worker.session,
+                    .cause = cause,
+                    .pulse = held.pulse,
+                    .reason = reason});
+  };
   for (auto it = workers_.begin(); it != workers_.end();) {
     const std::string& name = it->first;
     Worker& worker = it->second;
-    FailureCause cause = FailureCause::kNone;
-    std::string reason;
     if (now >= worker.deadline) {
-      cause = FailureCause::kLeaseLost;
-      reason = worker.session != 0
-                   ? absl::StrCat("worker lost: no heartbeat for ", FormatDuration(options_.lease))
-                   : absl::StrCat("worker lost: it did not come back within ",
-                                  FormatDuration(options_.reattach_grace));
-    } else if (IsStalled(worker, now)) {
-      cause = FailureCause::kHang;
-      reason = absl::StrCat("worker hangs: no progress for ", FormatDuration(options_.stall_limit));
-    }
-    if (cause != FailureCause::kNone) {
-      for (const Held& held : worker.held) {
-        lost.push_back({.ref = held.ref,
-                        .worker = name,
-                        .session = worker.session,
-                        .cause = cause,
-                        .reason = reason});
-      }
+      const std::string reason =
+          worker.session != 0
+              ? absl::StrCat("worker lost: no word for ", FormatDuration(options_.lease))
+              : absl::StrCat("worker lost: it did not come back within ",
+                             FormatDuration(options_.reattach_grace));
+      for (const Held& held : worker.held)
+        lose(name, worker, held, FailureCause::kLeaseLost, reason);
       it = workers_.erase(it);
+      ++version_;
       continue;
     }
-    std::erase_if(worker.held, [&](const Held& held) {
-      if (now < held.run_deadline) return false;
-      lost.push_back({.ref = held.ref,
-                      .worker = name,
-                      .session = worker.session,
-                      .cause = FailureCause::kRunTimeout,
-                      .reason = "run_timeout passed"});
+    const size_t over = std::erase_if(worker.held, [&](const Held& held) {
+      if (now >= held.run_deadline) {
+        lose(name, worker, held, FailureCause::kRunTimeout, "run_timeout passed");
+        return true;
+      }
+      const absl::Duration limit = HangLimit(held.pulse);
+      // One that is not connected is judged by its grace.
+      if (worker.session == 0 || now - held.progress_time < limit) return false;
+      lose(name, worker, held, FailureCause::kHang,
+           absl::StrCat("worker hangs: no progress for ", FormatDuration(limit)));
       return true;
     });
+    if (over > 0) ++version_;
     ++it;
   }
-  std::erase_if(given_back_, [&](auto& entry) {
-    if (now < entry.first) return false;
-    lost.push_back(std::move(entry.second));
-    return true;
-  });
   return lost;
 }
 
-void WorkerRegistry::GiveBack(LostAttempt lost) {
-  const absl::Duration again = clock_.Monotonic() + absl::Seconds(1);
-  absl::MutexLock lock(&mutex_);
-  given_back_.emplace_back(again, std::move(lost));
-}
-
-absl::Duration WorkerRegistry::NextDeadline() const {
-  absl::MutexLock lock(&mutex_);
-  absl::Duration next = absl::InfiniteDuration();
-  for (const auto& [name, worker] : workers_) {
-    next = std::min(next, worker.deadline);
-    if (worker.session != 0 && !worker.held.empty()) {
-      next = std::min(next, worker.progress_time + options_.stall_limit);
-    }
-    for (const Held& held : worker.held) next = std::min(next, held.run_deadline);
-  }
-  for (const auto& [again, lost] : given_back_) next = std::min(next, again);
-  return next;
-}
-
 std::vector<WorkerSnapshot> WorkerRegistry::Snapshot() const {
-  absl::MutexLock lock(&mutex_);
   std::vector<WorkerSnapshot> workers;
   for (const auto& [name, worker] : workers_) {
     WorkerSnapshot& snapshot = workers.emplace_back();
@@ -350,6 +397,7 @@ std::vector<WorkerSnapshot> WorkerRegistry::Snapshot() const {
     snapshot.device = worker.device;
     snapshot.session = worker.session;
     snapshot.is_draining = worker.is_draining;
+    snapshot.is_out = out_.contains(worker.device);
     snapshot.max_attempts = worker.max_attempts;
     snapshot.reserved = worker.reserved;
     snapshot.models = worker.models;

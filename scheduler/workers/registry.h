@@ -5,7 +5,12 @@
 // A connection is a session: a new hello under the same name replaces the old session, whose calls
 // are then refused. When a session ends without notice of the process's death, its attempts wait
 // `reattach_grace` for it to come back; the same holds for attempts that a restarted frontend finds
-// RUNNING in the store (Adopt). Thread-safe; no call blocks, calls back or does I/O.
+// RUNNING in the store (Adopt).
+//
+// A process that stood still has heard nobody meanwhile. So time in which TakeLost was not called
+// counts against no worker: who looks late first listens, then judges.
+//
+// One thread at a time; no call blocks, calls back or does I/O.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +21,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
 #include "scheduler/jobs/job.h"
@@ -34,20 +37,45 @@ using SessionId = int64_t;  // never 0
 // is not to get is looked through at each claim, and to forget one would offer it again at once.
 inline constexpr size_t kMaxUnfitJobs = 1000;
 
+// Without progress for so long an attempt hangs. Judged for each attempt and stage.
+struct HangLimits {
+  absl::Duration loading = absl::Minutes(10);
+  // Of a stage whose usual step is not known yet.
+  absl::Duration unknown = absl::Minutes(10);
+  // Once it is: `factor` usual steps, and not less than `least`.
+  double factor = 5;
+  absl::Duration least = absl::Minutes(2);
+  // A step is usual once so many of the stage have finished.
+  int steps_to_know = 3;
+};
+
 struct LeaseOptions {
-  // Without a heartbeat for so long a connected worker is lost.
+  // Without a word for so long a connected worker is lost.
   absl::Duration lease = absl::Seconds(10);
   // Without a connection for so long the attempts of a worker that may live are lost.
   absl::Duration reattach_grace = absl::Seconds(15);
-  // Without progress for so long while it holds attempts a worker hangs.
-  absl::Duration stall_limit = absl::Minutes(10);
+  HangLimits hang{};
   // The worker itself stops at run_timeout; so much later the attempt is taken from it.
   absl::Duration run_timeout_slack = absl::Seconds(15);
+  // TakeLost is called more often than this. What a call comes later counts against nobody.
+  absl::Duration look_interval = absl::Milliseconds(500);
+};
+
+// Of an attempt, as its worker tells: numbers of proto/kino/v1/video.proto's Stage.
+inline constexpr int kStageWaiting = 0;  // behind something else on its worker
+inline constexpr int kStageLoad = 1;
+struct AttemptPulse {
+  AttemptRef ref{};
+  int stage = kStageWaiting;
+  int64_t counter = 0;  // rises with whatever gets done
+  int steps = 0;        // finished ones of the stage
+  absl::Duration usual_step{};
 };
 
 struct WorkerModel {
   std::string name{};
   bool loaded = false;
+  bool operator==(const WorkerModel&) const = default;
 };
 
 struct WorkerHello {
@@ -64,6 +92,7 @@ struct LostAttempt {
   std::string worker{};
   SessionId session = 0;  // of the worker where it is still connected: tell it to drop the attempt
   FailureCause cause = FailureCause::kLeaseLost;  // or kCrash, kHang, kRunTimeout, kInterrupted
+  AttemptPulse pulse{};                           // the last one
   std::string reason{};                           // "worker lost: no heartbeat for 10s"
 };
 
@@ -83,6 +112,7 @@ struct WorkerSnapshot {
   std::string device{};
   SessionId session = 0;  // 0 while it is not connected
   bool is_draining = false;
+  bool is_out = false;  // its device is not trusted
   int max_attempts = 1;
   int reserved = 0;  // slots taken by Reserve and not yet by Assign
   std::vector<WorkerModel> models{};
@@ -93,6 +123,7 @@ struct WorkerSnapshot {
 struct Reservation {
   SessionId session = 0;
   int64_t generation = 0;  // of the set of workers, when the slot was reserved
+  int64_t process_id = 0;  // of the worker
   ReadyWorker worker{};
 };
 
@@ -109,13 +140,19 @@ class WorkerRegistry {
   // token match.
   absl::StatusOr<HelloResult> Hello(const WorkerHello& hello);
 
-  // Renews the leases. `progress_counter` standing still while attempts are held counts towards
-  // stall_limit. ABORTED: the session was replaced or its worker lost; the stream is to be closed.
-  absl::Status Heartbeat(SessionId session, int64_t progress_counter,
+  // Any word of the worker renews its lease. ABORTED: the session was replaced or its worker lost;
+  // the stream is to be closed.
+  absl::Status Heard(SessionId session);
+  // A word, and how far each attempt is. One whose stage and counter stand still comes nearer to
+  // its hang limit. ABORTED as above.
+  absl::Status Heartbeat(SessionId session, const std::vector<AttemptPulse>& pulses,
                          const std::vector<WorkerModel>& models);
 
   // Takes no more attempts. ABORTED as above.
   absl::Status StartDraining(SessionId session);
+
+  // Workers on `device` are ready or not, whatever else they are.
+  void SetOut(const std::string& device, bool is_out);
 
   // The stream ended; the process may live. Its attempts wait for it. No effect on a replaced
   // session.
@@ -126,16 +163,16 @@ class WorkerRegistry {
   std::vector<LostAttempt> WorkerEnded(const std::string& name, int64_t process_id,
                                        FailureCause cause, const std::string& reason);
 
-  // Keeps a slot of a connected worker that has one free and fewer than kMaxUnfitJobs unfit jobs,
-  // or nothing. Workers with fewer attempts come first, then by name. `skip` names workers to pass
-  // over (those the queue has nothing for just now).
-  std::optional<Reservation> Reserve(const std::vector<std::string>& skip);
+  // Connected workers that have a slot free and fewer than kMaxUnfitJobs unfit jobs, by name.
+  std::vector<ReadyWorker> Ready() const;
+  // Keeps a slot of this worker, or nothing when it is not ready.
+  std::optional<Reservation> Reserve(const std::string& worker);
   void CancelReservation(const Reservation& reservation);
-  // Whether Assign would take an attempt now: the session is not over and not draining.
+  // Whether Assign would take an attempt now: the session is not over, not draining and not out.
   bool CanAssign(const Reservation& reservation) const;
   // The job does not fit the worker, but may fit another one: until any worker comes or goes, the
-  // worker's reservations name the job among the unfit ones. The slot stays reserved. No effect
-  // where one came or went since the reservation.
+  // job is among the worker's unfit ones. The slot stays reserved. No effect where one came or went
+  // since the reservation.
   void MarkUnfit(const Reservation& reservation, const std::string& job_id);
   bool IsUnfit(const Reservation& reservation, const std::string& job_id) const;
   // The job has ended: no worker needs to remember that it does not fit. True: a worker that got
@@ -143,31 +180,36 @@ class WorkerRegistry {
   bool ForgetUnfit(const std::string& job_id);
   // Every job is to be judged anew: what counted as a worker that may come back has changed.
   void ForgetAllUnfit();
-  // Turns the slot into a held attempt. ABORTED: the session is gone; the caller ends the attempt
-  // (kInterrupted).
+  // Turns the slot into a held attempt. Its run_timeout counts from Begun. ABORTED: the session is
+  // gone, draining or out; the caller ends the attempt (kInterrupted).
   absl::Status Assign(const Reservation& reservation, const AttemptRef& ref,
                       absl::Duration run_timeout);
+  // The worker has begun to run the attempt. No effect when it is not held.
+  void Begun(const AttemptRef& ref);
 
   // The session that holds exactly this attempt now. ABORTED (STALE_ATTEMPT): none, or it is not
   // connected.
   absl::StatusOr<SessionId> Holder(const AttemptRef& ref) const;
+  // The last pulse of a held attempt; an empty one when it is not held.
+  AttemptPulse PulseOf(const AttemptRef& ref) const;
   // The attempt has ended in the store; its slot is free. No effect when it is not held.
   void Release(const AttemptRef& ref);
 
   // Attempts whose lease, grace, progress or run timeout is over, removed from the registry. To be
-  // called when NextDeadline passes; calling it more often is harmless.
+  // called again and again, also when nothing is due.
   std::vector<LostAttempt> TakeLost();
-  // The store could not end `lost` just now: TakeLost gives it again, a second later.
-  void GiveBack(LostAttempt lost);
-  // Monotonic time of the next possible loss; InfiniteDuration when none.
-  absl::Duration NextDeadline() const;
 
   std::vector<WorkerSnapshot> Snapshot() const;  // by name
+  // Rises with every change that Snapshot shows.
+  int64_t version() const { return version_; }
 
  private:
   struct Held {
     AttemptRef ref;
+    absl::Duration run_timeout = absl::InfiniteDuration();
     absl::Duration run_deadline = absl::InfiniteDuration();
+    AttemptPulse pulse;
+    absl::Duration progress_time;  // when the pulse last moved, or the attempt was given
   };
   struct Worker {
     SessionId session = 0;   // 0 while not connected
@@ -180,25 +222,27 @@ class WorkerRegistry {
     std::vector<Held> held;
     std::set<std::string> unfit_jobs;
     absl::Duration deadline;  // of the lease while connected, of the grace while not
-    int64_t progress_counter = 0;
-    absl::Duration progress_time;  // when the counter last moved, or work began
     int used() const { return static_cast<int>(held.size()) + reserved; }
   };
   using Workers = std::map<std::string, Worker>;  // by name
 
-  void ForgetAllUnfitLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Workers::iterator FindSession(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Workers::const_iterator FindSession(SessionId session) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsStalled(const Worker& worker, absl::Duration now) const;
+  Workers::iterator FindSession(SessionId session);
+  Workers::const_iterator FindSession(SessionId session) const;
+  Held* FindHeld(const AttemptRef& ref);
+  bool IsReady(const Worker& worker) const;
+  ReadyWorker Describe(const std::string& name, const Worker& worker) const;
+  absl::Duration HangLimit(const AttemptPulse& pulse) const;
+  // Moves all deadlines by what this look comes late.
+  void ListenFirst(absl::Duration now);
 
   const LeaseOptions options_;
   const Clock& clock_;
-  mutable absl::Mutex mutex_;
-  SessionId last_session_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t generation_ ABSL_GUARDED_BY(mutex_) = 0;  // counts workers that come and go
-  Workers workers_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::pair<absl::Duration, LostAttempt>> given_back_ ABSL_GUARDED_BY(mutex_);
+  SessionId last_session_ = 0;
+  int64_t generation_ = 0;  // counts workers that come and go
+  int64_t version_ = 0;
+  Workers workers_;
+  std::set<std::string> out_;  // devices
+  std::optional<absl::Duration> last_look_;
 };
 
 }  // namespace kino::scheduler

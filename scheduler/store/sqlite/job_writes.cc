@@ -12,14 +12,14 @@ namespace kino::scheduler {
 namespace {
 
 absl::Status EndAttempt(Connection& db, const JobRow& row, absl::Time now, FailureCause cause,
-                        const absl::Status& error) {
+                        const absl::Status& error, const std::string& evidence = {}) {
   const std::string message(error.message());
   KINO_ASSIGN_OR_RETURN(
       const int64_t changed,
-      db.Run("UPDATE attempts SET end_us = ?, cause = ?, error_code = ?, error_message = ? "
-             "WHERE job = ? AND number = ? AND end_us IS NULL",
+      db.Run("UPDATE attempts SET end_us = ?, cause = ?, error_code = ?, error_message = ?, "
+             "evidence = ? WHERE job = ? AND number = ? AND end_us IS NULL",
              SaturatingMicros(now), static_cast<int>(cause), static_cast<int>(error.code()),
-             message, row.seq, row.attempt));
+             message, Blob{evidence}, row.seq, row.attempt));
   if (changed == 1) return absl::OkStatus();
   return absl::InternalError(
       absl::StrCat("job '", row.job.id, "': attempt ", row.attempt, " has ended before"));
@@ -127,54 +127,10 @@ absl::StatusOr<SubmitResult> SqliteJobStore::SubmitNow(Transaction& transaction,
   return SubmitResult{.job = std::move(made), .is_new = true};
 }
 
-int64_t SqliteJobStore::FarthestBackoffMicros(absl::Time now) const {
-  return SaturatingMicros(now + 2 * options_.retry.max_backoff);
-}
-
-bool SqliteJobStore::IsDue(const JobRow& row, absl::Time now) const {
-  const std::optional<absl::Time>& not_before = row.job.retry_not_before;
-  if (row.job.state != JobState::kQueued) return false;
-  if (row.start_deadline_us && *row.start_deadline_us <= SaturatingMicros(now)) return false;
-  return !not_before || *not_before <= now ||
-         SaturatingMicros(*not_before) > FarthestBackoffMicros(now);
-}
-
-absl::StatusOr<std::optional<Job>> SqliteJobStore::FindNow(Connection& db,
-                                                           const ReadyWorker& worker) {
-  const absl::Time now = clock_.Now();
-  const int64_t now_us = SaturatingMicros(now);
-  // The first of each (class, model) that the worker may get is all the policy can choose from.
-  QueueSnapshot queue;
-  for (const std::string& model : worker.models) {
-    for (const Priority priority : kPrioritiesHighestFirst) {
-      KINO_ASSIGN_OR_RETURN(
-          Statement row,
-          db.Query("SELECT id, seq FROM jobs WHERE state = 1 AND model = ? AND priority = ? "
-                   "AND (not_before_us IS NULL OR not_before_us <= ? OR not_before_us > ?) "
-                   "AND (start_deadline_us IS NULL OR start_deadline_us > ?) "
-                   "ORDER BY seq",
-                   model, static_cast<int>(priority), now_us, FarthestBackoffMicros(now), now_us));
-      while (true) {
-        KINO_ASSIGN_OR_RETURN(const bool has_row, row.Step());
-        if (!has_row) break;
-        QueuedJob job{
-            .id = row.Text(0), .model = model, .priority = priority, .order = row.Int64(1)};
-        if (worker.unfit_jobs.contains(job.id)) continue;
-        queue.jobs.push_back(std::move(job));
-        break;
-      }
-    }
-  }
-  const std::optional<size_t> picked = PickNext(queue, worker);
-  if (!picked) return std::nullopt;
-  KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, queue.jobs[*picked].id));
-  KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
-  return job;
-}
-
 absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transaction& transaction,
                                                                        const std::string& job_id,
-                                                                       const std::string& worker) {
+                                                                       const std::string& worker,
+                                                                       int64_t process_id) {
   Connection& db = transaction.db;
   const absl::Time now = clock_.Now();
   const int64_t now_us = SaturatingMicros(now);
@@ -182,7 +138,7 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
   if (absl::IsNotFound(found.status())) return std::nullopt;
   if (!found.ok()) return found.status();
   const JobRow& before = *found;
-  if (!IsDue(before, now)) return std::nullopt;
+  if (before.job.state != JobState::kQueued) return std::nullopt;
   JobRow after = before;
   after.attempt = before.attempt + 1;
   after.token = MakeToken(random_);
@@ -192,9 +148,9 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
   }
   KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kClaimed, now, "", after));
   KINO_RETURN_IF_ERROR(
-      db.Run("INSERT INTO attempts(job, number, token, worker, start_us, cause, error_code, "
-             "error_message) VALUES (?, ?, ?, ?, ?, 0, 0, '')",
-             after.seq, after.attempt, after.token, worker, now_us)
+      db.Run("INSERT INTO attempts(job, number, token, worker, process_id, start_us, cause, "
+             "error_code, error_message) VALUES (?, ?, ?, ?, ?, ?, 0, 0, '')",
+             after.seq, after.attempt, after.token, worker, process_id, now_us)
           .status());
   ClaimedAttempt claimed;
   claimed.ref = {.job_id = after.job.id, .attempt = after.attempt, .token = after.token};
@@ -232,13 +188,14 @@ absl::StatusOr<Job> SqliteJobStore::FailNow(Transaction& transaction, const Atte
   JobRow after = before;
   if (!failure.stats.empty()) after.job.stats = failure.stats;
   after.job.failures = CountFailure(before.job.failures, failure.cause);
-  const RetryVerdict verdict = DecideAfterFailure(options_.retry,
-                                                  {.number = ref.attempt,
-                                                   .cause = failure.cause,
-                                                   .error = failure.error,
-                                                   .failures = after.job.failures,
-                                                   .cancel_requested = before.job.cancel_requested},
-                                                  UniformDouble(random_));
+  const RetryVerdict verdict =
+      DecideAfterFailure(options_.retry,
+                         {.number = ref.attempt - before.uncounted_attempts,
+                          .cause = failure.cause,
+                          .error = failure.error,
+                          .failures = after.job.failures,
+                          .cancel_requested = before.job.cancel_requested},
+                         UniformDouble(random_));
   if (verdict.trigger == JobTrigger::kAttemptLost) {
     if (before.start_left_us) {
       after.start_deadline_us = SaturatingMicros(now + absl::Microseconds(*before.start_left_us));
@@ -248,7 +205,7 @@ absl::StatusOr<Job> SqliteJobStore::FailNow(Transaction& transaction, const Atte
   } else {
     after.job.error = verdict.error;
   }
-  KINO_RETURN_IF_ERROR(EndAttempt(db, before, now, failure.cause, failure.error));
+  KINO_RETURN_IF_ERROR(EndAttempt(db, before, now, failure.cause, failure.error, failure.evidence));
   KINO_RETURN_IF_ERROR(
       ApplyTransition(transaction, before, verdict.trigger, now, verdict.reason, after));
   return Complete(db, std::move(after));
@@ -270,23 +227,93 @@ absl::StatusOr<Job> SqliteJobStore::CancelNow(Transaction& transaction, const st
   return Complete(transaction.db, std::move(after));
 }
 
-absl::StatusOr<std::vector<std::string>> SqliteJobStore::ExpireNow(Transaction& transaction) {
-  const absl::Time now = clock_.Now();
-  absl::StatusOr<Statement> due = transaction.db.Query(
-      "SELECT id FROM jobs WHERE state = 1 AND start_deadline_us IS NOT NULL "
-      "AND start_deadline_us <= ? ORDER BY start_deadline_us LIMIT 1000",
-      SaturatingMicros(now));
-  if (!due.ok()) return due.status();
-  KINO_ASSIGN_OR_RETURN(std::vector<std::string> ids, Texts(*std::move(due)));
-  for (const std::string& id : ids) {
-    KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(transaction.db, id));
-    JobRow after = before;
+absl::StatusOr<Job> SqliteJobStore::EndQueuedNow(Transaction& transaction,
+                                                 const std::string& job_id, JobTrigger trigger,
+                                                 const absl::Status& error) {
+  KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(transaction.db, job_id));
+  if (before.job.state != JobState::kQueued) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("job '", job_id, "' is ", JobStateName(before.job.state), ", want QUEUED"));
+  }
+  JobRow after = before;
+  after.job.error = error;
+  if (trigger == JobTrigger::kExpired) {
     after.job.error = absl::DeadlineExceededError(
         absl::StrCat("not started within ", absl::FormatDuration(before.job.start_timeout)));
-    KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kExpired, now,
-                                         "start_timeout passed", after));
   }
-  return ids;
+  const std::string reason =
+      trigger == JobTrigger::kExpired ? "start_timeout passed" : std::string(error.message());
+  KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, trigger, clock_.Now(), reason, after));
+  return Complete(transaction.db, std::move(after));
+}
+
+absl::StatusOr<Job> SqliteJobStore::RequeueNow(Transaction& transaction, const std::string& tenant,
+                                               const std::string& job_id) {
+  Connection& db = transaction.db;
+  KINO_ASSIGN_OR_RETURN(const JobRow before, LoadTenantRow(db, tenant, job_id));
+  const auto refuse = [&](const std::string& why) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat("job '", job_id, "' cannot run again: ", why)),
+        kReasonJobNotRequeuable);
+  };
+  if (!NextState(before.job.state, JobTrigger::kRequeued)) {
+    return refuse(absl::StrCat("it is ", JobStateName(before.job.state),
+                               ", expected FAILED, QUARANTINED or EXPIRED"));
+  }
+  {
+    KINO_ASSIGN_OR_RETURN(
+        Statement gone,
+        db.Query("SELECT asset FROM job_assets WHERE job = ? AND NOT EXISTS "
+                 "(SELECT 1 FROM assets WHERE assets.id = job_assets.asset) LIMIT 1",
+                 before.seq));
+    KINO_ASSIGN_OR_RETURN(const bool is_gone, gone.Step());
+    if (is_gone) return refuse(absl::StrCat("its asset '", gone.Text(0), "' is gone"));
+  }
+  const absl::Time now = clock_.Now();
+  JobRow after = before;
+  after.job.failures = {};
+  after.uncounted_attempts = before.attempt;
+  after.job.error = absl::OkStatus();
+  after.job.cancel_requested = false;
+  after.job.end_time.reset();
+  if (before.job.start_timeout != absl::InfiniteDuration())
+    after.start_deadline_us = SaturatingMicros(now + before.job.start_timeout);
+  KINO_RETURN_IF_ERROR(
+      ApplyTransition(transaction, before, JobTrigger::kRequeued, now, "requeued", after));
+  return Complete(db, std::move(after));
+}
+
+absl::StatusOr<int> SqliteJobStore::ForgiveNow(Transaction& transaction,
+                                               const std::vector<AttemptRef>& attempts) {
+  Connection& db = transaction.db;
+  int forgiven = 0;
+  for (const AttemptRef& ref : attempts) {
+    const absl::StatusOr<JobRow> found = LoadRow(db, ref.job_id);
+    if (absl::IsNotFound(found.status())) continue;
+    if (!found.ok()) return found.status();
+    KINO_ASSIGN_OR_RETURN(
+        const int64_t changed,
+        db.Run("UPDATE attempts SET forgiven = 1 WHERE job = ? AND number = ? AND token = ? "
+               "AND forgiven = 0 AND cause IN (?, ?, ?)",
+               found->seq, ref.attempt, ref.token, static_cast<int>(FailureCause::kCrash),
+               static_cast<int>(FailureCause::kHang), static_cast<int>(FailureCause::kDeviceLost)));
+    if (changed == 0) continue;
+    ++forgiven;
+    const JobRow& before = *found;
+    JobRow after = before;
+    after.job.failures.crashes = std::max(0, before.job.failures.crashes - 1);
+    ++after.job.failures.interruptions;
+    if (before.job.state != JobState::kQuarantined ||
+        after.job.failures.crashes >= options_.retry.max_crashes) {
+      KINO_RETURN_IF_ERROR(UpdateRow(db, before, after));
+      continue;
+    }
+    after.job.error = absl::OkStatus();
+    after.job.end_time.reset();
+    KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kRequeued, clock_.Now(),
+                                         "the device was to blame", after));
+  }
+  return forgiven;
 }
 
 void SqliteJobStore::Submit(NewJob job, Done<SubmitResult> done) {
@@ -296,20 +323,12 @@ void SqliteJobStore::Submit(NewJob job, Done<SubmitResult> done) {
                       });
 }
 
-void SqliteJobStore::FindNext(ReadyWorker worker, Done<std::optional<Job>> done) {
-  Write<std::optional<Job>>(From::kServer, std::move(done),
-                            [this, worker = std::move(worker)](Transaction& transaction) {
-                              return FindNow(transaction.db, worker);
-                            });
-}
-
-void SqliteJobStore::Claim(std::string job_id, std::string worker,
+void SqliteJobStore::Claim(std::string job_id, std::string worker, int64_t process_id,
                            Done<std::optional<ClaimedAttempt>> done) {
   Write<std::optional<ClaimedAttempt>>(
       From::kServer, std::move(done),
-      [this, job_id = std::move(job_id), worker = std::move(worker)](Transaction& transaction) {
-        return ClaimNow(transaction, job_id, worker);
-      });
+      [this, job_id = std::move(job_id), worker = std::move(worker), process_id](
+          Transaction& transaction) { return ClaimNow(transaction, job_id, worker, process_id); });
 }
 
 void SqliteJobStore::RecordStats(AttemptRef ref, std::string stats, Done<Job> done) {
@@ -347,25 +366,29 @@ void SqliteJobStore::Cancel(std::string tenant, std::string job_id, Done<Job> do
 void SqliteJobStore::FailQueued(std::string job_id, absl::Status error, Done<Job> done) {
   Write<Job>(
       From::kServer, std::move(done),
-      [this, job_id = std::move(job_id),
-       error = std::move(error)](Transaction& transaction) -> absl::StatusOr<Job> {
-        KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(transaction.db, job_id));
-        if (before.job.state != JobState::kQueued) {
-          return absl::FailedPreconditionError(absl::StrCat(
-              "job '", job_id, "' is ", JobStateName(before.job.state), ", want QUEUED"));
-        }
-        JobRow after = before;
-        after.job.error = error;
-        KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kFailed, clock_.Now(),
-                                             std::string(error.message()), after));
-        return Complete(transaction.db, std::move(after));
+      [this, job_id = std::move(job_id), error = std::move(error)](Transaction& transaction) {
+        return EndQueuedNow(transaction, job_id, JobTrigger::kFailed, error);
       });
 }
 
-void SqliteJobStore::ExpireDue(Done<std::vector<std::string>> done) {
-  Write<std::vector<std::string>>(From::kServer, std::move(done), [this](Transaction& transaction) {
-    return ExpireNow(transaction);
-  });
+void SqliteJobStore::Expire(std::string job_id, Done<Job> done) {
+  Write<Job>(From::kServer, std::move(done),
+             [this, job_id = std::move(job_id)](Transaction& transaction) {
+               return EndQueuedNow(transaction, job_id, JobTrigger::kExpired, absl::OkStatus());
+             });
+}
+
+void SqliteJobStore::Requeue(std::string tenant, std::string job_id, Done<Job> done) {
+  Write<Job>(From::kClient, std::move(done),
+             [this, tenant = std::move(tenant), job_id = std::move(job_id)](
+                 Transaction& transaction) { return RequeueNow(transaction, tenant, job_id); });
+}
+
+void SqliteJobStore::ForgiveCrashes(std::vector<AttemptRef> attempts, Done<int> done) {
+  Write<int>(From::kServer, std::move(done),
+             [this, attempts = std::move(attempts)](Transaction& transaction) {
+               return ForgiveNow(transaction, attempts);
+             });
 }
 
 void SqliteJobStore::Delete(std::string tenant, std::string job_id, Done<std::string> done) {

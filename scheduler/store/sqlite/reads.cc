@@ -152,7 +152,8 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
     KINO_ASSIGN_OR_RETURN(
         Statement rows,
         db.Query("SELECT jobs.id, jobs.attempt, jobs.token, attempts.worker, attempts.start_us, "
-                 "jobs.run_timeout_us, jobs.cancel_requested FROM jobs JOIN attempts "
+                 "jobs.run_timeout_us, jobs.cancel_requested, attempts.process_id FROM jobs JOIN "
+                 "attempts "
                  "ON attempts.job = jobs.seq AND attempts.number = jobs.attempt "
                  "WHERE jobs.state = 2 ORDER BY jobs.seq"));
     Attempts attempts;
@@ -162,6 +163,7 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
       attempts.push_back(
           {.ref = {.job_id = rows.Text(0), .attempt = rows.Int(1), .token = rows.Text(2)},
            .worker = rows.Text(3),
+           .process_id = rows.Int64(7),
            .start_time = absl::FromUnixMicros(rows.Int64(4)),
            .run_timeout =
                rows.IsNull(5) ? absl::InfiniteDuration() : absl::Microseconds(rows.Int64(5)),
@@ -215,24 +217,24 @@ absl::StatusOr<QueueLoad> SqliteJobStore::Load() {
   });
 }
 
-absl::StatusOr<absl::Time> SqliteJobStore::NextTimer() {
-  return Read<absl::Time>([&](Connection& db) -> absl::StatusOr<absl::Time> {
-    const absl::Time now = clock_.Now();
-    absl::Time next = absl::InfiniteFuture();
-    KINO_ASSIGN_OR_RETURN(Statement deadline,
-                          db.Query("SELECT min(start_deadline_us) FROM jobs WHERE state = 1 "
-                                   "AND start_deadline_us IS NOT NULL"));
-    KINO_ASSIGN_OR_RETURN(const bool has_deadline, deadline.Step());
-    if (has_deadline && !deadline.IsNull(0)) next = absl::FromUnixMicros(deadline.Int64(0));
-    const int64_t farthest = FarthestBackoffMicros(now);
-    KINO_ASSIGN_OR_RETURN(
-        Statement retry,
-        db.Query("SELECT min(not_before_us) FROM jobs WHERE state = 1 "
-                 "AND not_before_us IS NOT NULL AND not_before_us > ? AND not_before_us <= ?",
-                 SaturatingMicros(now), farthest));
-    KINO_ASSIGN_OR_RETURN(const bool has_retry, retry.Step());
-    if (has_retry && !retry.IsNull(0)) next = std::min(next, absl::FromUnixMicros(retry.Int64(0)));
-    return next;
+absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
+  using Jobs = std::vector<QueuedJob>;
+  return Read<Jobs>([&](Connection& db) -> absl::StatusOr<Jobs> {
+    KINO_ASSIGN_OR_RETURN(Statement rows,
+                          db.Query("SELECT id, model, priority, seq, not_before_us, "
+                                   "start_deadline_us FROM jobs WHERE state = 1 ORDER BY seq"));
+    Jobs jobs;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return jobs;
+      QueuedJob& job = jobs.emplace_back();
+      job = {.id = rows.Text(0),
+             .model = rows.Text(1),
+             .priority = static_cast<Priority>(rows.Int(2)),
+             .order = rows.Int64(3)};
+      if (!rows.IsNull(4)) job.retry_not_before = absl::FromUnixMicros(rows.Int64(4));
+      if (!rows.IsNull(5)) job.start_deadline = absl::FromUnixMicros(rows.Int64(5));
+    }
   });
 }
 

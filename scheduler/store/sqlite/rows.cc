@@ -16,7 +16,7 @@ constexpr char kSelectById[] =
     "interruptions, error_code, error_message, error_reason, artifact_file, artifact_type, "
     "artifact_bytes, artifact_sha256, artifact_width, artifact_height, artifact_frames, "
     "artifact_fps, "
-    "artifact_purged, stats FROM jobs WHERE id = ?";
+    "artifact_purged, stats, unclean_stops, uncounted_attempts FROM jobs WHERE id = ?";
 
 absl::Duration DurationFrom(const std::optional<int64_t>& micros) {
   return micros ? absl::Microseconds(*micros) : absl::InfiniteDuration();
@@ -82,6 +82,8 @@ JobRow ReadRow(const Statement& row) {
   column += 8;
   job.artifact_purged = row.Int(column++) != 0;
   job.stats = row.Text(column++);
+  job.failures.unclean_stops = row.Int(column++);
+  result.uncounted_attempts = row.Int(column++);
   return result;
 }
 
@@ -158,8 +160,8 @@ absl::StatusOr<Job> Complete(Connection& db, JobRow row) {
   }
   KINO_ASSIGN_OR_RETURN(
       Statement attempts,
-      db.Query("SELECT number, token, worker, start_us, end_us, cause, error_code, error_message "
-               "FROM attempts WHERE job = ? ORDER BY number",
+      db.Query("SELECT number, token, worker, start_us, end_us, cause, error_code, error_message, "
+               "evidence FROM attempts WHERE job = ? ORDER BY number",
                row.seq));
   while (true) {
     KINO_ASSIGN_OR_RETURN(const bool has_row, attempts.Step());
@@ -172,6 +174,7 @@ absl::StatusOr<Job> Complete(Connection& db, JobRow row) {
     attempt.end_time = TimeFrom(attempts.OptionalInt64(4));
     attempt.cause = static_cast<FailureCause>(attempts.Int(5));
     attempt.error = StatusFrom(attempts.Int(6), attempts.Text(7));
+    attempt.evidence = attempts.Text(8);
   }
   return std::move(row.job);
 }
@@ -193,7 +196,7 @@ absl::Status UpdateRow(Connection& db, const JobRow& before, const JobRow& after
              "artifact_file = ?, artifact_type = ?, artifact_bytes = ?, artifact_sha256 = ?, "
              "artifact_width = ?, "
              "artifact_height = ?, artifact_frames = ?, artifact_fps = ?, artifact_purged = ?, "
-             "stats = ? "
+             "stats = ?, unclean_stops = ?, uncounted_attempts = ? "
              "WHERE seq = ? AND state = ? AND attempt = ? AND token = ? AND cancel_requested = ?",
              static_cast<int>(job.state), job.state_number, after.attempt, after.token,
              job.cancel_requested, MicrosFrom(job.start_time), MicrosFrom(job.end_time),
@@ -204,7 +207,8 @@ absl::Status UpdateRow(Connection& db, const JobRow& before, const JobRow& after
              artifact_field(&Artifact::size_bytes), artifact_field(&Artifact::sha256),
              artifact_field(&Artifact::width), artifact_field(&Artifact::height),
              artifact_field(&Artifact::num_frames), artifact_field(&Artifact::fps),
-             job.artifact_purged, Blob{job.stats}, before.seq, static_cast<int>(before.job.state),
+             job.artifact_purged, Blob{job.stats}, job.failures.unclean_stops,
+             after.uncounted_attempts, before.seq, static_cast<int>(before.job.state),
              before.attempt, before.token, before.job.cancel_requested));
   if (changed != 1) {
     return WithReason(
@@ -229,7 +233,14 @@ absl::Status AppendEvent(Transaction& transaction, const JobRow& row, absl::Time
                                            .state = job.state,
                                            .attempt = row.attempt,
                                            .time = absl::FromUnixMicros(SaturatingMicros(now)),
-                                           .reason = reason}});
+                                           .reason = reason},
+                                 .queued = {}});
+  if (job.state == JobState::kQueued) {
+    QueuedJob& queued = transaction.changes.back().queued.emplace();
+    queued = {.id = job.id, .model = job.model, .priority = job.priority, .order = row.seq};
+    queued.retry_not_before = job.retry_not_before.value_or(absl::InfinitePast());
+    if (row.start_deadline_us) queued.start_deadline = absl::FromUnixMicros(*row.start_deadline_us);
+  }
   return absl::OkStatus();
 }
 

@@ -25,7 +25,8 @@ struct JobRow {
   std::string token;                         // the running one's, else empty
   std::optional<int64_t> start_deadline_us;  // while QUEUED
   std::optional<int64_t>
-      start_left_us;  // while RUNNING: what start_timeout leaves for queueing again
+      start_left_us;           // while RUNNING: what start_timeout leaves for queueing again
+  int uncounted_attempts = 0;  // those before it was last requeued
 };
 
 std::optional<int64_t> OptionalMicros(absl::Duration duration);  // none for infinite

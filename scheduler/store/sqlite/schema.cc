@@ -147,8 +147,17 @@ constexpr char kVersion2[] = R"sql(
 ALTER TABLE jobs ADD COLUMN error_reason TEXT NOT NULL DEFAULT '';
 )sql";
 
+// Failures that an operator or a device's breaker has taken back, and what is known of a crash.
+constexpr char kVersion3[] = R"sql(
+ALTER TABLE jobs ADD COLUMN unclean_stops INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN uncounted_attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN process_id INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN evidence BLOB NOT NULL DEFAULT x'';
+ALTER TABLE attempts ADD COLUMN forgiven INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 // Step i brings version i to version i + 1. Steps of released versions are never changed.
-constexpr const char* kMigrations[] = {kVersion1, kVersion2};
+constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3};
 
 }  // namespace
 

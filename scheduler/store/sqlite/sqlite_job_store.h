@@ -35,15 +35,16 @@ class SqliteJobStore final : public JobStore {
   ~SqliteJobStore() override { writer_->Stop(); }
 
   void Submit(NewJob job, Done<SubmitResult> done) override;
-  void FindNext(ReadyWorker worker, Done<std::optional<Job>> done) override;
-  void Claim(std::string job_id, std::string worker,
+  void Claim(std::string job_id, std::string worker, int64_t process_id,
              Done<std::optional<ClaimedAttempt>> done) override;
   void RecordStats(AttemptRef ref, std::string stats, Done<Job> done) override;
   void Commit(AttemptRef ref, Artifact artifact, std::string stats, Done<Job> done) override;
   void Fail(AttemptRef ref, AttemptFailure failure, Done<Job> done) override;
   void Cancel(std::string tenant, std::string job_id, Done<Job> done) override;
   void FailQueued(std::string job_id, absl::Status error, Done<Job> done) override;
-  void ExpireDue(Done<std::vector<std::string>> done) override;
+  void Expire(std::string job_id, Done<Job> done) override;
+  void Requeue(std::string tenant, std::string job_id, Done<Job> done) override;
+  void ForgiveCrashes(std::vector<AttemptRef> attempts, Done<int> done) override;
   void Delete(std::string tenant, std::string job_id, Done<std::string> done) override;
   void PurgeResults(absl::Time ended_before, int limit,
                     Done<std::vector<std::string>> done) override;
@@ -56,8 +57,8 @@ class SqliteJobStore final : public JobStore {
   absl::StatusOr<std::vector<RunningAttempt>> RunningAttempts() override;
   absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
       const std::vector<std::string>& job_ids) override;
+  absl::StatusOr<std::vector<QueuedJob>> Queue() override;
   absl::StatusOr<QueueLoad> Load() override;
-  absl::StatusOr<absl::Time> NextTimer() override;
   absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id, int64_t after,
                                                      int limit) override;
   absl::StatusOr<std::vector<Change>> ReadChanges(int64_t after, int limit) override;
@@ -98,21 +99,21 @@ class SqliteJobStore final : public JobStore {
   absl::Status ReadSnapshot(const std::function<absl::Status(Connection&)>& read);
 
   absl::StatusOr<SubmitResult> SubmitNow(Transaction& transaction, const NewJob& job);
-  absl::StatusOr<std::optional<Job>> FindNow(Connection& db, const ReadyWorker& worker);
   absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNow(Transaction& transaction,
                                                          const std::string& job_id,
-                                                         const std::string& worker);
+                                                         const std::string& worker,
+                                                         int64_t process_id);
   absl::StatusOr<Job> CommitNow(Transaction& transaction, const AttemptRef& ref,
                                 const Artifact& artifact, const std::string& stats);
   absl::StatusOr<Job> FailNow(Transaction& transaction, const AttemptRef& ref,
                               const AttemptFailure& failure);
   absl::StatusOr<Job> CancelNow(Transaction& transaction, const std::string& tenant,
                                 const std::string& job_id);
-  absl::StatusOr<std::vector<std::string>> ExpireNow(Transaction& transaction);
-  // Back-offs further away than this were written under another wall clock and do not count.
-  int64_t FarthestBackoffMicros(absl::Time now) const;
-  // Whether the job may start now; FindNow says the same in SQL.
-  bool IsDue(const JobRow& row, absl::Time now) const;
+  absl::StatusOr<Job> EndQueuedNow(Transaction& transaction, const std::string& job_id,
+                                   JobTrigger trigger, const absl::Status& error);
+  absl::StatusOr<Job> RequeueNow(Transaction& transaction, const std::string& tenant,
+                                 const std::string& job_id);
+  absl::StatusOr<int> ForgiveNow(Transaction& transaction, const std::vector<AttemptRef>& attempts);
 
   const SqliteOptions sqlite_;
   const StoreOptions options_;
