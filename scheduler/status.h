@@ -41,8 +41,8 @@ inline constexpr char kReasonStoreTooNew[] = "STORE_TOO_NEW";   // FAILED_PRECON
 inline constexpr char kReasonStoreDamaged[] = "STORE_DAMAGED";  // DATA_LOSS
 inline constexpr char kReasonJobNotEnded[] = "JOB_NOT_ENDED";   // FAILED_PRECONDITION
 inline constexpr char kReasonJobNotRequeuable[] = "JOB_NOT_REQUEUABLE";  // FAILED_PRECONDITION
-inline constexpr char kReasonAssetInUse[] = "ASSET_IN_USE";     // FAILED_PRECONDITION
-inline constexpr char kReasonDoesNotFit[] = "DOES_NOT_FIT";     // of a job's error
+inline constexpr char kReasonAssetInUse[] = "ASSET_IN_USE";              // FAILED_PRECONDITION
+inline constexpr char kReasonDoesNotFit[] = "DOES_NOT_FIT";              // of a job's error
 
 // `status` with `reason` attached.
 absl::Status WithReason(absl::Status status, const char* reason);

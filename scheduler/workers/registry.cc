@@ -330,15 +330,14 @@ absl::Duration WorkerRegistry::HangLimit(const AttemptPulse& pulse) const {
 }
 
 void WorkerRegistry::ListenFirst(absl::Duration now) {
-  const absl::Duration late =
-      last_look_ ? now - *last_look_ - options_.look_interval : absl::ZeroDuration();
+  late_ = last_look_ ? std::max(now - *last_look_ - options_.look_interval, absl::ZeroDuration())
+                     : absl::ZeroDuration();
   last_look_ = now;
-  if (late <= absl::ZeroDuration()) return;
   for (auto& [name, worker] : workers_) {
-    worker.deadline += late;
+    worker.deadline += late_;
     for (Held& held : worker.held) {
-      held.progress_time += late;
-      held.run_deadline += late;
+      held.progress_time += late_;
+      held.run_deadline += late_;
     }
   }
 }

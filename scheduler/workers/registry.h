@@ -199,6 +199,9 @@ class WorkerRegistry {
   // called again and again, also when nothing is due.
   std::vector<LostAttempt> TakeLost();
 
+  // By how much the last TakeLost came late.
+  absl::Duration late() const { return late_; }
+
   std::vector<WorkerSnapshot> Snapshot() const;  // by name
   // Rises with every change that Snapshot shows.
   int64_t version() const { return version_; }
@@ -243,6 +246,7 @@ class WorkerRegistry {
   Workers workers_;
   std::set<std::string> out_;  // devices
   std::optional<absl::Duration> last_look_;
+  absl::Duration late_;
 };
 
 }  // namespace kino::scheduler

@@ -256,8 +256,12 @@ void ReadLimits(MapReader& map, LimitsConfig& limits) {
   map.Integer("max_image_pixels", limits.max_image_pixels, 1, 1'000'000'000);
   map.Integer("max_video_pixels", limits.max_video_pixels, 1, 1'000'000'000'000);
   map.Duration("run_timeout", limits.run_timeout, absl::Seconds(1), absl::Hours(24 * 30));
+  map.Duration("load_timeout", limits.load_timeout, absl::Milliseconds(100), absl::Hours(24));
   map.Duration("no_progress", limits.no_progress, absl::Milliseconds(100), absl::Hours(24));
+  map.Duration("min_no_progress", limits.min_no_progress, absl::Milliseconds(100), absl::Hours(24));
+  map.Integer("no_progress_steps", limits.no_progress_steps, 2, 1000);
   map.Duration("cancel_grace", limits.cancel_grace, absl::Milliseconds(100), absl::Minutes(10));
+  map.Bytes("min_free_disk", limits.min_free_disk_bytes, 0, std::numeric_limits<int64_t>::max());
 }
 
 void ReadLink(MapReader& map, LinkConfig& link) {

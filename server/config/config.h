@@ -53,11 +53,17 @@ struct LimitsConfig {
   int64_t max_image_pixels = 33'000'000;
   int64_t max_video_pixels = 2'000'000'000;
   absl::Duration run_timeout = absl::Hours(6);
-  // A running attempt whose progress counter stands still for so long is stuck: its worker is
-  // killed.
+  // An attempt that makes no progress for so long is stuck: its worker is killed. `load_timeout`
+  // holds while a model is loaded; `no_progress` until three steps of its stage have finished; then
+  // `no_progress_steps` usual steps, and not less than `min_no_progress`.
+  absl::Duration load_timeout = absl::Minutes(10);
   absl::Duration no_progress = absl::Minutes(10);
+  int no_progress_steps = 5;
+  absl::Duration min_no_progress = absl::Minutes(2);
   // A cancelled attempt that has not ended within this time costs its worker.
   absl::Duration cancel_grace = absl::Seconds(10);
+  // With less room on the data folder's disk nothing is submitted, uploaded or started.
+  int64_t min_free_disk_bytes = int64_t{256} << 20;
 };
 
 struct LinkConfig {

@@ -55,16 +55,17 @@ void Bound(grpc::ServerBuilder& builder, const std::string& name) {
 }  // namespace
 
 Frontend::Frontend(FrontendOptions options)
-    : options_(std::move(options)), tokens_(TokenTable::Load(options_.config.auth)) {}
+    : options_(std::move(options)),
+      tokens_(TokenTable::Load(options_.config.auth)),
+      last_server_(options_.config.data_dir, options_.supervisor_id) {}
 
 Frontend::~Frontend() { Stop(); }
 
 absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Start(FrontendOptions options) {
   std::unique_ptr<Frontend> frontend(new Frontend(std::move(options)));
   absl::Status status = frontend->OpenParts();
-  if (status.ok()) status = frontend->FailJobsOfRemovedModels();
   if (status.ok()) status = frontend->RemoveLeftovers();
-  if (status.ok()) status = frontend->link_->Start();
+  if (status.ok()) status = frontend->StartLink();
   if (status.ok()) status = frontend->ListenForWorkers();
   if (status.ok()) status = frontend->ListenForClients();
   if (!status.ok()) return status;
@@ -97,11 +98,15 @@ absl::Status Frontend::OpenParts() {
   catalog_ = std::make_unique<Catalog>(config.models);
 
   std::vector<std::string> workers;
+  std::set<std::string> models;
+  for (const config::ModelConfig& model : config.models) models.insert(model.name);
   for (const config::WorkerConfig& worker : config.workers) workers.push_back(worker.name);
   link_ = std::make_unique<WorkerLink>(
       WorkerLinkOptions{.workers = std::move(workers),
+                        .models = std::move(models),
                         .link = config.link,
                         .limits = config.limits,
+                        .retry = config.retry,
                         .retention = config.retention,
                         .link_secret = *secret},
       WorkerLinkParts{.store = *store_,
@@ -116,7 +121,7 @@ absl::Status Frontend::OpenParts() {
       [this](const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
         link_->AskProfile(kind, std::move(query), std::move(done));
       });
-  judge_ = std::make_unique<FitJudge>(config, *catalog_, *profiles_, *link_);
+  judge_ = std::make_unique<FitJudge>(config, *store_, *catalog_, *profiles_, *link_);
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
@@ -135,24 +140,11 @@ absl::Status Frontend::OpenParts() {
   return absl::OkStatus();
 }
 
-absl::Status Frontend::FailJobsOfRemovedModels() {
-  std::string token;
-  do {
-    const absl::StatusOr<scheduler::JobPage> page = store_->List(
-        {.tenant = "", .states = {scheduler::JobState::kQueued}, .model = "", .labels = {}}, 1000,
-        token);
-    if (!page.ok()) return page.status();
-    for (const scheduler::Job& job : page->jobs) {
-      if (catalog_->Find(job.model) != nullptr) continue;
-      const auto failed =
-          store_->FailQueued(job.id, absl::FailedPreconditionError(absl::StrCat(
-                                         "model '", job.model, "' is no longer configured")));
-      if (!failed.ok()) return failed.status();
-      spdlog::warn("job {}: failed, model '{}' is no longer configured", job.id, job.model);
-    }
-    token = page->next_page_token;
-  } while (!token.empty());
-  return absl::OkStatus();
+absl::Status Frontend::StartLink() {
+  absl::StatusOr<LastStop> last_stop = last_server_.Begin();
+  if (!last_stop.ok()) return last_stop.status();
+  if (*last_stop == LastStop::kUnclean) spdlog::warn("the last server was stopped uncleanly");
+  return link_->Start(*last_stop);
 }
 
 absl::Status Frontend::RemoveLeftovers() {
@@ -173,7 +165,10 @@ absl::Status Frontend::ListenForWorkers() {
   if (options_.control_fd >= 0) {
     control_ = std::make_unique<ControlLink>(
         options_.control_fd, [this](const config::ControlMessage& message) {
-          if (std::holds_alternative<config::MachineStopping>(message)) is_machine_stopping_ = true;
+          if (std::holds_alternative<config::MachineStopping>(message)) {
+            is_machine_stopping_ = true;
+            last_server_.NoteOrderlyStop();
+          }
           link_->OnControl(message);
         });
     link_->SetKillWorker(

@@ -18,6 +18,7 @@
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/auth/token_table.h"
 #include "server/frontend/lifecycle/executor.h"
+#include "server/frontend/lifecycle/last_server.h"
 #include "server/frontend/link/control_link.h"
 #include "server/frontend/link/session.h"
 #include "server/frontend/link/worker_link.h"
@@ -36,6 +37,8 @@ struct FrontendOptions {
   MediaProbe probe;
   // The inherited socket to kinod; -1: none, then stuck workers are only cut off.
   int control_fd = -1;
+  // Of the kinod that started this process; empty: none did.
+  std::string supervisor_id = "";
 };
 
 class Frontend {
@@ -59,7 +62,7 @@ class Frontend {
  private:
   explicit Frontend(FrontendOptions options);
   absl::Status OpenParts();
-  absl::Status FailJobsOfRemovedModels();
+  absl::Status StartLink();
   absl::Status RemoveLeftovers();
   absl::Status ListenForWorkers();
   absl::Status ListenForClients();
@@ -70,6 +73,7 @@ class Frontend {
   Metrics metrics_;
   WatchHub hub_;
   absl::StatusOr<TokenTable> tokens_;
+  LastServer last_server_;
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<FileStore> files_;
   std::atomic<bool> is_machine_stopping_{false};

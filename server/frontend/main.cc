@@ -78,20 +78,24 @@ int main(int argc, char** argv) {
 
   std::string config_file;
   int control_fd = -1;
+  std::string supervisor;
   CLI::App app("API, queue, artifacts and metrics of one server. kinod starts it.",
                "kino-frontend");
   kino::command_line::SetUp(app);
   AddOption(app, "--config", &config_file, "FILE", "The configuration (see config/kino.yaml).")
       ->required();
   AddOption(app, "--control-fd", &control_fd, "N", "The inherited socket to kinod.");
+  AddOption(app, "--supervisor", &supervisor, "ID", "Which kinod that is.");
   if (const auto code = ParseOrExit(app, kino::command_line::Arguments(argc, argv))) return *code;
   absl::StatusOr<kino::config::Config> config = kino::config::LoadConfig(config_file);
   if (!config.ok()) return Fail(config.status(), kino::config::kExitUnusable);
   GuardProcess();
   kino::config::SetUpLogging(config->log, "kino-frontend");
 
-  kino::frontend::FrontendOptions options{
-      .config = *config, .probe = MakeProbe(config->limits), .control_fd = control_fd};
+  kino::frontend::FrontendOptions options{.config = *config,
+                                          .probe = MakeProbe(config->limits),
+                                          .control_fd = control_fd,
+                                          .supervisor_id = supervisor};
   absl::StatusOr<std::unique_ptr<kino::frontend::Frontend>> frontend =
       kino::frontend::Frontend::Start(std::move(options));
   if (!frontend.ok()) {

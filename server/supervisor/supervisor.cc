@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -16,6 +17,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "server/config/control.h"
 
 namespace kino::supervisor {
@@ -27,22 +29,32 @@ absl::Duration Monotonic() {
   return absl::DurationFromTimespec(now);
 }
 
+// Tells this kinod from every other one.
+std::string NewId() {
+  uint64_t random[2] = {};
+  if (getrandom(random, sizeof(random), 0) != static_cast<ssize_t>(sizeof(random))) {
+    random[0] = static_cast<uint64_t>(getpid());
+    random[1] = static_cast<uint64_t>(absl::ToInt64Nanoseconds(Monotonic()));
+  }
+  return absl::StrFormat("%016x%016x", random[0], random[1]);
+}
+
 }  // namespace
 
 Supervisor::Supervisor(SupervisorOptions options) : options_(std::move(options)) {
   const config::SupervisorConfig& timing = options_.config.supervisor;
   const RestartBackoff backoff(timing.restart_min, timing.restart_max, timing.healthy_after);
   const std::string& file = options_.config.file;
-  processes_.push_back(
-      {.kind = Kind::kFrontend,
-       .name = "kino-frontend",
-       .argv = {options_.bin_dir + "/kino-frontend", "--config", file, "--control-fd", "3"},
-       .backoff = backoff,
-       .child = {},
-       .started_at = {},
-       .start_due = {},
-       .last_pid = -1,
-       .last_exit = {}});
+  processes_.push_back({.kind = Kind::kFrontend,
+                        .name = "kino-frontend",
+                        .argv = {options_.bin_dir + "/kino-frontend", "--config", file,
+                                 "--control-fd", "3", "--supervisor", NewId()},
+                        .backoff = backoff,
+                        .child = {},
+                        .started_at = {},
+                        .start_due = {},
+                        .last_pid = -1,
+                        .last_exit = {}});
   for (const config::WorkerConfig& worker : options_.config.workers) {
     processes_.push_back(
         {.kind = Kind::kWorker,

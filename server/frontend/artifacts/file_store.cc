@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -210,6 +211,12 @@ void FileStore::RemoveAsset(const std::string& asset_name) {
   if (unlink(AssetPath(asset_name).c_str()) != 0 && errno != ENOENT) {
     spdlog::warn("asset {} cannot be removed: errno {}", asset_name, errno);
   }
+}
+
+absl::StatusOr<int64_t> FileStore::FreeBytes() const {
+  struct statvfs info {};
+  if (statvfs(data_dir_.c_str(), &info) != 0) return FileError(errno, "looking at the disk");
+  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
 }
 
 int FileStore::RemoveLeftovers(const std::set<std::string>& live) {

@@ -101,6 +101,9 @@ class FileStore {
   // REQUIRES: no other use yet.
   int RemoveLeftovers(const std::set<std::string>& live);
 
+  // What is left for others than root on the disk of the data folder.
+  absl::StatusOr<int64_t> FreeBytes() const;
+
  private:
   explicit FileStore(std::string data_dir) : data_dir_(std::move(data_dir)) {}
   std::string VideoPath(const std::string& name) const;

@@ -56,11 +56,9 @@ void Session::StartNext() {
 }
 
 void Session::ReadNext() {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (is_finished_) return;
-  }
-  StartRead(&incoming_);
+  // Under the lock: once Finish was called gRPC may end the stream, and this with it.
+  absl::MutexLock lock(&mutex_);
+  if (!is_finished_) StartRead(&incoming_);
 }
 
 void Session::OnReadDone(bool ok) {

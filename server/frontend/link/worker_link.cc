@@ -4,258 +4,255 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "server/convert/status.h"
+#include "server/frontend/auth/token_table.h"
 #include "server/frontend/link/session.h"
 
 namespace kino::frontend {
 namespace {
 
+constexpr int kProtocolVersion = 1;
 constexpr absl::Duration kTick = absl::Milliseconds(50);
-constexpr absl::Duration kHousekeepingInterval = absl::Milliseconds(500);
-constexpr absl::Duration kTimerCheckInterval = absl::Milliseconds(200);
-constexpr absl::Duration kMinPurgeInterval = absl::Seconds(1);
-constexpr absl::Duration kMaxPurgeInterval = absl::Minutes(1);
-constexpr int kPurgeBatch = 500;
+// Positions are for people: they are told so often.
+constexpr absl::Duration kQueueInterval = absl::Milliseconds(500);
 
-v1::AttemptRef ToProto(const scheduler::AttemptRef& ref) {
-  v1::AttemptRef out;
-  out.set_job_id(ref.job_id);
-  out.set_attempt(ref.attempt);
-  out.set_token(ref.token);
-  return out;
+scheduler::LeaseOptions LeaseOptionsOf(const WorkerLinkOptions& options) {
+  const config::LimitsConfig& limits = options.limits;
+  return {.lease = options.link.lease,
+          .reattach_grace = options.link.reattach_grace,
+          .hang = {.loading = limits.load_timeout,
+                   .unknown = limits.no_progress,
+                   .factor = static_cast<double>(limits.no_progress_steps),
+                   .least = std::min(limits.min_no_progress, limits.no_progress)}};
 }
 
-void SetDuration(absl::Duration duration, google::protobuf::Duration* out) {
-  const absl::Duration bounded = std::min(duration, absl::Hours(24 * 3650));
-  out->set_seconds(absl::ToInt64Seconds(bounded));
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(bounded - absl::Seconds(absl::ToInt64Seconds(bounded)))));
+std::vector<scheduler::WorkerModel> ModelsOf(
+    const google::protobuf::RepeatedPtrField<v1::WorkerModel>& models) {
+  std::vector<scheduler::WorkerModel> out;
+  for (const v1::WorkerModel& model : models)
+    out.push_back({.name = model.name(), .loaded = model.loaded()});
+  return out;
 }
 
 }  // namespace
 
 WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
     : options_(std::move(options)),
-      parts_(parts),
-      registry_({.lease = options_.link.lease,
-                 .reattach_grace = options_.link.reattach_grace,
-                 .stall_limit = options_.limits.no_progress},
-                parts.clock),
+      parts_(std::move(parts)),
+      registry_(LeaseOptionsOf(options_), parts_.clock),
+      queue_(parts_.clock, options_.retry.max_backoff),
+      health_({}, parts_.clock),
       strand_("link", 1),
+      post_([this](absl::AnyInvocable<void()> task) { strand_.Post(std::move(task)); }),
       dispatcher_(
-          parts.store, registry_,
-          [this](scheduler::SessionId session, scheduler::ClaimedAttempt claimed) {
-            strand_.Post(
-                [this, session, claimed = std::move(claimed)] { StartAttempt(session, claimed); });
+          parts_.store, registry_, queue_, post_,
+          [this](const scheduler::Reservation& reservation, scheduler::ClaimedAttempt claimed,
+                 const absl::Status& assigned) { attempts_.Start(reservation, claimed, assigned); },
+          [this](const scheduler::Reservation& reservation, const scheduler::QueuedJob& job,
+                 std::function<void(scheduler::Verdict)> done) {
+            Publish();  // the judge looks at the workers as they are
+            parts_.judge(reservation, job, std::move(done));
           },
-          parts_.judge, [](const std::string& message) { spdlog::warn("{}", message); }) {}
+          [](const std::string& message) { spdlog::warn("{}", message); }),
+      commands_(peers_, registry_),
+      attempts_({.store = parts_.store,
+                 .files = parts_.files,
+                 .hub = parts_.hub,
+                 .metrics = parts_.metrics,
+                 .clock = parts_.clock,
+                 .io = parts_.io,
+                 .registry = registry_,
+                 .peers = peers_,
+                 .post = post_},
+                {.on_end = [this] { dispatcher_.Pump(); },
+                 .kill = [this](const std::string& worker,
+                                scheduler::FailureCause cause) { exits_.Kill(worker, cause); },
+                 .on_crash = [this](const std::string& device,
+                                    const scheduler::AttemptRef& ref) { OnCrash(device, ref); },
+                 .on_shortage = [this](const std::string& why) { upkeep_.OnShortage(why); }},
+                options_.limits.cancel_grace),
+      exits_(peers_, registry_, attempts_, parts_.metrics),
+      upkeep_({.store = parts_.store,
+               .files = parts_.files,
+               .metrics = parts_.metrics,
+               .clock = parts_.clock,
+               .queue = queue_,
+               .dispatcher = dispatcher_,
+               .post = post_},
+              options_.models, options_.limits, options_.retention) {}
 
 WorkerLink::~WorkerLink() { Stop(); }
 
-absl::Status WorkerLink::Start() {
-  absl::StatusOr<std::vector<scheduler::RunningAttempt>> running = parts_.store.RunningAttempts();
+absl::Status WorkerLink::Start(LastStop last_stop) {
+  const absl::StatusOr<std::vector<scheduler::RunningAttempt>> running =
+      parts_.store.RunningAttempts();
   if (!running.ok()) return running.status();
-  registry_.Adopt(*running);
-  for (const scheduler::RunningAttempt& attempt : *running) {
-    const std::string video = FileStore::VideoName(attempt.ref.job_id, attempt.ref.attempt);
-    absl::StatusOr<std::unique_ptr<VideoWriter>> writer = parts_.files.OpenWriter(video);
-    if (!writer.ok()) return writer.status();
-    const absl::StatusOr<scheduler::Job> job = parts_.store.GetAnyTenant(attempt.ref.job_id);
-    if (!job.ok()) return job.status();
-    Live live{.ref = attempt.ref,
-              .model = job->model,
-              .worker = attempt.worker,
-              .writer = *std::move(writer),
-              .applied = std::nullopt,
-              .plan = std::nullopt,
-              .is_finishing = false,
-              .cancel_deadline = absl::InfiniteDuration()};
-    if (v1::Job stats; stats.ParseFromString(job->stats) && stats.has_plan()) {
-      live.plan = stats.plan();
-    }
-    if (attempt.cancel_requested) {
-      live.cancel_deadline = parts_.clock.Monotonic() + options_.limits.cancel_grace;
-    }
-    parts_.hub.OnBytes(attempt.ref.job_id, attempt.ref.attempt, live.writer->size());
-    spdlog::info("job {} attempt {}: waiting for worker {} to come back", attempt.ref.job_id,
-                 attempt.ref.attempt, attempt.worker);
-    live_.emplace(attempt.ref.job_id, std::move(live));
+  const absl::StatusOr<std::vector<scheduler::QueuedJob>> queued = parts_.store.Queue();
+  if (!queued.ok()) return queued.status();
+  for (const scheduler::QueuedJob& job : *queued) {
+    queue_.Add(job);
+    upkeep_.Look(job);
+  }
+  change_listener_ =
+      parts_.store.AddChangeListener([this](const std::vector<scheduler::Change>& changes) {
+        for (const scheduler::Change& change : changes)
+          parts_.hub.OnState(change.job_id, change.event.number);
+        strand_.Post([this, changes] { HandleChanges(changes); });
+      });
+  if (last_stop == LastStop::kFrontendOnly) {
+    const absl::Status adopted = attempts_.Adopt(*running);
+    if (!adopted.ok()) return adopted;
+    registry_.Adopt(*running);
+  } else {
+    const bool is_orderly = last_stop == LastStop::kOrderly;
+    strand_.Post([this, running = *running, is_orderly] {
+      attempts_.GiveUp(running,
+                       is_orderly ? scheduler::FailureCause::kInterrupted
+                                  : scheduler::FailureCause::kUncleanStop,
+                       is_orderly ? "the server was stopped" : "the server was stopped uncleanly");
+    });
   }
   {
     absl::MutexLock lock(&mutex_);
-    attempts_held_ = static_cast<int>(live_.size());
-    for (const std::string& worker : options_.workers) absent_[worker] = parts_.clock.Monotonic();
+    published_.queue = std::make_shared<const std::vector<scheduler::JobQueue::Place>>();
+    published_.attempts_held = attempts_.held();
+    for (const std::string& worker : options_.workers)
+      published_.absent[worker] = parts_.clock.Monotonic();
   }
-  change_listener_ = parts_.store.AddChangeListener(
-      [this](const std::vector<scheduler::Change>& changes) { OnChanges(changes); });
   ticker_ = std::make_unique<Ticker>(kTick, [this] {
     if (!tick_posted_.exchange(true)) strand_.Post([this] { Tick(); });
   });
   return absl::OkStatus();
 }
 
-void WorkerLink::SetKillWorker(KillWorker kill) {
-  absl::MutexLock lock(&mutex_);
-  kill_ = std::move(kill);
-}
-
 void WorkerLink::OnMessage(std::shared_ptr<Session> session, v1::WorkerMessage message) {
   strand_.Post([this, session = std::move(session), message = std::move(message)] {
     Handle(session, message);
     session->ReadNext();
+    Publish();
   });
 }
 
 void WorkerLink::OnStreamEnded(std::shared_ptr<Session> session) {
-  strand_.Post([this, session = std::move(session)] {
-    const auto found = peers_.find(session.get());
-    if (found == peers_.end()) return;
-    const Peer peer = std::move(found->second);
-    peers_.erase(found);
-    registry_.Disconnected(peer.id);
-    if (FindPeer(peer.name) == nullptr) {
-      {
-        absl::MutexLock lock(&mutex_);
-        absent_[peer.name] = parts_.clock.Monotonic();
-      }
-      parts_.metrics.SetWorkerUp(peer.name, peer.device, false);
-      spdlog::warn("worker {}: disconnected", peer.name);
-    }
-    std::vector<CommandDone> broken;
-    for (auto it = commands_.begin(); it != commands_.end();) {
-      if (it->second.worker != peer.name) {
-        ++it;
-        continue;
-      }
-      broken.push_back(std::move(it->second.done));
-      it = commands_.erase(it);
-    }
-    for (CommandDone& done : broken) {
-      done(absl::UnavailableError(absl::StrCat("worker ", peer.name, " went away")));
-    }
-    std::vector<Profiles::Done> unanswered;
-    for (auto it = questions_.begin(); it != questions_.end();) {
-      if (it->second.worker != peer.name) {
-        ++it;
-        continue;
-      }
-      unanswered.push_back(std::move(it->second.done));
-      it = questions_.erase(it);
-    }
-    for (Profiles::Done& done : unanswered) {
-      done(absl::UnavailableError(absl::StrCat("worker ", peer.name, " went away")));
-    }
-    dispatcher_.Pump();  // what would have fitted there is judged anew
-  });
+  strand_.Post([this, session = std::move(session)] { HandleStreamEnd(session.get()); });
+}
+
+void WorkerLink::HandleStreamEnd(const Session* session) {
+  const std::optional<Peer> peer = peers_.Remove(session);
+  if (!peer) return;
+  registry_.Disconnected(peer->id);
+  {
+    absl::MutexLock lock(&mutex_);
+    published_.absent[peer->name] = parts_.clock.Monotonic();
+  }
+  parts_.metrics.SetWorkerUp(peer->name, peer->device, false);
+  spdlog::warn("worker {}: disconnected", peer->name);
+  commands_.WorkerGone(peer->name);
+  Publish();
+  dispatcher_.Pump();  // what would have fitted there is judged anew
 }
 
 void WorkerLink::OnControl(const config::ControlMessage& message) {
   strand_.Post([this, message] {
     if (const auto* started = std::get_if<config::WorkerStarted>(&message)) {
-      pids_[started->worker] = started->pid;
+      exits_.OnStarted(*started);
     } else if (const auto* exited = std::get_if<config::WorkerExited>(&message)) {
-      HandleExit(*exited);
+      exits_.OnExited(*exited);
+      Publish();
     } else if (std::holds_alternative<config::MachineStopping>(message)) {
-      is_machine_stopping_ = true;
+      exits_.OnMachineStopping();
       dispatcher_.Stop();
     }
   });
 }
 
 void WorkerLink::CancelRunning(const std::string& job_id) {
-  strand_.Post([this, job_id] {
-    const auto found = live_.find(job_id);
-    if (found != live_.end()) AskToCancel(found->second);
-  });
+  strand_.Post([this, job_id] { attempts_.Cancel(job_id); });
 }
 
 void WorkerLink::StopClaiming() {
-  dispatcher_.Stop();
-  strand_.Post([this] { FailCommands(); });
-}
-
-void WorkerLink::FailCommands() {
-  is_shutting_down_ = true;
-  std::map<int64_t, Command> commands = std::exchange(commands_, {});
-  for (auto& [id, command] : commands) {
-    command.done(absl::UnavailableError("the server is shutting down"));
-  }
-  std::map<int64_t, ProfileQuestion> questions = std::exchange(questions_, {});
-  for (auto& [id, question] : questions) {
-    question.done(absl::UnavailableError("the server is shutting down"));
-  }
+  strand_.Post([this] {
+    dispatcher_.Stop();
+    commands_.Stop();
+  });
 }
 
 void WorkerLink::WaitForAttempts(absl::Duration timeout) {
-  const auto none_held = [this]()
-                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return attempts_held_ == 0; };
+  const auto none_held = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return published_.attempts_held == 0;
+  };
   absl::MutexLock lock(&mutex_);
   mutex_.AwaitWithTimeout(absl::Condition(&none_held), timeout);
 }
 
 void WorkerLink::Stop() {
-  dispatcher_.Stop();
-  if (change_listener_ != 0) parts_.store.RemoveChangeListener(change_listener_);
-  change_listener_ = 0;
-  ticker_.reset();
   if (is_stopped_) return;
+  is_stopped_ = true;
+  if (change_listener_ != 0) parts_.store.RemoveChangeListener(change_listener_);
+  ticker_.reset();
   strand_.Post([this] {
-    for (auto& [session, peer] : peers_) {
+    dispatcher_.Stop();
+    commands_.Stop();
+    for (const auto& [session, peer] : peers_.all()) {
       peer.stream->Close(absl::UnavailableError("the frontend stops; come back"));
     }
-    FailCommands();
   });
   strand_.Stop();
-  is_stopped_ = true;
 }
 
-void WorkerLink::OnChanges(const std::vector<scheduler::Change>& changes) {
+void WorkerLink::HandleChanges(const std::vector<scheduler::Change>& changes) {
   for (const scheduler::Change& change : changes) {
-    parts_.hub.OnState(change.job_id, change.event.number);
-    if (scheduler::IsTerminal(change.event.state)) {
-      strand_.Post([this, job_id = change.job_id] {
-        const absl::StatusOr<scheduler::Job> job = parts_.store.GetAnyTenant(job_id);
-        if (job.ok()) parts_.metrics.JobEnded(*job);
-      });
-    }
+    dispatcher_.OnChange(change);
+    upkeep_.OnChange(change);
+    if (!scheduler::IsTerminal(change.event.state)) continue;
+    parts_.io.Post([this, job_id = change.job_id] {
+      const absl::StatusOr<scheduler::Job> job = parts_.store.GetAnyTenant(job_id);
+      if (job.ok()) parts_.metrics.JobEnded(*job);
+    });
   }
   queue_moved_ = true;
-  dispatcher_.OnChanges(changes);
+  Publish();
 }
 
 void WorkerLink::Tick() {
   tick_posted_ = false;
   for (const scheduler::LostAttempt& lost : registry_.TakeLost()) {
-    HandleLost(lost);
+    attempts_.Lose(lost);
     // Connected and yet silent for a whole lease: it may never speak again, and kinod sees a
     // process that runs.
-    if (lost.cause == scheduler::FailureCause::kLeaseLost && lost.session != 0) {
-      KillStuck(lost.worker, lost.cause);
-    }
+    if (lost.cause == scheduler::FailureCause::kLeaseLost && lost.session != 0)
+      exits_.Kill(lost.worker, lost.cause);
   }
-  CheckCancelDeadlines();
+  attempts_.Tick(registry_.late());
   CheckAbsent();
+  CheckDevices();
+  upkeep_.Tick();
+  Publish();
   const absl::Duration now = parts_.clock.Monotonic();
-  if (now >= next_timer_check_) {
-    next_timer_check_ = now + kTimerCheckInterval;
-    const absl::StatusOr<absl::Time> due = parts_.store.NextTimer();
-    if (due.ok() && *due <= parts_.clock.Now()) {
-      const auto expired = parts_.store.ExpireDue();
-      if (!expired.ok()) spdlog::error("expiring jobs: {}", expired.status().ToString());
-      dispatcher_.Pump();
-    }
-  }
-  if (now >= next_housekeeping_) {
-    next_housekeeping_ = now + kHousekeepingInterval;
-    Housekeeping();
-  }
-  if (now >= next_purge_) {
-    const absl::Duration shortest = std::min(options_.retention.results, options_.retention.assets);
-    next_purge_ = now + std::clamp(shortest / 10, kMinPurgeInterval, kMaxPurgeInterval);
-    RunPurge(parts_.clock.Now());
-  }
+  if (now < next_queue_) return;
+  next_queue_ = now + kQueueInterval;
+  parts_.metrics.SetWatchers(parts_.hub.watchers());
+  if (!std::exchange(queue_moved_, false)) return;
+  PublishQueue();
+  parts_.hub.OnQueueMoved();
+}
+
+void WorkerLink::Publish() {
+  const int64_t version = registry_.version();
+  absl::MutexLock lock(&mutex_);
+  published_.attempts_held = attempts_.held();
+  published_.hold = dispatcher_.hold();
+  if (published_.version == version) return;
+  published_.version = version;
+  published_.workers = registry_.Snapshot();
+}
+
+void WorkerLink::PublishQueue() {
+  auto places = std::make_shared<const std::vector<scheduler::JobQueue::Place>>(queue_.InOrder());
+  absl::MutexLock lock(&mutex_);
+  published_.queue = std::move(places);
 }
 
 void WorkerLink::CheckAbsent() {
@@ -263,7 +260,7 @@ void WorkerLink::CheckAbsent() {
   size_t given_up = 0;
   {
     absl::MutexLock lock(&mutex_);
-    given_up = std::erase_if(absent_, [&](const auto& entry) {
+    given_up = std::erase_if(published_.absent, [&](const auto& entry) {
       return now - entry.second >= options_.link.reattach_grace;
     });
   }
@@ -272,231 +269,198 @@ void WorkerLink::CheckAbsent() {
   dispatcher_.Pump();
 }
 
-void WorkerLink::Housekeeping() {
-  // What the store could not take while its disk was full.
-  std::vector<Ending> endings = std::exchange(pending_endings_, {});
-  for (Ending& ending : endings) TryEnding(std::move(ending));
-  std::vector<Commit> commits = std::exchange(pending_commits_, {});
-  for (Commit& commit : commits) TryCommit(std::move(commit));
-  if (const auto load = parts_.store.Load(); load.ok()) parts_.metrics.SetQueue(*load);
-  parts_.metrics.SetWatchers(parts_.hub.watchers());
-  if (queue_moved_.exchange(false)) parts_.hub.OnQueueMoved();
-  dispatcher_.Pump();
+void WorkerLink::OnCrash(const std::string& device, const scheduler::AttemptRef& ref) {
+  const std::vector<scheduler::AttemptRef> its_own = health_.Crashed(device, ref);
+  if (its_own.empty()) return;
+  spdlog::error("device {}: taken out of service, {} attempts of different jobs crashed on it",
+                device, its_own.size());
+  registry_.SetOut(device, true);
+  parts_.store.ForgiveCrashes(its_own, [](const absl::StatusOr<int>& forgiven) {
+    if (!forgiven.ok()) {
+      spdlog::error("crashes of a device that is out could not be taken back: {}",
+                    forgiven.status().ToString());
+    }
+  });
 }
 
-void WorkerLink::RunPurge(absl::Time now) {
-  const auto results = parts_.store.PurgeResults(now - options_.retention.results, kPurgeBatch);
-  if (results.ok()) {
-    for (const std::string& file : *results) parts_.files.RemoveVideo(file);
-    if (!results->empty()) spdlog::info("purged {} results that have aged out", results->size());
-  }
-  const auto assets = parts_.store.DeleteUnusedAssets(now - options_.retention.assets, kPurgeBatch);
-  if (assets.ok()) {
-    for (const std::string& file : *assets) parts_.files.RemoveAsset(file);
+void WorkerLink::CheckDevices() {
+  for (const std::string& device : health_.Out()) {
+    const auto peer = std::find_if(peers_.all().begin(), peers_.all().end(),
+                                   [&](const auto& each) { return each.second.device == device; });
+    if (peer == peers_.all().end() || !health_.TakeCheck(device)) continue;
+    commands_.CheckDevice(peer->second, [this, device](const absl::Status& status) {
+      if (!status.ok()) {
+        spdlog::warn("device {}: still out of service: {}", device, std::string(status.message()));
+        return health_.CheckFailed(device);
+      }
+      spdlog::info("device {}: works again", device);
+      health_.CheckPassed(device);
+      registry_.SetOut(device, false);
+      dispatcher_.Pump();
+    });
   }
 }
 
-absl::StatusOr<v1::StartAttempt> WorkerLink::MakeStartAttempt(
-    const scheduler::ClaimedAttempt& claimed) {
-  v1::StartAttempt start;
-  *start.mutable_ref() = ToProto(claimed.ref);
-  if (!start.mutable_request()->ParseFromString(claimed.job.request)) {
-    return absl::InternalError("the stored request cannot be read");
+void WorkerLink::Handle(const std::shared_ptr<Session>& session, const v1::WorkerMessage& message) {
+  Peer* peer = peers_.Find(session.get());
+  if (message.message_case() == v1::WorkerMessage::kHello) {
+    const absl::Status greeted = peer != nullptr
+                                     ? absl::FailedPreconditionError("a second hello on one stream")
+                                     : HandleHello(session, message.hello());
+    if (!greeted.ok()) {
+      spdlog::warn("a worker was refused: {}", std::string(greeted.message()));
+      session->Close(greeted);
+    }
+    return;
   }
-  for (const v1::Condition& condition : start.request().conditions()) {
-    const absl::StatusOr<scheduler::Asset> asset =
-        parts_.store.GetAsset(claimed.job.tenant, condition.asset_id());
-    if (!asset.ok()) return asset.status();
-    start.add_condition_files(parts_.files.AssetPath(asset->file_name));
+  if (peer == nullptr) {
+    session->Close(absl::FailedPreconditionError("the first message must be a hello"));
+    return;
   }
-  SetDuration(claimed.job.run_timeout, start.mutable_run_timeout());
-  return start;
+  if (const absl::Status heard = registry_.Heard(peer->id); !heard.ok()) {
+    session->Close(heard);
+    return;
+  }
+  switch (message.message_case()) {
+    case v1::WorkerMessage::kHeartbeat:
+      HandleHeartbeat(*peer, message.heartbeat());
+      break;
+    case v1::WorkerMessage::kEvent:
+      attempts_.OnEvent(*peer, message.event());
+      break;
+    case v1::WorkerMessage::kModelResult:
+      commands_.OnResult(message.model_result());
+      break;
+    case v1::WorkerMessage::kProfile:
+      commands_.OnProfile(message.profile());
+      break;
+    case v1::WorkerMessage::kDraining:
+      spdlog::info("worker {}: takes no more attempts", peer->name);
+      (void)registry_.StartDraining(peer->id);
+      break;
+    default:
+      session->Close(absl::InvalidArgumentError("an empty or unknown message"));
+  }
 }
 
-void WorkerLink::StartAttempt(scheduler::SessionId session,
-                              const scheduler::ClaimedAttempt& claimed) {
-  const scheduler::AttemptRef& ref = claimed.ref;
-  if (ref.attempt == 1) {
-    parts_.metrics.JobStarted(claimed.job.priority, parts_.clock.Now() - claimed.job.create_time);
+absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
+                                     const v1::WorkerHello& hello) {
+  if (!SecretsEqual(hello.link_secret(), options_.link_secret)) {
+    return absl::UnauthenticatedError("the link secret does not match");
   }
-  const Peer* const found = FindPeer(session);
-  if (found == nullptr) {
-    EndWithoutResult(ref, {.cause = scheduler::FailureCause::kInterrupted,
-                           .error = absl::UnavailableError("the worker went away"),
-                           .stats = ""});
-    return;
+  if (hello.protocol_version() != kProtocolVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "link protocol: expected version ", kProtocolVersion, ", got ", hello.protocol_version()));
   }
-  const Peer& peer = *found;
-  absl::StatusOr<v1::StartAttempt> start = MakeStartAttempt(claimed);
-  if (!start.ok()) {
-    EndWithoutResult(
-        ref, {.cause = scheduler::FailureCause::kClient, .error = start.status(), .stats = ""});
-    return;
+  if (!config::IsValidName(hello.worker())) {
+    return absl::InvalidArgumentError("a worker's name is [a-z0-9][a-z0-9._-]{0,127}");
   }
-  absl::StatusOr<std::unique_ptr<VideoWriter>> writer =
-      parts_.files.OpenWriter(FileStore::VideoName(ref.job_id, ref.attempt));
-  if (!writer.ok()) {
-    EndWithoutResult(
-        ref, {.cause = scheduler::FailureCause::kInternal, .error = writer.status(), .stats = ""});
-    return;
-  }
-  const auto [live, inserted] =
-      live_.insert_or_assign(ref.job_id, Live{.ref = ref,
-                                              .model = claimed.job.model,
-                                              .worker = peer.name,
-                                              .writer = *std::move(writer),
-                                              .applied = 0,
-                                              .plan = std::nullopt,
-                                              .is_finishing = false,
-                                              .cancel_deadline = absl::InfiniteDuration()});
+  scheduler::WorkerHello known{.name = hello.worker(),
+                               .process_id = hello.pid(),
+                               .device = hello.device(),
+                               .max_attempts = hello.max_attempts(),
+                               .models = ModelsOf(hello.models()),
+                               .held = {}};
+  for (const v1::AttemptRef& ref : hello.held()) known.held.push_back(FromProto(ref));
+  const absl::StatusOr<scheduler::HelloResult> result = registry_.Hello(known);
+  if (!result.ok()) return result.status();
+  // A copy: what follows may change the table.
+  const Peer peer = peers_.Add({.stream = session,
+                                .id = result->session,
+                                .name = hello.worker(),
+                                .device = hello.device(),
+                                .version = hello.version(),
+                                .device_memory_bytes = hello.device_memory_bytes(),
+                                .pid = hello.pid()});
+  spdlog::info("worker {}: connected, {} ({}), pid {}, version {}, holds {} attempts", peer.name,
+               peer.device, hello.device_name(), peer.pid, hello.version(), hello.held_size());
   {
     absl::MutexLock lock(&mutex_);
-    attempts_held_ = static_cast<int>(live_.size());
+    published_.absent.erase(peer.name);
+    published_.memories[peer.name] = {
+        .worker = peer.name,
+        .device = peer.device,
+        .device_bytes = std::max<int64_t>(hello.device_memory_bytes(), 0),
+        .host_bytes = std::max<int64_t>(hello.host_memory_bytes(), 0)};
   }
-  parts_.hub.OnBytes(ref.job_id, ref.attempt, 0);
-  spdlog::info("job {} attempt {}: given to worker {}", ref.job_id, ref.attempt, peer.name);
+  parts_.metrics.SetWorkerUp(peer.name, peer.device, true);
+  parts_.metrics.SetDeviceMemory(peer.name, peer.device, 0, peer.device_memory_bytes);
+  // First of all: what ends with the lost attempts may give this worker a new one at once.
   v1::FrontendMessage message;
-  *message.mutable_start() = *std::move(start);
+  v1::HelloReply& reply = *message.mutable_hello_reply();
+  reply.set_server_version(KINO_VERSION);
+  SetDuration(options_.link.heartbeat_interval, reply.mutable_heartbeat_interval());
+  SetDuration(options_.link.lease, reply.mutable_lease());
+  attempts_.Resume(peer, *result, reply);
   peer.stream->Send(std::move(message));
-  // Asked for between the claim and here.
-  const absl::StatusOr<scheduler::Job> job = parts_.store.GetAnyTenant(ref.job_id);
-  if (job.ok() && job->cancel_requested) AskToCancel(live->second);
+  attempts_.AfterHello(peer, *result);
+  dispatcher_.Pump();
+  return absl::OkStatus();
 }
 
-void WorkerLink::SendCommand(const Peer& peer, const std::string& model, bool is_load,
-                             CommandDone done) {
-  v1::FrontendMessage message;
-  const int64_t id = ++last_command_;
-  if (is_load) {
-    message.mutable_load_model()->set_command_id(id);
-    message.mutable_load_model()->set_model(model);
-  } else {
-    message.mutable_unload_model()->set_command_id(id);
-    message.mutable_unload_model()->set_model(model);
+void WorkerLink::HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbeat) {
+  std::vector<scheduler::AttemptPulse> pulses;
+  for (const v1::AttemptPulse& pulse : heartbeat.attempts()) {
+    pulses.push_back({.ref = FromProto(pulse.ref()),
+                      .stage = pulse.stage(),
+                      .counter = pulse.counter(),
+                      .steps = pulse.steps(),
+                      .usual_step = absl::Seconds(pulse.step_seconds())});
   }
-  commands_[id] = {.worker = peer.name, .done = std::move(done)};
+  (void)registry_.Heartbeat(peer.id, pulses, ModelsOf(heartbeat.models()));
+  peer.device_memory_used_bytes = heartbeat.device_memory_used_bytes();
+  parts_.metrics.SetDeviceMemory(peer.name, peer.device, heartbeat.device_memory_used_bytes(),
+                                 peer.device_memory_bytes);
+  v1::FrontendMessage message;
+  message.mutable_heartbeat_ack();
   peer.stream->Send(std::move(message));
+}
+
+void WorkerLink::LoadModel(const std::string& model, CommandDone done) {
+  strand_.Post([this, model, done = std::move(done)]() mutable {
+    commands_.LoadModel(model, std::move(done));
+  });
+}
+
+void WorkerLink::UnloadModel(const std::string& model, CommandDone done) {
+  strand_.Post([this, model, done = std::move(done)]() mutable {
+    commands_.UnloadModel(model, std::move(done));
+  });
+}
+
+void WorkerLink::AskProfile(const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
+  strand_.Post([this, kind, query = std::move(query), done = std::move(done)]() mutable {
+    commands_.AskProfile(kind, std::move(query), std::move(done));
+  });
+}
+
+std::vector<scheduler::WorkerSnapshot> WorkerLink::Workers() const {
+  absl::MutexLock lock(&mutex_);
+  return published_.workers;
 }
 
 std::set<std::string> WorkerLink::Absent() const {
   absl::MutexLock lock(&mutex_);
   std::set<std::string> names;
-  for (const auto& [name, since] : absent_) names.insert(name);
+  for (const auto& [name, since] : published_.absent) names.insert(name);
   return names;
 }
 
 std::vector<WorkerMemory> WorkerLink::Memories() const {
   absl::MutexLock lock(&mutex_);
   std::vector<WorkerMemory> memories;
-  for (const auto& [name, memory] : memories_) memories.push_back(memory);
+  for (const auto& [name, memory] : published_.memories) memories.push_back(memory);
   return memories;
 }
 
-void WorkerLink::LoadModel(const std::string& model, CommandDone done) {
-  strand_.Post([this, model, done = std::move(done)]() mutable {
-    // One that has it loaded answers at once; else the one with the fewest attempts.
-    const scheduler::WorkerSnapshot* best = nullptr;
-    bool best_has_it = false;
-    const std::vector<scheduler::WorkerSnapshot> workers = registry_.Snapshot();
-    for (const scheduler::WorkerSnapshot& worker : workers) {
-      if (worker.session == 0 || worker.is_draining) continue;
-      for (const scheduler::WorkerModel& served : worker.models) {
-        if (served.name != model) continue;
-        const bool is_better =
-            best == nullptr || (served.loaded && !best_has_it) ||
-            (served.loaded == best_has_it && worker.held.size() < best->held.size());
-        if (is_better) {
-          best = &worker;
-          best_has_it = served.loaded;
-        }
-      }
-    }
-    const Peer* peer = best == nullptr ? nullptr : FindPeer(best->name);
-    if (peer == nullptr) {
-      done(absl::UnavailableError(absl::StrCat("no worker that serves '", model, "' is up")));
-      return;
-    }
-    SendCommand(*peer, model, /*is_load=*/true, std::move(done));
-  });
+std::shared_ptr<const std::vector<scheduler::JobQueue::Place>> WorkerLink::Queue() const {
+  absl::MutexLock lock(&mutex_);
+  return published_.queue;
 }
 
-void WorkerLink::AskProfile(const std::string& kind, v1::ProfileQuery query, Profiles::Done done) {
-  strand_.Post([this, kind, query = std::move(query), done = std::move(done)]() mutable {
-    // The question is answered beside a run, so how busy the worker is does not matter.
-    for (const scheduler::WorkerSnapshot& worker : registry_.Snapshot()) {
-      if (is_shutting_down_) break;
-      if (worker.session == 0 || worker.device.substr(0, worker.device.find(':')) != kind) continue;
-      const bool serves = std::any_of(
-          worker.models.begin(), worker.models.end(),
-          [&](const scheduler::WorkerModel& served) { return served.name == query.model(); });
-      const Peer* peer = serves ? FindPeer(worker.name) : nullptr;
-      if (peer == nullptr) continue;
-      const int64_t id = ++last_command_;
-      query.set_query_id(id);
-      questions_[id] = {.worker = peer->name, .done = std::move(done)};
-      v1::FrontendMessage message;
-      *message.mutable_profile() = std::move(query);
-      peer->stream->Send(std::move(message));
-      return;
-    }
-    done(absl::UnavailableError(
-        absl::StrCat("no worker on '", kind, "' that serves '", query.model(), "' is up")));
-  });
-}
-
-void WorkerLink::UnloadModel(const std::string& model, CommandDone done) {
-  strand_.Post([this, model, done = std::move(done)]() mutable {
-    struct Shared {
-      size_t open = 0;
-      absl::Status status;
-      CommandDone done;
-    };
-    const auto shared = std::make_shared<Shared>();
-    shared->open = peers_.size();
-    if (peers_.empty()) {
-      done(absl::OkStatus());  // nowhere loaded
-      return;
-    }
-    shared->done = std::move(done);
-    for (const auto& [session, peer] : peers_) {
-      SendCommand(peer, model, /*is_load=*/false, [shared](const absl::Status& status) {
-        shared->status.Update(status);
-        if (--shared->open == 0) shared->done(shared->status);
-      });
-    }
-  });
-}
-
-WorkerLink::Peer* WorkerLink::FindPeer(const std::string& worker) {
-  for (auto& [session, peer] : peers_) {
-    if (peer.name == worker) return &peer;
-  }
-  return nullptr;
-}
-
-WorkerLink::Peer* WorkerLink::FindPeer(const Session* session) {
-  const auto found = peers_.find(session);
-  return found == peers_.end() ? nullptr : &found->second;
-}
-
-WorkerLink::Peer* WorkerLink::FindPeer(scheduler::SessionId session) {
-  for (auto& [stream, peer] : peers_) {
-    if (peer.id == session) return &peer;
-  }
-  return nullptr;
-}
-
-WorkerLink::Live* WorkerLink::FindLive(const scheduler::AttemptRef& ref) {
-  const auto found = live_.find(ref.job_id);
-  return found == live_.end() || found->second.ref != ref ? nullptr : &found->second;
-}
-
-std::string EncodeStats(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                        const v1::Plan* plan) {
-  v1::Job stats;
-  *stats.mutable_stages() = stages;
-  if (plan != nullptr) *stats.mutable_plan() = *plan;
-  return stats.SerializeAsString();
+std::string WorkerLink::Hold() const {
+  absl::MutexLock lock(&mutex_);
+  return published_.hold;
 }
 
 }  // namespace kino::frontend

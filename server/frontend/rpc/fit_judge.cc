@@ -37,14 +37,17 @@ std::vector<Target> TargetsOf(const std::set<std::string>& names,
 
 }  // namespace
 
-FitJudge::FitJudge(const config::Config& config, const Catalog& catalog, Profiles& profiles,
-                   const WorkerLink& link)
-    : config_(config), catalog_(catalog), profiles_(profiles), link_(link) {}
+FitJudge::FitJudge(const config::Config& config, scheduler::JobStore& store, const Catalog& catalog,
+                   Profiles& profiles, const WorkerLink& link)
+    : config_(config), store_(store), catalog_(catalog), profiles_(profiles), link_(link) {}
 
-void FitJudge::Ask(const scheduler::Reservation& reservation, const scheduler::Job& job,
+void FitJudge::Ask(const scheduler::Reservation& reservation, const scheduler::QueuedJob& job,
                    std::function<void(Verdict)> done) {
-  thread_.Post([this, worker = reservation.worker.name, model = job.model, request = job.request,
-                done = std::move(done)] { done(Judge(worker, model, request)); });
+  thread_.Post([this, worker = reservation.worker.name, id = job.id, done = std::move(done)] {
+    const absl::StatusOr<scheduler::Job> whole = store_.GetAnyTenant(id);
+    // One that cannot be read now may be claimed: the claim finds out.
+    done(whole.ok() ? Judge(worker, whole->model, whole->request) : Verdict());
+  });
 }
 
 Verdict FitJudge::Judge(const std::string& worker, const std::string& model,

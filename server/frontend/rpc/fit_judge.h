@@ -19,13 +19,13 @@ namespace kino::frontend {
 class FitJudge {
  public:
   // All outlive the judge.
-  FitJudge(const config::Config& config, const Catalog& catalog, Profiles& profiles,
-           const WorkerLink& link);
+  FitJudge(const config::Config& config, scheduler::JobStore& store, const Catalog& catalog,
+           Profiles& profiles, const WorkerLink& link);
   // Runs what was asked, then ends.
   ~FitJudge() { Stop(); }
 
   // As Dispatcher::Judge: returns at once, answers on a thread of the judge's own.
-  void Ask(const scheduler::Reservation& reservation, const scheduler::Job& job,
+  void Ask(const scheduler::Reservation& reservation, const scheduler::QueuedJob& job,
            std::function<void(scheduler::Verdict)> done);
   void Stop() { thread_.Stop(); }
 
@@ -37,6 +37,7 @@ class FitJudge {
 
  private:
   const config::Config& config_;
+  scheduler::JobStore& store_;
   const Catalog& catalog_;
   Profiles& profiles_;
   const WorkerLink& link_;

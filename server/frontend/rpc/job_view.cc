@@ -43,7 +43,11 @@ v1::Job ToProto(const scheduler::Job& job) {
     proto.set_worker(attempt.worker);
     SetTime(attempt.start_time, proto.mutable_start_time());
     if (attempt.end_time.has_value()) SetTime(*attempt.end_time, proto.mutable_end_time());
-    if (!attempt.error.ok()) *proto.mutable_error() = ToWireStatus(attempt.error);
+    if (attempt.error.ok()) continue;
+    *proto.mutable_error() = ToWireStatus(attempt.error);
+    proto.set_cause(scheduler::FailureCauseName(attempt.cause));
+    if (!attempt.evidence.empty() && !proto.mutable_evidence()->ParseFromString(attempt.evidence))
+      proto.clear_evidence();
   }
   out.set_cancel_requested(job.cancel_requested);
   if (!job.error.ok()) *out.mutable_error() = ToWireStatus(job.error);

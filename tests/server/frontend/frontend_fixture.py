@@ -83,7 +83,7 @@ class Frontend:
                                         pass_fds=[theirs.fileno()] if theirs else [])
         # No preexec_fn: gRPC's own threads do not survive a plain fork of this process.
         if self.max_file_bytes is not None:
-            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (self.max_file_bytes, self.max_file_bytes))
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (self.max_file_bytes, resource.RLIM_INFINITY))
         if theirs:
             theirs.close()
 
@@ -189,7 +189,8 @@ class FakeWorker:
         self.frontend = frontend
         self.tell_profiles = tell_profiles
         self.models = hello.get("models", [worker.WorkerModel(name="demo")])
-        self.counter = 0
+        self.counter = 0  # of progress
+        self.running = list(held)
         self.outgoing = queue.Queue()
         self.messages = queue.Queue()
         self.channel = grpc.insecure_channel(f"unix:{frontend.data}/run/link.sock")
@@ -222,8 +223,8 @@ class FakeWorker:
 
     def _beat(self, interval):
         while not self.beating.wait(interval):
-            self.send(heartbeat=worker.WorkerHeartbeat(progress_counter=self.counter,
-                                                       models=self.models))
+            pulses = [worker.AttemptPulse(ref=ref, stage=video.DENOISE, counter=self.counter) for ref in list(self.running)]
+            self.send(heartbeat=worker.WorkerHeartbeat(models=self.models, attempts=pulses))
 
     def expect(self, kind, passing=("ack", "hello_reply")):
         """The next message of this kind; of the others only `passing` may come before it."""
@@ -237,7 +238,9 @@ class FakeWorker:
 
     def attempt(self):
         # Messages that were under way when an attempt ended are answered with a drop each.
-        return Attempt(self, self.expect("start", passing=("ack", "hello_reply", "drop")))
+        attempt = Attempt(self, self.expect("start", passing=("ack", "hello_reply", "drop")))
+        self.running.append(attempt.ref)
+        return attempt
 
     def acked(self, number):
         while True:

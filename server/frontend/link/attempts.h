@@ -1,0 +1,142 @@
+// Running attempts, from their lease to the moment their end is durable: what their workers say is
+// applied here, results are made durable, failures stored. An attempt is forgotten, its worker's
+// last event acknowledged and its slot freed only once the store has taken its end; until then the
+// store is asked again and again.
+//
+// Belongs to the link's strand and never blocks on a write: the store's answers are posted back.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kino/v1/worker.pb.h"
+#include "scheduler/clock.h"
+#include "scheduler/jobs/job.h"
+#include "scheduler/store/job_store.h"
+#include "scheduler/workers/dispatcher.h"
+#include "scheduler/workers/registry.h"
+#include "server/config/control.h"
+#include "server/frontend/artifacts/file_store.h"
+#include "server/frontend/lifecycle/executor.h"
+#include "server/frontend/link/peers.h"
+#include "server/frontend/metrics/metrics.h"
+#include "server/frontend/watch/hub.h"
+
+namespace kino::frontend {
+
+class Attempts {
+ public:
+  // All outlive this.
+  struct Parts {
+    scheduler::JobStore& store;
+    FileStore& files;
+    WatchHub& hub;
+    Metrics& metrics;
+    const scheduler::Clock& clock;
+    Executor& io;  // fsync and SHA-256 of finished videos
+    scheduler::WorkerRegistry& registry;
+    Peers& peers;
+    scheduler::Dispatcher::Post post;
+  };
+  // What an attempt's end means to others. Called on the strand.
+  struct Listener {
+    // A slot is free, or a job is queued again.
+    std::function<void()> on_end;
+    // The worker does not react any more.
+    std::function<void(const std::string& worker, scheduler::FailureCause cause)> kill;
+    // An attempt's crash, hang or device error on a device is durable.
+    std::function<void(const std::string& device, const scheduler::AttemptRef& ref)> on_crash;
+    // The server itself is short of something: nothing should be claimed for a while.
+    std::function<void(const std::string& reason)> on_shortage;
+  };
+
+  Attempts(Parts parts, Listener listener, absl::Duration cancel_grace)
+      : parts_(std::move(parts)), listener_(std::move(listener)), cancel_grace_(cancel_grace) {}
+
+  // At the start: attempts of workers that may come back. Reads.
+  absl::Status Adopt(const std::vector<scheduler::RunningAttempt>& running);
+  // At the start: attempts whose workers are known to be gone; they end with `cause`.
+  void GiveUp(const std::vector<scheduler::RunningAttempt>& running, scheduler::FailureCause cause,
+              const std::string& reason);
+
+  // See Dispatcher::Start.
+  void Start(const scheduler::Reservation& reservation, const scheduler::ClaimedAttempt& claimed,
+             const absl::Status& assigned);
+
+  // Fills in what of the worker's attempts goes on, and drops and ends the rest.
+  void Resume(const Peer& peer, const scheduler::HelloResult& result, v1::HelloReply& reply);
+  void AfterHello(const Peer& peer, const scheduler::HelloResult& result);
+
+  void OnEvent(const Peer& peer, const v1::AttemptEvent& event);
+  // `exited`: how the worker's process ended, where that is known.
+  void Lose(const scheduler::LostAttempt& lost, const config::WorkerExited* exited = nullptr);
+  // The job was found RUNNING with its cancellation asked for.
+  void Cancel(const std::string& job_id);
+
+  // To be called often: asks the store again, and ends what ignores its cancellation. `late`: by
+  // how much this call comes late; nobody was heard meanwhile.
+  void Tick(absl::Duration late);
+
+  int held() const { return static_cast<int>(live_.size()); }
+
+ private:
+  enum class Phase {
+    kRunning,
+    kSyncing,  // its result is complete and being made durable
+    kEnding,   // its end is with the store, or waits to be
+  };
+  struct Live {
+    scheduler::AttemptRef ref;
+    std::string model;
+    std::string worker;
+    std::string device;
+    std::unique_ptr<VideoWriter> writer;
+    // Number of the last event applied; nothing is known of it after a restart of the frontend,
+    // until the worker says.
+    std::optional<int64_t> applied;
+    std::optional<v1::Plan> plan;  // that runs
+    absl::Duration cancel_deadline = absl::InfiniteDuration();
+
+    Phase phase = Phase::kRunning;
+    // Of kEnding: the result, or why there is none.
+    std::optional<scheduler::Artifact> artifact;
+    std::string stats;
+    v1::AttemptDone done;
+    scheduler::AttemptFailure failure;
+    int64_t last_number = 0;  // of the worker's event to acknowledge; 0: none
+    // When to ask the store again; infinite while it has not answered.
+    absl::Duration store_again = absl::InfiniteDuration();
+    bool was_refused = false;  // by the store, so far
+  };
+
+  absl::StatusOr<v1::StartAttempt> MakeStartAttempt(const scheduler::ClaimedAttempt& claimed) const;
+  // An error ends the attempt with it.
+  absl::Status Apply(const Peer& peer, Live& live, const v1::AttemptEvent& event);
+  void ShowProgress(const Live& live, const v1::Progress& progress);
+  void BeginSync(Live& live, const v1::AttemptDone& done, int64_t number);
+  void OnSynced(const scheduler::AttemptRef& ref, const absl::StatusOr<FileStore::Digest>& digest);
+  void End(Live& live, scheduler::AttemptFailure failure, int64_t last_number = 0);
+  void Store(Live& live);
+  void OnStored(const scheduler::AttemptRef& ref, const absl::StatusOr<scheduler::Job>& job);
+  void ReportResult(const Live& live, const absl::StatusOr<scheduler::Job>& job);
+  void AskToCancel(Live& live);
+  Live* Find(const scheduler::AttemptRef& ref);
+
+  const Parts parts_;
+  const Listener listener_;
+  const absl::Duration cancel_grace_;
+  std::map<std::string, Live> live_;  // by job
+};
+
+// The opaque statistics of a job's row: stages and plan of the last attempt.
+std::string EncodeStats(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
+                        const v1::Plan* plan);
+
+}  // namespace kino::frontend

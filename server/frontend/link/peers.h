@@ -1,0 +1,53 @@
+// The workers that are connected, and what is sent to them. Belongs to the link's strand.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kino/v1/worker.pb.h"
+#include "scheduler/jobs/job.h"
+#include "scheduler/workers/registry.h"
+#include "server/frontend/link/session.h"
+
+namespace kino::frontend {
+
+struct Peer {
+  std::shared_ptr<Session> stream;
+  scheduler::SessionId id = 0;
+  std::string name;
+  std::string device;
+  std::string version;
+  int64_t device_memory_bytes = 0;
+  int64_t device_memory_used_bytes = 0;  // as the last heartbeat said
+  int pid = 0;
+};
+
+class Peers {
+ public:
+  // Closes the stream that another peer of this name has.
+  const Peer& Add(Peer peer);
+  // The peer that was on this stream; nothing: none, or it has another one by now.
+  std::optional<Peer> Remove(const Session* session);
+
+  Peer* Find(const Session* session);
+  Peer* Find(const std::string& worker);
+  Peer* Find(scheduler::SessionId session);
+  const std::map<const Session*, Peer>& all() const { return peers_; }
+
+ private:
+  std::map<const Session*, Peer> peers_;
+};
+
+void SendAck(const Peer& peer, const scheduler::AttemptRef& ref, int64_t number, int64_t offset);
+void SendDrop(const Peer& peer, const scheduler::AttemptRef& ref);
+void SendCancel(const Peer& peer, const scheduler::AttemptRef& ref);
+
+scheduler::AttemptRef FromProto(const v1::AttemptRef& ref);
+v1::AttemptRef ToProto(const scheduler::AttemptRef& ref);
+// Saturates; infinite durations become ten years.
+void SetDuration(absl::Duration duration, google::protobuf::Duration* out);
+
+}  // namespace kino::frontend

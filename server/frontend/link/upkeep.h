@@ -1,0 +1,72 @@
+// What the link does by the clock: watches the disk's room, fails jobs whose model has gone,
+// expires jobs, purges what has aged out, and tells metrics. Belongs to the link's strand and never
+// blocks on a write.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+
+#include "absl/time/time.h"
+#include "scheduler/clock.h"
+#include "scheduler/jobs/event.h"
+#include "scheduler/queue/job_queue.h"
+#include "scheduler/store/job_store.h"
+#include "scheduler/workers/dispatcher.h"
+#include "server/config/config.h"
+#include "server/frontend/artifacts/file_store.h"
+#include "server/frontend/metrics/metrics.h"
+
+namespace kino::frontend {
+
+class Upkeep {
+ public:
+  // All outlive this.
+  struct Parts {
+    scheduler::JobStore& store;
+    FileStore& files;
+    Metrics& metrics;
+    const scheduler::Clock& clock;
+    scheduler::JobQueue& queue;
+    scheduler::Dispatcher& dispatcher;
+    scheduler::Dispatcher::Post post;
+  };
+  // `models`: names of the configured ones.
+  Upkeep(Parts parts, std::set<std::string> models, const config::LimitsConfig& limits,
+         const config::RetentionConfig& retention)
+      : parts_(std::move(parts)),
+        models_(std::move(models)),
+        limits_(limits),
+        retention_(retention) {}
+
+  // At the start and with every change of the store: a QUEUED job of a model that is not configured
+  // (any more) is failed.
+  void Look(const scheduler::QueuedJob& job);
+  void OnChange(const scheduler::Change& change);
+
+  // The server is short of something: claims are held for a while, on a full disk until there is
+  // room.
+  void OnShortage(const std::string& reason);
+
+  // To be called often.
+  void Tick();
+
+ private:
+  void FailUnknownModels();
+  void CheckRoom(absl::Duration now);
+  void Purge();
+
+  const Parts parts_;
+  const std::set<std::string> models_;
+  const config::LimitsConfig limits_;
+  const config::RetentionConfig retention_;
+  std::map<std::string, std::string> unknown_;  // QUEUED jobs of models that are gone: id, model
+  std::set<std::string> asked_;                 // of these, the store has been asked to fail
+  std::string shortage_;                        // until shortage_end_
+  absl::Duration shortage_end_;
+  absl::Duration next_look_;
+  absl::Duration next_purge_;
+};
+
+}  // namespace kino::frontend
