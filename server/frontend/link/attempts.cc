@@ -72,23 +72,26 @@ absl::Status ErrorOf(const v1::AttemptFailed& failed) {
   return status;
 }
 
-// Where the run was when it died, and how; nothing of its texts.
-std::string EncodeEvidence(const scheduler::AttemptPulse& pulse, const std::string& device,
-                           int64_t device_memory_bytes, const config::WorkerExited* exited) {
+}  // namespace
+
+std::string Attempts::Evidence(const Live& live, const scheduler::AttemptPulse& pulse,
+                               const config::WorkerExited* exited) const {
   v1::CrashEvidence evidence;
-  evidence.set_stage(v1::Stage_IsValid(pulse.stage) ? static_cast<v1::Stage>(pulse.stage)
-                                                    : v1::STAGE_UNSPECIFIED);
-  evidence.set_step(pulse.steps);
-  evidence.set_device(device);
-  evidence.set_device_memory_bytes(device_memory_bytes);
+  // Progress is told more often than the heart beats.
+  const bool has_progress = live.progress.stage() != v1::STAGE_UNSPECIFIED;
+  evidence.set_stage(has_progress || !v1::Stage_IsValid(pulse.stage)
+                         ? live.progress.stage()
+                         : static_cast<v1::Stage>(pulse.stage));
+  evidence.set_step(has_progress ? live.progress.step() : pulse.steps);
+  evidence.set_device(live.device);
+  if (const Peer* peer = parts_.peers.Find(live.worker))
+    evidence.set_device_memory_bytes(peer->device_memory_used_bytes);
   if (exited != nullptr) {
     evidence.set_signal(exited->signal);
     evidence.set_exit_code(exited->exit_code);
   }
   return evidence.SerializeAsString();
 }
-
-}  // namespace
 
 absl::Status Attempts::Adopt(const std::vector<scheduler::RunningAttempt>& running) {
   for (const scheduler::RunningAttempt& attempt : running) {
@@ -296,9 +299,7 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
           {.cause = cause,
            .error = error,
            .stats = EncodeStats(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr),
-           .evidence = IsCrash(cause) ? EncodeEvidence(parts_.registry.PulseOf(ref), live.device,
-                                                       peer.device_memory_used_bytes, nullptr)
-                                      : ""},
+           .evidence = IsCrash(cause) ? Evidence(live, parts_.registry.PulseOf(ref), nullptr) : ""},
           number);
       return absl::OkStatus();
     }
@@ -310,7 +311,7 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
   return absl::OkStatus();
 }
 
-void Attempts::ShowProgress(const Live& live, const v1::Progress& progress) {
+void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
   if (!std::isfinite(progress.fraction()) || !v1::Stage_IsValid(progress.stage())) return;
   v1::Progress out;
   out.set_attempt(live.ref.attempt);
@@ -321,6 +322,7 @@ void Attempts::ShowProgress(const Live& live, const v1::Progress& progress) {
   out.set_total_steps(progress.total_steps());
   out.set_fraction(std::clamp(progress.fraction(), 0.0, 1.0));
   if (progress.has_eta() && progress.eta().seconds() >= 0) *out.mutable_eta() = progress.eta();
+  live.progress = out;
   parts_.hub.OnProgress(live.ref.job_id, std::move(out));
 }
 
@@ -457,10 +459,7 @@ void Attempts::Lose(const scheduler::LostAttempt& lost, const config::WorkerExit
   if (peer != nullptr) SendDrop(*peer, lost.ref);
   scheduler::AttemptFailure failure{
       .cause = lost.cause, .error = absl::UnavailableError(lost.reason), .stats = ""};
-  if (IsCrash(lost.cause)) {
-    failure.evidence = EncodeEvidence(lost.pulse, live->device,
-                                      peer == nullptr ? 0 : peer->device_memory_used_bytes, exited);
-  }
+  if (IsCrash(lost.cause)) failure.evidence = Evidence(*live, lost.pulse, exited);
   End(*live, std::move(failure));
   if (lost.cause == FailureCause::kHang || lost.cause == FailureCause::kRunTimeout)
     listener_.kill(lost.worker, lost.cause);

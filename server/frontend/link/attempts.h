@@ -102,6 +102,7 @@ class Attempts {
     // until the worker says.
     std::optional<int64_t> applied;
     std::optional<v1::Plan> plan;  // that runs
+    v1::Progress progress;         // the last it told
     absl::Duration cancel_deadline = absl::InfiniteDuration();
 
     Phase phase = Phase::kRunning;
@@ -119,7 +120,10 @@ class Attempts {
   absl::StatusOr<v1::StartAttempt> MakeStartAttempt(const scheduler::ClaimedAttempt& claimed) const;
   // An error ends the attempt with it.
   absl::Status Apply(const Peer& peer, Live& live, const v1::AttemptEvent& event);
-  void ShowProgress(const Live& live, const v1::Progress& progress);
+  void ShowProgress(Live& live, const v1::Progress& progress);
+  // Opaque, for AttemptFailure: where the run was when it died, and how.
+  std::string Evidence(const Live& live, const scheduler::AttemptPulse& pulse,
+                       const config::WorkerExited* exited) const;
   void BeginSync(Live& live, const v1::AttemptDone& done, int64_t number);
   void OnSynced(const scheduler::AttemptRef& ref, const absl::StatusOr<FileStore::Digest>& digest);
   void End(Live& live, scheduler::AttemptFailure failure, int64_t last_number = 0);

@@ -51,13 +51,17 @@ def test_job_that_kills_two_workers_is_quarantined_and_others_run(start):
     good = frontend.submit()
     for pid in (1001, 1002):
         fake = FakeWorker(frontend, pid=pid)
-        assert fake.attempt().ref.job_id == poison.id
+        attempt = fake.attempt()
+        assert attempt.ref.job_id == poison.id
+        attempt.progress(0.5, step=3)
+        next(event for event in frontend.watch(poison.id) if event.HasField("progress") and event.progress.step == 3)
         crash(frontend, pid=pid, signal=11)
         fake.disconnect()
         # Its end is durable before another worker may have it.
         frontend.wait_for(poison.id, video.QUEUED if pid == 1001 else video.QUARANTINED)
     ended = frontend.job(poison.id)
-    assert [(a.cause, a.evidence.signal, a.evidence.stage) for a in ended.attempts] == [("CRASH", 11, video.DENOISE)] * 2
+    assert [(a.cause, a.evidence.signal, a.evidence.stage, a.evidence.step, a.evidence.device) for a in ended.attempts] == [
+        ("CRASH", 11, video.DENOISE, 3, "cpu")] * 2
     FakeWorker(frontend, pid=1003).attempt().succeed()
     frontend.wait_for(good.id, video.SUCCEEDED)
 
