@@ -73,7 +73,7 @@ void Dispatcher::Settle(int64_t id, const Verdict& verdict) {
   questions_.erase(found);
   switch (verdict.fit) {
     case Fit::kHere:
-      if (registry_.CanAssign(question.reservation)) return Claim(question);
+      if (hold_.empty() && registry_.CanAssign(question.reservation)) return Claim(question);
       break;
     case Fit::kElsewhere:
       // One that has ended meanwhile needs no mark, and nobody would take it away again.

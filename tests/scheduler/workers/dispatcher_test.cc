@@ -149,6 +149,21 @@ TEST_F(DispatcherTest, HeldDispatcherClaimsNothingUntilItIsLetGo) {
   StartedLast(1);
 }
 
+TEST_F(JudgeTest, JobThatIsJudgedWhileNothingMayBeClaimedIsAskedAboutAgain) {
+  const std::string id = Submit();
+  Connect("w", 1);
+  const Question question = Asked(1);
+  dispatcher_->SetHold("the disk is full");
+  Answer(question, kFitsHere);
+  ExpectUntouched(id);
+  EXPECT_TRUE(started_.empty());
+  EXPECT_EQ(reserved(), 0);
+  EXPECT_EQ(asked_.size(), 1u);
+  dispatcher_->SetHold("");
+  Answer(Asked(2), kFitsHere);
+  EXPECT_EQ(StartedLast(1).job_id, id);
+}
+
 TEST_F(DispatcherTest, JobWaitsForTheEndOfItsBackoff) {
   const std::string id = Submit();
   Connect("w", 1);
