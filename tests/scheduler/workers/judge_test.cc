@@ -289,6 +289,33 @@ TEST_F(JudgeTest, JobThatEndsWhileItsAnswerIsUnderWayIsNotRemembered) {
   }
 }
 
+TEST_F(JudgeTest, AnswerFromBeforeTheJobWasRequeuedMeansNothing) {
+  // Were it taken, the job would start in its new back-off, fail again, or be offered twice.
+  for (const Verdict& verdict : kVerdicts) {
+    SCOPED_TRACE(static_cast<int>(verdict.fit));
+    const size_t before = asked_.size();
+    const SessionId session = Connect("w", 2);
+    const std::string id = Submit();
+    const Question old = Asked(before + 1);
+    ASSERT_TRUE(store_->FailQueued(id, absl::InternalError("the model is gone")).ok());
+    ASSERT_TRUE(store_->Requeue("default", id).ok());
+    Settle();
+    const Question question = Asked(before + 2);
+    EXPECT_EQ(question.job_id, id);
+    EXPECT_EQ(reserved(), 2);
+    Answer(old, verdict);
+    EXPECT_EQ(Read(id).state, JobState::kQueued);
+    EXPECT_TRUE(Read(id).attempts.empty());
+    EXPECT_EQ(asked_.size(), before + 2) << "the other question still holds it";
+    EXPECT_EQ(reserved(), 1);
+    Answer(question, kFitsHere);
+    EXPECT_EQ(started_.back().ref.job_id, id);
+    EXPECT_EQ(started_.back().ref.attempt, 1);
+    Finish(started_.back().ref);
+    Disconnect(session);
+  }
+}
+
 TEST_F(JudgeTest, PassedOverJobIsForgottenWhenItEnds) {
   AnswerAtOnce(kFitsElsewhere);
   Connect("w", 1);
