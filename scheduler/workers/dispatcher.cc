@@ -36,6 +36,9 @@ void Dispatcher::Pump() {
 
 void Dispatcher::OnChange(const Change& change) {
   queue_.Apply(change);
+  for (auto& [id, question] : questions_) {
+    if (question.job.id == change.job_id) question.is_void = true;
+  }
   bool may_match = change.event.state == JobState::kQueued;
   if (IsTerminal(change.event.state)) may_match |= registry_.ForgetUnfit(change.job_id);
   if (may_match) Pump();
@@ -60,7 +63,7 @@ void Dispatcher::LetGo(const Question& question) {
 
 void Dispatcher::Ask(const Reservation& reservation, const QueuedJob& job) {
   const int64_t id = ++last_question_;
-  questions_[id] = {.reservation = reservation, .job = job};
+  questions_[id] = {.reservation = reservation, .job = job, .is_void = false};
   judge_(reservation, job, [post = post_, this, id](const Verdict& verdict) {
     post([this, id, verdict] { Settle(id, verdict); });
   });
@@ -71,14 +74,16 @@ void Dispatcher::Settle(int64_t id, const Verdict& verdict) {
   if (found == questions_.end()) return;  // answered before, or taken back by Stop
   const Question question = std::move(found->second);
   questions_.erase(found);
+  if (question.is_void) {
+    registry_.CancelReservation(question.reservation);
+    return Pump();
+  }
   switch (verdict.fit) {
     case Fit::kHere:
-      if (registry_.CanAssign(question.reservation)) return Claim(question);
+      if (hold_.empty() && registry_.CanAssign(question.reservation)) return Claim(question);
       break;
     case Fit::kElsewhere:
-      // One that has ended meanwhile needs no mark, and nobody would take it away again.
-      if (queue_.Contains(question.job.id))
-        registry_.MarkUnfit(question.reservation, question.job.id);
+      registry_.MarkUnfit(question.reservation, question.job.id);
       break;
     case Fit::kNowhere:
       return Fail(question, verdict.error);

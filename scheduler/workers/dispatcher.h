@@ -75,6 +75,8 @@ class Dispatcher {
   struct Question {
     Reservation reservation;
     QueuedJob job;
+    // The job left the queue meanwhile; if it is there again, that is another wait of its own.
+    bool is_void = false;
   };
 
   void Ask(const Reservation& reservation, const QueuedJob& job);

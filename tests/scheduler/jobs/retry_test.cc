@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <vector>
+
 namespace kino::scheduler {
 namespace {
 
@@ -75,11 +78,51 @@ INSTANTIATE_TEST_SUITE_P(
              13,
              {.interruptions = 10},
              JobTrigger::kAttemptLost},
-        Case{"TwentyInterruptionsAreEnough",
+        Case{"InterruptionsHaveNoLimit",
              FailureCause::kInterrupted,
-             20,
-             {.interruptions = 20},
-             JobTrigger::kFailed},
+             1000,
+             {.interruptions = 1000},
+             JobTrigger::kAttemptLost},
+        Case{"FullDisksHaveNoLimit",
+             FailureCause::kDiskFull,
+             1000,
+             {.interruptions = 1000},
+             JobTrigger::kAttemptLost},
+        Case{"FirstLostDeviceRunsAgain",
+             FailureCause::kDeviceLost,
+             1,
+             {.crashes = 1},
+             JobTrigger::kAttemptLost},
+        Case{"LostDeviceCountsAsCrash",
+             FailureCause::kDeviceLost,
+             2,
+             {.crashes = 2},
+             JobTrigger::kQuarantined},
+        Case{"SecondUncleanStopRunsAgain",
+             FailureCause::kUncleanStop,
+             2,
+             {.interruptions = 2, .unclean_stops = 2},
+             JobTrigger::kAttemptLost},
+        Case{"ThirdUncleanStopQuarantines",
+             FailureCause::kUncleanStop,
+             3,
+             {.interruptions = 3, .unclean_stops = 3},
+             JobTrigger::kQuarantined},
+        Case{"UncleanStopsDoNotUseUpAttempts",
+             FailureCause::kInternal,
+             5,
+             {.interruptions = 2, .unclean_stops = 2},
+             JobTrigger::kAttemptLost},
+        Case{"UncleanStopsAreNoCrashes",
+             FailureCause::kCrash,
+             3,
+             {.crashes = 1, .interruptions = 2, .unclean_stops = 2},
+             JobTrigger::kAttemptLost},
+        Case{"CrashesAreNoUncleanStops",
+             FailureCause::kUncleanStop,
+             2,
+             {.crashes = 1, .interruptions = 1, .unclean_stops = 1},
+             JobTrigger::kAttemptLost},
         Case{"InterruptionAfterCrashIsNoCrash",
              FailureCause::kInterrupted,
              2,
@@ -88,7 +131,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& tested) { return std::string(tested.param.name); });
 
 TEST(RetryTest, CancelRequestWinsOverEveryCause) {
-  for (int cause = 1; cause <= 10; ++cause) {
+  for (int cause = 1; cause <= 13; ++cause) {
     const RetryVerdict verdict = DecideAfterFailure({},
                                                     {.number = 1,
                                                      .cause = static_cast<FailureCause>(cause),
@@ -117,16 +160,48 @@ TEST(RetryTest, BackoffDoublesUpToTheCapWithFullJitter) {
 }
 
 TEST(RetryTest, InterruptedJobsDoNotWait) {
-  EXPECT_EQ(BackoffOf(3, FailureCause::kInterrupted, 0.5), absl::ZeroDuration());
+  for (const FailureCause cause :
+       {FailureCause::kInterrupted, FailureCause::kDiskFull, FailureCause::kUncleanStop}) {
+    EXPECT_EQ(BackoffOf(3, cause, 0.5), absl::ZeroDuration()) << FailureCauseName(cause);
+  }
+  EXPECT_EQ(BackoffOf(2, FailureCause::kDeviceLost, 0.5), absl::Seconds(1.5)) << "as after a crash";
+}
+
+TEST(RetryTest, BackoffGrowsWithFailuresThatCount) {
+  const auto backoff = [](int attempt, int interruptions) {
+    return DecideAfterFailure({.max_attempts = 100},
+                              {.number = attempt,
+                               .cause = FailureCause::kInternal,
+                               .error = absl::InternalError("it broke"),
+                               .failures = {.interruptions = interruptions}},
+                              0.5)
+        .backoff;
+  };
+  EXPECT_EQ(backoff(12, 10), absl::Seconds(1.5));
+  EXPECT_EQ(backoff(12, 0), absl::Seconds(30.5));
 }
 
 TEST(RetryTest, CountsGoUpByCause) {
-  EXPECT_EQ(CountFailure({}, FailureCause::kCrash).crashes, 1);
-  EXPECT_EQ(CountFailure({}, FailureCause::kHang).crashes, 1);
-  EXPECT_EQ(CountFailure({}, FailureCause::kLeaseLost).crashes, 0);
-  EXPECT_EQ(CountFailure({}, FailureCause::kOutOfMemory).out_of_memory, 1);
-  EXPECT_EQ(CountFailure({}, FailureCause::kInterrupted).interruptions, 1);
-  EXPECT_EQ(CountFailure({}, FailureCause::kInterrupted).crashes, 0);
+  // crashes, out_of_memory, interruptions, unclean_stops
+  const std::map<FailureCause, std::vector<int>> want = {
+      {FailureCause::kClient, {0, 0, 0, 0}},      {FailureCause::kOutOfMemory, {0, 1, 0, 0}},
+      {FailureCause::kModel, {0, 0, 0, 0}},       {FailureCause::kInternal, {0, 0, 0, 0}},
+      {FailureCause::kInterrupted, {0, 0, 1, 0}}, {FailureCause::kCrash, {1, 0, 0, 0}},
+      {FailureCause::kHang, {1, 0, 0, 0}},        {FailureCause::kLeaseLost, {0, 0, 0, 0}},
+      {FailureCause::kCancelled, {0, 0, 0, 0}},   {FailureCause::kRunTimeout, {0, 0, 0, 0}},
+      {FailureCause::kDiskFull, {0, 0, 1, 0}},    {FailureCause::kDeviceLost, {1, 0, 0, 0}},
+      {FailureCause::kUncleanStop, {0, 0, 1, 1}}};
+  for (const auto& [cause, counts] : want) {
+    const FailureCounts got = CountFailure({}, cause);
+    EXPECT_EQ(
+        (std::vector<int>{got.crashes, got.out_of_memory, got.interruptions, got.unclean_stops}),
+        counts)
+        << FailureCauseName(cause);
+    const FailureCounts more = CountFailure(CountFailure({5, 6, 7, 8}, cause), cause);
+    EXPECT_EQ(more.crashes, 5 + 2 * counts[0]) << FailureCauseName(cause);
+    EXPECT_EQ(more.interruptions, 7 + 2 * counts[2]) << FailureCauseName(cause);
+    EXPECT_STRNE(FailureCauseName(cause), "UNKNOWN");
+  }
 }
 
 }  // namespace

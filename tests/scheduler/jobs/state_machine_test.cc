@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <set>
 #include <tuple>
 
@@ -16,7 +18,8 @@ const std::set<std::tuple<std::string, std::string, std::string>> kExpected = {
     {"QUEUED", "expired", "EXPIRED"},      {"QUEUED", "failed", "FAILED"},
     {"RUNNING", "committed", "SUCCEEDED"}, {"RUNNING", "failed", "FAILED"},
     {"RUNNING", "cancelled", "CANCELLED"}, {"RUNNING", "quarantined", "QUARANTINED"},
-    {"RUNNING", "attempt lost", "QUEUED"},
+    {"RUNNING", "attempt lost", "QUEUED"}, {"FAILED", "requeued", "QUEUED"},
+    {"QUARANTINED", "requeued", "QUEUED"}, {"EXPIRED", "requeued", "QUEUED"},
 };
 
 TEST(StateMachineTest, EveryPairOfStateAndTriggerIsAsDesigned) {
@@ -30,16 +33,17 @@ TEST(StateMachineTest, EveryPairOfStateAndTriggerIsAsDesigned) {
       }
     }
   }
-  EXPECT_EQ(pairs, 49);
+  EXPECT_EQ(pairs, 56);
   EXPECT_EQ(found, kExpected);
 }
 
-TEST(StateMachineTest, TerminalStatesAreNeverLeft) {
+TEST(StateMachineTest, OnlyAnOperatorLeadsOutOfAnEndAndNotOutOfAResult) {
   for (const JobState from : kAllJobStates) {
     for (const JobTrigger trigger : kAllJobTriggers) {
-      if (IsTerminal(from)) {
-        EXPECT_FALSE(NextState(from, trigger)) << JobStateName(from);
-      }
+      if (!IsTerminal(from) || !NextState(from, trigger)) continue;
+      EXPECT_EQ(trigger, JobTrigger::kRequeued) << JobStateName(from);
+      EXPECT_NE(from, JobState::kSucceeded);
+      EXPECT_NE(from, JobState::kCancelled);
     }
   }
 }
@@ -59,6 +63,17 @@ TEST(StateMachineTest, DiagramShowsEveryTransition) {
   }
   EXPECT_THAT(diagram, testing::StartsWith("stateDiagram-v2\n"));
   EXPECT_THAT(diagram, testing::Not(testing::HasSubstr("unknown")));
+}
+
+TEST(StateMachineTest, ArchitectureShowsThisDiagram) {
+  std::ifstream file(std::string(KINO_SOURCE_DIR) + "/ARCHITECTURE.md");
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const size_t begin = text.find("stateDiagram-v2");
+  ASSERT_NE(begin, std::string::npos);
+  // Without the arrows to the end, which need no explanation there.
+  std::string want = TransitionDiagram();
+  want.resize(want.find("    SUCCEEDED --> [*]"));
+  EXPECT_EQ(text.substr(begin, text.find("```", begin) - begin), want);
 }
 
 }  // namespace

@@ -22,6 +22,17 @@ class SqliteFileTest : public testing::Test {
     EXPECT_TRUE(db.ok()) << db.status();
     return *std::move(db);
   }
+  // Takes away what the third version added.
+  void UndoVersion3() {
+    const auto db = Raw();
+    for (const char* column :
+         {"jobs DROP COLUMN unclean_stops", "jobs DROP COLUMN uncounted_attempts",
+          "attempts DROP COLUMN process_id", "attempts DROP COLUMN evidence",
+          "attempts DROP COLUMN forgiven"}) {
+      EXPECT_TRUE(db->Execute(std::string("ALTER TABLE ") + column).ok()) << column;
+    }
+    EXPECT_TRUE(db->Execute("PRAGMA user_version = 2").ok());
+  }
 
   ScratchFolder folder_;
   const std::string path_ = folder_.File("jobs.db");
@@ -68,6 +79,7 @@ TEST_F(SqliteFileTest, StoreOfTheFirstVersionIsTakenOver) {
     ASSERT_TRUE(store.ok()) << store.status();
     id = (*store)->Submit(MakeJob())->job.id;
   }
+  UndoVersion3();
   ASSERT_TRUE(Raw()->Execute("ALTER TABLE jobs DROP COLUMN error_reason").ok());
   ASSERT_TRUE(Raw()->Execute("PRAGMA user_version = 1").ok());
   auto store = Open();
@@ -78,6 +90,48 @@ TEST_F(SqliteFileTest, StoreOfTheFirstVersionIsTakenOver) {
           ->FailQueued(id, WithReason(absl::FailedPreconditionError("x"), kReasonDoesNotFit))
           .ok());
   EXPECT_EQ(ReasonOf((*store)->GetAnyTenant(id)->error), kReasonDoesNotFit);
+}
+
+TEST_F(SqliteFileTest, StoreOfTheSecondVersionKeepsItsJobsAndTheirCounts) {
+  std::string crashed, running, ended;
+  {
+    auto store = Open();
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (std::string* id : {&crashed, &running, &ended}) *id = (*store)->Submit(MakeJob())->job.id;
+    const AttemptRef ref = (*(*store)->Claim(crashed, "w", 7))->ref;
+    ASSERT_TRUE(
+        (*store)
+            ->Fail(ref, {.cause = FailureCause::kCrash, .error = absl::InternalError("it broke")})
+            .ok());
+    ASSERT_TRUE((*(*store)->Claim(running, "w", 7)).has_value());
+    const AttemptRef last = (*(*store)->Claim(ended, "w", 7))->ref;
+    ASSERT_TRUE((*store)->Commit(last, MakeArtifact("a.mp4"), "stats").ok());
+  }
+  UndoVersion3();
+  auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  const auto job = (*store)->GetAnyTenant(crashed);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->state, JobState::kQueued);
+  EXPECT_EQ(job->failures.crashes, 1);
+  EXPECT_EQ(job->failures.unclean_stops, 0);
+  ASSERT_EQ(job->attempts.size(), 1u);
+  EXPECT_EQ(job->attempts[0].cause, FailureCause::kCrash);
+  EXPECT_EQ(job->attempts[0].evidence, "");
+  const auto attempts = (*store)->RunningAttempts();
+  ASSERT_TRUE(attempts.ok()) << attempts.status();
+  ASSERT_EQ(attempts->size(), 1u);
+  EXPECT_EQ(attempts->front().ref.job_id, running);
+  EXPECT_EQ(attempts->front().process_id, 0) << "not known";
+  EXPECT_EQ((*store)->GetAnyTenant(ended)->artifact->file_name, "a.mp4");
+  // The attempt from before counts on.
+  const AttemptRef second = (*(*store)->Claim(crashed, "w", 7))->ref;
+  EXPECT_EQ(second.attempt, 2);
+  EXPECT_EQ(
+      (*store)
+          ->Fail(second, {.cause = FailureCause::kCrash, .error = absl::InternalError("it broke")})
+          ->state,
+      JobState::kQuarantined);
 }
 
 TEST_F(SqliteFileTest, FileThatIsNoDatabaseIsRefused) {

@@ -90,12 +90,12 @@ class StoreTest : public testing::TestWithParam<StoreKind> {
 
   // The next job for `worker`; fails the test when there is none.
   ClaimedAttempt Claim(const ReadyWorker& worker = kWorker) {
-    auto claim = ClaimNext(*store_, worker);
+    auto claim = ClaimNext(*store_, worker, clock_.Now());
     EXPECT_TRUE(claim.ok() && claim->has_value()) << claim.status();
     return claim.ok() && claim->has_value() ? **std::move(claim) : ClaimedAttempt();
   }
   bool HasWorkFor(const ReadyWorker& worker) {
-    auto claim = ClaimNext(*store_, worker);
+    auto claim = ClaimNext(*store_, worker, clock_.Now());
     EXPECT_TRUE(claim.ok()) << claim.status();
     return claim.ok() && claim->has_value();
   }

@@ -46,7 +46,11 @@ TEST_P(SubmitTest, LimitsMayBeAbsentOrBeyondEveryCalendar) {
   job.start_timeout = absl::Hours(24) * 365 * 20000;
   const std::string id = Submit(job).id;
   EXPECT_EQ(store_->GetAnyTenant(id)->start_timeout, job.start_timeout);
-  EXPECT_TRUE(store_->ExpireDue()->empty());
+  const auto queue = store_->Queue();
+  ASSERT_TRUE(queue.ok()) << queue.status();
+  ASSERT_EQ(queue->size(), 2u);
+  EXPECT_EQ((*queue)[0].start_deadline, absl::InfiniteFuture());
+  EXPECT_GT((*queue)[1].start_deadline, clock_.Now() + absl::Hours(24) * 365 * 10000);
 }
 
 TEST_P(SubmitTest, ForeignJobIsNotFound) {
@@ -145,32 +149,34 @@ TEST_P(SubmitTest, JobNotStartedInTimeExpires) {
   NewJob job = MakeJob();
   job.start_timeout = absl::Seconds(10);
   const std::string id = Submit(job).id;
-  EXPECT_EQ(*store_->NextTimer(), clock_.Now() + absl::Seconds(10));
-  clock_.Advance(absl::Seconds(9));
-  EXPECT_TRUE(store_->ExpireDue()->empty());
-  clock_.Advance(absl::Seconds(1));
-  EXPECT_FALSE(HasWorkFor(kWorker)) << "a job past its start_timeout is not started";
-  EXPECT_THAT(*store_->ExpireDue(), testing::ElementsAre(id));
+  ASSERT_EQ(store_->Queue()->size(), 1u);
+  EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Seconds(10));
+  clock_.Advance(absl::Seconds(10));
+  const auto expired = store_->Expire(id);
+  ASSERT_TRUE(expired.ok()) << expired.status();
+  EXPECT_EQ(expired->state, JobState::kExpired);
+  EXPECT_FALSE(HasWorkFor(kWorker));
   const auto read = store_->GetAnyTenant(id);
   EXPECT_EQ(read->state, JobState::kExpired);
   EXPECT_TRUE(absl::IsDeadlineExceeded(read->error)) << read->error;
   EXPECT_EQ(read->end_time, clock_.Now());
-  EXPECT_EQ(*store_->NextTimer(), absl::InfiniteFuture());
+  EXPECT_EQ(Events(id).back().reason, "start_timeout passed");
+  EXPECT_TRUE(store_->Queue()->empty());
+  EXPECT_TRUE(absl::IsFailedPrecondition(store_->Expire(id).status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->Expire("nonsense").status()));
 }
 
 TEST_P(SubmitTest, StartTimeoutCountsQueueTimeOnly) {
   NewJob job = MakeJob();
   job.start_timeout = absl::Seconds(10);
-  const std::string id = Submit(job).id;
+  Submit(job);
   clock_.Advance(absl::Seconds(6));
   const ClaimedAttempt claimed = Claim();
+  EXPECT_TRUE(store_->Queue()->empty());
   clock_.Advance(absl::Hours(1));
-  EXPECT_TRUE(store_->ExpireDue()->empty());
   Fail(claimed.ref, FailureCause::kInterrupted);
-  clock_.Advance(absl::Seconds(3));
-  EXPECT_TRUE(store_->ExpireDue()->empty());
-  clock_.Advance(absl::Seconds(1));
-  EXPECT_THAT(*store_->ExpireDue(), testing::ElementsAre(id));
+  ASSERT_EQ(store_->Queue()->size(), 1u);
+  EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Seconds(4));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// A dispatcher on a real store and registry, on a folder in memory where there is one.
+// A dispatcher on a real store, registry and queue, whose strand is the test's own thread and whose
+// judge is the test: it keeps the questions and answers them when it likes.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -6,127 +7,213 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "scheduler/workers/dispatcher.h"
 #include "tests/scheduler/store/store_fixture.h"
 #include "tests/support/fake_clock.h"
+#include "tests/support/manual_strand.h"
 #include "tests/support/seeded_random.h"
 
 namespace kino::scheduler {
 
-class DispatcherTest : public testing::Test {
+struct Question {
+  std::string worker;
+  SessionId session = 0;
+  std::string job_id;
+  std::function<void(Verdict)> done;
+};
+
+struct Started {
+  SessionId session = 0;
+  AttemptRef ref;
+  absl::Status assigned;
+};
+
+inline const Verdict kFitsHere{.fit = Fit::kHere, .error = {}};
+inline const Verdict kFitsElsewhere{.fit = Fit::kElsewhere, .error = {}};
+inline const Verdict kFitsNowhere{
+    .fit = Fit::kNowhere, .error = absl::FailedPreconditionError("needs 9 GiB, 'w' has 4 GiB")};
+inline const Verdict kVerdicts[] = {kFitsHere, kFitsElsewhere, kFitsNowhere};
+
+class JudgeTest : public testing::Test {
  protected:
-  // Without a judge of the test's own every job fits.
-  explicit DispatcherTest(
-      Dispatcher::Judge judge = [](const Reservation&, const Job&,
-                                   const std::function<void(Verdict)>& done) { done({}); },
-      const std::string& vfs = "") {
+  using Decide = std::function<Verdict(const std::string& worker, const std::string& job_id)>;
+
+  explicit JudgeTest(const std::string& vfs = "") : vfs_(vfs) { Begin(); }
+  ~JudgeTest() override { End(); }
+
+  // What a process does when it starts: on the store's file, with nothing else.
+  void Begin() {
     auto store =
-        OpenSqliteJobStore({.path = folder_.File("jobs.db"), .vfs = vfs}, {}, clock_, random_);
+        OpenSqliteJobStore({.path = folder_.File("jobs.db"), .vfs = vfs_}, {}, clock_, random_);
     EXPECT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
+    strand_ = std::make_shared<ManualStrand>();
+    registry_ = std::make_unique<WorkerRegistry>(LeaseOptions(), clock_);
+    queue_ = std::make_unique<JobQueue>(clock_, RetryPolicy().max_backoff);
+    const auto post = [strand = strand_](absl::AnyInvocable<void()> task) {
+      strand->Post(std::move(task));
+    };
     dispatcher_ = std::make_unique<Dispatcher>(
-        *store_, registry_,
-        [this](SessionId session, ClaimedAttempt claimed) {
-          absl::MutexLock lock(&mutex_);
-          started_.emplace_back(session, claimed.ref);
+        *store_, *registry_, *queue_, post,
+        [this](const Reservation& reservation, ClaimedAttempt claimed,
+               const absl::Status& assigned) {
+          started_.push_back(
+              {.session = reservation.session, .ref = claimed.ref, .assigned = assigned});
+          if (assigned.ok()) return;
+          store_->Fail(claimed.ref, {.cause = FailureCause::kInterrupted, .error = assigned},
+                       [](const auto&) {});
         },
-        std::move(judge), [this](const std::string& message) { OnLog(message); });
-    store_->AddChangeListener(
-        [this](const std::vector<Change>& changes) { dispatcher_->OnChanges(changes); });
+        [this](const Reservation& reservation, const QueuedJob& job,
+               std::function<void(Verdict)> done) {
+          asked_.push_back({.worker = reservation.worker.name,
+                            .session = reservation.session,
+                            .job_id = job.id,
+                            .done = done});
+          if (decide_) done(decide_(reservation.worker.name, job.id));
+        },
+        [this](const std::string& message) { OnLog(message); });
+    store_->AddChangeListener([this, post](const std::vector<Change>& changes) {
+      post([this, changes] {
+        for (const Change& change : changes) dispatcher_->OnChange(change);
+      });
+    });
   }
-  ~DispatcherTest() override {
+  void End() {
     if (dispatcher_ != nullptr) dispatcher_->Stop();
     store_.reset();
+    strand_->End();
+    dispatcher_.reset();
   }
 
   virtual void OnLog(const std::string& message) { ADD_FAILURE() << message; }
 
-  std::string Submit(NewJob job) {
+  // From now on questions are answered before the judge returns.
+  void AnswerAtOnce(Decide decide) { decide_ = std::move(decide); }
+  void AnswerAtOnce(const Verdict& verdict) {
+    decide_ = [verdict](const auto&, const auto&) { return verdict; };
+  }
+
+  // When this returns, the store has carried out every write, and its answers wait on the strand.
+  void Flush() { EXPECT_TRUE(absl::IsNotFound(store_->Expire("no such job").status())); }
+  // Runs one task of the strand with all that the store has answered before it. False: nothing is
+  // under way any more.
+  bool Step() {
+    Flush();
+    return strand_->RunOne();
+  }
+  void Settle() {
+    while (Step()) {
+    }
+  }
+
+  std::string SubmitOnly(NewJob job) {
     job.tenant = "default";
     const auto submitted = store_->Submit(std::move(job));
     EXPECT_TRUE(submitted.ok()) << submitted.status();
     return submitted.ok() ? submitted->job.id : "";
+  }
+  std::string Submit(NewJob job) {
+    const std::string id = SubmitOnly(std::move(job));
+    Settle();
+    return id;
   }
   std::string Submit(const std::string& model = "ltx") {
     NewJob job;
     job.model = model;
     return Submit(std::move(job));
   }
+  SessionId ConnectOnly(const std::string& name, int slots) {
+    return registry_
+        ->Hello({.name = name, .process_id = 1, .max_attempts = slots, .models = {{"ltx", true}}})
+        ->session;
+  }
   SessionId Connect(const std::string& name, int slots) {
-    const SessionId session =
-        registry_
-            .Hello(
-                {.name = name, .process_id = 1, .max_attempts = slots, .models = {{"ltx", true}}})
-            ->session;
+    const SessionId session = ConnectOnly(name, slots);
     dispatcher_->Pump();
+    Settle();
     return session;
   }
-  // Waits until `count` attempts have been started in all; gives the last.
-  AttemptRef AwaitStarted(size_t count) {
-    absl::MutexLock lock(&mutex_);
-    AwaitSize(started_, count, "started");
-    return started_.empty() ? AttemptRef() : started_.back().second;
+  void Disconnect(SessionId session) {
+    registry_->Disconnected(session);
+    dispatcher_->Pump();
+    Settle();
   }
-  // Waits until `seen` has `count` elements.
-  template <typename Seen>
-  void AwaitSize(const Seen& seen, size_t count, const char* what)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const auto is_there = [&] { return seen.size() >= count; };
-    EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&is_there), absl::Seconds(60)))
-        << seen.size() << " of " << count << " " << what;
+  JobState Cancel(const std::string& id) {
+    const auto job = store_->Cancel("default", id);
+    EXPECT_TRUE(job.ok()) << job.status();
+    Settle();
+    return job.ok() ? job->state : JobState::kFailed;
+  }
+  void Answer(const Question& question, const Verdict& verdict) {
+    question.done(verdict);
+    Settle();
   }
   void Finish(const AttemptRef& ref) {
     ASSERT_TRUE(store_->Commit(ref, {.file_name = ref.job_id}, "").ok());
-    registry_.Release(ref);
+    registry_->Release(ref);
     dispatcher_->Pump();
+    Settle();
   }
-  // When this returns, what was under way has been answered, and what followed from it up to the
-  // fifth time.
-  void Settle() {
-    for (int i = 0; i < 5; ++i) ASSERT_TRUE(store_->ExpireDue().ok());
+  // The last of `count` questions, of which there have been no more.
+  Question Asked(size_t count) {
+    EXPECT_EQ(asked_.size(), count);
+    return asked_.empty() ? Question() : asked_.back();
   }
-  // Writes that are queued while `act` runs are carried out afterwards, in one transaction.
-  void WhileStoreIsBusy(const std::function<void()>& act) {
-    absl::Notification begun;
-    const auto ended = std::make_shared<absl::Notification>();  // its waiter wakes up later
-    store_->ExpireDue([&begun, ended](const auto&) {
-      begun.Notify();
-      ended->WaitForNotification();
-    });
-    begun.WaitForNotification();
-    act();
-    ended->Notify();
-  }
-  size_t started() {
-    absl::MutexLock lock(&mutex_);
-    return started_.size();
+  // The last of `count` attempts, likewise.
+  AttemptRef StartedLast(size_t count) {
+    EXPECT_EQ(started_.size(), count);
+    return started_.empty() ? AttemptRef() : started_.back().ref;
   }
   Job Read(const std::string& id) {
     auto job = store_->GetAnyTenant(id);
     EXPECT_TRUE(job.ok()) << job.status();
     return job.ok() ? *std::move(job) : Job();
   }
+  // The job as it was before anybody looked at it.
+  void ExpectUntouched(const std::string& id) {
+    const Job job = Read(id);
+    EXPECT_EQ(job.state, JobState::kQueued);
+    EXPECT_EQ(job.state_number, 1);
+    EXPECT_TRUE(job.attempts.empty());
+    EXPECT_EQ(job.failures.interruptions, 0);
+    EXPECT_FALSE(job.start_time);
+  }
   int reserved() const {
     int reserved = 0;
-    for (const WorkerSnapshot& worker : registry_.Snapshot()) reserved += worker.reserved;
+    for (const WorkerSnapshot& worker : registry_->Snapshot()) reserved += worker.reserved;
     return reserved;
   }
+  std::set<std::string> UnfitOf(const std::string& name) {
+    for (const ReadyWorker& worker : registry_->Ready()) {
+      if (worker.name == name) return worker.unfit_jobs;
+    }
+    ADD_FAILURE() << "'" << name << "' is not ready";
+    return {};
+  }
 
+  const std::string vfs_;
   ScratchFolder folder_;
   FakeClock clock_;
   SeededRandom random_{3};
-  WorkerRegistry registry_{LeaseOptions(), clock_};
-  absl::Mutex mutex_;
-  std::vector<std::pair<SessionId, AttemptRef>> started_ ABSL_GUARDED_BY(mutex_);
+  Decide decide_;
+  std::vector<Question> asked_;
+  std::vector<Started> started_;
+  std::shared_ptr<ManualStrand> strand_;
   std::unique_ptr<JobStore> store_;
+  std::unique_ptr<WorkerRegistry> registry_;
+  std::unique_ptr<JobQueue> queue_;
   std::unique_ptr<Dispatcher> dispatcher_;
+};
+
+// Every job fits.
+class DispatcherTest : public JudgeTest {
+ protected:
+  DispatcherTest() { AnswerAtOnce(kFitsHere); }
 };
 
 }  // namespace kino::scheduler
