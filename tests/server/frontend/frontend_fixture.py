@@ -56,7 +56,7 @@ def eventually(condition, what):
 
 
 class Frontend:
-    def __init__(self, folder, extra="", with_control=False, max_file_bytes=None, model_folder=None):
+    def __init__(self, folder, extra="", with_control=False, max_file_bytes=None, model_folder=None, supervisor=None):
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
         self.config = self.folder / "kino.yaml"
@@ -69,10 +69,13 @@ class Frontend:
             f"models:\n  - {{name: demo, folder: '{model_folder or SOURCE / 'models' / 'demo'}', defaults: "
             f"{{height: 64, width: 64, num_frames: 17, num_inference_steps: 25}}}}\n" + extra)
         self.control = None
-        self.start()
+        self.start(supervisor)
 
-    def start(self):
+    def start(self, supervisor=None):
+        """supervisor: the id of the kinod that starts it."""
         arguments = [str(BIN / "kino-frontend"), "--config", str(self.config)]
+        if supervisor:
+            arguments += ["--supervisor", supervisor]
         theirs = None
         if self.with_control:
             self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -185,11 +188,15 @@ class FakeWorker:
     """Speaks worker.proto. Answers nothing by itself but heartbeats and, unless told otherwise, questions about
     profiles; `messages` holds the rest of what the frontend said."""
 
-    def __init__(self, frontend, name="cpu", held=(), pid=4242, heartbeat=0.1, max_attempts=1, tell_profiles=True, **hello):
+    def __init__(self, frontend, name="cpu", held=(), pid=4242, heartbeat=0.1, max_attempts=1, tell_profiles=True,
+                 stage=video.DENOISE, **hello):
         self.frontend = frontend
         self.tell_profiles = tell_profiles
         self.models = hello.get("models", [worker.WorkerModel(name="demo")])
+        self.name, self.pid = name, pid
         self.counter = 0  # of progress
+        self.stage = stage  # that it is in
+        self.beats = 0  # heartbeats that were answered
         self.running = list(held)
         self.outgoing = queue.Queue()
         self.messages = queue.Queue()
@@ -215,7 +222,9 @@ class FakeWorker:
                 if kind == "profile" and self.tell_profiles:
                     self.send(profile=worker.ProfileAnswer(query_id=message.profile.query_id,
                                                            profile=fake_profile.profile(message.profile)))
-                elif kind != "heartbeat_ack":
+                elif kind == "heartbeat_ack":
+                    self.beats += 1
+                else:
                     self.messages.put(message)
         except grpc.RpcError as error:
             self.error = error
@@ -223,7 +232,7 @@ class FakeWorker:
 
     def _beat(self, interval):
         while not self.beating.wait(interval):
-            pulses = [worker.AttemptPulse(ref=ref, stage=video.DENOISE, counter=self.counter) for ref in list(self.running)]
+            pulses = [worker.AttemptPulse(ref=ref, stage=self.stage, counter=self.counter) for ref in list(self.running)]
             self.send(heartbeat=worker.WorkerHeartbeat(models=self.models, attempts=pulses))
 
     def expect(self, kind, passing=("ack", "hello_reply")):

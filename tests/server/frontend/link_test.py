@@ -1,0 +1,254 @@
+"""What must cost no job anything: a server that stands still, stops, or is short of something; and what must cost the right
+one: a device on which everything crashes, a job that brings the machine down. Default settings but where a test names one."""
+
+import os
+import resource
+import signal
+import time
+
+import pytest
+
+from frontend_fixture import DEADLINE, FakeWorker, eventually, video, worker
+from faults_test import FAST, crash
+
+
+def beats(fake, count):
+    """Returns after so many more heartbeats were answered."""
+    end = fake.beats + count
+    eventually(lambda: fake.beats >= end or fake.error, f"{count} heartbeats are answered")
+    assert fake.error is None, fake.error
+
+
+def limit(frontend, kind, value):
+    soft, hard = resource.prlimit(frontend.process.pid, kind)
+    resource.prlimit(frontend.process.pid, kind, (value, hard))
+    return soft
+
+
+def test_frontend_that_stands_still_costs_no_attempt(start):
+    """A lease is ten seconds. Who did not listen for thirteen has heard nobody, and must not conclude anything from it."""
+    frontend = start(with_control=True)
+    jobs = [frontend.submit() for _ in range(3)]
+    fakes = [FakeWorker(frontend, name=f"cpu-{i}", pid=1000 + i) for i in range(3)]
+    attempts = [fake.attempt() for fake in fakes]
+    for attempt in attempts:
+        attempt.started()
+    frontend.process.send_signal(signal.SIGSTOP)
+    time.sleep(13)  # not to wait for anything: this is what the test is about
+    frontend.process.send_signal(signal.SIGCONT)
+    for fake in fakes:
+        beats(fake, 3)
+    for attempt in attempts:
+        attempt.chunk(b"video" * 1000)
+        attempt.done()
+    for job in jobs:
+        assert len(frontend.wait_for(job.id, video.SUCCEEDED).attempts) == 1
+    frontend.control.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        frontend.control.recv(512)  # nobody was to be killed
+
+
+def test_silent_worker_is_lost_though_the_frontend_stood_still_before(start):
+    """The second step: time that was not listened to is given once, not for ever."""
+    frontend = start("link: {heartbeat_interval: 200ms, lease: 1s, reattach_grace: 1s}\n", with_control=True)
+    frontend.submit()
+    fake = FakeWorker(frontend, pid=1000)
+    fake.attempt()
+    frontend.process.send_signal(signal.SIGSTOP)
+    fake.beating.set()  # it says nothing any more
+    time.sleep(2)
+    frontend.process.send_signal(signal.SIGCONT)
+    frontend.control.settimeout(DEADLINE)
+    assert frontend.control.recv(512) == b"kill cpu 1000"
+
+
+def test_events_renew_a_lease_as_heartbeats_do(start):
+    frontend = start("link: {heartbeat_interval: 200ms, lease: 1s, reattach_grace: 1s}\n")
+    job = frontend.submit()
+    fake = FakeWorker(frontend, heartbeat=3600)
+    attempt = fake.attempt()
+    attempt.started()
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        attempt.chunk(b"x")
+        fake.acked(attempt.number)
+        time.sleep(0.1)
+    attempt.done()
+    assert len(frontend.wait_for(job.id, video.SUCCEEDED).attempts) == 1
+
+
+@pytest.mark.parametrize("stage, is_killed", [(video.LOAD, False), (video.STAGE_UNSPECIFIED, False), (video.DECODE, True)])
+def test_loading_has_a_limit_of_its_own(start, stage, is_killed):
+    frontend = start("limits: {no_progress: 500ms}\n", with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend, pid=777, stage=stage)
+    attempt = fake.attempt()
+    if is_killed:
+        assert frontend.control.recv(512) == b"kill cpu 777"
+        return
+    beats(fake, 15)  # three times the limit
+    attempt.succeed()
+    assert len(frontend.wait_for(job.id, video.SUCCEEDED).attempts) == 1
+
+
+def test_job_whose_model_is_removed_while_it_runs_fails_when_it_would_run_again(start):
+    frontend = start()
+    config = frontend.config.read_text()
+    frontend.stop()
+    frontend.config.write_text(config.replace("models:\n", "models:\n  - {name: gone, folder: "
+                                              f"'{config.split('folder: ')[1].split(chr(39))[1]}'}}\n"))
+    frontend.start()
+    job = frontend.submit(model="gone", height=64, width=64, num_frames=17, num_inference_steps=4)
+    fake = FakeWorker(frontend, models=[worker.WorkerModel(name="gone")])
+    attempt = fake.attempt()
+    attempt.started()
+    fake.acked(1)
+    frontend.kill()
+    frontend.config.write_text(config)
+    frontend.start()
+    assert frontend.job(job.id).state == video.RUNNING
+    again = FakeWorker(frontend, models=[], held=[attempt.ref])
+    again.expect("hello_reply")
+    attempt.fake = again
+    attempt.failed(worker.AttemptFailed.INTERRUPTED, code=14, message="drained")
+    failed = frontend.wait_for(job.id, video.FAILED)
+    assert "no longer configured" in failed.error.message
+
+
+def test_last_events_are_acknowledged_once_they_are_durable(start):
+    """MUTANTS F01 and FAULTS 15: while the store cannot write, neither a result nor a failure is acknowledged."""
+    frontend = start(FAST)
+    done_job, failed_job = frontend.submit(), frontend.submit()
+    fakes = [FakeWorker(frontend, name=f"cpu-{i}", pid=100 + i) for i in range(2)]
+    done, failed = [fake.attempt() for fake in fakes]
+    for attempt in (done, failed):
+        attempt.started()
+        attempt.chunk(b"v" * 1000)
+        attempt.fake.acked(2)
+    soft = limit(frontend, resource.RLIMIT_FSIZE, 1000)
+    done.done()
+    failed.failed(worker.AttemptFailed.CLIENT, code=3, message="cannot run")
+    for fake, job in zip(fakes, (done_job, failed_job)):
+        beats(fake, 10)  # what came before them has been dealt with
+        assert fake.messages.empty(), "nothing is acknowledged"
+        assert frontend.job(job.id).state == video.RUNNING
+    frontend.kill()
+    assert soft == resource.RLIM_INFINITY
+    frontend.start()
+    for attempt in (done, failed):
+        again = FakeWorker(frontend, name=attempt.fake.name, pid=attempt.fake.pid, held=[attempt.ref])
+        reply = again.expect("hello_reply")
+        assert [r.ref for r in reply.resumed] == [attempt.ref]
+        attempt.fake, attempt.number = again, 2
+    done.done()
+    failed.failed(worker.AttemptFailed.CLIENT, code=3, message="cannot run")
+    assert len(frontend.wait_for(done_job.id, video.SUCCEEDED).attempts) == 1
+    assert "cannot run" in frontend.wait_for(failed_job.id, video.FAILED).error.message
+    for attempt in (done, failed):
+        attempt.fake.acked(3)
+
+
+def test_server_without_descriptors_fails_no_job(start):
+    frontend = start()
+    job = frontend.submit()
+    fake = FakeWorker(frontend, models=[])
+    fake.expect("hello_reply")
+    open_now = len(os.listdir(f"/proc/{frontend.process.pid}/fd"))
+    soft = limit(frontend, resource.RLIMIT_NOFILE, open_now - 3)
+    fake.models.append(worker.WorkerModel(name="demo"))
+    eventually(lambda: "nothing is started for a while" in frontend.log_path.read_text(), "the shortage is seen")
+    limit(frontend, resource.RLIMIT_NOFILE, soft)
+    fake.attempt().succeed()
+    done = frontend.wait_for(job.id, video.SUCCEEDED)
+    assert {a.cause for a in done.attempts[:-1]} == {"INTERRUPTED"}
+
+
+def test_disk_below_its_reserve_holds_jobs_back(start):
+    frontend = start("limits: {min_free_disk: 900000GiB}\n")
+    fake = FakeWorker(frontend)
+    fake.expect("hello_reply")
+    eventually(lambda: "no job is started" in frontend.log_path.read_text(), "the hold is told")
+    beats(fake, 3)
+    assert fake.messages.empty()
+
+
+@pytest.mark.parametrize("orderly", [False, True])
+def test_machine_that_stops_costs_no_attempt(start, orderly):
+    """Not even a wait: workers die with their kinod, so nobody can come back."""
+    frontend = start(with_control=True, supervisor="kinod-1")
+    job = frontend.submit()
+    FakeWorker(frontend, pid=1).attempt().started()
+    frontend.wait_for(job.id, video.RUNNING)
+    if orderly:
+        frontend.control.send(b"stopping")
+        note = frontend.data / "run" / "supervisor"
+        eventually(lambda: note.read_text().endswith("stopped"), "the stop is noted")
+    frontend.kill()
+    frontend.start(supervisor="kinod-2")
+    FakeWorker(frontend, pid=2).attempt().succeed()
+    done = frontend.wait_for(job.id, video.SUCCEEDED)
+    assert [a.cause for a in done.attempts] == ["INTERRUPTED" if orderly else "UNCLEAN_STOP", ""]
+
+
+def test_restarted_frontend_of_the_same_kinod_waits_for_its_workers(start):
+    frontend = start(supervisor="kinod-1")
+    job = frontend.submit()
+    attempt = FakeWorker(frontend).attempt()
+    attempt.started()
+    frontend.kill()
+    frontend.start(supervisor="kinod-1")
+    again = FakeWorker(frontend, held=[attempt.ref])
+    assert again.expect("hello_reply").resumed
+    attempt.fake, attempt.number = again, 1
+    attempt.chunk(b"x")
+    attempt.done()
+    assert len(frontend.wait_for(job.id, video.SUCCEEDED).attempts) == 1
+
+
+def test_job_that_runs_at_three_unclean_stops_is_quarantined(start):
+    frontend = start(supervisor="kinod-0")
+    job = frontend.submit()
+    for i in range(1, 4):
+        assert FakeWorker(frontend, pid=i).attempt().ref.job_id == job.id
+        frontend.kill()
+        frontend.start(supervisor=f"kinod-{i}")
+    ended = frontend.wait_for(job.id, video.QUARANTINED)
+    assert [a.cause for a in ended.attempts] == ["UNCLEAN_STOP"] * 3
+    assert "unclean stops" in ended.error.message
+
+
+def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blamed(start):
+    frontend = start(FAST, with_control=True)
+    jobs = [frontend.submit() for _ in range(3)]
+
+    def run(pid, job, name="cpu"):
+        fake = FakeWorker(frontend, pid=pid, name=name)
+        assert fake.attempt().ref.job_id == job.id
+        return fake
+
+    def end(fake, job, state):
+        crash(frontend, name=fake.name, pid=fake.pid, signal=6)
+        fake.disconnect()
+        frontend.wait_for(job.id, state)
+
+    # The first job crashes twice and is quarantined. With the second and the third the device is to blame.
+    end(run(100, jobs[0]), jobs[0], video.QUEUED)
+    end(run(101, jobs[0]), jobs[0], video.QUARANTINED)
+    second, third = run(102, jobs[1]), run(103, jobs[2], name="cpu-1")
+    end(second, jobs[1], video.QUEUED)
+    end(third, jobs[2], video.QUEUED)
+    for job in jobs:
+        frontend.wait_for(job.id, video.QUEUED)
+    fake = FakeWorker(frontend, pid=200)
+    first = fake.expect("check_device")
+    beats(fake, 3)
+    assert fake.messages.empty(), "a device that is out gets no job"
+    fake.send(model_result=worker.ModelCommandResult(command_id=first.command_id,
+                                                     error={"code": 13, "message": "the product is wrong"}))
+    second = fake.expect("check_device")
+    fake.send(model_result=worker.ModelCommandResult(command_id=second.command_id))
+    for job in jobs:
+        attempt = fake.attempt()
+        assert attempt.ref.job_id == job.id
+        attempt.succeed()
+        assert frontend.wait_for(job.id, video.SUCCEEDED)
