@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/fault_point.h"
 #include "scheduler/status.h"
 
 namespace kino::scheduler {
@@ -111,6 +112,7 @@ void Dispatcher::OnClaimed(const Question& question,
     if (!is_stopped_) log_(absl::StrCat("claiming a job failed: ", claimed.status().ToString()));
     return;
   }
+  KINO_FAULT_POINT("frontend.claim.stored");
   ClaimedAttempt lease = **std::move(claimed);
   const absl::Status assigned =
       registry_.Assign(question.reservation, lease.ref, lease.job.run_timeout);

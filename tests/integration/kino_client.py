@@ -374,12 +374,15 @@ class Kinod:
     """One kinod with a configuration of its own on free loopback ports, in `folder`.
 
     `settings` are the configuration's keys (config/kino.yaml), merged over those that a test needs: the demo model, one
-    CPU worker of one thread, and data in `folder`/data.
+    CPU worker of one thread, and data in `folder`/data. bin_dir: where kinod lies, if not among the built ones; environment:
+    added to this process's.
     """
 
     START_SECONDS = 60
 
-    def __init__(self, stubs, folder, settings=None):
+    def __init__(self, stubs, folder, settings=None, bin_dir=None, environment=None):
+        self._kinod = os.path.join(bin_dir or os.environ["KINO_BIN_DIR"], "kinod")
+        self._environment = {**os.environ, **(environment or {})}
         self.stubs, self.folder = stubs, str(folder)
         self.log = os.path.join(self.folder, "kinod.log")
         self.process = None
@@ -403,7 +406,7 @@ class Kinod:
                 os.remove(os.path.join(self.data_dir, name))
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [os.path.join(os.environ["KINO_BIN_DIR"], "kinod"), "--config", self._config],
+                [self._kinod, "--config", self._config], env=self._environment,
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + self.START_SECONDS
         self.address = self._read_address("frontend.addr", deadline)

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/fault_point.h"
 #include "scheduler/status.h"
 #include "server/convert/status.h"
 
@@ -190,11 +191,13 @@ void Attempts::Start(const scheduler::Reservation& reservation,
                 .stats = ""});
   }
   kept.writer = *std::move(writer);
+  KINO_FAULT_POINT("frontend.start.before_send");
   parts_.hub.OnBytes(ref.job_id, ref.attempt, 0);
   spdlog::info("job {} attempt {}: given to worker {}", ref.job_id, ref.attempt, peer->name);
   v1::FrontendMessage message;
   *message.mutable_start() = *std::move(start);
   peer->stream->Send(std::move(message));
+  KINO_FAULT_POINT("frontend.start.sent");
   if (claimed.job.cancel_requested) AskToCancel(kept);
 }
 
@@ -267,6 +270,7 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
   switch (event.event_case()) {
     case v1::AttemptEvent::kStarted:
       if (event.started().has_plan()) live.plan = event.started().plan();
+      KINO_FAULT_POINT("frontend.started");
       parts_.registry.Begun(ref);
       // The plan is told again with the result; a store that is full for now costs nothing here.
       parts_.store.RecordStats(ref, EncodeStats({}, live.plan.has_value() ? &*live.plan : nullptr),
@@ -278,11 +282,13 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
         return absl::InternalError(absl::StrCat("the worker sent a chunk of ", chunk.data().size(),
                                                 " bytes; at most ", kMaxChunkBytes));
       }
+      KINO_FAULT_POINT("frontend.chunk.before_append");
       const absl::Status appended = live.writer->Append(chunk.offset(), chunk.data());
       if (absl::IsOutOfRange(appended)) {
         return absl::InternalError(absl::StrCat("the worker's ", appended.message()));
       }
       if (!appended.ok()) return appended;
+      KINO_FAULT_POINT("frontend.chunk.appended");
       parts_.hub.OnBytes(ref.job_id, ref.attempt, live.writer->size());
       break;
     }
@@ -308,6 +314,7 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
   }
   live.applied = number;
   SendAck(peer, ref, number, live.writer->size());
+  KINO_FAULT_POINT("frontend.event.acknowledged");
   return absl::OkStatus();
 }
 
@@ -327,6 +334,7 @@ void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
 }
 
 void Attempts::BeginSync(Live& live, const v1::AttemptDone& done, int64_t number) {
+  KINO_FAULT_POINT("frontend.done.before_sync");
   live.phase = Phase::kSyncing;
   live.done = done;
   live.last_number = number;
@@ -340,6 +348,7 @@ void Attempts::BeginSync(Live& live, const v1::AttemptDone& done, int64_t number
 
 void Attempts::OnSynced(const scheduler::AttemptRef& ref,
                         const absl::StatusOr<FileStore::Digest>& digest) {
+  KINO_FAULT_POINT("frontend.done.synced");
   Live* live = Find(ref);
   if (live == nullptr) return;
   const v1::Artifact& artifact = live->done.artifact();
@@ -387,6 +396,7 @@ void Attempts::End(Live& live, scheduler::AttemptFailure failure, int64_t last_n
 void Attempts::Store(Live& live) {
   live.store_again = absl::InfiniteDuration();
   const scheduler::AttemptRef ref = live.ref;
+  KINO_FAULT_POINT("frontend.end.before_store");
   auto done = [this, ref, post = parts_.post](absl::StatusOr<scheduler::Job> job) {
     post([this, ref, job = std::move(job)] { OnStored(ref, job); });
   };
@@ -414,6 +424,7 @@ void Attempts::OnStored(const scheduler::AttemptRef& ref,
     live->store_again = parts_.clock.Monotonic() + kStoreAgain;
     return;
   }
+  KINO_FAULT_POINT("frontend.end.stored");
   ReportResult(*live, job);
   const bool has_won =
       live->artifact.has_value() && job.ok() && job->state == scheduler::JobState::kSucceeded;
@@ -421,10 +432,12 @@ void Attempts::OnStored(const scheduler::AttemptRef& ref,
   live_.erase(ref.job_id);
   parts_.registry.Release(ref);
   if (!has_won) parts_.files.RemoveVideo(video);
+  KINO_FAULT_POINT("frontend.end.before_acknowledgement");
   parts_.hub.OnAttemptEnded(ref.job_id, ref.attempt);
   const Peer* peer = parts_.peers.Find(ended.worker);
   if (peer != nullptr && ended.last_number > 0) {
     SendAck(*peer, ref, ended.last_number, ended.writer == nullptr ? 0 : ended.writer->size());
+    KINO_FAULT_POINT("frontend.end.acknowledged");
   }
   if (job.ok() && !ended.artifact.has_value() && IsCrash(ended.failure.cause) &&
       !ended.device.empty()) {

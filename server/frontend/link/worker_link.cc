@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/fault_point.h"
 #include "server/frontend/auth/token_table.h"
 #include "server/frontend/link/session.h"
 
@@ -392,7 +393,9 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
   SetDuration(options_.link.heartbeat_interval, reply.mutable_heartbeat_interval());
   SetDuration(options_.link.lease, reply.mutable_lease());
   attempts_.Resume(peer, *result, reply);
+  KINO_FAULT_POINT("frontend.hello.before_reply");
   peer.stream->Send(std::move(message));
+  KINO_FAULT_POINT("frontend.hello.replied");
   attempts_.AfterHello(peer, *result);
   dispatcher_.Pump();
   return absl::OkStatus();

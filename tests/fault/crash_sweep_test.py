@@ -1,0 +1,231 @@
+"""Every named fault point (scheduler/fault_point.h), one at a time: the process that reaches it is killed, aborted or stopped for
+longer than a lease, while clients submit, watch and cancel. Then kills at random moments. A fake engine makes it quick; an
+observer outside of the server checks what was promised (history.py).
+
+KINO_SWEEP=full (scripts/check sweep): every point with every action, and as many random kills as KINO_SWEEP_KILLS says. Else every
+point with SIGKILL, some with the others, and a hundred kills.
+"""
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+
+import kino_client
+from fault_settings import at_fixed_port
+from history import History
+from kino_client import Follower, eventually
+
+SOURCE = pathlib.Path(os.environ["KINO_SOURCE_DIR"])
+IS_FULL = os.environ.get("KINO_SWEEP") == "full"
+KILLS = int(os.environ.get("KINO_SWEEP_KILLS") or 100)
+SEED = int(os.environ.get("KINO_TEST_SEED") or 20261130)
+ACTIONS = ["kill", "abort", "stop"]
+SHORT_LEASES = {"link": {"heartbeat_interval": "200ms", "lease": "1s", "reattach_grace": "10s"},
+                "retry": {"min_backoff": "0s", "max_backoff": "0s", "max_attempts": 100, "max_crashes": 100},
+                "supervisor": {"restart_min": "50ms", "restart_max": "100ms"}}
+
+
+def points():
+    found = set()
+    for folder in ("scheduler", "server"):
+        for path in (SOURCE / folder).rglob("*.cc"):
+            found.update(re.findall(r'KINO_FAULT_POINT\("([^"]+)"\)', path.read_text()))
+    return sorted(found)
+
+
+class Sweep:
+    """A kinod with the fake worker, and the folder in which its fault points are armed."""
+
+    def __init__(self, stubs, folder, settings):
+        folder.mkdir(parents=True)
+        self.armed = folder / "points"
+        self.armed.mkdir()
+        binaries = folder / "bin"
+        binaries.mkdir()
+        built = pathlib.Path(os.environ["KINO_BIN_DIR"])
+        shutil.copy(built / "kinod", binaries / "kinod")  # it looks for the others beside itself
+        for name in ("kino-frontend", "kino-media"):
+            (binaries / name).symlink_to(built / name)
+        (binaries / "kino-worker").symlink_to(built / "fake-worker")
+        self.server = kino_client.Kinod(stubs, folder, settings, bin_dir=binaries,
+                                        environment={"KINO_FAULT_POINTS": str(self.armed)})
+        self.server.start()
+        self.history = History(self.server)
+        self.client = self.server.client(patient=True)
+        self.number = 0
+
+    def stop(self):
+        self.client.close()
+        return self.server.stop()
+
+    def submit(self, prompt, **fields):
+        """Until it is acknowledged, as a client does that wants its job once."""
+        self.number += 1
+        request_id = f"job-{self.number}"
+        request = self.client.demo_request(prompt=prompt, request_id=request_id, seed=self.number, **fields)
+        job = self.again(lambda: self.client.submit(request))
+        self.history.on_submit(request_id, job)
+        return job
+
+    def cancel(self, job):
+        self.history.on_cancel(self.again(lambda: self.client.cancel(job.id)))
+
+    def follow(self, job):
+        follower = Follower(self.client, job.id)
+        self.history.on_watch(job.id, follower.recording)
+        return follower
+
+    @staticmethod
+    def again(call):
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                    raise
+
+    def stopped_child(self):
+        for pid in list(self.server.children()):
+            try:
+                with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                    if file.read().rsplit(")", 1)[1].split()[0] == "T":
+                        return pid
+            except FileNotFoundError:
+                pass
+        return None
+
+    def run_cell(self, point, action):
+        (self.armed / f".{point}").write_text(action)
+        (self.armed / f".{point}").rename(self.armed / point)
+        if ".hello." in point:
+            self.server.kill("kino-worker")
+        is_cancel = ".cancel" in point
+        waits = self.armed / "go"
+        prompt = f"steps=3 chunks=3 chunk_bytes=3000 at=1 do=wait until={waits}" if is_cancel else \
+            "steps=3 chunks=3 chunk_bytes=3000"
+        if action == "stop":
+            # It stands still for longer than its lease, and comes back.
+            def let_go():
+                pid = eventually(f"{point} stops a process", self.stopped_child)
+                time.sleep(2)
+                try:
+                    os.kill(pid, signal.SIGCONT)
+                except ProcessLookupError:
+                    pass  # it was taken for dead and killed
+
+            helper = threading.Thread(target=let_go)
+            helper.start()
+        job = self.submit(prompt)
+        follower = self.follow(job)
+        if is_cancel:
+            follower.wait_for("it runs", lambda seen: len(seen.states) >= 2)
+            self.cancel(job)
+        state = self.server.stubs.video.JobState.Name(follower.finish().state)
+        if action == "stop":
+            helper.join()
+        assert not (self.armed / point).exists(), f"{point} was not reached"
+        assert state == ("CANCELLED" if is_cancel else "SUCCEEDED"), f"{point}: {state}"
+
+
+def sweep(stubs, folder, cells):
+    """The cells on several servers at once; their errors."""
+    errors, lock = [], threading.Lock()
+    cells = list(cells)
+
+    def work(number):
+        server = Sweep(stubs, folder / f"server-{number}", at_fixed_port(**SHORT_LEASES))
+        cell = None
+        try:
+            while True:
+                with lock:
+                    if not cells:
+                        cell = None
+                        break
+                    cell = cells.pop()
+                server.run_cell(*cell)
+            server.history.check(server.client)
+            assert server.stop() == 0
+        except BaseException as error:  # pylint: disable=broad-except  (told by the caller)
+            with lock:
+                errors.append(f"{cell}: {error!r}\n{server.server.log_text(6000)}")
+            server.stop()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_every_fault_point_loses_nothing(stubs, tmp_path):
+    names = points()
+    assert len(names) >= 25
+    # Three further cells a run, others each day of the month would not be: the same seed, the same cells.
+    dice = random.Random(SEED)
+    cells = [(name, "kill") for name in names]
+    others = [(name, action) for name in names for action in ACTIONS if action != "kill"]
+    cells += others if IS_FULL else dice.sample(others, 6)
+    dice.shuffle(cells)
+    print(f"seed {SEED}, {len(cells)} cells")
+    errors = sweep(stubs, tmp_path, cells)
+    assert not errors, "\n".join(errors)
+
+
+def test_kills_at_random_moments_lose_nothing(stubs, tmp_path):
+    dice = random.Random(SEED)
+    print(f"seed {SEED}, {KILLS} kills")
+    server = Sweep(stubs, tmp_path / "server", at_fixed_port(**SHORT_LEASES, workers=[
+        {"name": "cpu", "device": "cpu", "threads": 1, "count": 2}]))
+    try:
+        followers, cancels = [], []
+        for number in range(KILLS):
+            job = server.submit(f"steps={dice.randint(1, 5)} step_ms={dice.choice([0, 20])} chunks=3 chunk_bytes=2000")
+            followers.append(server.follow(job))
+            if dice.random() < 0.2:
+                server.cancel(job)
+                cancels.append(job.id)
+            time.sleep(dice.uniform(0, 0.15))  # not to wait for anything: a random moment
+            try:
+                server.server.kill(dice.choice(["kino-frontend", "cpu-0", "cpu-1"]))
+            except (RuntimeError, ProcessLookupError):
+                pass  # it is just being started again
+        for follower in followers:
+            state = stubs.video.JobState.Name(follower.finish(120).state)
+            assert state == "SUCCEEDED" or follower.job_id in cancels, (follower.job_id, state)
+        server.history.check(server.client)
+        assert server.stop() == 0
+    finally:
+        print(server.server.log_text())
+        server.stop()
+
+
+@pytest.mark.parametrize("child", ["kino-frontend", "kino-worker"])
+def test_process_that_stands_still_under_default_settings(stubs, tmp_path, child):
+    """Thirteen seconds, where a lease has ten. A frontend costs no attempt; a worker may cost one, but the job succeeds."""
+    server = Sweep(stubs, tmp_path / "server", at_fixed_port())
+    try:
+        job = server.submit("steps=100 step_ms=200 chunks=3 chunk_bytes=3000")
+        follower = server.follow(job)
+        follower.denoised(3)
+        pid = server.server.kill(child, signal.SIGSTOP)
+        time.sleep(13)  # not to wait for anything: this is what the test is about
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            assert child == "kino-worker"
+        ended = follower.finish(120)
+        assert stubs.video.JobState.Name(ended.state) == "SUCCEEDED"
+        if child == "kino-frontend":
+            assert len(ended.attempts) == 1 and server.server.pid_of("kino-frontend") == pid
+        server.history.check(server.client)
+    finally:
+        print(server.server.log_text())
+        server.stop()
