@@ -12,6 +12,7 @@
 #include "engine/core/status.h"
 #include "engine/core/status_bridge.h"
 #include "engine/core/torch_types.h"
+#include "engine/device_check.h"
 #include "engine/models/registry.h"
 #include "engine/planned_run.h"
 #include "engine/stage_recorder.h"
@@ -49,14 +50,15 @@ class ModelImpl final : public Model {
         dtype_(options_.dtype.On(engine_->device.is_cuda())),
         profiles_(ProfilesOf(*description_, options_.variant, dtype_, engine_->device.is_cuda())) {}
 
-  absl::Status Load() {
+  absl::Status Load(const RunContext& context) {
     StageRecorder recorder(engine_->device);
-    const absl::Status status = recorder.Measure(Stage::kLoad, [this]() -> absl::Status {
+    const absl::Status status = recorder.Measure(Stage::kLoad, [&]() -> absl::Status {
       const PipelineOptions files{.folder = options_.folder,
                                   .transformer_file = options_.transformer_file,
                                   .variant = options_.variant,
                                   .dtype = dtype_,
-                                  .device = engine_->device};
+                                  .device = engine_->device,
+                                  .context = context};
       KINO_ASSIGN_OR_RETURN(pipeline_, LoadPipeline(description_->family, files, engine_->shared));
       // A plan that depends on the request is carried out when there is one; so is one that a limit
       // may yet lower.
@@ -66,7 +68,7 @@ class ModelImpl final : public Model {
         const absl::Status configured = RunGuarded(engine_->device, [&] {
           const auto plan = WeightPlanOf(options_.plan, each.name, each.is_autoencoder);
           ThrowIfError(plan.status());
-          each.component->residency().Configure(*plan);
+          each.component->residency().Configure(*plan, context);
           return absl::OkStatus();
         });
         if (!configured.ok()) return LoadError(each, configured);
@@ -176,9 +178,11 @@ class EngineImpl final : public Engine {
   }
 
   absl::StatusOr<std::shared_ptr<Model>> Load(const ModelOptions& options,
-                                              const CancelToken* cancel) override {
+                                              const CancelToken* cancel,
+                                              WorkCounter* counter) override {
     if (state_->device_lost) return Lost();
-    if (cancel != nullptr) KINO_RETURN_IF_ERROR(cancel->Check());
+    const RunContext context{.cancel = cancel, .counter = counter};
+    KINO_RETURN_IF_ERROR(context.Advance());
     KINO_ASSIGN_OR_RETURN(ModelDescription description,
                           DescribeModel(options.folder, options.transformer_file));
     KINO_RETURN_IF_ERROR(options.dtype.Check(description.WeightedComponents()));
@@ -190,8 +194,15 @@ class EngineImpl final : public Engine {
     CheckWeightPlan(options.plan, description.WeightedComponents(), violations);
     KINO_RETURN_IF_ERROR(FirstViolation(violations));
     auto model = std::make_shared<ModelImpl>(state_, std::move(description), options);
-    KINO_RETURN_IF_ERROR(model->Load());
+    KINO_RETURN_IF_ERROR(model->Load(context));
     return model;
+  }
+
+  absl::Status CheckDevice() override {
+    if (state_->device_lost) return Lost();
+    const absl::Status status = engine::CheckDevice(state_->device);
+    if (status.GetPayload(kDeviceLostPayload)) state_->device_lost = true;
+    return status;
   }
 
   absl::StatusOr<std::shared_ptr<ProfileSource>> Profiles(

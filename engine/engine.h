@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/core/cancel.h"
+#include "engine/core/work_counter.h"
 #include "engine/describe/compute_dtypes.h"
 #include "engine/describe/describe.h"
 #include "engine/describe/profile.h"
@@ -44,6 +45,17 @@ struct RunProgress {
   int total_steps = 0;
   double fraction = 0;  // of the run, 0..1; never falls
   std::optional<double> eta_seconds;
+};
+
+// How far a run is, for whoever judges whether it hangs.
+struct RunPulse {
+  Stage stage = Stage::kEncodeText;  // as in RunProgress
+  int steps = 0;                     // the same
+  // Rises with every step, block, tile and chunk that is done; on a device, once the device has
+  // done it.
+  uint64_t counter = 0;
+  // The device's, of the stage's latest steps: the median; 0: none is known yet.
+  double step_seconds = 0;
 };
 
 // Decoded pixels of one condition: RGB, [num_frames, height, width, 3].
@@ -97,8 +109,8 @@ class Run {
   // destroyed.
   virtual absl::StatusOr<bool> Advance() = 0;
   virtual const RunProgress& progress() const = 0;
-  // Rises with every step, block, tile and chunk, also inside Advance; readable from any thread.
-  virtual uint64_t progress_counter() const = 0;
+  // Any thread, also while another is inside Advance; does not block.
+  virtual RunPulse pulse() const = 0;
   // REQUIRES: Advance returned false.
   virtual const RunResult& result() const = 0;
 };
@@ -153,9 +165,17 @@ class Engine {
   // without CUDA.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
   virtual ~Engine() = default;
-  // Models that name the same component files share them.
+  // Models that name the same component files share them. Looks at `cancel` in front of each
+  // component and weight: after CANCELLED nothing of the model is held, and what another model
+  // shares with it is brought anew by that one's next run. `counter`: counts components and
+  // weights; may be null.
   virtual absl::StatusOr<std::shared_ptr<Model>> Load(const ModelOptions& options,
-                                                      const CancelToken* cancel) = 0;
+                                                      const CancelToken* cancel,
+                                                      WorkCounter* counter = nullptr) = 0;
+  // Computes a product, a convolution and an attention of numbers that are always the same, without
+  // a model, and holds them against what they must give. INTERNAL: the device computes wrongly; the
+  // message names the operator, what was expected and what came. Else as a run fails.
+  virtual absl::Status CheckDevice() = 0;
   // Of a model's runs on this device, whether or not it is loaded; weights are not read. May be
   // called, and what it gives asked, on any thread while a run goes on. Errors: DescribeModel's.
   virtual absl::StatusOr<std::shared_ptr<ProfileSource>> Profiles(

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/device.h"
+#include "engine/core/device_work_counter.h"
 #include "engine/core/log.h"
 #include "engine/core/memory_counter.h"
 #include "engine/core/status.h"
@@ -46,7 +47,11 @@ PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media,
     : planned_(std::move(planned)),
       options_(std::move(options)),
       run_(planned_.pipeline->Start(planned_.request, std::move(media), options_.tap)),
-      recorder_(planned_.device) {
+      recorder_(planned_.device),
+      counter_(MakeWorkCounter(planned_.device)) {
+  progress_.stage = run_->position().stage;
+  progress_.total_steps = run_->position().total_steps;
+  pulse_.stage = progress_.stage;
   weights_.emplace(planned_.pipeline, run_->stages(), planned_.plan);
   result_.width = *planned_.request.width;
   result_.height = *planned_.request.height;
@@ -73,7 +78,7 @@ absl::Status PlannedRun::Open() {
 
 absl::Status PlannedRun::Step(Stage stage) {
   const RunContext context{.cancel = options_.cancel,
-                           .counter = &counter_,
+                           .counter = counter_.get(),
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
   // Before the stage's memory is counted.
   KINO_RETURN_IF_ERROR(RunGuarded(planned_.device, [&] {
@@ -83,7 +88,7 @@ absl::Status PlannedRun::Step(Stage stage) {
   return recorder_.Measure(stage, [&] {
     return RunGuarded(planned_.device, [&] {
       const MemoryLimits limits(planned_.device, planned_.plan);
-      weights_->Enter(stage);
+      weights_->Enter(stage, context);
       run_->Advance(context, [this](const at::Tensor& pixels) { ThrowIfError(Deliver(pixels)); });
       return absl::OkStatus();
     });
@@ -233,6 +238,10 @@ std::optional<double> PlannedRun::SecondsLeft(const PipelineRun::Position& now) 
 
 void PlannedRun::Learn(const PipelineRun::Position& before, const PipelineRun::Position& now,
                        double seconds) {
+  {
+    const absl::MutexLock lock(&pulse_mutex_);
+    step_times_.Add(before.stage, seconds);
+  }
   if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(seconds);
   // A prompt may have been encoded before, so its stage tells nothing of the device.
   if (before.stage == Stage::kEncodeText || before.total_steps <= 0) return;
@@ -241,7 +250,20 @@ void PlannedRun::Learn(const PipelineRun::Position& before, const PipelineRun::P
   planned_.compute_rate->Add(before.stage, share * FlopsOf(before.stage).value_or(0), seconds);
 }
 
+RunPulse PlannedRun::pulse() const {
+  const absl::MutexLock lock(&pulse_mutex_);
+  RunPulse pulse = pulse_;
+  pulse.counter = counter_->done();
+  pulse.step_seconds = step_times_.Median(pulse.stage);
+  return pulse;
+}
+
 void PlannedRun::Report(const PipelineRun::Position& now) {
+  {
+    const absl::MutexLock lock(&pulse_mutex_);
+    pulse_.stage = now.stage;
+    pulse_.steps = now.step;
+  }
   progress_.stage = now.stage;
   progress_.step = now.step;
   progress_.total_steps = now.total_steps;

@@ -1,19 +1,22 @@
 // A run of a pipeline under a plan: keeps the clock and the memory statistics, moves the weights
 // from stage to stage, falls one plan lower when memory runs out, and muxes what comes out. One
-// thread, but for the progress counter.
+// thread, but for the pulse.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <optional>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "engine/compute_rate.h"
+#include "engine/core/work_counter.h"
 #include "engine/describe/plan.h"
 #include "engine/encoder_thread.h"
 #include "engine/engine.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/models/common/stage_weights.h"
 #include "engine/stage_recorder.h"
+#include "engine/step_times.h"
 
 namespace kino::engine {
 
@@ -41,7 +44,7 @@ class PlannedRun final : public Run {
   absl::Status Open();
   absl::StatusOr<bool> Advance() override;
   const RunProgress& progress() const override { return progress_; }
-  uint64_t progress_counter() const override { return counter_.load(std::memory_order_relaxed); }
+  RunPulse pulse() const override;
   const RunResult& result() const override { return result_; }
 
  private:
@@ -66,12 +69,15 @@ class PlannedRun final : public Run {
   std::unique_ptr<PipelineRun> run_;
   std::optional<StageWeights> weights_;
   StageRecorder recorder_;
-  std::atomic<uint64_t> counter_{0};
+  const std::unique_ptr<WorkCounter> counter_;
   Clock::time_point started_ = Clock::now();
   int repeated_frames_ = 0;  // of a decode started over, that have gone out already
   std::optional<absl::StatusOr<PlanEstimate>> estimate_;  // made once it is asked for
   RunProgress progress_;
   RunResult result_;
+  mutable absl::Mutex pulse_mutex_;
+  RunPulse pulse_ ABSL_GUARDED_BY(pulse_mutex_);  // without counter and seconds
+  StepTimes step_times_ ABSL_GUARDED_BY(pulse_mutex_);
   bool has_head_ = false;                   // the MP4's head has gone out
   std::unique_ptr<EncoderThread> encoder_;  // last: its thread uses the others
 };

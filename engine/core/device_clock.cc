@@ -28,6 +28,7 @@ class HostClock final : public DeviceClock {
   std::optional<double> Between(const TimeMark& begin, const TimeMark& end, bool) override {
     return HostSeconds(begin, end);
   }
+  bool Reached(const TimeMark&) override { return true; }
 };
 
 #ifdef KINO_WITH_CUDA
@@ -88,6 +89,18 @@ class CudaClock final : public DeviceClock {
       return HostSeconds(begin, end);
     }
     return static_cast<double>(milliseconds) / 1000;
+  }
+  bool Reached(const TimeMark& mark) override {
+    const auto& at = static_cast<const EventMark&>(mark);
+    if (!at.is_recorded) return true;
+    // The calling thread stays on this device: going back to the first one, on which it has never
+    // been, would make a context there.
+    int current = 0;
+    if (cudaGetDevice(&current) == cudaSuccess && current != device_.index())
+      (void)cudaSetDevice(device_.index());
+    const cudaError_t reached = cudaEventQuery(at.event);
+    if (reached != cudaSuccess) (void)cudaGetLastError();
+    return reached == cudaSuccess;
   }
 
  private:

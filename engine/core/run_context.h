@@ -1,24 +1,24 @@
-// What a run hands down to every layer that can be interrupted or looked at: cancel flag, progress
-// counter, tap. One thread; the counter is read by others. No torch.
+// What a run, or a load, hands down to everything that can be interrupted or looked at: cancel flag
+// and counter of work. One thread; the counter is read by others. No torch.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
-
+#include "absl/status/status.h"
 #include "engine/core/cancel.h"
+#include "engine/core/work_counter.h"
 
 namespace kino::engine {
 
 struct RunContext {
   const CancelToken* cancel = nullptr;
-  // Rises with every block, tile and chunk: a watchdog outside sees that the run lives.
-  std::atomic<uint64_t>* counter = nullptr;
+  // Of every block, tile and chunk, and of every weight that is brought: a watchdog outside sees
+  // that the run lives.
+  WorkCounter* counter = nullptr;
   // Tokens that a feed-forward layer of a transformer takes at a time; 0: all.
   int chunk_feed_forward = 0;
 
   // Counts one unit of work. CANCELLED when the run was cancelled.
   absl::Status Advance() const {
-    if (counter != nullptr) counter->fetch_add(1, std::memory_order_relaxed);
+    if (counter != nullptr) counter->Count();
     return cancel == nullptr ? absl::OkStatus() : cancel->Check();
   }
 };

@@ -108,7 +108,7 @@ Residency::Residency(WeightSet& set) : set_(set), homes_(set) {}
 
 Residency::~Residency() { Unload(); }
 
-void Residency::Configure(const WeightPlan& plan) {
+void Residency::Configure(const WeightPlan& plan, const RunContext& context) {
   if (is_configured_ && plan == plan_) return;
   const Transport* const transport = copies_ ? &copies_->transport() : transport_.get();
   if (plan.home == WeightsHome::kPinned && !set_.device().is_cuda() &&
@@ -125,10 +125,10 @@ void Residency::Configure(const WeightPlan& plan) {
   plan_ = plan;
   try {
     if (plan.residency.unit == ResidencyPolicy::Unit::kResident) {
-      MakeResident();
+      MakeResident(context);
     } else {
       MakeUnits();
-      MoveHomes();
+      MoveHomes(context);
     }
   } catch (...) {
     Unload();
@@ -197,12 +197,13 @@ void Residency::MakeUnits() {
   }
 }
 
-void Residency::MoveHomes() {
+void Residency::MoveHomes(const RunContext& context) {
   if (plan_.home == WeightsHome::kFile) {
-    homes_.MoveToFile();
+    homes_.MoveToFile(context);
     return;
   }
   for (const std::unique_ptr<Unit>& unit : units_) {
+    ThrowIfError(context.Advance());
     unit->slab = plan_.home == WeightsHome::kPinned
                      ? copies_->transport().AllocateHost(unit->layout.bytes)
                      : at::empty({unit->layout.bytes}, at::TensorOptions().dtype(at::kByte));
@@ -213,8 +214,9 @@ void Residency::MoveHomes() {
   }
 }
 
-void Residency::MakeResident() {
+void Residency::MakeResident(const RunContext& context) {
   for (const std::unique_ptr<Weight>& weight : set_.weights()) {
+    ThrowIfError(context.Advance());
     const bool is_in_file =
         set_.device().is_cpu() && plan_.home == WeightsHome::kFile && homes_.IsMapped(*weight);
     for (const at::Tensor& part : homes_.Parts(*weight)) {

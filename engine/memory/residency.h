@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/run_context.h"
 #include "engine/describe/weight_plan.h"
 #include "engine/memory/copy_engine.h"
 #include "engine/memory/staging_slabs.h"
@@ -39,8 +40,9 @@ class Residency {
   const std::vector<std::vector<WeightGroup*>>& stacks() const { return stacks_; }
   // From now on the weights are held as `plan` says; nothing if they are. Reads the mapped
   // checkpoint, not the disk. REQUIRES: nothing is pinned. Throws StatusError (FAILED_PRECONDITION:
-  // pinned memory without a GPU) and what torch throws; then nothing is held until it succeeds.
-  void Configure(const WeightPlan& plan);
+  // pinned memory without a GPU; CANCELLED, within one weight or unit, by `context`, which counts
+  // them) and what torch throws; then nothing is held until it succeeds.
+  void Configure(const WeightPlan& plan, const RunContext& context = {});
   const WeightPlan& plan() const { return plan_; }
   // Gives back what is held under another plan than this one, which is to come.
   void MakeWay(const WeightPlan& plan) noexcept;
@@ -70,8 +72,8 @@ class Residency {
 
   void MakeUnits();
   void MakeUnit(std::string name, std::vector<Weight*> weights);
-  void MoveHomes();
-  void MakeResident();
+  void MoveHomes(const RunContext& context);
+  void MakeResident(const RunContext& context);
   void Unload() noexcept;
   void MakeSlots();
   void Bring(Unit& unit);

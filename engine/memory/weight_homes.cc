@@ -9,6 +9,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "engine/core/status_bridge.h"
 #include "engine/core/torch_types.h"
 #include "engine/memory/spill_file.h"
 #include "engine/quant/formats.h"
@@ -162,12 +163,13 @@ void WeightHomes::Fill(const SlabLayout::Place& place, const at::Tensor& host) c
   }
 }
 
-void WeightHomes::MoveToFile() {
+void WeightHomes::MoveToFile(const RunContext& context) {
   if (parts_are_mapped_) return;
   std::optional<SpillFile> spill;  // none for what needs none
   std::vector<std::pair<const Weight*, size_t>> spilled;
   for (const std::unique_ptr<Weight>& weight : set_.weights()) {
     if (!IsEncoded(*weight)) continue;
+    ThrowIfError(context.Advance());
     const std::vector<at::Tensor> parts = Parts(*weight);
     if (!spill) spill.emplace();
     for (const at::Tensor& part : parts) spill->Append(part.contiguous());

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/core/run_context.h"
 #include "engine/describe/weight_plan.h"
 #include "engine/weights/weight_set.h"
 
@@ -35,8 +36,9 @@ class WeightHomes {
 
   // Chooses every weight's form; what lay in another form is forgotten.
   void ChooseForms(const WeightPlan& plan);
-  // Lets all weights lie in the checkpoint, or in a spill file.
-  void MoveToFile();
+  // Lets all weights lie in the checkpoint, or in a spill file. Throws StatusError (CANCELLED), in
+  // front of a weight that is written; then they lie where they lay.
+  void MoveToFile(const RunContext& context);
   // Lets a slab's weights lie in `slab` (host memory of the layout's size).
   void MoveToSlab(const SlabLayout& layout, const at::Tensor& slab);
   // Forgets what is not the checkpoint's.

@@ -3,8 +3,6 @@
 #include <cstring>
 #include <utility>
 
-#include "server/media/decode_client.h"
-
 namespace kino::convert {
 namespace {
 
@@ -33,13 +31,15 @@ absl::StatusOr<engine::MediaInput> ToMediaInput(absl::StatusOr<media::DecodedMed
 }  // namespace
 
 absl::StatusOr<engine::MediaInput> DecodeCondition(const std::string& path,
-                                                   engine::ConditionKind kind) {
-  return ToMediaInput(media::DecodeMediaFile(path, media::DecodeOptions()), kind);
+                                                   engine::ConditionKind kind,
+                                                   const media::DecodeOptions& options) {
+  return ToMediaInput(media::DecodeMediaFile(path, options), kind);
 }
 
 absl::StatusOr<engine::MediaInput> DecodeConditionBytes(const std::string& bytes,
-                                                        engine::ConditionKind kind) {
-  return ToMediaInput(media::DecodeMediaBytes(bytes, media::DecodeOptions()), kind);
+                                                        engine::ConditionKind kind,
+                                                        const media::DecodeOptions& options) {
+  return ToMediaInput(media::DecodeMediaBytes(bytes, options), kind);
 }
 
 }  // namespace kino::convert

@@ -29,6 +29,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMaxMessageBytes = 1024;
+// How often a cancel token is looked at.
+constexpr int64_t kCancelLookMs = 20;
 
 // A descriptor that is closed with its owner.
 class OwnedFd {
@@ -146,15 +148,17 @@ class Child {
   }
 
   // Waits for its end while collecting what it says, then gives its wait status.
-  absl::StatusOr<int> Wait(int errors, Clock::time_point deadline, std::string& message) {
+  absl::StatusOr<int> Wait(int errors, Clock::time_point deadline,
+                           const engine::CancelToken* cancel, std::string& message) {
     const OwnedFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
     if (pidfd.get() < 0) return SystemError("pidfd_open", errno);
     pollfd watched[2] = {{pidfd.get(), POLLIN, 0}, {errors, POLLIN, 0}};
     while (Clock::now() < deadline) {
+      if (cancel != nullptr) KINO_RETURN_IF_ERROR(cancel->Check());
       const auto left =
           std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-      const int ready =
-          poll(watched, 2, static_cast<int>(std::clamp<int64_t>(left + 1, 0, 1 << 30)));
+      const int64_t most = cancel != nullptr ? kCancelLookMs : int64_t{1} << 30;
+      const int ready = poll(watched, 2, static_cast<int>(std::clamp<int64_t>(left + 1, 0, most)));
       if (ready < 0 && errno != EINTR) return SystemError("poll", errno);
       if (ready <= 0) continue;
       // What it said is read to the end before its end is looked at.
@@ -337,7 +341,8 @@ absl::StatusOr<DecodedMedia> DecodeMedia(int fd, const DecodeOptions& options) {
   KINO_RETURN_IF_ERROR(child.Start(options, input.get(), output.get(), child_errors.get()));
   child_errors.Reset();
   std::string message;
-  const absl::StatusOr<int> wait_status = child.Wait(errors.get(), deadline, message);
+  const absl::StatusOr<int> wait_status =
+      child.Wait(errors.get(), deadline, options.cancel, message);
   if (absl::IsDeadlineExceeded(wait_status.status())) {
     return absl::DeadlineExceededError(
         absl::StrCat("decoding takes longer than ", absl::FormatDuration(options.timeout)));

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/core/cancel.h"
 
 namespace kino::media {
 
@@ -27,7 +28,10 @@ struct DecodeOptions {
   int64_t max_input_bytes = 256LL << 20;
   int64_t memory_bytes = 1LL << 30;  // address space of the decoder, beyond its own libraries
   int cpu_seconds = 30;
-  absl::Duration timeout = absl::Seconds(60);  // by the clock on the wall
+  absl::Duration timeout = absl::Seconds(60);  // of real time, whoever uses the processors
+  // Looked at while kino-media works, which is killed soon after it is set. May be null; else it
+  // outlives the call.
+  const engine::CancelToken* cancel = nullptr;
 };
 
 // What was in the file. Owns the frames' memory; movable, immutable.
@@ -61,8 +65,9 @@ class DecodedMedia {
 };
 
 // INVALID_ARGUMENT for a file that is broken or of no known kind; RESOURCE_EXHAUSTED when it passes
-// a limit, processor time included; DEADLINE_EXCEEDED past the timeout; UNIMPLEMENTED where
-// kino-media is not installed; INTERNAL when it crashed. `fd`: a readable file, read from its
+// a limit, processor time included; DEADLINE_EXCEEDED past the timeout; CANCELLED by the token;
+// UNIMPLEMENTED where kino-media is not installed; INTERNAL when it crashed. kino-media has ended
+// and is reaped when the call returns, whatever it returns. `fd`: a readable file, read from its
 // beginning, or a pipe; it stays open and the caller's.
 absl::StatusOr<DecodedMedia> DecodeMedia(int fd, const DecodeOptions& options);
 // The same of a file; NOT_FOUND when it cannot be opened.

@@ -54,10 +54,10 @@ absl::StatusOr<engine::MediaInput> ReadCondition(const v1::Condition& condition,
     case v1::Condition::kPath: {
       const fs::path path = folder / condition.path();
       if (path.extension() == ".npy") return ReadNpyFrames(path.string(), kind);
-      return convert::DecodeCondition(path.string(), kind);
+      return convert::DecodeCondition(path.string(), kind, media::DecodeOptions());
     }
     case v1::Condition::kData:
-      return convert::DecodeConditionBytes(condition.data(), kind);
+      return convert::DecodeConditionBytes(condition.data(), kind, media::DecodeOptions());
     default:
       return absl::InvalidArgumentError(
           "expected path or data: kino-render has no uploaded assets");

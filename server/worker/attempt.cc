@@ -7,13 +7,14 @@
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "server/convert/job.h"
 #include "server/convert/request.h"
 #include "server/convert/status.h"
 #include "server/digest/sha256.h"
+#include "server/worker/attempt_failure.h"
 
 namespace kino::worker {
 namespace {
@@ -21,38 +22,13 @@ namespace {
 constexpr size_t kMaxChunkBytes = 256 << 10;
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
-struct Failure {
-  v1::AttemptFailed::Cause cause;
-  absl::Status error;
-};
-
-// What a stopped run is reported as; the token's CANCELLED says only that it was stopped.
-std::optional<Failure> StopFailure(const HeldAttempt& attempt) {
-  switch (attempt.stop_reason()) {
-    case StopReason::kNone:
-      return std::nullopt;
-    case StopReason::kCancelled:
-    case StopReason::kDropped:
-      return Failure{v1::AttemptFailed::CANCELLED_BY_US, absl::CancelledError("cancelled")};
-    case StopReason::kTimedOut:
-      return Failure{v1::AttemptFailed::CLIENT,
-                     absl::DeadlineExceededError(
-                         absl::StrCat("the attempt did not finish within its run_timeout of ",
-                                      attempt.command().run_timeout().seconds(), " s"))};
-    case StopReason::kInterrupted:
-      return Failure{v1::AttemptFailed::INTERRUPTED,
-                     absl::UnavailableError("the worker was asked to stop")};
-  }
-  return std::nullopt;
-}
-
 class AttemptRun {
  public:
   AttemptRun(const AttemptContext& context, HeldAttempt& attempt)
       : context_(context), attempt_(attempt) {}
 
   void Run() {
-    attempt_.MarkBegun(absl::Now());
+    if (!attempt_.Begin(context_.clock.Monotonic())) return;
     v1::AttemptEvent started;
     *started.mutable_started()->mutable_plan() = attempt_.command().request().plan();
     std::optional<Failure> failure;
@@ -61,15 +37,12 @@ class AttemptRun {
     } else {
       failure = Work();
     }
-    context_.monitor.SetMemoryUsed(context_.engine.device_memory_used_bytes());
-    const v1::AttemptRef& ref = attempt_.ref();
+    context_.measure_memory();
     if (failure) {
-      spdlog::warn("job {} attempt {} failed: {} ({})", ref.job_id(), ref.attempt(),
-                   std::string(failure->error.message()),
-                   v1::AttemptFailed::Cause_Name(failure->cause));
-      FailAttempt(attempt_, failure->cause, failure->error, stages_);
+      FailAttempt(attempt_, *failure, stages_);
     } else {
-      spdlog::info("job {} attempt {} done: {} bytes", ref.job_id(), ref.attempt(), size_);
+      spdlog::info("job {} attempt {} done: {} bytes", attempt_.ref().job_id(),
+                   attempt_.ref().attempt(), size_);
     }
     context_.notify();
   }
@@ -92,9 +65,9 @@ class AttemptRun {
     options.output.mp4 = [this](std::string_view bytes) { return TakeBytes(bytes); };
     auto run = model->Start(request.request, std::move(media), std::move(options));
     if (!run.ok()) return RunFailure(run.status());
-    context_.monitor.RunBegins(run->get());
+    attempt_.pulse().RunBegins(run->get());
     absl::Status status = Drive(**run);
-    context_.monitor.RunEnds();
+    attempt_.pulse().RunEnds();
     if (!status.ok()) {
       run->reset();  // it takes no bytes any more
       return RunFailure(status);
@@ -105,8 +78,9 @@ class AttemptRun {
 
   std::optional<Failure> LoadModel(std::shared_ptr<engine::Model>* model) {
     PublishStage(v1::LOAD);
-    auto loaded = context_.models.Load(attempt_.command().request().model(), &attempt_.token());
-    context_.monitor.Count();
+    auto loaded = context_.models.Load(attempt_.command().request().model(), &attempt_.token(),
+                                       &attempt_.pulse().work());
+    attempt_.pulse().work().Count();
     if (loaded.ok()) {
       if (loaded->loaded_now) {
         stages_.push_back(convert::FromEngine(loaded->model->load_stats()));
@@ -115,14 +89,15 @@ class AttemptRun {
       return std::nullopt;
     }
     const absl::Status& error = loaded.status();
+    if (context_.engine.device_lost()) return Failure{v1::AttemptFailed::DEVICE_LOST, error};
     if (std::optional<Failure> stopped = StopFailure(attempt_)) return stopped;
-    if (context_.engine.device_lost()) return Failure{v1::AttemptFailed::INTERNAL, error};
     switch (error.code()) {
       case absl::StatusCode::kResourceExhausted:
         return Failure{v1::AttemptFailed::OUT_OF_MEMORY, error};
-      // Reading failed, which may pass; everything else is in the files.
+      // Reading failed, or took too long, which may pass; everything else is in the files.
       case absl::StatusCode::kInternal:
       case absl::StatusCode::kUnavailable:
+      case absl::StatusCode::kDeadlineExceeded:
       case absl::StatusCode::kUnknown:
         return Failure{v1::AttemptFailed::INTERNAL, error};
       default:
@@ -141,9 +116,12 @@ class AttemptRun {
     }
     if (files.empty()) return std::nullopt;
     PublishStage(v1::ENCODE_MEDIA);
+    media::DecodeOptions options = context_.decode_options;
+    options.cancel = &attempt_.token();
     for (int i = 0; i < files.size(); ++i) {
-      auto decoded = context_.decode(files[i], request.conditions[static_cast<size_t>(i)].kind);
-      context_.monitor.Count();
+      auto decoded =
+          context_.decode(files[i], request.conditions[static_cast<size_t>(i)].kind, options);
+      attempt_.pulse().work().Count();
       if (!decoded.ok()) {
         if (std::optional<Failure> stopped = StopFailure(attempt_)) return stopped;
         // The file's own path says nothing to the caller.
@@ -162,7 +140,7 @@ class AttemptRun {
   absl::Status Drive(engine::Run& run) {
     while (true) {
       absl::StatusOr<bool> more = run.Advance();
-      context_.monitor.SetMemoryUsed(context_.engine.device_memory_used_bytes());
+      context_.measure_memory();
       if (!more.ok()) return more.status();
       if (!*more) return absl::OkStatus();
       PublishProgress(run.progress());
@@ -172,8 +150,8 @@ class AttemptRun {
   }
 
   Failure RunFailure(const absl::Status& error) {
-    if (context_.engine.device_lost()) return Failure{v1::AttemptFailed::INTERNAL, error};
-    if (!spool_error_.ok()) return Failure{v1::AttemptFailed::INTERNAL, spool_error_};
+    if (context_.engine.device_lost()) return Failure{v1::AttemptFailed::DEVICE_LOST, error};
+    if (!spool_error_.ok()) return SpoolFailure(spool_error_);
     if (std::optional<Failure> stopped = StopFailure(attempt_)) return *stopped;
     switch (error.code()) {
       case absl::StatusCode::kResourceExhausted:
@@ -233,6 +211,7 @@ class AttemptRun {
   }
 
   void PublishStage(v1::Stage stage) {
+    attempt_.pulse().Enter(stage);
     v1::Progress progress;
     progress.set_attempt(attempt_.ref().attempt());
     progress.set_pass(1);
@@ -243,7 +222,7 @@ class AttemptRun {
   }
 
   void PublishProgress(const engine::RunProgress& progress) {
-    const absl::Time now = absl::Now();
+    const absl::Duration now = context_.clock.Monotonic();
     if (progress.stage == last_stage_ && now < last_progress_ + kProgressInterval) return;
     last_stage_ = progress.stage;
     last_progress_ = now;
@@ -258,41 +237,13 @@ class AttemptRun {
   absl::Status spool_error_;
   std::vector<v1::StageStats> stages_;
   std::optional<engine::Stage> last_stage_;
-  absl::Time last_progress_ = absl::InfinitePast();
+  absl::Duration last_progress_ = -absl::InfiniteDuration();
 };
 
 }  // namespace
 
-int64_t RunMonitor::progress_counter() const {
-  absl::MutexLock lock(&mutex_);
-  return counted_.load() + (run_ != nullptr ? static_cast<int64_t>(run_->progress_counter()) : 0);
-}
-
-void RunMonitor::RunBegins(const engine::Run* run) {
-  absl::MutexLock lock(&mutex_);
-  run_ = run;
-}
-
-void RunMonitor::RunEnds() {
-  absl::MutexLock lock(&mutex_);
-  // Keeps the sum from falling.
-  counted_.fetch_add(static_cast<int64_t>(run_->progress_counter()) + 1);
-  run_ = nullptr;
-}
-
 void RunAttempt(const AttemptContext& context, HeldAttempt& attempt) {
   AttemptRun(context, attempt).Run();
-}
-
-void FailAttempt(HeldAttempt& attempt, v1::AttemptFailed::Cause cause, const absl::Status& error,
-                 const std::vector<v1::StageStats>& stages) {
-  v1::AttemptEvent event;
-  *event.mutable_failed()->mutable_error() = convert::ToRpc(error);
-  event.mutable_failed()->set_cause(cause);
-  for (const v1::StageStats& stage : stages) *event.mutable_failed()->add_stages() = stage;
-  attempt.MarkEnded();
-  // An event without chunk bytes is kept in memory, which cannot fail.
-  attempt.spool().Append(std::move(event)).IgnoreError();
 }
 
 }  // namespace kino::worker

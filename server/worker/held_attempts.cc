@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/worker/attempt_failure.h"
 
 namespace kino::worker {
 namespace {
@@ -21,16 +22,37 @@ void HeldAttempt::Stop(StopReason reason) {
   token_.Cancel();
 }
 
-void HeldAttempt::MarkBegun(absl::Time now) {
+bool HeldAttempt::Begin(absl::Duration now) {
   absl::MutexLock lock(&mutex_);
+  if (state_ != State::kWaiting) return false;
+  state_ = State::kBegun;
   begun_ = now;
+  return true;
 }
 
-absl::Time HeldAttempt::deadline() const {
-  if (!command_.has_run_timeout()) return absl::InfiniteFuture();
+bool HeldAttempt::EndWaiting() {
   absl::MutexLock lock(&mutex_);
-  return begun_ + absl::Seconds(command_.run_timeout().seconds()) +
-         absl::Nanoseconds(command_.run_timeout().nanos());
+  if (state_ != State::kWaiting) return false;
+  state_ = State::kEnded;
+  return true;
+}
+
+void HeldAttempt::MarkEnded() {
+  absl::MutexLock lock(&mutex_);
+  state_ = State::kEnded;
+}
+
+bool HeldAttempt::ended() const {
+  absl::MutexLock lock(&mutex_);
+  return state_ == State::kEnded;
+}
+
+bool HeldAttempt::is_overdue(absl::Duration now) const {
+  if (!command_.has_run_timeout()) return false;
+  const absl::Duration limit = absl::Seconds(command_.run_timeout().seconds()) +
+                               absl::Nanoseconds(command_.run_timeout().nanos());
+  absl::MutexLock lock(&mutex_);
+  return state_ == State::kBegun && now - begun_ > limit;
 }
 
 void HeldAttempt::SetProgress(v1::Progress progress) {
@@ -58,8 +80,9 @@ absl::StatusOr<std::shared_ptr<HeldAttempt>> HeldAttempts::Add(v1::StartAttempt 
     path = absl::StrCat(spool_folder_, "/", ++spools_made_, ".spool");
   }
   auto spool = Spool::Create(path);
-  if (!spool.ok()) return spool.status();
-  auto attempt = std::make_shared<HeldAttempt>(std::move(command), *std::move(spool));
+  const absl::Status spool_status = spool.status();
+  auto attempt = std::make_shared<HeldAttempt>(
+      std::move(command), spool.ok() ? *std::move(spool) : Spool::WithoutFile(), spool_status);
   absl::MutexLock lock(&mutex_);
   slots_.push_back({attempt, 0});
   return attempt;
@@ -96,6 +119,24 @@ std::vector<v1::AttemptRef> HeldAttempts::refs() const {
   return refs;
 }
 
+std::vector<v1::AttemptPulse> HeldAttempts::Pulses() const {
+  std::vector<v1::AttemptPulse> pulses;
+  for (const Slot& slot : Slots()) {
+    if (slot.attempt->ended()) continue;
+    pulses.push_back(slot.attempt->pulse().Read());
+    *pulses.back().mutable_ref() = slot.attempt->ref();
+  }
+  return pulses;
+}
+
+void HeldAttempts::Stop(const v1::AttemptRef& ref, StopReason reason) {
+  const std::shared_ptr<HeldAttempt> attempt = Find(ref);
+  if (attempt == nullptr) return;
+  attempt->Stop(reason);
+  if (const std::optional<Failure> failure = StopFailure(*attempt))
+    FailWaitingAttempt(*attempt, *failure);
+}
+
 void HeldAttempts::RemoveLocked(const v1::AttemptRef& ref) {
   slots_.erase(std::remove_if(slots_.begin(), slots_.end(),
                               [&](const Slot& slot) { return Same(slot.attempt->ref(), ref); }),
@@ -107,20 +148,26 @@ void HeldAttempts::Drop(const v1::AttemptRef& ref) {
   const std::shared_ptr<HeldAttempt> attempt = Find(ref);
   if (attempt == nullptr) return;
   attempt->Stop(StopReason::kDropped);
+  // The engine thread, if it has not taken it up, need not.
+  attempt->EndWaiting();
   absl::MutexLock lock(&mutex_);
   RemoveLocked(ref);
 }
 
 void HeldAttempts::StopAll(StopReason reason) {
   for (const Slot& slot : Slots()) {
-    slot.attempt->Stop(reason);
-    if (reason == StopReason::kDropped) Drop(slot.attempt->ref());
+    if (reason == StopReason::kDropped) {
+      Drop(slot.attempt->ref());
+    } else {
+      Stop(slot.attempt->ref(), reason);
+    }
   }
 }
 
-void HeldAttempts::StopOverdue(absl::Time now) {
+void HeldAttempts::StopOverdue(absl::Duration now) {
   for (const Slot& slot : Slots()) {
-    if (slot.attempt->deadline() < now) slot.attempt->Stop(StopReason::kTimedOut);
+    if (slot.attempt->is_overdue(now) && slot.attempt->stop_reason() == StopReason::kNone)
+      slot.attempt->Stop(StopReason::kTimedOut);
   }
 }
 

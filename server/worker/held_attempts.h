@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "engine/core/cancel.h"
 #include "kino/v1/worker.pb.h"
+#include "server/worker/pulse.h"
 #include "server/worker/spool.h"
 
 namespace kino::worker {
@@ -27,25 +28,38 @@ enum class StopReason { kNone, kCancelled, kTimedOut, kInterrupted, kDropped };
 // One attempt from its start command on.
 class HeldAttempt {
  public:
-  HeldAttempt(v1::StartAttempt command, std::unique_ptr<Spool> events)
-      : command_(std::move(command)), spool_(std::move(events)) {}
+  // spool_status: why `events` has no file, else OK.
+  HeldAttempt(v1::StartAttempt command, std::unique_ptr<Spool> events,
+              absl::Status spool_status = absl::OkStatus())
+      : command_(std::move(command)),
+        spool_(std::move(events)),
+        spool_status_(std::move(spool_status)) {}
 
   const v1::StartAttempt& command() const { return command_; }
   const v1::AttemptRef& ref() const { return command_.ref(); }
   Spool& spool() { return *spool_; }
+  // Not OK: its events can be told, but it cannot run.
+  const absl::Status& spool_status() const { return spool_status_; }
   const engine::CancelToken& token() const { return token_; }
 
   void Stop(StopReason reason);
   StopReason stop_reason() const { return stop_reason_.load(); }
 
-  // The last event (done or failed) is in the spool: the attempt no longer occupies the worker.
-  void MarkEnded() { ended_.store(true); }
-  bool ended() const { return ended_.load(); }
+  // It waits, is begun, and ends; or it ends while it still waits. Whoever brings it from one state
+  // to the next writes its events in that state, so no two threads do.
+  // The engine thread takes it up, and its run_timeout counts from `now` (monotonic). False: it has
+  // ended.
+  bool Begin(absl::Duration now);
+  // Ends it if it still waits. The caller that is told true appends its last event.
+  bool EndWaiting();
+  // The last event (done or failed) comes next: the attempt no longer occupies the worker.
+  void MarkEnded();
+  bool ended() const;
 
-  // Set when the engine thread takes it up; run_timeout counts from there.
-  void MarkBegun(absl::Time now);
-  // INFINITE future without a run_timeout, or before it has begun.
-  absl::Time deadline() const;
+  // Its run_timeout has passed; never before it has begun.
+  bool is_overdue(absl::Duration now) const;
+
+  Pulse& pulse() { return pulse_; }
 
   // Latest-only.
   void SetProgress(v1::Progress progress);
@@ -54,11 +68,13 @@ class HeldAttempt {
  private:
   const v1::StartAttempt command_;
   const std::unique_ptr<Spool> spool_;
+  const absl::Status spool_status_;
   engine::CancelToken token_;
   std::atomic<StopReason> stop_reason_{StopReason::kNone};
-  std::atomic<bool> ended_{false};
+  Pulse pulse_;
   mutable absl::Mutex mutex_;
-  absl::Time begun_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  enum class State { kWaiting, kBegun, kEnded } state_ ABSL_GUARDED_BY(mutex_) = State::kWaiting;
+  absl::Duration begun_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
   std::optional<v1::Progress> progress_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -67,7 +83,8 @@ class HeldAttempts {
   // Spools are files in `spool_folder`, which exists and is this worker's alone.
   explicit HeldAttempts(std::string spool_folder) : spool_folder_(std::move(spool_folder)) {}
 
-  // ALREADY_EXISTS: this very attempt is held.
+  // ALREADY_EXISTS: this very attempt is held. Where its spool's file cannot be made it is held all
+  // the same, and says so (spool_status).
   absl::StatusOr<std::shared_ptr<HeldAttempt>> Add(v1::StartAttempt command);
   // Null unless job, attempt and token match.
   std::shared_ptr<HeldAttempt> Find(const v1::AttemptRef& ref) const;
@@ -76,11 +93,18 @@ class HeldAttempts {
   bool empty() const;
   std::vector<v1::AttemptRef> refs() const;
 
+  // Of every attempt that has not ended.
+  std::vector<v1::AttemptPulse> Pulses() const;
+
+  // Tells it to stop. One that still waits ends here and now, without the engine thread, which may
+  // be busy for long. No effect when it is not held. Call the link's Notify afterwards.
+  void Stop(const v1::AttemptRef& ref, StopReason reason);
   // Stops it and sends nothing more of it. No effect when it is not held.
   void Drop(const v1::AttemptRef& ref);
+  // As Stop or, for kDropped, Drop.
   void StopAll(StopReason reason);
-  // Stops each attempt whose run_timeout has passed.
-  void StopOverdue(absl::Time now);
+  // Stops each attempt whose run_timeout has passed and that nobody has stopped. now: monotonic.
+  void StopOverdue(absl::Duration now);
 
   // Forgets what is acknowledged, and the attempt itself when that was its last event.
   void Acknowledge(const v1::AttemptAck& ack);

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace kino::worker {
 namespace {
@@ -21,11 +20,13 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
 
 }  // namespace
 
-Link::Link(LinkOptions options, HeldAttempts& held, LinkDelegate& delegate)
+Link::Link(LinkOptions options, HeldAttempts& held, LinkDelegate& delegate,
+           const scheduler::Clock& clock)
     : options_(std::move(options)),
       held_(held),
       delegate_(delegate),
-      last_contact_(absl::Now()),
+      clock_(clock),
+      last_contact_(clock.Monotonic()),
       lease_(options_.lease) {}
 
 Link::~Link() { Stop(); }
@@ -33,7 +34,7 @@ Link::~Link() { Stop(); }
 void Link::Start() {
   {
     absl::MutexLock lock(&mutex_);
-    last_contact_ = absl::Now();
+    last_contact_ = clock_.Monotonic();
   }
   dialler_ = std::thread([this] {
     pthread_setname_np(pthread_self(), "link");
@@ -46,48 +47,58 @@ void Link::Stop() {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
     if (context_ != nullptr) context_->TryCancel();
-    changed_.SignalAll();
   }
+  Wake();
   if (dialler_.joinable()) dialler_.join();
 }
 
+void Link::Wake() {
+  dialler_wakeup_.Signal();
+  writer_wakeup_.Signal();
+}
+
 void Link::Notify() {
-  absl::MutexLock lock(&mutex_);
-  notified_ = true;
-  changed_.SignalAll();
+  {
+    absl::MutexLock lock(&mutex_);
+    notified_ = true;
+  }
+  Wake();
 }
 
 void Link::SendModelResult(v1::ModelCommandResult result) {
-  absl::MutexLock lock(&mutex_);
-  model_results_.push_back(std::move(result));
-  notified_ = true;
-  changed_.SignalAll();
+  {
+    absl::MutexLock lock(&mutex_);
+    model_results_.push_back(std::move(result));
+  }
+  Notify();
 }
 
 void Link::SendProfile(v1::ProfileAnswer answer) {
-  absl::MutexLock lock(&mutex_);
-  profiles_.push_back(std::move(answer));
-  notified_ = true;
-  changed_.SignalAll();
+  {
+    absl::MutexLock lock(&mutex_);
+    profiles_.push_back(std::move(answer));
+  }
+  Notify();
 }
 
 void Link::SetDraining() {
-  absl::MutexLock lock(&mutex_);
-  draining_ = true;
-  notified_ = true;
-  changed_.SignalAll();
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+  }
+  Notify();
 }
 
-void Link::CheckLease(absl::Time now) {
+void Link::CheckLease() {
   absl::MutexLock lock(&mutex_);
-  if (context_ == nullptr) return;
-  if (now - std::max(last_contact_, stream_began_) < lease_) return;
+  patience_.Round(clock_.Monotonic(), std::max(last_contact_, stream_began_));
+  if (context_ == nullptr || !patience_.IsOver(lease_)) return;
   spdlog::warn("nothing heard from the frontend for {}: dialling again",
                absl::FormatDuration(lease_));
   context_->TryCancel();
 }
 
-absl::Time Link::last_contact() const {
+absl::Duration Link::last_contact() const {
   absl::MutexLock lock(&mutex_);
   return last_contact_;
 }
@@ -104,7 +115,7 @@ absl::Status Link::refused() const {
 
 void Link::Heard() {
   absl::MutexLock lock(&mutex_);
-  last_contact_ = absl::Now();
+  last_contact_ = clock_.Monotonic();
 }
 
 void Link::DialLoop() {
@@ -112,13 +123,18 @@ void Link::DialLoop() {
   absl::Duration back_off = options_.back_off_min;
   while (true) {
     if (RunStream()) back_off = options_.back_off_min;
-    absl::MutexLock lock(&mutex_);
-    if (stopping_ || !refused_.ok()) return;
     // Half to all of it, so that many workers do not dial in step.
-    const absl::Time until =
-        absl::Now() + back_off * std::uniform_real_distribution<double>(0.5, 1.0)(random);
-    while (!stopping_ && absl::Now() < until) changed_.WaitWithDeadline(&mutex_, until);
-    if (stopping_) return;
+    const absl::Duration until =
+        clock_.Monotonic() + back_off * std::uniform_real_distribution<double>(0.5, 1.0)(random);
+    while (true) {
+      {
+        absl::MutexLock lock(&mutex_);
+        if (stopping_ || !refused_.ok()) return;
+      }
+      const absl::Duration left = until - clock_.Monotonic();
+      if (left <= absl::ZeroDuration()) break;
+      dialler_wakeup_.Sleep(left);
+    }
     back_off = std::min(back_off * 2, options_.back_off_max);
   }
 }
@@ -136,7 +152,7 @@ bool Link::RunStream() {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return false;
     context_ = &context;
-    stream_began_ = absl::Now();
+    stream_began_ = clock_.Monotonic();
     stream_ended_ = false;
   }
   std::unique_ptr<Stream> stream = stub->Link(&context);
@@ -156,8 +172,8 @@ bool Link::RunStream() {
     {
       absl::MutexLock lock(&mutex_);
       stream_ended_ = true;
-      changed_.SignalAll();
     }
+    writer_wakeup_.Signal();
     writer.join();
   } else if (reply.message_case() != v1::FrontendMessage::MESSAGE_NOT_SET) {
     context.TryCancel();  // It speaks, but not our protocol.
@@ -180,7 +196,7 @@ void Link::TakeHelloReply(const v1::HelloReply& reply) {
   spdlog::info("linked to the frontend (version {}), {} attempts resumed", reply.server_version(),
                reply.resumed_size());
   absl::MutexLock lock(&mutex_);
-  last_contact_ = absl::Now();
+  last_contact_ = clock_.Monotonic();
   notified_ = true;
   // Answers to what an earlier stream asked. Not later: this stream's questions may be answered
   // before its writer runs.
@@ -202,9 +218,8 @@ void Link::Dispatch(v1::FrontendMessage message) {
       delegate_.OnStart(std::move(*message.mutable_start()));
       break;
     case v1::FrontendMessage::kCancel:
-      if (auto attempt = held_.Find(message.cancel().ref())) {
-        attempt->Stop(StopReason::kCancelled);
-      }
+      held_.Stop(message.cancel().ref(), StopReason::kCancelled);
+      Notify();
       break;
     case v1::FrontendMessage::kDrop:
       held_.Drop(message.drop().ref());
@@ -220,6 +235,9 @@ void Link::Dispatch(v1::FrontendMessage message) {
       break;
     case v1::FrontendMessage::kProfile:
       delegate_.OnProfile(std::move(*message.mutable_profile()));
+      break;
+    case v1::FrontendMessage::kCheckDevice:
+      delegate_.OnCheckDevice(std::move(*message.mutable_check_device()));
       break;
     case v1::FrontendMessage::kAck:
       held_.Acknowledge(message.ack());
@@ -239,20 +257,28 @@ void Link::KeepResults(std::deque<v1::ModelCommandResult> results) {
   model_results_.insert(model_results_.begin(), results.begin(), results.end());
 }
 
+bool Link::AwaitWork(absl::Duration next_heartbeat) {
+  while (true) {
+    const absl::Duration left = next_heartbeat - clock_.Monotonic();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (stream_ended_ || stopping_) return false;
+      if (std::exchange(notified_, false) || left <= absl::ZeroDuration()) return true;
+    }
+    writer_wakeup_.Sleep(left);
+  }
+}
+
 void Link::WriteLoop(Stream& stream) {
-  absl::Time next_heartbeat = absl::InfinitePast();
+  absl::Duration next_heartbeat = -absl::InfiniteDuration();
   bool told_draining = false;
   while (true) {
     bool tell_draining = false;
     std::deque<v1::ModelCommandResult> results;
     std::deque<v1::ProfileAnswer> profiles;
+    if (!AwaitWork(next_heartbeat)) return;
     {
       absl::MutexLock lock(&mutex_);
-      while (!stream_ended_ && !stopping_ && !notified_ && absl::Now() < next_heartbeat) {
-        changed_.WaitWithDeadline(&mutex_, next_heartbeat);
-      }
-      if (stream_ended_ || stopping_) return;
-      notified_ = false;
       tell_draining = draining_ && !told_draining;
       results.swap(model_results_);
       profiles.swap(profiles_);
@@ -285,7 +311,7 @@ void Link::WriteLoop(Stream& stream) {
     }
     // Heartbeats go out between events too, however many wait.
     while (true) {
-      if (const absl::Time now = absl::Now(); now >= next_heartbeat) {
+      if (const absl::Duration now = clock_.Monotonic(); now >= next_heartbeat) {
         *message.mutable_heartbeat() = delegate_.Heartbeat();
         if (!stream.Write(message)) return;
         absl::MutexLock lock(&mutex_);

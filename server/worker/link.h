@@ -1,7 +1,8 @@
 // The worker's end of WorkerService.Link: dials the frontend, says hello, sends heartbeats and the
 // held attempts' events, takes commands; when the stream breaks, dials again with back-off and
 // sends again what was not acknowledged. Two threads of its own: one dials and reads, one writes.
-// Commands reach the delegate on the reading thread.
+// Commands reach the delegate on the reading thread. All its times are monotonic: a wall clock that
+// is set loses no lease and no heartbeat.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -17,7 +18,10 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "kino/v1/worker.grpc.pb.h"
+#include "scheduler/clock.h"
 #include "server/worker/held_attempts.h"
+#include "server/worker/patience.h"
+#include "server/worker/wakeup.h"
 
 namespace kino::worker {
 
@@ -43,12 +47,14 @@ class LinkDelegate {
   virtual void OnLoadModel(v1::LoadModelCommand command) = 0;
   virtual void OnUnloadModel(v1::UnloadModelCommand command) = 0;
   virtual void OnProfile(v1::ProfileQuery query) = 0;
+  virtual void OnCheckDevice(v1::CheckDeviceCommand command) = 0;
 };
 
 class Link {
  public:
-  // `held` and `delegate` outlive this.
-  Link(LinkOptions options, HeldAttempts& held, LinkDelegate& delegate);
+  // `held`, `delegate` and `clock` outlive this.
+  Link(LinkOptions options, HeldAttempts& held, LinkDelegate& delegate,
+       const scheduler::Clock& clock);
   // Stops.
   ~Link();
 
@@ -56,7 +62,7 @@ class Link {
   // Ends the stream and both threads. REQUIRES: not called by the delegate.
   void Stop();
 
-  // There is something to send. Any thread.
+  // There is something to send, or the clock was moved by a test. Any thread.
   void Notify();
   void SendModelResult(v1::ModelCommandResult result);
   // An answer that meets no stream is dropped: the frontend asks again.
@@ -64,10 +70,12 @@ class Link {
   // Tells the frontend, now and after each new hello, that no more attempts are taken.
   void SetDraining();
 
-  // Breaks a stream on which nothing was heard for a lease. Call it now and then.
-  void CheckLease(absl::Time now);
-  // When a hello or a heartbeat was last answered; before the first, when Start was called.
-  absl::Time last_contact() const;
+  // Breaks a stream on which nothing was heard for a lease, as far as this process listened. Call
+  // it in each round of the main loop.
+  void CheckLease();
+  // When a hello or a heartbeat was last answered, monotonic; before the first, when Start was
+  // called.
+  absl::Duration last_contact() const;
   absl::Duration lease() const;
   // Set once the frontend has refused this worker for good (another protocol version, a wrong
   // secret).
@@ -81,6 +89,10 @@ class Link {
   bool RunStream();
   void ReadLoop(Stream& stream);
   void WriteLoop(Stream& stream);
+  // Until there is something to send or `next_heartbeat` has come. False: the stream ends.
+  bool AwaitWork(absl::Duration next_heartbeat);
+  // Both threads look again at what they wait for.
+  void Wake();
   // For the next stream: the frontend asks again or takes the late answer.
   void KeepResults(std::deque<v1::ModelCommandResult> results);
   void Dispatch(v1::FrontendMessage message);
@@ -90,10 +102,12 @@ class Link {
   const LinkOptions options_;
   HeldAttempts& held_;
   LinkDelegate& delegate_;
+  const scheduler::Clock& clock_;
   std::thread dialler_;
+  Wakeup dialler_wakeup_, writer_wakeup_;
+  Patience patience_;  // the main loop's alone
 
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool stream_ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool notified_ ABSL_GUARDED_BY(mutex_) = false;
@@ -101,8 +115,8 @@ class Link {
   std::deque<v1::ModelCommandResult> model_results_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::ProfileAnswer> profiles_ ABSL_GUARDED_BY(mutex_);
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  absl::Time stream_began_ ABSL_GUARDED_BY(mutex_);
-  absl::Time last_contact_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration stream_began_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration last_contact_ ABSL_GUARDED_BY(mutex_);
   absl::Duration lease_ ABSL_GUARDED_BY(mutex_);
   absl::Duration heartbeat_interval_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(1);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);

@@ -134,7 +134,8 @@ void Models::Evict(Entry& entry) {
 }
 
 absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
-                                            const engine::CancelToken* cancel) {
+                                            const engine::CancelToken* cancel,
+                                            engine::WorkCounter* counter) {
   Entry* entry = Find(name);
   if (entry == nullptr) {
     return absl::NotFoundError(absl::StrCat("model '", name, "' is not configured on this worker"));
@@ -153,7 +154,11 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
     if (held < std::max(options_.max_loaded, 1)) break;
     Evict(*oldest);
   }
-  auto model = engine_.Load(entry->options, cancel);
+  auto model = engine_.Load(entry->options, cancel, counter);
+  if (absl::IsCancelled(model.status())) {
+    spdlog::info("the loading of model {} was cancelled", name);
+    return model.status();
+  }
   if (!model.ok()) {
     spdlog::error("model {} cannot be loaded: {}", name, std::string(model.status().message()));
     return LoadError(name, entry->options, model.status());

@@ -35,8 +35,9 @@ class Models {
     bool loaded_now = false;  // it was not held before
   };
   // NOT_FOUND: no such model is configured. FAILED_PRECONDITION: its files are broken, or the
-  // options do not fit it. Else what engine::Engine::Load says.
-  absl::StatusOr<Loaded> Load(const std::string& name, const engine::CancelToken* cancel);
+  // options do not fit it. Else what engine::Engine::Load says, which `cancel` and `counter` go to.
+  absl::StatusOr<Loaded> Load(const std::string& name, const engine::CancelToken* cancel,
+                              engine::WorkCounter* counter = nullptr);
   // NOT_FOUND: no such model is configured. Unloading what is not loaded is no error.
   absl::Status Unload(const std::string& name);
   void UnloadAll();

@@ -7,17 +7,37 @@
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 
 namespace kino::worker {
+namespace {
+
+constexpr char kDiskFullPayload[] = "kino/disk_full";
+
+absl::Status SystemError(int error, const std::string& what) {
+  absl::Status status = absl::ErrnoToStatus(error, what);
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+    status.SetPayload(kDiskFullPayload, absl::Cord());
+  return status;
+}
+
+}  // namespace
+
+bool IsDiskFull(const absl::Status& error) {
+  return error.GetPayload(kDiskFullPayload).has_value();
+}
 
 absl::StatusOr<std::unique_ptr<Spool>> Spool::Create(const std::string& path) {
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create spool '", path, "'"));
+  if (fd < 0) return SystemError(errno, absl::StrCat("cannot create spool '", path, "'"));
   return std::unique_ptr<Spool>(new Spool(path, fd));
 }
 
+std::unique_ptr<Spool> Spool::WithoutFile() { return std::unique_ptr<Spool>(new Spool("", -1)); }
+
 Spool::~Spool() {
+  if (fd_ < 0) return;
   close(fd_);
   unlink(path_.c_str());
 }
@@ -25,6 +45,7 @@ Spool::~Spool() {
 absl::Status Spool::Append(v1::AttemptEvent event) {
   Entry entry;
   if (event.has_chunk()) {
+    if (fd_ < 0) return absl::FailedPreconditionError("the attempt's spool has no file");
     v1::Chunk* chunk = event.mutable_chunk();
     {
       absl::MutexLock lock(&mutex_);
@@ -41,7 +62,8 @@ absl::Status Spool::Append(v1::AttemptEvent event) {
       const ssize_t wrote = pwrite(fd_, data.data() + done, data.size() - done,
                                    entry.offset + static_cast<int64_t>(done));
       if (wrote < 0 && errno == EINTR) continue;
-      if (wrote <= 0) return absl::ErrnoToStatus(errno, "cannot write the attempt's spool");
+      if (wrote <= 0)
+        return SystemError(wrote < 0 ? errno : EIO, "cannot write the attempt's spool");
       done += static_cast<size_t>(wrote);
     }
   }
@@ -71,7 +93,7 @@ absl::StatusOr<std::optional<v1::AttemptEvent>> Spool::Next(int64_t after) const
                                 entry.offset + static_cast<int64_t>(done));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) {
-        return absl::ErrnoToStatus(got < 0 ? errno : EIO, "cannot read the attempt's spool");
+        return SystemError(got < 0 ? errno : EIO, "cannot read the attempt's spool");
       }
       done += static_cast<size_t>(got);
     }

@@ -5,19 +5,20 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <deque>
 #include <filesystem>
-#include <thread>
+#include <optional>
 #include <utility>
-#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/core/machine.h"
 #include "server/convert/status.h"
+#include "server/worker/attempt_failure.h"
+#include "server/worker/engine_thread.h"
 #include "server/worker/held_attempts.h"
 #include "server/worker/link.h"
 #include "server/worker/models.h"
+#include "server/worker/patience.h"
 #include "server/worker/profiler.h"
 
 namespace kino::worker {
@@ -26,34 +27,30 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
-// For the last events to be acknowledged before the process ends.
+// For the last events to be acknowledged before the process ends, and how often that is looked at.
 constexpr absl::Duration kFarewell = absl::Seconds(3);
+constexpr absl::Duration kFarewellLook = absl::Milliseconds(10);
 // For a run to notice its token; one that does not is stuck.
 constexpr absl::Duration kStopGrace = absl::Seconds(5);
 constexpr int kMaxAttempts = 1;
-// Commands beyond are refused: a frontend that sends so many is broken.
-constexpr size_t kMaxQueuedCommands = 64;
-
-struct PreloadModel {
-  std::string name;
-};
-using Command = std::variant<std::shared_ptr<HeldAttempt>, v1::LoadModelCommand,
-                             v1::UnloadModelCommand, PreloadModel>;
 
 class Worker : public LinkDelegate {
  public:
-  Worker(const WorkerOptions& options, std::unique_ptr<engine::Engine> engine,
-         const MediaDecoder& decode)
+  Worker(const WorkerOptions& options, const scheduler::Clock& clock,
+         std::unique_ptr<engine::Engine> engine, const MediaDecoder& decode)
       : options_(options),
-        decode_(decode),
+        clock_(clock),
         engine_(std::move(engine)),
         models_(*engine_, options.models,
                 {.max_device_memory = options.max_device_memory,
                  .max_host_memory = options.max_host_memory}),
         held_(options.spool_folder),
-        link_(LinkOptions{.address = options.address}, held_, *this),
+        link_(LinkOptions{.address = options.address}, held_, *this, clock),
         profiler_(models_,
-                  [this](v1::ProfileAnswer answer) { link_.SendProfile(std::move(answer)); }) {
+                  [this](v1::ProfileAnswer answer) { link_.SendProfile(std::move(answer)); }),
+        engine_thread_(
+            *engine_, models_, decode, options.decode, clock, [this] { link_.Notify(); },
+            [this](int64_t id, const absl::Status& status) { Answer(id, status); }) {
     hello_.set_protocol_version(kProtocolVersion);
     hello_.set_worker(options.name);
     hello_.set_version(KINO_VERSION);
@@ -76,9 +73,10 @@ class Worker : public LinkDelegate {
   }
   v1::WorkerHeartbeat Heartbeat() override {
     v1::WorkerHeartbeat heartbeat;
-    heartbeat.set_device_memory_used_bytes(monitor_.device_memory_used_bytes());
-    heartbeat.set_progress_counter(monitor_.progress_counter());
+    heartbeat.set_device_memory_used_bytes(engine_thread_.device_memory_used_bytes());
+    heartbeat.set_progress_counter(engine_thread_.progress_counter());
     for (v1::WorkerModel& model : models_.List()) *heartbeat.add_models() = std::move(model);
+    for (v1::AttemptPulse& pulse : held_.Pulses()) *heartbeat.add_attempts() = std::move(pulse);
     return heartbeat;
   }
   void OnStart(v1::StartAttempt command) override;
@@ -86,45 +84,73 @@ class Worker : public LinkDelegate {
     absl::MutexLock lock(&mutex_);
     draining_ = true;
   }
-  void OnLoadModel(v1::LoadModelCommand command) override { EnqueueModel(std::move(command)); }
-  void OnUnloadModel(v1::UnloadModelCommand command) override { EnqueueModel(std::move(command)); }
+  void OnLoadModel(v1::LoadModelCommand command) override { EnqueueCommand(std::move(command)); }
+  void OnUnloadModel(v1::UnloadModelCommand command) override {
+    EnqueueCommand(std::move(command));
+  }
+  void OnCheckDevice(v1::CheckDeviceCommand command) override {
+    EnqueueCommand(std::move(command));
+  }
   void OnProfile(v1::ProfileQuery query) override { profiler_.Ask(std::move(query)); }
 
  private:
-  template <typename ModelCommand>
-  void EnqueueModel(ModelCommand command);
-  bool Enqueue(Command command);
-  void EngineLoop();
-  void Execute(const Command& command);
+  template <typename ModelOrDeviceCommand>
+  void EnqueueCommand(ModelOrDeviceCommand command);
   void Answer(int64_t command_id, const absl::Status& status);
+  // Why no attempt is taken now; nothing: one is.
+  std::optional<Failure> Refusal(const HeldAttempt& attempt, bool is_busy);
+  void TakeSignal();
   // The main thread's round; whether the process should go on.
-  bool Tick(absl::Time now);
-  void WaitUntilSent();
-  bool is_idle() {
-    absl::MutexLock lock(&mutex_);
-    return commands_.empty() && !busy_;
+  bool Tick();
+  // What runs without a word from the frontend is given up in the end.
+  void JudgeSilence(absl::Duration now);
+  // Whether the worker, which takes nothing more, has something left to do.
+  bool GoesOnDraining(absl::Duration now);
+  void StopAttempts(StopReason reason) {
+    held_.StopAll(reason);
+    link_.Notify();
   }
+  void WaitUntilSent();
 
   const WorkerOptions& options_;
-  const MediaDecoder& decode_;
+  const scheduler::Clock& clock_;
   std::unique_ptr<engine::Engine> engine_;
   Models models_;
   HeldAttempts held_;
-  RunMonitor monitor_;
   v1::WorkerHello hello_;
   Link link_;
   Profiler profiler_;
+  EngineThread engine_thread_;
 
+  // The main thread's.
   int exit_code_ = kExitDrained;
-  absl::Time interrupt_at_ = absl::InfiniteFuture();
+  absl::Duration interrupt_at_ = absl::InfiniteDuration();
+  Patience silence_, stopping_;
+
   absl::Mutex mutex_;
-  absl::CondVar changed_;
-  std::deque<Command> commands_ ABSL_GUARDED_BY(mutex_);
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stop_engine_ ABSL_GUARDED_BY(mutex_) = false;
-  bool device_lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
+
+std::optional<Failure> Worker::Refusal(const HeldAttempt& attempt, bool is_busy) {
+  if (engine_thread_.device_lost()) {
+    return Failure{v1::AttemptFailed::INTERRUPTED,
+                   absl::UnavailableError("the worker's device is lost; it ends")};
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (draining_) {
+      return Failure{v1::AttemptFailed::INTERRUPTED,
+                     absl::UnavailableError("the worker is draining")};
+    }
+  }
+  if (is_busy) {
+    return Failure{v1::AttemptFailed::INTERNAL,
+                   absl::FailedPreconditionError(
+                       absl::StrCat("the worker runs ", kMaxAttempts, " attempt at a time"))};
+  }
+  if (!attempt.spool_status().ok()) return SpoolFailure(attempt.spool_status());
+  return std::nullopt;
+}
 
 void Worker::OnStart(v1::StartAttempt command) {
   const std::string job = command.ref().job_id();
@@ -132,42 +158,28 @@ void Worker::OnStart(v1::StartAttempt command) {
   const bool is_busy = held_.active() >= kMaxAttempts;
   auto attempt = held_.Add(std::move(command));
   if (!attempt.ok()) {
-    // Nothing can be said in this attempt's name; the frontend's limit for silent attempts ends it.
-    spdlog::error("job {} attempt {} cannot be held: {}", job, attempt_number,
+    // The same command twice. The attempt itself tells of its end.
+    spdlog::error("job {} attempt {} is not taken: {}", job, attempt_number,
                   std::string(attempt.status().message()));
     return;
   }
-  bool is_draining = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    is_draining = draining_;
+  std::optional<Failure> refusal = Refusal(**attempt, is_busy);
+  if (!refusal && !engine_thread_.Enqueue(*attempt)) {
+    refusal = Failure{v1::AttemptFailed::INTERNAL,
+                      absl::ResourceExhaustedError("too many commands wait on this worker")};
   }
-  if (is_draining) {
-    FailAttempt(**attempt, v1::AttemptFailed::INTERRUPTED,
-                absl::UnavailableError("the worker is draining"), {});
-  } else if (is_busy || !Enqueue(*attempt)) {
-    FailAttempt(**attempt, v1::AttemptFailed::INTERNAL,
-                absl::FailedPreconditionError(
-                    absl::StrCat("the worker runs ", kMaxAttempts, " attempt at a time")),
-                {});
+  if (refusal) {
+    FailWaitingAttempt(**attempt, *refusal);
   } else {
     spdlog::info("job {} attempt {} taken", job, attempt_number);
   }
   link_.Notify();
 }
 
-bool Worker::Enqueue(Command command) {
-  absl::MutexLock lock(&mutex_);
-  if (commands_.size() >= kMaxQueuedCommands) return false;
-  commands_.push_back(std::move(command));
-  changed_.SignalAll();
-  return true;
-}
-
-template <typename ModelCommand>
-void Worker::EnqueueModel(ModelCommand command) {
+template <typename ModelOrDeviceCommand>
+void Worker::EnqueueCommand(ModelOrDeviceCommand command) {
   const int64_t id = command.command_id();
-  if (!Enqueue(std::move(command))) {
+  if (!engine_thread_.Enqueue(std::move(command))) {
     Answer(id, absl::ResourceExhaustedError("too many commands wait on this worker"));
   }
 }
@@ -179,93 +191,75 @@ void Worker::Answer(int64_t command_id, const absl::Status& status) {
   link_.SendModelResult(std::move(result));
 }
 
-void Worker::EngineLoop() {
-  pthread_setname_np(pthread_self(), "engine");
-  while (true) {
-    Command command;
-    {
-      absl::MutexLock lock(&mutex_);
-      while (!stop_engine_ && commands_.empty()) changed_.Wait(&mutex_);
-      if (stop_engine_ && commands_.empty()) return;
-      command = std::move(commands_.front());
-      commands_.pop_front();
-      busy_ = true;
-    }
-    Execute(command);
-    const bool is_lost = engine_->device_lost();
-    absl::MutexLock lock(&mutex_);
-    busy_ = false;
-    if (is_lost) {
-      device_lost_ = true;
-      return;
-    }
-  }
+void Worker::JudgeSilence(absl::Duration now) {
+  link_.CheckLease();
+  silence_.Round(now, link_.last_contact());
+  if (held_.empty() || !silence_.IsOver(link_.lease() + options_.reattach_grace)) return;
+  spdlog::error("no word from the frontend for {}: its attempts are given up",
+                absl::FormatDuration(silence_.waited()));
+  StopAttempts(StopReason::kDropped);
 }
 
-void Worker::Execute(const Command& command) {
-  if (const auto* attempt = std::get_if<std::shared_ptr<HeldAttempt>>(&command)) {
-    RunAttempt(AttemptContext{*engine_, models_, decode_, monitor_, [this] { link_.Notify(); }},
-               **attempt);
-    return;
-  }
-  if (const auto* load = std::get_if<v1::LoadModelCommand>(&command)) {
-    Answer(load->command_id(), models_.Load(load->model(), nullptr).status());
-  } else if (const auto* unload = std::get_if<v1::UnloadModelCommand>(&command)) {
-    Answer(unload->command_id(), models_.Unload(unload->model()));
-  } else if (const auto* preload = std::get_if<PreloadModel>(&command)) {
-    if (absl::Status status = models_.Load(preload->name, nullptr).status(); !status.ok()) {
-      spdlog::error("model {} cannot be loaded: {}", preload->name, std::string(status.message()));
-    }
-  }
-  monitor_.Count();
-  monitor_.SetMemoryUsed(engine_->device_memory_used_bytes());
-}
-
-bool Worker::Tick(absl::Time now) {
-  link_.CheckLease(now);
-  held_.StopOverdue(now);
-  if (!held_.empty() && now > link_.last_contact() + link_.lease() + options_.reattach_grace) {
-    spdlog::error("no word from the frontend for {}: its attempts are given up",
-                  absl::FormatDuration(now - link_.last_contact()));
-    held_.StopAll(StopReason::kDropped);
-  }
-  if (absl::Status refused = link_.refused(); !refused.ok()) {
-    spdlog::error("{}", std::string(refused.message()));
-    held_.StopAll(StopReason::kDropped);
-    exit_code_ = kExitFailed;
-    return false;
-  }
-  bool draining = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (device_lost_) {
-      exit_code_ = kExitDeviceLost;
-      return false;
-    }
-    draining = draining_;
-  }
-  if (!draining) return true;
+bool Worker::GoesOnDraining(absl::Duration now) {
   link_.SetDraining();
-  if (is_idle() && held_.active() == 0) return false;
-  if (now >= interrupt_at_) held_.StopAll(StopReason::kInterrupted);
-  if (now >= interrupt_at_ + kStopGrace) {
+  if (engine_thread_.is_idle() && held_.active() == 0) return false;
+  // A model that is loaded for no attempt is of no use any more.
+  if (held_.active() == 0) engine_thread_.InterruptCommands();
+  if (now < interrupt_at_) return true;
+  engine_thread_.InterruptCommands();
+  StopAttempts(StopReason::kInterrupted);
+  stopping_.Round(now, interrupt_at_);
+  if (stopping_.IsOver(kStopGrace)) {
     spdlog::critical("the running attempt ignores its interruption");
     _exit(kExitFailed);
   }
   return true;
 }
 
+bool Worker::Tick() {
+  const absl::Duration now = clock_.Monotonic();
+  JudgeSilence(now);
+  held_.StopOverdue(now);
+  if (absl::Status refused = link_.refused(); !refused.ok()) {
+    spdlog::error("{}", std::string(refused.message()));
+    StopAttempts(StopReason::kDropped);
+    exit_code_ = kExitFailed;
+    return false;
+  }
+  if (engine_thread_.device_lost()) {
+    // The attempt that met it has told. One that waits behind it has lost nothing.
+    StopAttempts(StopReason::kInterrupted);
+    exit_code_ = kExitDeviceLost;
+    return false;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!draining_) return true;
+  }
+  return GoesOnDraining(now);
+}
+
+void Worker::TakeSignal() {
+  absl::MutexLock lock(&mutex_);
+  const absl::Duration now = clock_.Monotonic();
+  // A second signal means now.
+  const bool is_second = draining_ && interrupt_at_ != absl::InfiniteDuration();
+  interrupt_at_ = is_second ? now : now + options_.drain_deadline;
+  draining_ = true;
+  spdlog::info("draining");
+}
+
 // The frontend may be gone: waits for its acknowledgements, but not for long.
 void Worker::WaitUntilSent() {
-  const absl::Time until = absl::Now() + kFarewell;
-  while (!held_.empty() && absl::Now() < until) absl::SleepFor(absl::Milliseconds(10));
+  for (int i = 0; i < kFarewell / kFarewellLook && !held_.empty(); ++i)
+    absl::SleepFor(kFarewellLook);
 }
 
 int Worker::Run() {
   for (const config::ModelConfig& model : options_.models) {
-    if (model.preload) Enqueue(PreloadModel{model.name});
+    if (model.preload) engine_thread_.EnqueuePreload(model.name);
   }
-  std::thread engine_thread([this] { EngineLoop(); });
+  engine_thread_.Start();
   link_.Start();
   sigset_t signals;
   sigemptyset(&signals);
@@ -273,16 +267,8 @@ int Worker::Run() {
   sigaddset(&signals, SIGINT);
   const timespec tick = absl::ToTimespec(kTick);
   do {
-    const int signal = sigtimedwait(&signals, nullptr, &tick);
-    if (signal <= 0) continue;
-    absl::MutexLock lock(&mutex_);
-    // A second signal means now.
-    interrupt_at_ = draining_ && interrupt_at_ != absl::InfiniteFuture()
-                        ? absl::Now()
-                        : absl::Now() + options_.drain_deadline;
-    draining_ = true;
-    spdlog::info("draining");
-  } while (Tick(absl::Now()));
+    if (sigtimedwait(&signals, nullptr, &tick) > 0) TakeSignal();
+  } while (Tick());
 
   WaitUntilSent();
   if (exit_code_ == kExitDeviceLost) {
@@ -293,13 +279,8 @@ int Worker::Run() {
   }
   link_.Stop();
   profiler_.Stop();
-  {
-    absl::MutexLock lock(&mutex_);
-    commands_.clear();
-    stop_engine_ = true;
-    changed_.SignalAll();
-  }
-  engine_thread.join();
+  engine_thread_.InterruptCommands();
+  engine_thread_.Stop();
   models_.UnloadAll();
   spdlog::info("ended");
   return exit_code_;
@@ -317,8 +298,8 @@ absl::Status PrepareSpool(const std::string& folder) {
 
 }  // namespace
 
-int RunWorker(const WorkerOptions& options, const EngineFactory& make_engine,
-              const MediaDecoder& decode) {
+int RunWorker(const WorkerOptions& options, const scheduler::Clock& clock,
+              const EngineFactory& make_engine, const MediaDecoder& decode) {
   if (absl::Status status = PrepareSpool(options.spool_folder); !status.ok()) {
     spdlog::critical("{}", std::string(status.message()));
     return kExitFailed;
@@ -329,7 +310,7 @@ int RunWorker(const WorkerOptions& options, const EngineFactory& make_engine,
                      std::string(engine.status().message()));
     return kExitFailed;
   }
-  return Worker(options, *std::move(engine), decode).Run();
+  return Worker(options, clock, *std::move(engine), decode).Run();
 }
 
 }  // namespace kino::worker

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "scheduler/clock.h"
 #include "server/config/config.h"
 #include "server/worker/attempt.h"
 
@@ -31,6 +32,8 @@ struct WorkerOptions {
   absl::Duration reattach_grace = absl::Seconds(15);
   // From the first SIGTERM until a running attempt is interrupted.
   absl::Duration drain_deadline = absl::Seconds(20);
+  // Limits of the conditions' files. The token is each attempt's own.
+  media::DecodeOptions decode;
 };
 
 using EngineFactory =
@@ -43,10 +46,11 @@ enum ExitCode {
   kExitDeviceLost = 70,  // an accelerator error; a new process is needed
 };
 
+// Everything is timed by `clock`'s monotonic time, which outlives the call.
 // REQUIRES: SIGTERM and SIGINT are blocked in every thread of the process. Returns one of ExitCode;
 // after a lost device, or when a run ignores its interruption, it ends the process itself, without
 // destructors.
-int RunWorker(const WorkerOptions& options, const EngineFactory& make_engine,
-              const MediaDecoder& decode);
+int RunWorker(const WorkerOptions& options, const scheduler::Clock& clock,
+              const EngineFactory& make_engine, const MediaDecoder& decode);
 
 }  // namespace kino::worker

@@ -35,12 +35,24 @@ constexpr char kEpilogue[] =
 void GuardProcess() {
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);
+  // A file that reaches the limit of this user is an error of the write, as on a full disk.
+  signal(SIGXFSZ, SIG_IGN);
   prctl(PR_SET_DUMPABLE, 0);
 }
 
 int Usage(const std::string& message) { return command_line::UsageError("kino-worker", message); }
 
 }  // namespace
+
+media::DecodeOptions DecodeOptionsOf(const config::LimitsConfig& limits) {
+  media::DecodeOptions options;
+  options.max_pixels = limits.max_image_pixels;
+  options.max_input_bytes = limits.max_upload_bytes;
+  // RGB, with space for the header.
+  options.max_output_bytes =
+      3 * std::max(limits.max_image_pixels, limits.max_video_pixels) + (int64_t{1} << 20);
+  return options;
+}
 
 int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
                const MediaDecoder& decode) {
@@ -90,7 +102,9 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.reattach_grace = config->link.reattach_grace;
   options.drain_deadline =
       drain_seconds > 0 ? absl::Seconds(drain_seconds) : config->supervisor.stop_deadline * 2 / 3;
-  return RunWorker(options, make_engine, decode);
+  options.decode = DecodeOptionsOf(config->limits);
+  const scheduler::SystemClock clock;
+  return RunWorker(options, clock, make_engine, decode);
 }
 
 }  // namespace kino::worker

@@ -99,8 +99,8 @@ Rendered Render(Model& model, const Request& request, std::vector<MediaInput> me
     fraction = (*run)->progress().fraction;
     if (!*more) break;
     if (after_step) after_step(rendered);
-    EXPECT_GT((*run)->progress_counter(), counter);
-    counter = (*run)->progress_counter();
+    EXPECT_GT((*run)->pulse().counter, counter);
+    counter = (*run)->pulse().counter;
   }
   EXPECT_EQ(fraction, 1.0);
   rendered.result = (*run)->result();
@@ -404,6 +404,130 @@ TEST(EngineTest, ACancelledRunEndsAtOnceAndLeavesNothingBehind) {
   cancel.Cancel();
   EXPECT_EQ(Render(*model, request, {}, &cancel).status.code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(HostMemoryCount().live_bytes, before);
+}
+
+// Cancels the load at every place where it looks, here and there in the middle of the many weights.
+void CancelLoads(const ModelOptions& options, const std::function<void()>& after_each) {
+  int cancelled = 0;
+  for (int64_t look = 1;; look += look < 12 ? 1 : 29) {
+    CancelToken cancel;
+    cancel.CancelAtLook(look);
+    HostWorkCounter counter;
+    const auto model = TheEngine().Load(options, &cancel, &counter);
+    if (model.ok()) break;
+    ++cancelled;
+    EXPECT_EQ(model.status().code(), absl::StatusCode::kCancelled) << model.status();
+    EXPECT_EQ(counter.done(), static_cast<uint64_t>(look)) << "each look is one thing brought";
+    after_each();
+    if (::testing::Test::HasFailure()) break;
+  }
+  // Components, and weights of each.
+  EXPECT_GT(cancelled, 12);
+}
+
+std::vector<ModelOptions> WaysToLoad() {
+  std::vector<ModelOptions> ways(4, ModelOptions{.folder = kDemo});
+  ways[1].plan.offload = "leaf";
+  ways[1].plan.weights_home = "pageable";
+  ways[2].plan.quantize = "nf4";
+  ways[3].plan.quantize = "nf4";
+  ways[3].plan.offload = "block:1";  // through a spill file
+  return ways;
+}
+
+TEST(EngineTest, ACancelledLoadLeavesNothingAndTheNextOneWorks) {
+  const std::vector<ModelOptions> ways = WaysToLoad();
+  for (size_t i = 0; i < ways.size(); ++i) {
+    SCOPED_TRACE(i);
+    std::vector<float> expected;
+    {
+      const auto model = LoadDemo(ways[i]);
+      expected = Render(*model, DemoRequest(*model)).pixels;
+    }
+    const int64_t before = HostMemoryCount().live_bytes;
+    const int64_t weights_before = DeviceWeightCount().live_bytes;
+    CancelLoads(ways[i], [&] {
+      EXPECT_EQ(HostMemoryCount().live_bytes, before);
+      EXPECT_EQ(DeviceWeightCount().live_bytes, weights_before);
+    });
+    const auto model = LoadDemo(ways[i]);
+    EXPECT_EQ(Render(*model, DemoRequest(*model)).pixels, expected);
+  }
+}
+
+TEST(EngineTest, ACancelledLoadHarmsNoModelThatSharesItsComponents) {
+  const std::vector<ModelOptions> ways = WaysToLoad();
+  const auto held = LoadDemo(ways[0]);
+  const Request request = DemoRequest(*held);
+  const std::vector<float> expected = Render(*held, request).pixels;
+  for (size_t i = 1; i < ways.size(); ++i) {
+    SCOPED_TRACE(i);
+    const auto cancel_halfway = [&] {
+      CancelToken cancel;
+      cancel.CancelAtLook(20);
+      EXPECT_EQ(TheEngine().Load(ways[i], &cancel).status().code(), absl::StatusCode::kCancelled);
+    };
+    cancel_halfway();
+    EXPECT_EQ(Render(*held, request).pixels, expected) << "what was taken from it is brought again";
+    // The same without the held model's own run in between.
+    cancel_halfway();
+    const auto other = LoadDemo(ways[i]);
+    EXPECT_TRUE(Render(*other, request).status.ok());
+    EXPECT_EQ(Render(*held, request).pixels, expected);
+  }
+}
+
+// A plan that depends on the request has its weights brought by the run.
+TEST(EngineTest, ARunThatBringsItsWeightsIsCancelledBetweenThem) {
+  ModelOptions options{.folder = kDemo};
+  options.plan.max_device_memory = int64_t{4} << 30;
+  for (const int64_t look : {1, 2, 50, 100}) {
+    const auto model = LoadDemo(options);
+    const Request request = DemoRequest(*model);
+    const int64_t before = HostMemoryCount().live_bytes;
+    CancelToken cancel;
+    cancel.CancelAtLook(look);
+    RunOptions run_options{.output = {}, .cancel = &cancel, .tap = {}};
+    run_options.output.frames = [](const FloatFrames&) { return absl::OkStatus(); };
+    auto run = model->Start(request, {}, std::move(run_options));
+    ASSERT_TRUE(run.ok()) << run.status();
+    EXPECT_EQ((*run)->Advance().status().code(), absl::StatusCode::kCancelled) << look;
+    EXPECT_EQ((*run)->pulse().counter, static_cast<uint64_t>(look));
+    run->reset();
+    EXPECT_LE(HostMemoryCount().live_bytes, before + (int64_t{40} << 20)) << look;
+    EXPECT_TRUE(Render(*model, request).status.ok()) << look;
+  }
+}
+
+TEST(EngineTest, ThePulseTellsStageStepsAndUsualSeconds) {
+  const auto model = LoadDemo();
+  RunOptions options;
+  options.output.frames = [](const FloatFrames&) { return absl::OkStatus(); };
+  auto run = model->Start(DemoRequest(*model, 9, 4), {}, std::move(options));
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_EQ((*run)->pulse().stage, Stage::kEncodeText) << "before its first step";
+  EXPECT_EQ((*run)->pulse().counter, 0u);
+  ASSERT_TRUE(*(*run)->Advance());
+  for (int step = 0; step < 3; ++step) {
+    const RunPulse before = (*run)->pulse();
+    EXPECT_EQ(before.stage, Stage::kDenoise);
+    EXPECT_EQ(before.steps, step);
+    EXPECT_EQ(before.step_seconds > 0, step > 0) << "of this stage none is known at its beginning";
+    ASSERT_TRUE(*(*run)->Advance());
+    // Every block of the transformer counts.
+    EXPECT_GT((*run)->pulse().counter, before.counter + 1);
+  }
+  std::vector<double> steps = (*run)->result().step_seconds;
+  std::sort(steps.begin(), steps.end());
+  EXPECT_EQ((*run)->pulse().step_seconds, steps.at(1));
+  ASSERT_TRUE(*(*run)->Advance());
+  EXPECT_EQ((*run)->pulse().stage, Stage::kDecode);
+  EXPECT_EQ((*run)->pulse().step_seconds, 0);
+}
+
+TEST(EngineTest, AHealthyDevicePassesItsCheckBesideAModel) {
+  const auto model = LoadDemo();
+  EXPECT_EQ(TheEngine().CheckDevice(), absl::OkStatus());
 }
 
 TEST(EngineTest, ASinkThatFailsEndsTheRunWithItsStatus) {

@@ -31,6 +31,9 @@ class LateClock final : public DeviceClock {
     }
     return to - dynamic_cast<const At&>(begin).seconds;
   }
+  bool Reached(const TimeMark& mark) override {
+    return dynamic_cast<const At&>(mark).seconds <= done;
+  }
 
   double queued = 0;  // seconds of work that was asked for
   double done = 0;

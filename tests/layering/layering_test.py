@@ -76,7 +76,7 @@ TABLE = {
                         ["protobuf", "grpc", "prometheus", "spdlog", "openssl"]),
     "server/plan": (["server/command_line"], ["protobuf"]),
     "server/cli": (["server/convert", "server/command_line", "server/plan", "server/digest"], ["protobuf", "grpc"]),
-    "server/worker": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
+    "server/worker": (["scheduler/clock.h", "engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
                        "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "server/config",
                        "server/convert", "server/digest", "server/command_line", "server/media"], ["protobuf", "grpc", "spdlog"]),
     "server/render": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
@@ -228,6 +228,26 @@ def test_one_file_asks_what_the_machine_has():
             if not path.startswith("tests/") and asks.search(file.read()):
                 found.add(path)
     assert found == {"engine/core/machine.cc"}
+
+
+def test_no_wall_clock_decides_in_the_worker():
+    """Leases, deadlines and pacing are monotonic, through scheduler/clock.h. absl's timed waits take or make wall times."""
+    wall = re.compile(r"absl::Now\b|system_clock|CLOCK_REALTIME|gettimeofday|\btime\((NULL|nullptr|0)\)"
+                      r"|Wait(With|For).*(Deadline|Timeout)|clock\w*(\.|->|\(\)\.)Now\(")
+    wrong, seen = [], 0
+    for path in sources():
+        if not path.startswith("server/worker/"):
+            continue
+        seen += 1
+        with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if wall.search(line.split("//")[0]):
+                    wrong.append(f"{path}:{number}: {line.strip()}")
+    assert seen > 10
+    assert not wrong, "\n".join(wrong)
+    for bad in ("absl::Now()", "changed_.WaitWithTimeout(&mutex_, left)", "clock_.Now()", "std::chrono::system_clock::now()",
+                "WaitForNotificationWithTimeout(x)"):
+        assert wall.search(bad), bad
 
 
 def test_the_table_bites():

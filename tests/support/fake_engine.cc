@@ -6,13 +6,16 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
+#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 
 namespace kino::support {
@@ -21,25 +24,20 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Script {
-  int steps = 4, step_ms = 0, chunks = 3, chunk_bytes = 1000, at = -1;
-  std::string what, once, touch, until, offload;
+  int steps = 4, step_ms = 0, chunks = 3, chunk_bytes = 1000, at = -1, groups = 1;
+  std::string what, once, touch, until, then, offload;
 };
 
-Script ParseScript(const engine::Request& request) {
-  Script script;
-  script.steps = request.num_inference_steps.value_or(script.steps);
-  std::map<std::string, int*> numbers = {{"steps", &script.steps},
-                                         {"step_ms", &script.step_ms},
-                                         {"chunks", &script.chunks},
-                                         {"chunk_bytes", &script.chunk_bytes},
-                                         {"at", &script.at}};
-  std::map<std::string, std::string*> words = {{"do", &script.what},
-                                               {"once", &script.once},
-                                               {"touch", &script.touch},
-                                               {"until", &script.until},
-                                               {"offload", &script.offload}};
+void ParseWords(const std::string& text, Script& script) {
+  std::map<std::string, int*> numbers = {
+      {"steps", &script.steps},   {"step_ms", &script.step_ms},
+      {"chunks", &script.chunks}, {"chunk_bytes", &script.chunk_bytes},
+      {"at", &script.at},         {"groups", &script.groups}};
+  std::map<std::string, std::string*> words = {
+      {"do", &script.what},     {"once", &script.once}, {"touch", &script.touch},
+      {"until", &script.until}, {"then", &script.then}, {"offload", &script.offload}};
   for (const std::string& word :
-       std::vector<std::string>(absl::StrSplit(request.prompt.value_or(""), ' '))) {
+       std::vector<std::string>(absl::StrSplit(text, absl::ByAnyChar(" \n")))) {
     const std::pair<std::string, std::string> pair = absl::StrSplit(word, absl::MaxSplits('=', 1));
     if (numbers.count(pair.first) != 0) {
       if (!absl::SimpleAtoi(pair.second, numbers[pair.first])) std::abort();
@@ -47,7 +45,52 @@ Script ParseScript(const engine::Request& request) {
       *words[pair.first] = pair.second;
     }
   }
+}
+
+Script ParseScript(const engine::Request& request) {
+  Script script;
+  script.steps = request.num_inference_steps.value_or(script.steps);
+  ParseWords(request.prompt.value_or(""), script);
   return script;
+}
+
+Script ReadScript(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  Script script;
+  ParseWords(text.str(), script);
+  return script;
+}
+
+// Does what the script says. check: CANCELLED where the token says so.
+absl::Status Misbehave(const Script& script, const std::function<absl::Status()>& check,
+                       std::atomic<bool>& device_lost) {
+  if (!script.touch.empty()) std::ofstream(script.touch) << "reached";
+  if (!script.once.empty()) {
+    if (fs::exists(script.once)) return absl::OkStatus();
+    std::ofstream(script.once) << "done";
+  }
+  if (script.what == "oom") return absl::ResourceExhaustedError("fake: out of memory");
+  if (script.what == "invalid") return absl::InvalidArgumentError("fake: does not fit");
+  if (script.what == "internal") return absl::InternalError("fake: broke");
+  if (script.what == "deadline") return absl::DeadlineExceededError("fake: something was slow");
+  if (script.what == "device_lost") {
+    device_lost.store(true);
+    return absl::InternalError("fake: the device is lost");
+  }
+  if (script.what == "abort") std::abort();
+  if (script.what == "exit") _exit(3);
+  if (script.what == "kill") kill(getpid(), SIGKILL);
+  while (script.what == "deaf" && (script.until.empty() || !fs::exists(script.until)))
+    absl::SleepFor(absl::Milliseconds(1));
+  while (script.what == "hang" || (script.what == "wait" && !fs::exists(script.until))) {
+    if (absl::Status status = check(); !status.ok()) return status;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  if (script.then.empty()) return absl::OkStatus();
+  Script next;
+  next.what = script.then;
+  return Misbehave(next, check, device_lost);
 }
 
 char FakeByte(uint64_t seed, int64_t offset) {
@@ -69,7 +112,11 @@ class FakeRun : public engine::Run {
     if (absl::Status status = Check(); !status.ok()) return status;
     counter_.fetch_add(1);
     if (position_ == script_.at) {
-      if (absl::Status status = Misbehave(); !status.ok()) return status;
+      if (absl::Status status = Misbehave(
+              script_, [this] { return Check(); }, *device_lost_);
+          !status.ok()) {
+        return status;
+      }
     }
     if (script_.step_ms > 0) absl::SleepFor(absl::Milliseconds(script_.step_ms));
     const int total = script_.steps + script_.chunks;
@@ -85,6 +132,12 @@ class FakeRun : public engine::Run {
       progress_.total_steps = script_.chunks;
     }
     ++position_;
+    {
+      const absl::MutexLock lock(&mutex_);
+      pulse_.stage = progress_.stage;
+      pulse_.steps = progress_.step;
+      pulse_.step_seconds = kFakeStepSeconds;
+    }
     progress_.fraction = static_cast<double>(position_) / total;
     if (position_ < total) return true;
     FillResult();
@@ -92,36 +145,17 @@ class FakeRun : public engine::Run {
   }
 
   const engine::RunProgress& progress() const override { return progress_; }
-  uint64_t progress_counter() const override { return counter_.load(); }
+  engine::RunPulse pulse() const override {
+    const absl::MutexLock lock(&mutex_);
+    engine::RunPulse pulse = pulse_;
+    pulse.counter = counter_.load();
+    return pulse;
+  }
   const engine::RunResult& result() const override { return result_; }
 
  private:
   absl::Status Check() const {
     return options_.cancel == nullptr ? absl::OkStatus() : options_.cancel->Check();
-  }
-
-  absl::Status Misbehave() {
-    if (!script_.touch.empty()) std::ofstream(script_.touch) << "reached";
-    if (!script_.once.empty()) {
-      if (fs::exists(script_.once)) return absl::OkStatus();
-      std::ofstream(script_.once) << "done";
-    }
-    if (script_.what == "oom") return absl::ResourceExhaustedError("fake: out of memory");
-    if (script_.what == "invalid") return absl::InvalidArgumentError("fake: does not fit");
-    if (script_.what == "internal") return absl::InternalError("fake: broke");
-    if (script_.what == "device_lost") {
-      device_lost_->store(true);
-      return absl::InternalError("fake: the device is lost");
-    }
-    if (script_.what == "abort") std::abort();
-    if (script_.what == "exit") _exit(3);
-    if (script_.what == "kill") kill(getpid(), SIGKILL);
-    while (script_.what == "deaf") absl::SleepFor(absl::Milliseconds(1));
-    while (script_.what == "hang" || (script_.what == "wait" && !fs::exists(script_.until))) {
-      if (absl::Status status = Check(); !status.ok()) return status;
-      absl::SleepFor(absl::Milliseconds(1));
-    }
-    return absl::OkStatus();
   }
 
   absl::Status EmitChunk(int index) {
@@ -168,6 +202,8 @@ class FakeRun : public engine::Run {
   engine::RunProgress progress_;
   engine::RunResult result_;
   std::atomic<uint64_t> counter_{0};
+  mutable absl::Mutex mutex_;
+  engine::RunPulse pulse_ ABSL_GUARDED_BY(mutex_);
   int position_ = 0;
 };
 
@@ -205,7 +241,8 @@ class FakeModel : public engine::Model {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<engine::Model>> FakeEngine::Load(const engine::ModelOptions& options,
-                                                                const engine::CancelToken*) {
+                                                                const engine::CancelToken* cancel,
+                                                                engine::WorkCounter* counter) {
   last_options_ = options;
   if (!fs::is_directory(options.folder)) {
     return absl::NotFoundError(absl::StrCat("no model folder '", options.folder, "'"));
@@ -213,7 +250,25 @@ absl::StatusOr<std::shared_ptr<engine::Model>> FakeEngine::Load(const engine::Mo
   if (!fs::exists(options.folder + "/model_index.json")) {
     return absl::InvalidArgumentError("model_index.json is missing");
   }
+  const auto check = [cancel] { return cancel == nullptr ? absl::OkStatus() : cancel->Check(); };
+  const Script script = ReadScript(options.folder + "/load_script");
+  for (int group = 0; group < script.groups; ++group) {
+    if (absl::Status status = check(); !status.ok()) return status;
+    if (counter != nullptr) counter->Count();
+    if (group > 0) continue;
+    if (absl::Status status = Misbehave(script, check, *device_lost_); !status.ok()) return status;
+  }
   return std::make_shared<FakeModel>(options.folder, device_lost_, loaded_);
+}
+
+absl::Status FakeEngine::CheckDevice() {
+  const std::string what = ReadScript(options_.check_script).what;
+  if (what == "wrong") return absl::InternalError("fake: the device computes wrongly");
+  if (what == "device_lost") {
+    device_lost_->store(true);
+    return absl::InternalError("fake: the device is lost");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<engine::ProfileSource>> FakeEngine::Profiles(

@@ -5,13 +5,21 @@
 //   step_ms=N       time of each step
 //   chunks=N chunk_bytes=N   output (default 3 chunks of 1000 bytes)
 //   at=N do=WHAT    at the start of step N (from 0; the chunks follow the steps): oom, invalid,
-//   internal, device_lost,
+//   internal, deadline, device_lost,
 //                   abort, kill, exit, hang (until cancelled), deaf (hangs, ignores the token) or
 //                   wait
 //   once=FILE       "do" only if FILE does not exist; it is created
 //   touch=FILE      created when step "at" is reached
 //   offload=POLICY  what the result says ran, whatever was asked for
 //   until=FILE      do=wait ends when FILE exists, or the run is cancelled
+// A model folder may hold a file load_script with words of the same kind:
+//   groups=N        groups of weights, each of which counts (default 1)
+//   do=WHAT         behind the first group: wait (until FILE of "until" exists, or the load is
+//                   cancelled), deaf (the same, but ignores the token), internal, device_lost
+//   then=WHAT       what happens behind a wait
+//   once=FILE touch=FILE until=FILE   as above
+// CheckDevice fails as the file check_script beside the model folders says: do=wrong or
+// do=device_lost. FakeEngineOptions names it.
 // Threads: as engine.h says.
 #pragma once
 
@@ -23,8 +31,12 @@
 
 namespace kino::support {
 
+// What a run's pulse says of every step, once there is one.
+inline constexpr double kFakeStepSeconds = 0.75;
+
 struct FakeEngineOptions {
   int64_t memory_bytes = 1 << 30;
+  std::string check_script;
 };
 
 class FakeEngine : public engine::Engine {
@@ -33,7 +45,9 @@ class FakeEngine : public engine::Engine {
 
   // NOT_FOUND without the folder, INVALID_ARGUMENT when its model_index.json is missing.
   absl::StatusOr<std::shared_ptr<engine::Model>> Load(const engine::ModelOptions& options,
-                                                      const engine::CancelToken* cancel) override;
+                                                      const engine::CancelToken* cancel,
+                                                      engine::WorkCounter* counter) override;
+  absl::Status CheckDevice() override;
   // Made up: one group of weights for each component, activations that grow with the video.
   absl::StatusOr<std::shared_ptr<engine::ProfileSource>> Profiles(
       const engine::ModelOptions& options) const override;

@@ -20,12 +20,14 @@
 
 namespace kino::engine {
 
-// The component made of `files`, from the pool if a model holds it. How its weights are held is
+// The component made of `files`, from the pool if a model holds it. CANCELLED by the options'
+// context. How its weights are held is
 // none of the key: models that share a component configure it in turn.
 template <typename T>
 absl::StatusOr<std::shared_ptr<T>> PooledComponent(const ComponentFiles& files,
                                                    const PipelineOptions& options,
                                                    EngineShared& shared, std::string_view name) {
+  KINO_RETURN_IF_ERROR(options.context.Advance());
   const c10::ScalarType dtype = ToTorch(options.dtype.Of(name));
   const std::string key =
       absl::StrCat(std::string(name), "|", files.checkpoint->identity(), "|", files.config.dump(),

@@ -56,6 +56,8 @@ struct PipelineOptions {
   std::string variant;
   ComputeDTypes dtype;  // "auto" is settled
   c10::Device device;
+  // Looked at in front of each component, and counted on.
+  RunContext context = {};
 };
 
 // A component and the stages that use it.

@@ -36,11 +36,11 @@ WeightPlan StageWeights::PlanOf(const PipelineComponent& component) const {
   return *plan;
 }
 
-void StageWeights::Enter(Stage stage) {
+void StageWeights::Enter(Stage stage, const RunContext& context) {
   // Another run may have been there in between.
   Approach(stage);
   for (const PipelineComponent& each : pipeline_->components()) {
-    each.component->residency().Configure(PlanOf(each));
+    each.component->residency().Configure(PlanOf(each), context);
   }
   if (entered_ == stage) return;
   entered_ = stage;

@@ -25,8 +25,8 @@ class StageWeights {
   void Approach(Stage stage);
   // Before each step of `stage`: the plan holds, what the stage does not use has left the device,
   // and what the stage after it uses is being read from the disk. Throws what
-  // Residency::Configure throws.
-  void Enter(Stage stage);
+  // Residency::Configure throws, CANCELLED by `context` included.
+  void Enter(Stage stage, const RunContext& context = {});
   // Another plan from here on.
   void set_plan(const Plan& plan) { plan_ = plan; }
 

@@ -187,10 +187,10 @@ TEST_F(LtxTransformerTest, AFeedForwardInPiecesIsOneFeedForward) {
 TEST_F(LtxTransformerTest, CancelStopsBetweenBlocks) {
   const auto transformer = Load("none");
   CancelToken cancel;
-  std::atomic<uint64_t> counter{0};
+  HostWorkCounter counter;
   const RunContext context{.cancel = &cancel, .counter = &counter};
   Step(*transformer, context);
-  const uint64_t units = counter.load();
+  const uint64_t units = counter.done();
   EXPECT_EQ(units, 3u * static_cast<uint64_t>(
                             tiny_.layers));  // two Prepares and a Forward, block by block
   cancel.Cancel();
@@ -199,7 +199,7 @@ TEST_F(LtxTransformerTest, CancelStopsBetweenBlocks) {
     return absl::OkStatus();
   });
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
-  EXPECT_EQ(counter.load(), units + 1);
+  EXPECT_EQ(counter.done(), units + 1);
 }
 
 TEST_F(LtxTransformerTest, MissingMisshapenAndUnexpectedWeightsAreReportedTogether) {

@@ -305,12 +305,12 @@ TEST_P(LtxVaeTest, CancelStopsTheDecode) {
   const std::unique_ptr<DecodeStream> stream =
       model.vae().Decode(model.Case("decode_9.in"), model.Options(1));
   CancelToken cancel;
-  std::atomic<uint64_t> counter{0};
+  HostWorkCounter counter;
   RunContext context;
   context.cancel = &cancel;
   context.counter = &counter;
   stream->Next(context);
-  EXPECT_GT(counter.load(), 0u);
+  EXPECT_GT(counter.done(), 0u);
   cancel.Cancel();
   const absl::Status status = RunGuarded([&] {
     stream->Next(context);

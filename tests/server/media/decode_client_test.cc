@@ -1,9 +1,11 @@
 #include "server/media/decode_client.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -218,6 +220,38 @@ class HostileDecoderTest : public ::testing::Test {
 
 constexpr char kOnePixel[] =
     "\\1\\0\\0\\0\\1\\0\\0\\0\\1\\0\\0\\0\\0\\0\\0\\0\\1\\0\\0\\0\\1\\0\\0\\0";
+
+TEST_F(HostileDecoderTest, CancelKillsAndReapsTheDecoder) {
+  const std::string path = scratch_.path("decoder"), started = scratch_.path("started");
+  WriteFile(path, "#!/bin/sh\necho $$ > " + started + ".new && mv " + started + ".new " + started +
+                      "\nexec sleep 1000\n");
+  chmod(path.c_str(), 0700);
+  DecodeOptions options = Options();
+  options.kino_media_path = path;
+  options.timeout = absl::Seconds(60);
+  engine::CancelToken cancel;
+  options.cancel = &cancel;
+  absl::Status status;
+  std::thread decoding([&] { status = DecodeMediaBytes("x", options).status(); });
+  while (access(started.c_str(), R_OK) != 0) usleep(1000);
+  const int pid = std::stoi(ReadFile(started));
+  EXPECT_EQ(kill(pid, 0), 0);
+  cancel.Cancel();
+  decoding.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+  EXPECT_EQ(kill(pid, 0), -1) << "it is neither alive nor a zombie";
+  EXPECT_EQ(errno, ESRCH);
+}
+
+TEST_F(HostileDecoderTest, ATokenThatIsSetBeforeEndsItAtOnceAndOneThatIsNotChangesNothing) {
+  engine::CancelToken cancel;
+  DecodeOptions options = Options();
+  options.cancel = &cancel;
+  const std::string picture = PillowCorpus().scratch.path("png_exif8.png");
+  EXPECT_TRUE(DecodeMediaFile(picture, options).ok());
+  cancel.Cancel();
+  EXPECT_EQ(DecodeMediaFile(picture, options).status().code(), absl::StatusCode::kCancelled);
+}
 
 TEST_F(HostileDecoderTest, EndsAreMappedToStatuses) {
   EXPECT_TRUE(Run(Header(kOnePixel)).ok()) << Run(Header(kOnePixel));

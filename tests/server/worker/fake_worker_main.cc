@@ -1,23 +1,51 @@
 // kino-worker with tests/support/fake_engine in place of the engine, for tests of the server that
-// need no torch.
+// need no torch. A condition's file is a script: "wait FILE" decodes until FILE exists or the
+// attempt is cancelled, "slow" takes longer than the decoder's timeout; an empty one is broken, one
+// larger than the limits is refused, and every other is a picture of one pixel.
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <string>
 
+#include "absl/time/clock.h"
 #include "server/worker/worker_main.h"
 #include "tests/support/fake_engine.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::StatusOr<kino::engine::MediaInput> Decode(const std::string& path,
+                                                kino::engine::ConditionKind,
+                                                const kino::media::DecodeOptions& options) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (size == 0 || error) return absl::InvalidArgumentError("not an image or video");
+  if (static_cast<int64_t>(size) > options.max_input_bytes) {
+    return absl::ResourceExhaustedError("the file is larger than the limit");
+  }
+  std::string what, until;
+  std::ifstream(path) >> what >> until;
+  if (what == "slow") return absl::DeadlineExceededError("decoding takes longer than 60 s");
+  while (what == "wait" && !fs::exists(until)) {
+    if (absl::Status status = options.cancel->Check(); !status.ok()) return status;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return kino::engine::MediaInput{1, 1, 1, {0, 0, 0}};
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   return kino::worker::WorkerMain(
       argc, argv,
       [](const kino::engine::EngineOptions&)
           -> absl::StatusOr<std::unique_ptr<kino::engine::Engine>> {
-        return std::make_unique<kino::support::FakeEngine>();
-      },
-      [](const std::string& path,
-         kino::engine::ConditionKind) -> absl::StatusOr<kino::engine::MediaInput> {
-        std::error_code error;
-        if (std::filesystem::file_size(path, error) == 0 || error) {
-          return absl::InvalidArgumentError("not an image or video");
+        kino::support::FakeEngineOptions options;
+        if (const char* const script = std::getenv("KINO_FAKE_CHECK_SCRIPT")) {
+          options.check_script = script;
         }
-        return kino::engine::MediaInput{1, 1, 1, {0, 0, 0}};
-      });
+        return std::make_unique<kino::support::FakeEngine>(options);
+      },
+      Decode);
 }

@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
-#include "absl/time/clock.h"
+#include "server/worker/attempt_failure.h"
 
 namespace kino::worker {
 namespace {
@@ -117,21 +121,135 @@ TEST_F(HeldAttemptsTest, TheStrongestReasonToStopCounts) {
   EXPECT_TRUE(held_.empty());
 }
 
+constexpr absl::Duration kNow = absl::Seconds(5000);
+
 TEST_F(HeldAttemptsTest, RunTimeoutCountsFromTheBeginningOfTheRun) {
   v1::StartAttempt command = Command("a");
   command.mutable_run_timeout()->set_seconds(60);
   auto attempt = *held_.Add(command);
   auto unlimited = *held_.Add(Command("b"));
-  const absl::Time now = absl::Now();
-  held_.StopOverdue(now + absl::Hours(24));
+  held_.StopOverdue(kNow + absl::Hours(24));
   EXPECT_EQ(attempt->stop_reason(), StopReason::kNone) << "it has not begun";
-  attempt->MarkBegun(now);
-  unlimited->MarkBegun(now);
-  held_.StopOverdue(now + absl::Seconds(59));
+  ASSERT_TRUE(attempt->Begin(kNow));
+  ASSERT_TRUE(unlimited->Begin(kNow));
+  held_.StopOverdue(kNow + absl::Seconds(60));
   EXPECT_EQ(attempt->stop_reason(), StopReason::kNone);
-  held_.StopOverdue(now + absl::Seconds(61));
+  held_.StopOverdue(kNow + absl::Seconds(61));
   EXPECT_EQ(attempt->stop_reason(), StopReason::kTimedOut);
+  EXPECT_TRUE(attempt->token().cancelled());
   EXPECT_EQ(unlimited->stop_reason(), StopReason::kNone);
+}
+
+TEST_F(HeldAttemptsTest, ACancelThatTakesLongIsNoTimeout) {
+  v1::StartAttempt command = Command("a");
+  command.mutable_run_timeout()->set_seconds(60);
+  auto attempt = *held_.Add(command);
+  ASSERT_TRUE(attempt->Begin(kNow));
+  held_.Stop(attempt->ref(), StopReason::kCancelled);
+  held_.StopOverdue(kNow + absl::Seconds(61));
+  EXPECT_EQ(attempt->stop_reason(), StopReason::kCancelled);
+}
+
+// The one numbered event of an attempt that ended while it waited.
+v1::AttemptFailed OnlyEvent(HeldAttempt& attempt) {
+  EXPECT_EQ(attempt.spool().last_number(), 1);
+  auto event = attempt.spool().Next(0);
+  EXPECT_TRUE(event.ok() && event->has_value());
+  return event.ok() && event->has_value() ? (*event)->failed() : v1::AttemptFailed();
+}
+
+TEST_F(HeldAttemptsTest, AWaitingAttemptEndsWhereItIsStopped) {
+  for (const auto& [reason, cause] :
+       {std::pair(StopReason::kCancelled, v1::AttemptFailed::CANCELLED_BY_US),
+        std::pair(StopReason::kInterrupted, v1::AttemptFailed::INTERRUPTED)}) {
+    SCOPED_TRACE(v1::AttemptFailed::Cause_Name(cause));
+    auto attempt = *held_.Add(Command(v1::AttemptFailed::Cause_Name(cause)));
+    held_.Stop(attempt->ref(), reason);
+    EXPECT_TRUE(attempt->ended());
+    EXPECT_EQ(held_.active(), 0);
+    EXPECT_EQ(OnlyEvent(*attempt).cause(), cause);
+    EXPECT_FALSE(attempt->Begin(kNow)) << "the engine thread is to pass it over";
+    // Whoever stops it again adds no second end.
+    held_.Stop(attempt->ref(), reason);
+    held_.StopAll(StopReason::kInterrupted);
+    EXPECT_EQ(attempt->spool().last_number(), 1);
+  }
+}
+
+TEST_F(HeldAttemptsTest, AnAttemptThatHasBegunIsEndedByTheEngineThreadAlone) {
+  auto attempt = *held_.Add(Command("a"));
+  ASSERT_TRUE(attempt->Begin(kNow));
+  EXPECT_FALSE(attempt->Begin(kNow));
+  held_.Stop(attempt->ref(), StopReason::kCancelled);
+  EXPECT_FALSE(attempt->ended());
+  EXPECT_EQ(attempt->spool().last_number(), 0);
+  EXPECT_FALSE(attempt->EndWaiting());
+}
+
+TEST_F(HeldAttemptsTest, ADroppedWaitingAttemptIsPassedOver) {
+  auto attempt = *held_.Add(Command("a"));
+  held_.Drop(attempt->ref());
+  EXPECT_TRUE(attempt->token().cancelled());
+  EXPECT_FALSE(attempt->Begin(kNow));
+}
+
+// Of one canceller and one engine thread, one gets the attempt, whoever is first.
+TEST_F(HeldAttemptsTest, CancelAndBeginAtOnceGiveOneEnd) {
+  for (int i = 0; i < 300; ++i) {
+    auto attempt = *held_.Add(Command("a", i + 1));
+    bool began = false;
+    std::thread engine([&] { began = attempt->Begin(kNow); });
+    held_.Stop(attempt->ref(), StopReason::kCancelled);
+    engine.join();
+    EXPECT_NE(began, attempt->ended());
+    EXPECT_EQ(attempt->spool().last_number(), began ? 0 : 1);
+    EXPECT_TRUE(attempt->token().cancelled());
+    held_.Drop(attempt->ref());
+  }
+}
+
+TEST_F(HeldAttemptsTest, AnAttemptWhoseSpoolCannotBeMadeIsHeldAndCanTell) {
+  HeldAttempts held("/nonexistent");
+  auto attempt = held.Add(Command("a"));
+  ASSERT_TRUE(attempt.ok()) << attempt.status();
+  EXPECT_NE(std::string((*attempt)->spool_status().message()).find("/nonexistent/1.spool"),
+            std::string::npos);
+  EXPECT_TRUE(FailWaitingAttempt(**attempt, SpoolFailure((*attempt)->spool_status())));
+  auto event = held.NextToSend();
+  ASSERT_TRUE(event.ok() && event->has_value());
+  EXPECT_EQ((*event)->ref().job_id(), "a");
+  EXPECT_EQ((*event)->failed().cause(), v1::AttemptFailed::INTERNAL);
+  held.Acknowledge(Ack(Command("a"), 1));
+  EXPECT_TRUE(held.empty());
+}
+
+TEST_F(HeldAttemptsTest, PulsesAreOfAttemptsThatHaveNotEnded) {
+  auto waiting = *held_.Add(Command("waiting"));
+  auto loading = *held_.Add(Command("loading"));
+  auto ended = *held_.Add(Command("ended"));
+  ended->MarkEnded();
+  loading->pulse().Enter(v1::LOAD);
+  loading->pulse().work().Count();
+  const std::vector<v1::AttemptPulse> pulses = held_.Pulses();
+  ASSERT_EQ(pulses.size(), 2u);
+  EXPECT_EQ(pulses[0].ref().job_id(), "waiting");
+  EXPECT_EQ(pulses[0].ref().token(), "t");
+  EXPECT_EQ(pulses[0].stage(), v1::STAGE_UNSPECIFIED);
+  EXPECT_EQ(pulses[0].counter(), 0);
+  EXPECT_EQ(pulses[1].ref().job_id(), "loading");
+  EXPECT_EQ(pulses[1].stage(), v1::LOAD);
+  EXPECT_EQ(pulses[1].counter(), 1);
+}
+
+TEST_F(HeldAttemptsTest, AnotherDeadlineThanRunTimeoutIsNotToldAsOne) {
+  auto attempt = *held_.Add(Command("a"));
+  FailWaitingAttempt(*attempt,
+                     {v1::AttemptFailed::INTERNAL, absl::DeadlineExceededError("a slow decoder")});
+  EXPECT_EQ(OnlyEvent(*attempt).error().code(), 14);
+  EXPECT_EQ(OnlyEvent(*attempt).error().message(), "a slow decoder");
+  auto late = *held_.Add(Command("b"));
+  FailWaitingAttempt(*late, {v1::AttemptFailed::RUN_TIMEOUT, absl::DeadlineExceededError("late")});
+  EXPECT_EQ(OnlyEvent(*late).error().code(), 4);
 }
 
 }  // namespace

@@ -68,6 +68,20 @@ TEST_F(ModelsTest, UnloadFreesAndIsIdempotent) {
   EXPECT_EQ(engine_.device_memory_used_bytes(), 0);
 }
 
+TEST_F(ModelsTest, ACancelledLoadHoldsNothingAndTheNextOneLoads) {
+  Models models(engine_, configured_, {});
+  std::ofstream(folder_ + "/a/load_script") << "groups=5";
+  engine::CancelToken cancel;
+  cancel.CancelAtLook(3);
+  engine::HostWorkCounter counter;
+  EXPECT_TRUE(absl::IsCancelled(models.Load("a", &cancel, &counter).status()));
+  EXPECT_EQ(counter.done(), 2u);
+  EXPECT_EQ(LoadedNames(models), "");
+  EXPECT_EQ(engine_.device_memory_used_bytes(), 0);
+  EXPECT_TRUE(models.Load("a", nullptr, &counter)->loaded_now);
+  EXPECT_EQ(counter.done(), 7u);
+}
+
 TEST_F(ModelsTest, UnknownAndBrokenModelsAreRefused) {
   fs::remove(folder_ + "/b/model_index.json");
   Models models(engine_, configured_, {});

@@ -97,7 +97,7 @@ TEST_F(SpoolTest, AFullDiskStillLetsTheFailureThrough) {
   failed.mutable_failed()->set_cause(v1::AttemptFailed::INTERNAL);
   const absl::Status reported = spool_->Append(failed);
   setrlimit(RLIMIT_FSIZE, &old);
-  EXPECT_FALSE(written.ok());
+  EXPECT_TRUE(IsDiskFull(written)) << written;
   EXPECT_TRUE(reported.ok());
   EXPECT_EQ(Next(0).number(), 1) << "the failed chunk used no number";
   EXPECT_TRUE(Next(0).has_failed());
@@ -109,9 +109,21 @@ TEST_F(SpoolTest, TheFileGoesWithTheSpool) {
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
+TEST(Spool, WithoutAFileItTakesAllButChunks) {
+  const auto spool = Spool::WithoutFile();
+  EXPECT_EQ(spool->Append(ChunkEvent(0, "abc")).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(spool->Append(DoneEvent()).ok());
+  auto event = spool->Next(0);
+  ASSERT_TRUE(event.ok() && event->has_value());
+  EXPECT_EQ((*event)->number(), 1);
+  spool->Acknowledge(1);
+  EXPECT_TRUE(spool->is_drained());
+}
+
 TEST(Spool, AnUnwritableFolderIsNamed) {
   const auto spool = Spool::Create("/nonexistent/x.spool");
   ASSERT_FALSE(spool.ok());
+  EXPECT_FALSE(IsDiskFull(spool.status())) << "room has nothing to do with it";
   EXPECT_NE(std::string(spool.status().message()).find("/nonexistent/x.spool"), std::string::npos);
 }
 

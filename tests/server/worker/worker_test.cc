@@ -2,6 +2,7 @@
 // tests/support/fake_engine inside.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -70,6 +71,8 @@ class WorkerTest : public ::testing::Test {
     std::vector<std::string> command = {std::string(KINO_BIN_DIR) + "/fake-worker", "--config",
                                         folder_ + "/kino.yaml", "--name", "w1"};
     command.insert(command.end(), extra.begin(), extra.end());
+    setenv("KINO_FAKE_CHECK_SCRIPT", (folder_ + "/check").c_str(), 1);
+    worker_.reset();  // one at a time has the spool
     worker_ = std::make_unique<support::Process>(command, log_);
     Hello();
   }
@@ -123,6 +126,37 @@ class WorkerTest : public ::testing::Test {
   std::string WaitingScript(int at) {
     return "at=" + std::to_string(at) + " do=wait touch=" + folder_ + "/reached until=" + folder_ +
            "/go";
+  }
+  void WriteLoadScript(const std::string& model, const std::string& script) {
+    std::ofstream(folder_ + "/" + model + "/load_script") << script;
+  }
+  // Tells by the file "loading" that it is under way, then waits for the file "loaded".
+  std::string LoadThatWaits(const std::string& what) {
+    return "do=" + what + " touch=" + folder_ + "/loading until=" + folder_ + "/loaded";
+  }
+  void SendLoadModel(int64_t id, const std::string& model) {
+    v1::FrontendMessage message;
+    message.mutable_load_model()->set_command_id(id);
+    message.mutable_load_model()->set_model(model);
+    frontend_.Send(message);
+  }
+  void Cancel(const v1::AttemptRef& ref) {
+    v1::FrontendMessage message;
+    *message.mutable_cancel()->mutable_ref() = ref;
+    frontend_.Send(message);
+  }
+  v1::AttemptPulse AwaitPulse(const std::string& job,
+                              std::function<bool(const v1::AttemptPulse&)> wanted) {
+    v1::AttemptPulse found;
+    frontend_.Await(&position_, [&](const v1::WorkerMessage& m) {
+      for (const v1::AttemptPulse& pulse : m.heartbeat().attempts()) {
+        if (pulse.ref().job_id() != job || !wanted(pulse)) continue;
+        found = pulse;
+        return true;
+      }
+      return false;
+    });
+    return found;
   }
   // The numbered events of `job` in the order received; duplicates replaced by their later copy.
   std::map<int64_t, v1::AttemptEvent> Numbered(const std::string& job) {
@@ -410,7 +444,13 @@ TEST_F(WorkerTest, EveryFailureHasItsCause) {
   check(image, v1::AttemptFailed::CLIENT, 3, "conditions[0]: not an image");
   v1::StartAttempt slow = Command("slow", "at=1 do=hang");
   slow.mutable_run_timeout()->set_nanos(50'000'000);
-  check(slow, v1::AttemptFailed::CLIENT, 4, "run_timeout");
+  check(slow, v1::AttemptFailed::RUN_TIMEOUT, 4, "run_timeout");
+  // Whatever else took too long may not the next time.
+  check(Command("deadline", "at=1 do=deadline"), v1::AttemptFailed::INTERNAL, 14, "slow");
+  std::ofstream(folder_ + "/slow") << "slow";
+  image.mutable_ref()->set_job_id("image3");
+  image.set_condition_files(0, folder_ + "/slow");
+  check(image, v1::AttemptFailed::INTERNAL, 14, "conditions[0]: decoding takes longer");
   // None of it broke the worker.
   AwaitDone(Start("last", ""));
 }
@@ -468,8 +508,207 @@ TEST_F(WorkerTest, LoadAndUnloadAnswerAndShowInHeartbeats) {
 TEST_F(WorkerTest, ALostDeviceIsReportedThenEndsTheProcess) {
   StartWorker();
   const v1::AttemptFailed failed = AwaitFailed(Start("job", "at=1 do=device_lost"));
-  EXPECT_EQ(failed.cause(), v1::AttemptFailed::INTERNAL);
+  EXPECT_EQ(failed.cause(), v1::AttemptFailed::DEVICE_LOST);
   EXPECT_EQ(worker_->Wait(), 70);
+}
+
+TEST_F(WorkerTest, ADeviceLostWhileAModelLoadsIsReportedToo) {
+  WriteLoadScript("other", "do=device_lost");
+  StartWorker();
+  v1::StartAttempt command = Command("job", "");
+  command.mutable_request()->set_model("other");
+  EXPECT_EQ(AwaitFailed(Start(command)).cause(), v1::AttemptFailed::DEVICE_LOST);
+  EXPECT_EQ(worker_->Wait(), 70);
+}
+
+TEST_F(WorkerTest, AnAttemptThatWaitsWhenTheDeviceIsLostIsInterrupted) {
+  WriteLoadScript("other", LoadThatWaits("wait") + " then=device_lost");
+  StartWorker();
+  SendLoadModel(1, "other");
+  AwaitFile("loading");
+  const v1::AttemptRef ref = Start("job", "");
+  AwaitPulse("job", [](const auto&) { return true; });
+  Touch("loaded");
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::INTERRUPTED);
+  EXPECT_FALSE(Numbered("job").at(1).has_started());
+  EXPECT_EQ(worker_->Wait(), 70);
+}
+
+TEST_F(WorkerTest, TheDevicesCheckIsAnswered) {
+  StartWorker();
+  const auto check = [&](int64_t id) {
+    v1::FrontendMessage message;
+    message.mutable_check_device()->set_command_id(id);
+    frontend_.Send(message);
+    const v1::ModelCommandResult result =
+        frontend_.Await(&position_, [](const auto& m) { return m.has_model_result(); })
+            .model_result();
+    EXPECT_EQ(result.command_id(), id);
+    return result.error();
+  };
+  EXPECT_EQ(check(1).code(), 0);
+  std::ofstream(folder_ + "/check") << "do=wrong";
+  const google::rpc::Status wrong = check(2);
+  EXPECT_EQ(wrong.code(), 13);
+  EXPECT_THAT(wrong.message(), HasSubstr("computes wrongly"));
+  fs::remove(folder_ + "/check");
+  EXPECT_EQ(check(3).code(), 0);
+  AwaitDone(Start("job", ""));
+  std::ofstream(folder_ + "/check") << "do=device_lost";
+  v1::FrontendMessage message;
+  message.mutable_check_device()->set_command_id(4);
+  frontend_.Send(message);
+  EXPECT_EQ(worker_->Wait(), 70);
+}
+
+TEST_F(WorkerTest, CancelReachesAnAttemptWhoseModelLoads) {
+  WriteLoadScript("other", LoadThatWaits("wait") + " groups=3");
+  StartWorker();
+  v1::StartAttempt command = Command("job", "");
+  command.mutable_request()->set_model("other");
+  const v1::AttemptRef ref = Start(command);
+  AwaitFile("loading");
+  // Heartbeats go on, and say what the attempt does.
+  for (int i = 0; i < 3; ++i) {
+    const v1::AttemptPulse pulse =
+        AwaitPulse("job", [](const auto& p) { return p.stage() == v1::LOAD && p.counter() > 0; });
+    EXPECT_EQ(pulse.counter(), 1) << "the first group of weights";
+  }
+  Cancel(ref);
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::CANCELLED_BY_US);
+  // The next one has to load it, from the beginning.
+  WriteLoadScript("other", "");
+  command.mutable_ref()->set_job_id("next");
+  const v1::AttemptDone done = AwaitDone(Start(command));
+  ASSERT_EQ(done.stages_size(), 3);
+  EXPECT_EQ(done.stages(0).stage(), v1::LOAD);
+}
+
+TEST_F(WorkerTest, RunTimeoutReachesAnAttemptWhoseModelLoads) {
+  WriteLoadScript("other", LoadThatWaits("wait"));
+  StartWorker();
+  v1::StartAttempt command = Command("job", "");
+  command.mutable_request()->set_model("other");
+  command.mutable_run_timeout()->set_nanos(50'000'000);
+  EXPECT_EQ(AwaitFailed(Start(command)).cause(), v1::AttemptFailed::RUN_TIMEOUT);
+}
+
+TEST_F(WorkerTest, CancelReachesAnAttemptBehindAModelThatAClientLoads) {
+  // It does not even look at a token.
+  WriteLoadScript("other", LoadThatWaits("deaf"));
+  StartWorker();
+  SendLoadModel(1, "other");
+  AwaitFile("loading");
+  const v1::AttemptRef first = Start("first", "");
+  EXPECT_EQ(AwaitPulse("first", [](const auto&) { return true; }).stage(), v1::STAGE_UNSPECIFIED);
+  Cancel(first);
+  EXPECT_EQ(AwaitFailed(first).cause(), v1::AttemptFailed::CANCELLED_BY_US);
+  const v1::AttemptRef second = Start("second", "");
+  AwaitPulse("second", [](const auto&) { return true; });
+  Touch("loaded");
+  AwaitDone(second);
+  ASSERT_EQ(Numbered("first").size(), 1u) << "it was never started";
+  EXPECT_TRUE(Numbered("first").at(1).has_failed());
+  const auto messages = frontend_.messages();
+  EXPECT_TRUE(std::any_of(messages.begin(), messages.end(), [](const v1::WorkerMessage& m) {
+    return m.has_model_result() && m.model_result().command_id() == 1 &&
+           !m.model_result().has_error();
+  }));
+}
+
+TEST_F(WorkerTest, CancelReachesAnAttemptWhoseConditionIsDecoded) {
+  StartWorker();
+  std::ofstream(folder_ + "/picture") << "wait " << folder_ << "/never";
+  v1::StartAttempt command = Command("job", "");
+  command.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
+  command.mutable_request()->mutable_conditions(0)->set_asset_id("a");
+  command.add_condition_files(folder_ + "/picture");
+  const v1::AttemptRef ref = Start(command);
+  AwaitPulse("job", [](const auto& pulse) { return pulse.stage() == v1::ENCODE_MEDIA; });
+  Cancel(ref);
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::CANCELLED_BY_US);
+  AwaitDone(Start("next", ""));
+}
+
+TEST_F(WorkerTest, PulsesTellStepsAndTheirSeconds) {
+  StartWorker();
+  const v1::AttemptRef ref = Start("job", WaitingScript(2));
+  AwaitFile("reached");
+  const v1::AttemptPulse pulse =
+      AwaitPulse("job", [](const auto& p) { return p.stage() == v1::DENOISE && p.steps() == 2; });
+  EXPECT_EQ(pulse.ref().attempt(), 1);
+  EXPECT_EQ(pulse.ref().token(), ref.token());
+  EXPECT_EQ(pulse.step_seconds(), support::kFakeStepSeconds);
+  EXPECT_GT(pulse.counter(), 2);
+  Touch("go");
+  AwaitDone(ref);
+  // Once it has ended there is nothing to judge, acknowledged or not.
+  frontend_.Await(&position_, [](const auto& m) {
+    return m.has_heartbeat() && m.heartbeat().attempts_size() == 0;
+  });
+}
+
+TEST_F(WorkerTest, AFullDiskIsToldAsThatAndPasses) {
+  StartWorker();
+  AwaitDone(Start("before", ""));
+  // A file size limit stands for the full disk: the write fails in the same place.
+  struct rlimit old {};
+  ASSERT_EQ(prlimit(worker_->pid(), RLIMIT_FSIZE, nullptr, &old), 0);
+  const rlimit small{4096, old.rlim_max};
+  ASSERT_EQ(prlimit(worker_->pid(), RLIMIT_FSIZE, &small, nullptr), 0);
+  const v1::AttemptFailed failed = AwaitFailed(Start("full", "chunks=4 chunk_bytes=4000"));
+  EXPECT_EQ(failed.cause(), v1::AttemptFailed::DISK_FULL);
+  EXPECT_THAT(failed.error().message(), HasSubstr("spool"));
+  ASSERT_EQ(prlimit(worker_->pid(), RLIMIT_FSIZE, &old, nullptr), 0);
+  AwaitDone(Start("after", "chunks=4 chunk_bytes=4000"));
+}
+
+TEST_F(WorkerTest, AnAttemptWhoseSpoolCannotBeMadeIsReported) {
+  StartWorker();
+  fs::rename(folder_ + "/data/spool/w1", folder_ + "/data/spool/away");
+  const v1::AttemptFailed failed = AwaitFailed(Start("job", ""));
+  EXPECT_EQ(failed.cause(), v1::AttemptFailed::INTERNAL);
+  EXPECT_THAT(failed.error().message(), HasSubstr("cannot create spool"));
+  EXPECT_EQ(Numbered("job").size(), 1u);
+  fs::rename(folder_ + "/data/spool/away", folder_ + "/data/spool/w1");
+  AwaitDone(Start("next", ""));
+}
+
+TEST_F(WorkerTest, TheConfiguredLimitsHoldWhereConditionsAreDecoded) {
+  v1::StartAttempt command = Command("job", "");
+  command.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
+  command.mutable_request()->mutable_conditions(0)->set_asset_id("a");
+  command.add_condition_files(folder_ + "/large");
+  Touch("large");
+  fs::resize_file(folder_ + "/large", 257u << 20);  // one more than the default allows
+  StartWorker();
+  EXPECT_THAT(AwaitFailed(Start(command)).error().message(), HasSubstr("larger than the limit"));
+  StartWorker("limits: {max_upload_size: 257MiB}\n");
+  command.mutable_ref()->set_job_id("raised");
+  AwaitDone(Start(command));
+}
+
+TEST_F(WorkerTest, SigtermWaitsForNoModelThatAClientLoads) {
+  WriteLoadScript("other", LoadThatWaits("wait"));
+  StartWorker();
+  SendLoadModel(1, "other");
+  AwaitFile("loading");
+  worker_->Signal(SIGTERM);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(WorkerTest, TheDrainDeadlineInterruptsAnAttemptThatWaits) {
+  WriteLoadScript("other", LoadThatWaits("wait"));
+  StartWorker();
+  SendLoadModel(1, "other");
+  AwaitFile("loading");
+  const v1::AttemptRef ref = Start("job", "");
+  AwaitPulse("job", [](const auto&) { return true; });
+  worker_->Signal(SIGTERM);
+  frontend_.Await(&position_, [](const auto& m) { return m.has_draining(); });
+  worker_->Signal(SIGTERM);
+  EXPECT_EQ(AwaitFailed(ref).cause(), v1::AttemptFailed::INTERRUPTED);
+  EXPECT_EQ(worker_->Wait(), 0);
 }
 
 TEST_F(WorkerTest, SigtermOnAnIdleWorkerEndsIt) {

@@ -1,0 +1,209 @@
+// The whole worker in this process, by a clock that a test moves.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/worker/worker.h"
+#include "tests/server/worker/scripted_frontend.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_engine.h"
+
+namespace kino::worker {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What the scripted frontend asks for.
+constexpr absl::Duration kHeartbeat = absl::Milliseconds(20);
+
+class FakeClockTest : public ::testing::Test {
+ protected:
+  FakeClockTest() {
+    options_.name = "w1";
+    options_.address = "unix:" + folder_ + "/link.sock";
+    options_.engine.device = "cpu";
+    options_.spool_folder = folder_ + "/spool";
+    for (const char* const name : {"good", "slow"}) {
+      fs::create_directories(folder_ + "/" + name);
+      std::ofstream(folder_ + "/" + name + "/model_index.json") << "{}";
+      config::ModelConfig& model = options_.models.emplace_back();
+      model.name = name;
+      model.folder = folder_ + "/" + name;
+    }
+    std::ofstream(folder_ + "/slow/load_script")
+        << "do=wait touch=" << folder_ << "/loading until=" << folder_ << "/loaded";
+    // What the worker holds is resumed, whatever happens to the stream.
+    frontend_.OnHello([](const v1::WorkerHello& hello) {
+      v1::HelloReply reply;
+      for (const v1::AttemptRef& ref : hello.held()) *reply.add_resumed()->mutable_ref() = ref;
+      reply.mutable_lease()->set_seconds(10);
+      return reply;
+    });
+    worker_ = std::thread([this] {
+      exit_code_ = RunWorker(
+          options_, clock_,
+          [](const engine::EngineOptions&) -> absl::StatusOr<std::unique_ptr<engine::Engine>> {
+            return std::make_unique<support::FakeEngine>();
+          },
+          [](const std::string&, engine::ConditionKind,
+             const media::DecodeOptions&) -> absl::StatusOr<engine::MediaInput> {
+            return engine::MediaInput{1, 1, 1, {0, 0, 0}};
+          });
+    });
+    frontend_.Await(&position_, [](const auto& m) { return m.has_hello(); });
+  }
+  ~FakeClockTest() override {
+    v1::FrontendMessage message;
+    message.mutable_drain();
+    frontend_.Send(message);
+    worker_.join();
+    EXPECT_EQ(exit_code_, kExitDrained);
+    frontend_.Close();
+    fs::remove_all(folder_);
+  }
+
+  static std::string MakeFolder() {
+    const std::string folder = "/tmp/kino-fake-clock-test-" + std::to_string(getpid());
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+    return folder;
+  }
+  v1::StartAttempt Command(const std::string& job, const std::string& prompt) {
+    v1::StartAttempt command;
+    command.mutable_ref()->set_job_id(job);
+    command.mutable_ref()->set_attempt(1);
+    command.mutable_ref()->set_token("00112233445566778899aabbccddeeff");
+    command.mutable_request()->set_model("good");
+    command.mutable_request()->set_prompt(prompt);
+    command.mutable_request()->set_seed(7);
+    return command;
+  }
+  void Start(const v1::StartAttempt& command) {
+    v1::FrontendMessage message;
+    *message.mutable_start() = command;
+    frontend_.Send(message);
+  }
+  v1::AttemptEvent AwaitEnd(const std::string& job) {
+    const v1::AttemptEvent end =
+        frontend_
+            .Await(&position_,
+                   [&](const auto& m) {
+                     return m.event().ref().job_id() == job &&
+                            (m.event().has_done() || m.event().has_failed());
+                   })
+            .event();
+    frontend_.Acknowledge(end.ref(), end.number());
+    return end;
+  }
+  v1::AttemptPulse AwaitPulse(std::function<bool(const v1::AttemptPulse&)> wanted) {
+    for (int i = 0; i < 1000; ++i) {
+      clock_.Advance(kHeartbeat);
+      const v1::WorkerHeartbeat heartbeat =
+          frontend_.Await(&position_, [](const auto& m) { return m.has_heartbeat(); }).heartbeat();
+      for (const v1::AttemptPulse& pulse : heartbeat.attempts()) {
+        if (wanted(pulse)) return pulse;
+      }
+    }
+    ADD_FAILURE() << "the awaited pulse did not come";
+    return {};
+  }
+  void AwaitFile(const std::string& name) {
+    for (int i = 0; i < 20000 && !fs::exists(folder_ + "/" + name); ++i)
+      absl::SleepFor(absl::Milliseconds(1));
+    ASSERT_TRUE(fs::exists(folder_ + "/" + name)) << name;
+  }
+  void Touch(const std::string& name) { std::ofstream(folder_ + "/" + name) << "x"; }
+  std::string WaitingScript() {
+    return absl::StrCat("at=1 do=wait touch=", folder_, "/reached until=", folder_, "/go");
+  }
+  int Hellos() const {
+    int hellos = 0;
+    for (const v1::WorkerMessage& message : frontend_.messages()) hellos += message.has_hello();
+    return hellos;
+  }
+  // One heartbeat after another comes as the clock goes on, each with the attempt in it.
+  void ExpectHeartbeats(int count) {
+    for (int i = 0; i < count; ++i) {
+      clock_.Advance(kHeartbeat);
+      frontend_.Await(&position_, [](const auto& m) { return m.heartbeat().attempts_size() == 1; });
+    }
+  }
+
+  const std::string folder_ = MakeFolder();
+  WorkerOptions options_;
+  scheduler::FakeClock clock_;
+  ScriptedFrontend frontend_{"unix:" + folder_ + "/link.sock"};
+  size_t position_ = 0;
+  int exit_code_ = -1;
+  std::thread worker_;
+};
+
+TEST_F(FakeClockTest, AWallClockThatJumpsLosesNoLeaseAndNoHeartbeat) {
+  Start(Command("job", WaitingScript()));
+  AwaitFile("reached");
+  ExpectHeartbeats(1);
+  for (const absl::Duration jump :
+       {absl::Hours(1), -absl::Hours(1), -absl::Hours(1), absl::Hours(1)}) {
+    clock_.JumpWall(jump);
+    ExpectHeartbeats(5);
+  }
+  EXPECT_EQ(Hellos(), 1);
+  Touch("go");
+  EXPECT_TRUE(AwaitEnd("job").has_done());
+}
+
+TEST_F(FakeClockTest, AProcessThatStoodStillGivesNothingUp) {
+  Start(Command("job", WaitingScript()));
+  AwaitFile("reached");
+  ExpectHeartbeats(1);
+  for (int i = 0; i < 3; ++i) {
+    // Far beyond lease and grace.
+    clock_.Advance(absl::Hours(1));
+    ExpectHeartbeats(3);
+  }
+  EXPECT_EQ(Hellos(), 1);
+  Touch("go");
+  EXPECT_TRUE(AwaitEnd("job").has_done());
+}
+
+TEST_F(FakeClockTest, RunTimeoutCountsFromTheMomentTheEngineThreadTakesTheAttemptUp) {
+  v1::FrontendMessage load;
+  load.mutable_load_model()->set_command_id(1);
+  load.mutable_load_model()->set_model("slow");
+  frontend_.Send(load);
+  AwaitFile("loading");
+  v1::StartAttempt command = Command("job", WaitingScript());
+  command.mutable_run_timeout()->set_seconds(60);
+  Start(command);
+  AwaitPulse([](const auto& pulse) { return pulse.stage() == v1::STAGE_UNSPECIFIED; });
+  clock_.Advance(absl::Hours(1));
+  ExpectHeartbeats(3);
+  for (const v1::WorkerMessage& message : frontend_.messages())
+    EXPECT_FALSE(message.event().has_started()) << "it still waits";
+  Touch("loaded");
+  AwaitFile("reached");
+  EXPECT_EQ(AwaitPulse([](const auto& pulse) { return pulse.steps() == 1; }).stage(), v1::DENOISE);
+  Touch("go");
+  EXPECT_TRUE(AwaitEnd("job").has_done()) << "the hour of waiting was not the run's";
+}
+
+TEST_F(FakeClockTest, ARunThatExceedsItsTimeoutFailsWithACauseOfItsOwn) {
+  v1::StartAttempt command =
+      Command("job", absl::StrCat("at=1 do=hang touch=", folder_, "/reached"));
+  command.mutable_run_timeout()->set_seconds(60);
+  Start(command);
+  AwaitFile("reached");
+  clock_.Advance(absl::Seconds(59));
+  ExpectHeartbeats(1);
+  clock_.Advance(absl::Seconds(2));
+  const v1::AttemptEvent end = AwaitEnd("job");
+  EXPECT_EQ(end.failed().cause(), v1::AttemptFailed::RUN_TIMEOUT);
+  EXPECT_EQ(end.failed().error().code(), 4);
+}
+
+}  // namespace
+}  // namespace kino::worker
