@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/fault_point.h"
 #include "server/convert/job.h"
 #include "server/convert/request.h"
 #include "server/convert/status.h"
@@ -175,10 +176,12 @@ class AttemptRun {
       v1::AttemptEvent event;
       event.mutable_chunk()->set_offset(size_);
       event.mutable_chunk()->set_data(std::string(piece));
+      KINO_FAULT_POINT("worker.chunk.before_spool");
       if (absl::Status status = Emit(std::move(event)); !status.ok()) {
         spool_error_ = status;
         return status;
       }
+      KINO_FAULT_POINT("worker.chunk.spooled");
       digest_.Update(piece.data(), piece.size());
       size_ += static_cast<int64_t>(piece.size());
     }
@@ -196,11 +199,13 @@ class AttemptRun {
     done->mutable_step_seconds()->Assign(result.step_seconds.begin(), result.step_seconds.end());
     done->set_first_chunk_seconds(result.first_chunk_seconds);
     *done->mutable_plan() = convert::FromEngine(result.plan);
+    KINO_FAULT_POINT("worker.done.before_spool");
     // Before the event can be sent: the next start command may follow it at once.
     attempt_.MarkEnded();
     if (absl::Status status = attempt_.spool().Append(std::move(event)); !status.ok()) {
       return Failure{v1::AttemptFailed::INTERNAL, status};
     }
+    KINO_FAULT_POINT("worker.done.spooled");
     return std::nullopt;
   }
 

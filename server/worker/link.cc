@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/fault_point.h"
 
 namespace kino::worker {
 namespace {
@@ -192,6 +193,7 @@ bool Link::RunStream() {
 }
 
 void Link::TakeHelloReply(const v1::HelloReply& reply) {
+  KINO_FAULT_POINT("worker.hello.replied");
   held_.Resume(reply.resumed());
   spdlog::info("linked to the frontend (version {}), {} attempts resumed", reply.server_version(),
                reply.resumed_size());
@@ -240,6 +242,7 @@ void Link::Dispatch(v1::FrontendMessage message) {
       delegate_.OnCheckDevice(std::move(*message.mutable_check_device()));
       break;
     case v1::FrontendMessage::kAck:
+      KINO_FAULT_POINT("worker.event.acknowledged");
       held_.Acknowledge(message.ack());
       break;
     case v1::FrontendMessage::kHeartbeatAck:
@@ -324,7 +327,9 @@ void Link::WriteLoop(Stream& stream) {
       }
       if (!event->has_value()) break;
       *message.mutable_event() = **std::move(event);
+      KINO_FAULT_POINT("worker.event.before_send");
       if (!stream.Write(message)) return;
+      KINO_FAULT_POINT("worker.event.sent");
     }
   }
 }

@@ -1,4 +1,5 @@
 #include "server/worker/worker.h"
+#include "scheduler/fault_point.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -156,6 +157,7 @@ void Worker::OnStart(v1::StartAttempt command) {
   const std::string job = command.ref().job_id();
   const int attempt_number = command.ref().attempt();
   const bool is_busy = held_.active() >= kMaxAttempts;
+  KINO_FAULT_POINT("worker.start.received");
   auto attempt = held_.Add(std::move(command));
   if (!attempt.ok()) {
     // The same command twice. The attempt itself tells of its end.

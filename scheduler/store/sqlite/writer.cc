@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/fault_point.h"
 #include "scheduler/status.h"
 
 namespace kino::scheduler {
@@ -101,10 +102,12 @@ absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& cha
       }
       KINO_RETURN_IF_ERROR(db_->Run("RELEASE operation").status());
     }
+    if (!transaction.changes.empty()) KINO_FAULT_POINT("store.before_commit");
     return db_->Run("COMMIT").status();
   };
   const absl::Status status = run();
   if (status.ok()) {
+    if (!transaction.changes.empty()) KINO_FAULT_POINT("store.committed");
     changes = std::move(transaction.changes);
     return status;
   }

@@ -488,6 +488,7 @@ void Attempts::AskToCancel(Live& live) {
   live.cancel_deadline = parts_.clock.Monotonic() + cancel_grace_;
   // One that is away is told when it comes back.
   if (const Peer* peer = parts_.peers.Find(live.worker)) SendCancel(*peer, live.ref);
+  KINO_FAULT_POINT("frontend.cancel.sent");
 }
 
 void Attempts::Tick(absl::Duration late) {
