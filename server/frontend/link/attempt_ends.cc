@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/status.h"
+#include "server/command_line/utf8.h"
 #include "server/frontend/link/session.h"
 #include "server/frontend/link/worker_link.h"
 
@@ -38,10 +39,10 @@ void WorkerLink::FinishCommit(const scheduler::AttemptRef& ref, const v1::Attemp
   absl::Status status = digest.status();
   if (status.ok() && (digest->size_bytes != done.artifact().size_bytes() ||
                       digest->sha256 != done.artifact().sha256())) {
-    status = absl::InternalError(
-        absl::StrCat("the worker's video has ", done.artifact().size_bytes(),
-                     " bytes with SHA-256 ", done.artifact().sha256().substr(0, 64),
-                     "; received were ", digest->size_bytes, " bytes with ", digest->sha256));
+    status = absl::InternalError(absl::StrCat(
+        "the worker's video has ", done.artifact().size_bytes(), " bytes with SHA-256 ",
+        command_line::TruncateUtf8(done.artifact().sha256(), 64), "; received were ",
+        digest->size_bytes, " bytes with ", digest->sha256));
   }
   if (!status.ok()) {
     if (const Peer* peer = FindPeer(live->worker)) Drop(*peer, ref);

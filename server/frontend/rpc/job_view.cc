@@ -1,5 +1,6 @@
 #include "server/frontend/rpc/job_view.h"
 
+#include "scheduler/status.h"
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
@@ -43,7 +44,12 @@ v1::Job ToProto(const scheduler::Job& job) {
     proto.set_worker(attempt.worker);
     SetTime(attempt.start_time, proto.mutable_start_time());
     if (attempt.end_time.has_value()) SetTime(*attempt.end_time, proto.mutable_end_time());
-    if (!attempt.error.ok()) *proto.mutable_error() = ToWireStatus(attempt.error);
+    if (attempt.error.ok()) continue;
+    const bool has_reason = !scheduler::ReasonOf(attempt.error).empty();
+    *proto.mutable_error() = ToWireStatus(
+        has_reason || attempt.cause == scheduler::FailureCause::kNone
+            ? attempt.error
+            : WithErrorInfo(attempt.error, scheduler::FailureCauseName(attempt.cause)));
   }
   out.set_cancel_requested(job.cancel_requested);
   if (!job.error.ok()) *out.mutable_error() = ToWireStatus(job.error);
