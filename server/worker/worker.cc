@@ -26,10 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
-// For the last events to be acknowledged before the process ends.
-constexpr absl::Duration kFarewell = absl::Seconds(3);
-// For a run to notice its token; one that does not is stuck.
-constexpr absl::Duration kStopGrace = absl::Seconds(5);
 constexpr int kMaxAttempts = 1;
 // Commands beyond are refused: a frontend that sends so many is broken.
 constexpr size_t kMaxQueuedCommands = 64;
@@ -248,7 +244,7 @@ bool Worker::Tick(absl::Time now) {
   link_.SetDraining();
   if (is_idle() && held_.active() == 0) return false;
   if (now >= interrupt_at_) held_.StopAll(StopReason::kInterrupted);
-  if (now >= interrupt_at_ + kStopGrace) {
+  if (now >= interrupt_at_ + options_.stop_grace) {
     spdlog::critical("the running attempt ignores its interruption");
     _exit(kExitFailed);
   }
@@ -257,7 +253,7 @@ bool Worker::Tick(absl::Time now) {
 
 // The frontend may be gone: waits for its acknowledgements, but not for long.
 void Worker::WaitUntilSent() {
-  const absl::Time until = absl::Now() + kFarewell;
+  const absl::Time until = absl::Now() + options_.farewell;
   while (!held_.empty() && absl::Now() < until) absl::SleepFor(absl::Milliseconds(10));
 }
 

@@ -31,6 +31,10 @@ struct WorkerOptions {
   absl::Duration reattach_grace = absl::Seconds(15);
   // From the first SIGTERM until a running attempt is interrupted.
   absl::Duration drain_deadline = absl::Seconds(20);
+  // For a run to notice its token; one that does not is stuck.
+  absl::Duration stop_grace = absl::Seconds(5);
+  // For the last events to be acknowledged before the process ends.
+  absl::Duration farewell = absl::Seconds(3);
 };
 
 using EngineFactory =

@@ -175,6 +175,26 @@ def test_crash_loop_backs_off(machine):
         assert f"next start in {pause}" in one.log()
 
 
+def test_sighup_stops_nothing(machine):
+    """Neither a terminal that closes nor a "reload" ends what runs; a stop still works, and is not hurried by it."""
+    one = machine()
+    ups = one.wait_for(3, "up")
+    for pid in [one.process.pid, *map(pid_of, ups)]:
+        os.kill(pid, signal.SIGHUP)
+    end = time.monotonic() + DEADLINE
+    while "SIGHUP" not in one.log():
+        assert time.monotonic() < end and one.process.poll() is None, one.log()
+        time.sleep(0.01)
+    # A worker that is restarted after it shows that kinod goes on, and that the others have not ended.
+    os.kill(pid_of(ups[-1]), signal.SIGKILL)
+    one.wait_for(4, "up")
+    assert all(is_alive(pid_of(line)) for line in ups[:-1])
+    one.process.send_signal(signal.SIGHUP)
+    assert one.stop() == 0
+    assert len(one.lines("stopped")) == 3
+    assert "second signal" not in one.log()
+
+
 def test_frontend_that_cannot_run_ends_kinod(machine):
     one = machine(frontend="sys.exit(78)\n")
     assert one.process.wait(DEADLINE) == 1
