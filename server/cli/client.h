@@ -51,7 +51,15 @@ class Client {
 // With google.rpc's details as payloads.
 absl::Status ToStatus(const grpc::Status& status);
 
-// Prints the error with its details, one a line, and says which exit code it is.
-ExitCode ReportError(const absl::Status& status, const std::string& server);
+// How errors are told on standard error.
+struct ErrorStyle {
+  std::string server;    // its address; empty: UNAVAILABLE is not about reaching it
+  bool is_json = false;  // else words
+  std::string job_id;    // the job that goes on in spite of it, or none
+};
+
+// Prints the error with its details, one a line, and says which exit code it is. With is_json it is
+// one line: {"error": {"code", "reason", "message", ...}}.
+ExitCode ReportError(const absl::Status& status, const ErrorStyle& style);
 
 }  // namespace kino::cli

@@ -1,8 +1,10 @@
 // kino: the command line client. See --help.
-#include <algorithm>
-
+#include "server/cli/client.h"
 #include "server/cli/run_cli.h"
+#include "server/command_line/command_line.h"
 
 int main(int argc, char** argv) {
-  return kino::cli::RunCli(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
+  kino::command_line::GuardStandardStreams();
+  const int code = kino::cli::RunCli(kino::command_line::Arguments(argc, argv));
+  return kino::command_line::FinishOutput("kino", code, kino::cli::kRefused);
 }
