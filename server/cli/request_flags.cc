@@ -167,7 +167,7 @@ std::optional<ExitCode> RequestFlags::Parse(CLI::App& app, const CommonFlags& co
   KnobFlags knobs;
   knobs.AddPlaceholders(app, &arguments);
   const absl::StatusOr<std::string> text = command_line::Parse(app, arguments);
-  if (!text.ok()) return UsageError(std::string(text.status().message()), common.is_json);
+  if (!text.ok()) return UsageError(std::string(text.status().message()), WantsJson(arguments));
   const bool wants_help = app.get_help_ptr()->count() > 0;
   if (!text->empty() && !wants_help) {
     std::cout << *text;

@@ -86,9 +86,10 @@ absl::Status JobWatch::OpenOutput() {
   if (output_ != nullptr || !options_.wants_video) return absl::OkStatus();
   // Without a name it takes the job's, which is known with the first event.
   if (options_.out.empty() && id_.empty()) return absl::OkStatus();
-  // Opening a pipe waits for its reader. Nothing has been submitted, so that Ctrl-C may simply end
-  // the program.
-  const InterruptEnds interrupt_ends;
+  // A pipe waits for its reader. What has a name is opened before anything is submitted, so that
+  // Ctrl-C may simply end the program.
+  std::optional<InterruptEnds> interrupt_ends;
+  if (!options_.out.empty()) interrupt_ends.emplace();
   auto output = OutputFile::Create(options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out);
   if (!output.ok()) return output.status();
   output_ = *std::move(output);

@@ -944,10 +944,10 @@ TEST_F(CliTest, ErrorsAreJsonWithJson) {
     EXPECT_EQ(Output().find('{'), 0u);
     EXPECT_EQ(Output().find('\n'), Output().size() - 1) << "one line";
   }
-  for (const char* command :
-       {"jobs --limit 0", "submit --height tall", "dance", "jobs --state odd", "submit --label x y",
-        "generate x --out "
-        "/tmp"}) {
+  for (const char* command : {"jobs --limit 0", "submit --height tall", "submit x --json --height",
+                              "dance", "jobs --state odd", "submit --label x y",
+                              "generate x --out "
+                              "/tmp"}) {
     const int code = RunShell(std::string(command) + " --json", "");
     EXPECT_EQ(code, std::string(command).find("--out") == std::string::npos ? 2 : 4) << command;
     EXPECT_EQ(Output().find("{\"error\":{"), 0u) << Output();

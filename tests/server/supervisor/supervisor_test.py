@@ -224,6 +224,13 @@ def test_shipped_configurations_pass_the_check(file):
     assert "data folder" in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [["--check-config", SOURCE / "config/kino.yaml"], ["--version"], ["--help"]])
+def test_standard_output_that_cannot_be_written_is_not_done(arguments):
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([BIN / "kinod", *arguments], stdout=full, stderr=subprocess.PIPE, timeout=DEADLINE)
+    assert result.returncode == 1 and b"standard output cannot be written" in result.stderr
+
+
 def test_check_tells_each_workers_share_of_the_cores(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
