@@ -7,6 +7,7 @@
 #include "google/protobuf/struct.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/command_line/address.h"
+#include "server/command_line/command_line.h"
 #include "server/convert/json.h"
 #include "server/convert/status.h"
 
@@ -62,6 +63,7 @@ void PrintErrorJson(const absl::Status& status, const ErrorStyle& style) {
   convert::GetDetail(status, &info);
   error["reason"].set_string_value(info.reason().empty() ? code : info.reason());
   if (!style.job_id.empty()) error["job"].set_string_value(style.job_id);
+  if (!style.asset_id.empty()) error["asset"].set_string_value(style.asset_id);
   google::rpc::BadRequest bad_request;
   if (convert::GetDetail(status, &bad_request)) {
     for (const auto& violation : bad_request.field_violations()) {
@@ -127,6 +129,29 @@ absl::Status ToStatus(const grpc::Status& status) {
 ExitCode ReportError(const absl::Status& status, const ErrorStyle& style) {
   style.is_json ? PrintErrorJson(status, style) : PrintErrorWords(status, style);
   return absl::IsUnavailable(status) ? kUnreachable : kRefused;
+}
+
+ExitCode ReportLocalError(const absl::Status& status, const std::string& reason,
+                          const ErrorStyle& style) {
+  if (style.is_json) {
+    // No errno's code may look like the server's.
+    absl::Status told = absl::DataLossError(std::string(status.message()));
+    google::rpc::ErrorInfo info;
+    info.set_reason(reason);
+    convert::AddDetail(&told, info);
+    return ReportError(told, style);
+  }
+  std::cerr << "kino: " << std::string(status.message()) << "\n";
+  if (!style.job_id.empty()) std::cerr << "  the job is " << style.job_id << "\n";
+  if (!style.asset_id.empty()) std::cerr << "  the asset is " << style.asset_id << "\n";
+  return kRefused;
+}
+
+ExitCode CheckOutputWritten(ExitCode code, const ErrorStyle& style) {
+  const absl::Status error = command_line::TakeOutputError();
+  if (error.ok()) return code;
+  const ExitCode refused = ReportLocalError(error, "OUTPUT", style);
+  return code == kOk ? refused : code;
 }
 
 }  // namespace kino::cli

@@ -120,7 +120,7 @@ ExitCode UsageError(const std::string& message, bool is_json) {
   google::rpc::ErrorInfo info;
   info.set_reason("USAGE");
   convert::AddDetail(&status, info);
-  ReportError(status, {.server = "", .is_json = true, .job_id = ""});
+  ReportError(status, {.server = "", .is_json = true, .job_id = "", .asset_id = ""});
   return kUsage;
 }
 
@@ -321,8 +321,9 @@ ExitCode UploadCommand(const std::vector<std::string>& arguments) {
   auto asset = UploadFile(client, command.argument);
   if (!asset.ok()) return ReportError(asset.status(), command.common.errors());
   command.common.is_json ? PrintJson(*asset) : (void)(std::cout << asset->id() << "\n");
-  if (!command_line::FlushOutput()) std::cerr << "kino: the asset is " << asset->id() << "\n";
-  return kOk;
+  ErrorStyle style = command.common.errors();
+  style.asset_id = asset->id();
+  return CheckOutputWritten(kOk, style);
 }
 
 }  // namespace kino::cli

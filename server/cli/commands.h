@@ -16,7 +16,9 @@ struct CommonFlags {
   bool is_json = false, is_quiet = false;
 
   CommonFlags();  // KINO_SERVER and KINO_TOKEN, else the defaults
-  ErrorStyle errors() const { return {.server = server.address, .is_json = is_json, .job_id = ""}; }
+  ErrorStyle errors() const {
+    return {.server = server.address, .is_json = is_json, .job_id = "", .asset_id = ""};
+  }
   // Sets `app` up and adds them.
   void Register(CLI::App& app, const std::string& footer = "");
 };

@@ -93,8 +93,9 @@ ExitCode SubmitCommand(const std::vector<std::string>& arguments) {
   const absl::Status status = ToStatus(client.videos().SubmitJob(context.get(), submit, &job));
   if (!status.ok()) return ReportError(status, common.errors());
   common.is_json ? PrintJson(job) : (void)(std::cout << job.id() << "\n");
-  if (!command_line::FlushOutput()) std::cerr << "kino: the job is queued as " << job.id() << "\n";
-  return kOk;
+  ErrorStyle style = common.errors();
+  style.job_id = job.id();
+  return CheckOutputWritten(kOk, style);
 }
 
 ExitCode WatchCommand(const std::vector<std::string>& arguments) {

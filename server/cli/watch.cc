@@ -12,6 +12,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
 #include "server/command_line/command_line.h"
 #include "server/convert/status.h"
 
@@ -133,7 +134,7 @@ ExitCode JobWatch::Follow() {
     if (heard_) {
       give_up = absl::Now() + options_.reattach;
       back_off = kBackOffMin;
-      view_.Say("the connection was lost; attaching again");
+      if (!options_.is_json) view_.Say("the connection was lost; attaching again");
     }
     if (absl::Now() >= give_up) {
       view_.Clear();
@@ -149,26 +150,21 @@ ExitCode JobWatch::Follow() {
     back_off = std::min(back_off * 2, kBackOffMax);
   }
   view_.Clear();
-  ReportLocalError(local_error_);
+  const ExitCode code = ReportLocalFault(local_error_);
   if (!id_.empty() && !options_.is_json) {
     std::cerr << "The job goes on: kino show " << id_ << "\n";
   }
-  return kRefused;
+  return code;
 }
 
 ErrorStyle JobWatch::Style() const {
-  return {.server = client_.address(), .is_json = options_.is_json, .job_id = ""};
+  return {.server = client_.address(), .is_json = options_.is_json, .job_id = "", .asset_id = ""};
 }
 
-void JobWatch::ReportLocalError(const absl::Status& error) const {
-  if (!options_.is_json) {
-    std::cerr << "kino: " << std::string(error.message()) << "\n";
-    return;
-  }
+ExitCode JobWatch::ReportLocalFault(const absl::Status& error) const {
   ErrorStyle style = Style();
-  if (!finished_) style.job_id = id_;
-  // No errno's code may look like the server's.
-  ReportError(absl::DataLossError(std::string(error.message())), style);
+  style.job_id = id_;
+  return ReportLocalError(error, "OUTPUT", style);
 }
 
 std::ostream& JobWatch::Words() const {
@@ -214,7 +210,7 @@ absl::Status JobWatch::Handle(const v1::JobEvent& event) {
   }
   if (options_.is_json && !event.has_video_chunk()) {
     PrintJson(event, Words());
-    if (!Words().good()) return absl::DataLossError("standard output cannot be written");
+    if (absl::Status error = command_line::TakeOutputError(); !error.ok()) return error;
   }
   switch (event.event_case()) {
     case v1::JobEvent::kStateChange:
@@ -263,7 +259,17 @@ JobWatch::Answer JobWatch::Ask() {
 }
 
 ExitCode JobWatch::Leave() {
-  if (id_.empty()) {
+  if (options_.is_json) {
+    ErrorStyle style = Style();
+    style.job_id = id_;
+    absl::Status status =
+        absl::CancelledError(id_.empty() ? "interrupted before the job was acknowledged"
+                                         : "interrupted; the job goes on");
+    google::rpc::ErrorInfo info;
+    info.set_reason("INTERRUPTED");
+    convert::AddDetail(&status, info);
+    ReportError(status, style);
+  } else if (id_.empty()) {
     std::cerr << "kino: interrupted before the job was acknowledged\n";
   } else {
     std::cerr << "\nJob " << id_ << " goes on.\n  to come back: kino watch " << id_
@@ -280,18 +286,16 @@ ExitCode JobWatch::Conclude() {
       const absl::Status status =
           job.has_artifact() ? output_->Finish(job.artifact().size_bytes(), job.artifact().sha256())
                              : absl::NotFoundError("the job's result has been removed");
-      if (!status.ok()) {
-        ReportLocalError(status);
-        return kRefused;
-      }
+      if (!status.ok()) return ReportLocalFault(status);
       if (!options_.is_json) {
         Words() << (options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out) << "\n";
       }
     } else if (!options_.is_json) {
       Words() << v1::JobState_Name(job.state()) << "\n";
     }
-    if (!command_line::FlushOutput()) std::cerr << "kino: the job is " << id_ << "\n";
-    return kOk;
+    ErrorStyle style = Style();
+    style.job_id = id_;
+    return CheckOutputWritten(kOk, style);
   }
   if (options_.is_json) {
     // What is wrong with the job is in its last event; a code and a reason are here, as for every

@@ -67,7 +67,8 @@ class JobWatch {
   ExitCode Leave();
   ExitCode Conclude();
   ErrorStyle Style() const;
-  void ReportLocalError(const absl::Status& error) const;
+  // An error of this machine's own, with the job's id.
+  ExitCode ReportLocalFault(const absl::Status& error) const;
   // Where results are told: standard output, unless the video goes there.
   std::ostream& Words() const;
 

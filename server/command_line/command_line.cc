@@ -230,27 +230,28 @@ void GuardStandardStreams() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-bool FlushOutput() {
-  std::cout.flush();
-  return std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
-}
-
-int FinishOutput(const std::string& program, int code, int failure) {
+absl::Status TakeOutputError() {
   errno = 0;
-  bool is_written = FlushOutput();
+  std::cout.flush();
+  bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
   int error = errno;
   // Some file systems tell of a full disk only then.
   if (const int copy = is_written ? dup(STDOUT_FILENO) : -1; copy >= 0 && close(copy) != 0) {
     is_written = false;
     error = errno;
   }
-  if (is_written) return code;
-  std::cerr << program << ": standard output cannot be written";
-  if (error != 0) std::cerr << ": " << std::strerror(error);
-  std::cerr << "\n";
-  // Told once.
+  if (is_written) return absl::OkStatus();
   std::cout.clear();
   std::clearerr(stdout);
+  return absl::DataLossError(absl::StrCat("standard output cannot be written",
+                                          error == 0 ? "" : ": ",
+                                          error == 0 ? "" : std::strerror(error)));
+}
+
+int FinishOutput(const std::string& program, int code, int failure) {
+  const absl::Status error = TakeOutputError();
+  if (error.ok()) return code;
+  std::cerr << program << ": " << std::string(error.message()) << "\n";
   return code == 0 ? failure : code;
 }
 

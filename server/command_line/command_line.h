@@ -62,8 +62,9 @@ int UsageError(const std::string& program, const std::string& message);
 // and so does a pipe whose reader has gone.
 void GuardStandardStreams();
 
-// Whether all that was printed to standard output has been written. A full disk is seen only here.
-bool FlushOutput();
+// Whether all that was printed to standard output has been written: a full disk is seen only here.
+// DATA_LOSS, once: it could not be.
+absl::Status TakeOutputError();
 
 // Last in main: the exit code, which is `failure` in the place of 0 where standard output could not
 // be written; says so then.

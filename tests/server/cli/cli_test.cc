@@ -358,6 +358,37 @@ TEST_F(CliTest, AnInterruptWithoutATerminalLeavesTheJobRunning) {
   EXPECT_EQ(server_.cancelled_id, "");
 }
 
+TEST_F(CliTest, AnInterruptIsJsonWithJson) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    while (out->Write(State(1, v1::QUEUED, 0))) absl::SleepFor(absl::Milliseconds(1));
+    return Status::CANCELLED;
+  };
+  support::Process process(Command({"generate", "x", "--json", "--out", out_}), log_);
+  for (int i = 0; i < 20000 && Output().find("job-1") == std::string::npos; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  process.Signal(SIGINT);
+  EXPECT_EQ(process.Wait(), 130);
+  const std::string last = Output().substr(Output().rfind('\n', Output().size() - 2) + 1);
+  EXPECT_EQ(last.find("{\"error\":{"), 0u) << last;
+  EXPECT_THAT(last, HasSubstr(R"("reason":"INTERRUPTED")"));
+  EXPECT_THAT(last, HasSubstr(R"("job":"job-1")"));
+}
+
+TEST_F(CliTest, ALostConnectionIsNoErrorWithJson) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(State(1, v1::QUEUED, 0));
+    return Status(grpc::StatusCode::UNAVAILABLE, "going down");
+  };
+  server_.watch = [&](const v1::WatchJobRequest&, EventWriter* out) {
+    out->Write(Chunk(1, 0, "abcdef"));
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(RunShell("generate x --json --out " + out_, "2>&1 >/dev/null"), 0);
+  EXPECT_EQ(Output(), "");
+}
+
 // The program on a terminal of its own: Type reaches its keyboard, AwaitText reads its screen.
 class Terminal {
  public:
@@ -820,13 +851,17 @@ TEST_F(CliTest, StandardOutputThatCannotBeWrittenIsNotDone) {
       server_.uploaded.clear();
       EXPECT_EQ(RunShell(command, redirection), 4) << command << redirection << Output();
       EXPECT_THAT(Output(), HasSubstr("standard output cannot be written")) << command;
+      if (command.find("--json") != std::string::npos) {
+        EXPECT_EQ(Output().find("{\"error\":{"), 0u) << command << Output();
+        EXPECT_EQ(Output().find('\n'), Output().size() - 1) << "told once: " << Output();
+      }
     }
     server_.uploaded.clear();
     EXPECT_EQ(RunShell(command, ""), 0) << command << Output();
   }
   for (const char* redirection : {"> /dev/full", ">&-", "| true"}) {
     EXPECT_NE(RunShell("submit x", redirection, "set -o pipefail;"), 0) << redirection;
-    EXPECT_THAT(Output(), HasSubstr("the job is queued as job-1")) << redirection;
+    EXPECT_THAT(Output(), HasSubstr("the job is job-1")) << redirection;
     server_.uploaded.clear();
     EXPECT_NE(RunShell("upload " + folder_ + "/a.png", redirection, "set -o pipefail;"), 0);
     EXPECT_THAT(Output(), HasSubstr("the asset is asset-1")) << redirection;

@@ -42,7 +42,7 @@ while True:
 
 
 class Machine:
-    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]"):
+    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]", stop_deadline="1s"):
         self.bin = folder / "bin"
         self.bin.mkdir()
         shutil.copy(BIN / "kinod", self.bin / "kinod")
@@ -53,7 +53,8 @@ class Machine:
             path.chmod(stat.S_IRWXU)
         self.config = folder / "kino.yaml"
         self.config.write_text(f"data_dir: data\nworkers: {workers}\n"
-                               "supervisor: {restart_min: 20ms, restart_max: 200ms, stop_deadline: 1s}\n")
+                               "supervisor: {restart_min: 20ms, restart_max: 200ms, "
+                               f"stop_deadline: {stop_deadline}}}\n")
         self.log_path = folder / "log"
         self.process = subprocess.Popen([self.bin / "kinod", "--config", self.config], stderr=open(self.log_path, "w"))
 
@@ -193,6 +194,25 @@ def test_sighup_stops_nothing(machine):
     assert one.stop() == 0
     assert len(one.lines("stopped")) == 3
     assert "second signal" not in one.log()
+
+
+def test_sighup_does_not_hurry_a_stop(machine):
+    one = machine(worker="signal.signal(signal.SIGTERM, lambda *_: note('asked'))\n"
+                         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))\n"
+                         "note('up kino-worker ' + str(os.getpid()))\nwhile True: signal.pause()\n",
+                  workers="[{name: a}]", stop_deadline="60s")
+    worker = pid_of(one.wait_for(1, "up kino-worker")[0])
+    one.wait_for(2, "up")
+    one.process.terminate()
+    one.wait_for(1, "asked")
+    one.process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + DEADLINE
+    while "SIGHUP" not in one.log():
+        assert time.monotonic() < end and one.process.poll() is None and "second signal" not in one.log(), one.log()
+        time.sleep(0.01)
+    os.kill(worker, signal.SIGUSR1)
+    assert one.process.wait(DEADLINE) == 0
+    assert "second signal" not in one.log() and "exit code 0" in one.log()
 
 
 def test_frontend_that_cannot_run_ends_kinod(machine):
