@@ -7,6 +7,8 @@
 #include <limits>
 #include <sstream>
 
+#include "engine/core/git_lfs.h"
+
 namespace kino::engine {
 
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path) {
@@ -22,8 +24,11 @@ absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path) {
   text << file.rdbuf();
   if (!file) return absl::PermissionDeniedError(absl::StrCat("'", path, "': cannot be read"));
   nlohmann::json json = nlohmann::json::parse(text.str(), nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object())
-    return absl::InvalidArgumentError(absl::StrCat("'", path, "': not a JSON object"));
+  if (!json.is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", path,
+        IsGitLfsPointer(text.str()) ? absl::StrCat("' ", kGitLfsPointer) : "': not a JSON object"));
+  }
   return json;
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/git_lfs.h"
 
 namespace kino::engine {
 
@@ -27,9 +28,13 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path, const char*
     map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED) return absl::ErrnoToStatus(errno, where + "cannot map");
   }
-  return MappedFile(map, size,
-                    absl::StrCat(info.st_dev, ":", info.st_ino, ":", info.st_size, ":",
-                                 info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, ";"));
+  MappedFile file(map, size,
+                  absl::StrCat(info.st_dev, ":", info.st_ino, ":", info.st_size, ":",
+                               info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, ";"));
+  if (IsGitLfsPointer({reinterpret_cast<const char*>(file.data()), file.size()})) {
+    return absl::InvalidArgumentError(absl::StrCat(kind, " '", path, "' ", kGitLfsPointer));
+  }
+  return file;
 }
 
 MappedFile::MappedFile(void* map, size_t size, std::string identity)

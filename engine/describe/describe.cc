@@ -168,6 +168,22 @@ void AddWeights(const Checkpoint& checkpoint, ComponentDescription& component) {
   }
 }
 
+// "models--OWNER--NAME" of the Hugging Face hub's cache holds each version in a folder of its own.
+absl::Status CheckIsNoHubFolder(const std::string& folder, const std::string& index_path) {
+  std::error_code error;
+  const fs::path snapshots = fs::path(folder) / "snapshots";
+  if (fs::exists(index_path, error) || !fs::is_directory(snapshots, error)) return absl::OkStatus();
+  std::vector<std::string> versions;
+  for (const auto& entry : fs::directory_iterator(snapshots, error)) {
+    versions.push_back(entry.path().filename().string());
+  }
+  absl::c_sort(versions);
+  return absl::NotFoundError(absl::StrCat(
+      "'", folder, "' is a folder of the Hugging Face hub's cache, and the model is one below it: ",
+      versions.empty() ? "snapshots/, which is empty"
+                       : absl::StrCat("snapshots/", absl::StrJoin(versions, " or snapshots/"))));
+}
+
 }  // namespace
 
 const char* TaskName(Task task) {
@@ -225,6 +241,7 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                                                const std::string& transformer_file) {
   const std::string index_path = (fs::path(folder) / "model_index.json").string();
+  KINO_RETURN_IF_ERROR(CheckIsNoHubFolder(folder, index_path));
   KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
   ModelDescription model;
   model.folder = folder;

@@ -13,13 +13,54 @@ bool HasBytesAt(std::string_view bytes, size_t offset, std::string_view want) {
   return bytes.size() >= offset + want.size() && bytes.substr(offset, want.size()) == want;
 }
 
+// The brands that an ISO base media file (MP4, HEIF) names, its own first and then those it is
+// compatible with.
+std::vector<std::string_view> Brands(std::string_view bytes) {
+  std::vector<std::string_view> brands;
+  if (!HasBytesAt(bytes, 4, "ftyp") || bytes.size() < 12) return brands;
+  size_t box = 0;
+  for (size_t i = 0; i < 4; ++i) box = box << 8 | static_cast<unsigned char>(bytes[i]);
+  brands.push_back(bytes.substr(8, 4));
+  // Between them stands a version.
+  for (size_t at = 16; at + 4 <= std::min(box, bytes.size()); at += 4) {
+    brands.push_back(bytes.substr(at, 4));
+  }
+  return brands;
+}
+
+// "a HEIC picture" and the like; empty for a video.
+std::string_view HeifName(std::string_view bytes) {
+  const std::vector<std::string_view> brands = Brands(bytes);
+  if (brands.empty()) return "";
+  // These two say "pictures" and leave the codec to the others.
+  const bool is_general = brands[0] == "mif1" || brands[0] == "msf1";
+  for (const std::string_view brand : brands) {
+    if (brand == "avif" || brand == "avis") return "an AVIF picture";
+    for (const std::string_view heic : {"heic", "heix", "heim", "heis", "hevc", "hevx"}) {
+      if (brand == heic) return "a HEIC picture";
+    }
+    if (!is_general) return "";
+  }
+  return "a HEIF picture";
+}
+
 }  // namespace
+
+std::string_view NameOfUnreadable(std::string_view bytes) {
+  if (const std::string_view name = HeifName(bytes); !name.empty()) return name;
+  if (HasBytesAt(bytes, 0, "GIF8")) return "a GIF";
+  if (HasBytesAt(bytes, 0, std::string_view("II*\0", 4)) ||
+      HasBytesAt(bytes, 0, std::string_view("MM\0*", 4))) {
+    return "a TIFF picture";
+  }
+  return "";
+}
 
 std::optional<MediaType> SniffMediaType(std::string_view bytes) {
   if (HasBytesAt(bytes, 0, "\x89PNG\r\n\x1a\n")) return MediaType::kPng;
   if (HasBytesAt(bytes, 0, "\xff\xd8\xff")) return MediaType::kJpeg;
   if (HasBytesAt(bytes, 0, "RIFF") && HasBytesAt(bytes, 8, "WEBP")) return MediaType::kWebp;
-  if (HasBytesAt(bytes, 4, "ftyp")) return MediaType::kMp4;
+  if (HasBytesAt(bytes, 4, "ftyp") && HeifName(bytes).empty()) return MediaType::kMp4;
   if (HasBytesAt(bytes, 0, "\x1a\x45\xdf\xa3")) {
     // EBML: the document type stands within its first header, which is short.
     return bytes.substr(0, 64).find("webm") != std::string_view::npos ? MediaType::kWebm

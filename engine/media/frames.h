@@ -36,6 +36,9 @@ enum class MediaType { kPng, kJpeg, kWebp, kMp4, kMatroska, kWebm };
 // believed.
 std::optional<MediaType> SniffMediaType(std::string_view bytes);
 bool IsVideo(MediaType type);
+// "a HEIC picture", "an AVIF picture", ...: what the file is, where it is none of ours and yet well
+// known; else empty.
+std::string_view NameOfUnreadable(std::string_view bytes);
 std::string_view MimeType(MediaType type);
 
 // INVALID_ARGUMENT when a side is not positive, RESOURCE_EXHAUSTED when a limit is passed. `what`

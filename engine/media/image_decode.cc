@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
 #include "engine/media/image_formats.h"
 
@@ -14,6 +15,11 @@ absl::StatusOr<StoredImage> DecodeStored(std::string_view bytes, const MediaLimi
   if (type == MediaType::kPng) return DecodePng(bytes, limits);
   if (type == MediaType::kJpeg) return DecodeJpeg(bytes, limits);
   if (type == MediaType::kWebp) return DecodeWebp(bytes, limits);
+  if (const std::string_view name = NameOfUnreadable(bytes); !name.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("the image is ",
+                                                   absl::string_view(name.data(), name.size()),
+                                                   "; save it as PNG, JPEG or WebP"));
+  }
   return absl::InvalidArgumentError("the image is not a PNG, JPEG or WebP file");
 }
 

@@ -197,6 +197,10 @@ absl::StatusOr<FlowMatchSchedule> MakeSchedule(const FlowMatchEulerConfig& confi
     out.sigmas = ShiftedSigmas(config, mu, std::move(sigmas));
   }
   for (size_t i = 0; i < out.sigmas.size(); ++i) {
+    if (!std::isfinite(out.sigmas[i]) && out.sigmas.size() == 1 && config.shift_terminal != 0) {
+      // The first sigma is 1 and has to become the last one too.
+      return Invalid("expected at least 2 steps, since the scheduler has shift_terminal, got 1");
+    }
     if (!std::isfinite(out.sigmas[i])) {
       return Invalid(absl::StrCat("sigma ", i, " of ", out.sigmas.size(), " comes out as ",
                                   out.sigmas[i], " after shifting, expected a finite number"));

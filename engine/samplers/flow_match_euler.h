@@ -61,7 +61,7 @@ struct FlowMatchSchedule {
 };
 
 // INVALID_ARGUMENT: no steps or too many, lists of different lengths, mu missing, or numbers that
-// make the table NaN or infinite (one step with shift_terminal does).
+// make the table NaN or infinite (one step with shift_terminal does, which the message says).
 absl::StatusOr<FlowMatchSchedule> MakeSchedule(const FlowMatchEulerConfig& config,
                                                const ScheduleRequest& request);
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/core/git_lfs.h"
 #include "engine/core/status.h"
 #include "engine/text/unicode.h"
 
@@ -199,6 +200,9 @@ absl::StatusOr<SentencePieceModel> ReadSentencePieceModel(const std::string& pat
   std::ifstream file(path, std::ios::binary);
   if (!file.read(bytes.data(), static_cast<std::streamsize>(size))) {
     return absl::PermissionDeniedError(absl::StrCat("'", path, "': cannot be read"));
+  }
+  if (IsGitLfsPointer(bytes)) {
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "' ", kGitLfsPointer));
   }
   auto model = ParseSentencePieceModel(bytes);
   if (!model.ok()) {

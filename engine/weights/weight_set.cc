@@ -29,6 +29,22 @@ void AppendNames(std::string& message, const char* what, const std::vector<std::
       names.size() > kNamesShown ? ", ..." : "");
 }
 
+// How a file calls the scales of its fp8 weights, when some of the names are such scales; or null.
+const char* ScaledFp8Scheme(const std::vector<std::string>& names) {
+  const auto has = [&names](const std::vector<std::string>& leaves) {
+    return std::any_of(names.begin(), names.end(), [&leaves](const std::string& name) {
+      const size_t dot = name.rfind('.');
+      return std::find(leaves.begin(), leaves.end(),
+                       dot == std::string::npos ? name : name.substr(dot + 1)) != leaves.end();
+    });
+  };
+  if (has({"scaled_fp8", "scale_weight", "scale_input"})) {
+    return "ComfyUI's scaled_fp8, with scale_weight";
+  }
+  if (has({"weight_scale", "weight_scale_inv", "input_scale"})) return "weight_scale";
+  return nullptr;
+}
+
 int64_t Elements(const std::vector<int64_t>& shape) {
   int64_t count = 1;
   for (const int64_t extent : shape) count *= extent;
@@ -123,6 +139,10 @@ absl::Status WeightSet::Finish() const {
   AppendNames(message, "misshapen", misshapen_);
   AppendNames(message, "unexpected", unexpected);
   if (message.empty()) return absl::OkStatus();
+  if (const char* scheme = ScaledFp8Scheme(unexpected); scheme != nullptr) {
+    absl::StrAppend(&message, "; these are fp8 weights with scales (", scheme,
+                    "), which are not read: take the model in float16, bfloat16 or GGUF");
+  }
   return absl::InvalidArgumentError(absl::StrCat("the weights in '", checkpoint_->folder(),
                                                  "' do not fit the config: ", message));
 }

@@ -51,7 +51,24 @@ class Client {
 // With google.rpc's details as payloads.
 absl::Status ToStatus(const grpc::Status& status);
 
-// Prints the error with its details, one a line, and says which exit code it is.
-ExitCode ReportError(const absl::Status& status, const std::string& server);
+// How errors are told on standard error.
+struct ErrorStyle {
+  std::string server;    // its address; empty: UNAVAILABLE is not about reaching it
+  bool is_json = false;  // else words
+  // The job and the asset that are there in spite of it, or none.
+  std::string job_id;
+  std::string asset_id;
+};
+
+// Prints the error with its details, one a line, and says which exit code it is. With is_json it is
+// one line: {"error": {"code", "reason", "message", ...}}.
+ExitCode ReportError(const absl::Status& status, const ErrorStyle& style);
+
+// The same of an error of this machine's own: what is there in spite of it goes by its id.
+ExitCode ReportLocalError(const absl::Status& status, const std::string& reason,
+                          const ErrorStyle& style);
+
+// Tells of a standard output that could not be written: kRefused then, else `code`.
+ExitCode CheckOutputWritten(ExitCode code, const ErrorStyle& style);
 
 }  // namespace kino::cli

@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <memory>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
 #include "server/cli/output_file.h"
 #include "server/cli/print.h"
 #include "server/cli/request_flags.h"
 #include "server/cli/upload.h"
+#include "server/command_line/output_target.h"
+#include "server/convert/status.h"
 
 namespace kino::cli {
 namespace {
@@ -19,6 +23,7 @@ namespace {
 constexpr char kDefaultServer[] = "127.0.0.1:50051";
 constexpr int kDownloadTries = 8;
 constexpr int kMaxPage = 1000;
+constexpr int kJobsShown = 100;
 
 std::string FromEnvironment(const char* name, const char* otherwise) {
   const char* value = std::getenv(name);
@@ -42,14 +47,14 @@ struct OneArgument {
 };
 
 ExitCode ShowJobResult(const CommonFlags& common, const absl::Status& status, const v1::Job& job) {
-  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!status.ok()) return ReportError(status, common.errors());
   common.is_json ? PrintJson(job) : PrintJob(job);
   return kOk;
 }
 
 ExitCode ShowModelResult(const CommonFlags& common, const absl::Status& status,
                          const v1::Model& model) {
-  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!status.ok()) return ReportError(status, common.errors());
   common.is_json ? PrintJson(model) : PrintModel(model);
   return kOk;
 }
@@ -97,54 +102,87 @@ void CommonFlags::Register(CLI::App& app, const std::string& footer) {
 }
 
 std::optional<ExitCode> Parse(CLI::App& app, const std::vector<std::string>& arguments) {
-  const std::optional<int> code = command_line::ParseOrExit(app, arguments);
-  return code ? std::optional(ExitCode(*code)) : std::nullopt;
+  const absl::StatusOr<std::string> text = command_line::Parse(app, arguments);
+  if (!text.ok()) return UsageError(std::string(text.status().message()), WantsJson(arguments));
+  if (text->empty()) return std::nullopt;
+  std::cout << *text;
+  return kOk;
 }
 
-ExitCode UsageError(const std::string& message) {
-  return ExitCode(command_line::UsageError("kino", message));
+bool WantsJson(const std::vector<std::string>& arguments) {
+  const auto end = std::find(arguments.begin(), arguments.end(), "--");
+  return std::find(arguments.begin(), end, "--json") != end;
+}
+
+ExitCode UsageError(const std::string& message, bool is_json) {
+  if (!is_json) return ExitCode(command_line::UsageError("kino", message));
+  absl::Status status = absl::InvalidArgumentError(message);
+  google::rpc::ErrorInfo info;
+  info.set_reason("USAGE");
+  convert::AddDetail(&status, info);
+  ReportError(status, {.server = "", .is_json = true, .job_id = "", .asset_id = ""});
+  return kUsage;
+}
+
+std::optional<ExitCode> CheckOutput(const CommonFlags& common, const std::string& out) {
+  if (out.empty()) return std::nullopt;
+  const absl::Status status = command_line::IsOutputStream(out).status();
+  return status.ok() ? std::nullopt : std::optional(ReportError(status, common.errors()));
 }
 
 ExitCode JobsCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
   std::vector<std::string> states, labels;
   std::string model;
-  int limit = 100;
+  std::optional<int> given_limit;
+  bool is_all = false;
   CLI::App app("Lists jobs, newest first.", "kino jobs");
   common.Register(app);
   AddOption(app, "--state", &states, "STATE", "queued, running, succeeded, ...; repeatable.");
   AddOption(app, "--model", &model, "NAME", "Only this model's.");
   AddOption(app, "--label", &labels, "KEY=VALUE", "Only jobs with it; repeatable.");
-  AddOption(app, "--limit", &limit, "N", "At most so many. Default: 100.");
+  AddOption(app, "--limit", &given_limit, "N", "At most so many. Default: 100.");
+  app.add_flag("--all", is_all, "As many as there are.");
   if (auto code = Parse(app, arguments)) return *code;
-  if (limit < 1) return UsageError("--limit: expected 1 or more");
+  if (given_limit && *given_limit < 1) {
+    return UsageError("--limit: expected 1 or more", common.is_json);
+  }
+  if (given_limit && is_all) {
+    return UsageError("--limit and --all: expected one of them", common.is_json);
+  }
+  int64_t limit = is_all ? std::numeric_limits<int64_t>::max() : given_limit.value_or(kJobsShown);
   v1::ListJobsRequest request;
   for (const std::string& text : states) {
     v1::JobState state;
     if (!v1::JobState_Parse(absl::AsciiStrToUpper(text), &state)) {
-      return UsageError(absl::StrCat("--state: unknown state '", text, "'"));
+      return UsageError(absl::StrCat("--state: unknown state '", text, "'"), common.is_json);
     }
     request.add_states(state);
   }
   for (const std::string& label : labels) {
     const absl::Status added = AddLabel(label, request.mutable_labels());
-    if (!added.ok()) return UsageError(std::string(added.message()));
+    if (!added.ok()) return UsageError(std::string(added.message()), common.is_json);
   }
   request.set_model(model);
   Client client(common.server);
   if (!common.is_json) PrintJobHeader();
   while (limit > 0) {
-    request.set_page_size(std::min(limit, kMaxPage));
+    request.set_page_size(static_cast<int>(std::min<int64_t>(limit, kMaxPage)));
     v1::ListJobsResponse page;
     auto context = client.UnaryContext();
     const absl::Status status = ToStatus(client.videos().ListJobs(context.get(), request, &page));
-    if (!status.ok()) return ReportError(status, common.server.address);
+    if (!status.ok()) return ReportError(status, common.errors());
     for (const v1::Job& job : page.jobs()) {
       common.is_json ? PrintJson(job) : PrintJobRow(job);
     }
-    limit -= page.jobs_size();
-    if (page.next_page_token().empty()) break;
+    // Without a reader the rest is of no use.
+    if (page.next_page_token().empty() || !std::cout.good()) break;
     request.set_page_token(page.next_page_token());
+    limit -= page.jobs_size();
+    if (limit <= 0 && !given_limit && !common.is_quiet) {
+      std::cerr << "kino: there are more jobs than these " << kJobsShown
+                << "; --limit N shows so many, --all all of them\n";
+    }
   }
   return kOk;
 }
@@ -184,7 +222,7 @@ ExitCode DeleteCommand(const std::vector<std::string>& arguments) {
   auto context = client.UnaryContext();
   const absl::Status status =
       ToStatus(client.videos().DeleteJob(context.get(), request, &response));
-  if (!status.ok()) return ReportError(status, command.common.server.address);
+  if (!status.ok()) return ReportError(status, command.common.errors());
   if (command.common.is_json) PrintJson(response);
   return kOk;
 }
@@ -195,29 +233,31 @@ ExitCode DownloadCommand(const std::vector<std::string>& arguments) {
   CLI::App app("Fetches a finished job's video.", "kino download");
   common.Register(app);
   AddOption(app, "ID", &id, "", "The job.")->required();
-  AddOption(app, "--out", &out, "FILE", "Default: ID.mp4.");
+  AddOption(app, "--out", &out, "FILE", "Default: ID.mp4. - is standard output.");
   if (auto code = Parse(app, arguments)) return *code;
+  if (auto code = CheckOutput(common, out)) return *code;
   Client client(common.server);
   v1::GetJobRequest request;
   request.set_id(id);
   v1::Job job;
   auto context = client.UnaryContext();
   absl::Status status = ToStatus(client.videos().GetJob(context.get(), request, &job));
-  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!status.ok()) return ReportError(status, common.errors());
   if (!job.has_artifact()) {
     return ReportError(absl::FailedPreconditionError(absl::StrCat(
                            "the job is ", v1::JobState_Name(job.state()), " and has no video")),
-                       common.server.address);
+                       common.errors());
   }
   if (out.empty()) out = absl::StrCat(job.id(), ".mp4");
   auto output = OutputFile::Create(out);
-  if (!output.ok()) return ReportError(output.status(), common.server.address);
+  if (!output.ok()) return ReportError(output.status(), common.errors());
   status = DownloadInto(client, job.id(), output->get());
   if (status.ok()) {
     status = (*output)->Finish(job.artifact().size_bytes(), job.artifact().sha256());
   }
-  if (!status.ok()) return ReportError(status, common.server.address);
-  common.is_json ? PrintJson(job.artifact()) : (void)(std::cout << out << "\n");
+  if (!status.ok()) return ReportError(status, common.errors());
+  std::ostream& words = (*output)->is_stdout() ? std::cerr : std::cout;
+  common.is_json ? PrintJson(job.artifact(), words) : (void)(words << out << "\n");
   return kOk;
 }
 
@@ -241,7 +281,7 @@ ExitCode ModelsCommand(const std::vector<std::string>& arguments) {
   v1::ListModelsResponse models;
   const absl::Status status =
       ToStatus(client.models().ListModels(context.get(), v1::ListModelsRequest(), &models));
-  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!status.ok()) return ReportError(status, common.errors());
   for (const v1::Model& model : models.models()) {
     common.is_json ? PrintJson(model) : PrintModel(model);
   }
@@ -274,14 +314,16 @@ ExitCode UnloadCommand(const std::vector<std::string>& arguments) {
 }
 
 ExitCode UploadCommand(const std::vector<std::string>& arguments) {
-  OneArgument command("upload", "FILE", "What to upload.",
+  OneArgument command("upload", "FILE", "What to upload; - is standard input.",
                       "Uploads an image or video and prints the asset's id.");
   if (auto code = Parse(command.app, arguments)) return *code;
   Client client(command.common.server);
   auto asset = UploadFile(client, command.argument);
-  if (!asset.ok()) return ReportError(asset.status(), command.common.server.address);
+  if (!asset.ok()) return ReportError(asset.status(), command.common.errors());
   command.common.is_json ? PrintJson(*asset) : (void)(std::cout << asset->id() << "\n");
-  return kOk;
+  ErrorStyle style = command.common.errors();
+  style.asset_id = asset->id();
+  return CheckOutputWritten(kOk, style);
 }
 
 }  // namespace kino::cli

@@ -16,6 +16,9 @@ struct CommonFlags {
   bool is_json = false, is_quiet = false;
 
   CommonFlags();  // KINO_SERVER and KINO_TOKEN, else the defaults
+  ErrorStyle errors() const {
+    return {.server = server.address, .is_json = is_json, .job_id = "", .asset_id = ""};
+  }
   // Sets `app` up and adds them.
   void Register(CLI::App& app, const std::string& footer = "");
 };
@@ -23,8 +26,15 @@ struct CommonFlags {
 // command_line::ParseOrExit with this program's codes.
 std::optional<ExitCode> Parse(CLI::App& app, const std::vector<std::string>& arguments);
 
+// Whether --json is among them, for a command line that is wrong.
+bool WantsJson(const std::vector<std::string>& arguments);
+
 // Prints what is wrong with the command line.
-ExitCode UsageError(const std::string& message);
+ExitCode UsageError(const std::string& message, bool is_json);
+
+// What is wrong with an --out before anything is asked of the server: a folder, for one. Empty is
+// right.
+std::optional<ExitCode> CheckOutput(const CommonFlags& common, const std::string& out);
 
 ExitCode JobsCommand(const std::vector<std::string>& arguments);
 ExitCode ShowCommand(const std::vector<std::string>& arguments);

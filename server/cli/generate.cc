@@ -46,7 +46,7 @@ struct WatchFlags {
 std::optional<ExitCode> PrepareRequest(const CommonFlags& common, RequestInput input,
                                        Client& client, v1::GenerateRequest* request) {
   if (absl::Status status = UploadConditions(client, &input); !status.ok()) {
-    return ReportError(status, common.server.address);
+    return ReportError(status, common.errors());
   }
   *request = std::move(input.request);
   if (request->request_id().empty()) request->set_request_id(DrawRequestId());
@@ -64,10 +64,11 @@ ExitCode GenerateCommand(const std::vector<std::string>& arguments) {
       "cancel the job (without a terminal it goes on).",
       "kino generate");
   common.Register(app);
-  watch_flags.Register(app, "Where the video goes. Default: ID.mp4.");
+  watch_flags.Register(app, "Where the video goes; - is standard output. Default: ID.mp4.");
   request_flags.Register(app, RequestFlags::Positional::kPrompt);
   RequestInput input;
   if (auto code = request_flags.Parse(app, common, arguments, &input)) return *code;
+  if (auto code = CheckOutput(common, watch_flags.out)) return *code;
   Client client(common.server);
   v1::GenerateRequest request;
   if (auto code = PrepareRequest(common, std::move(input), client, &request)) return *code;
@@ -90,9 +91,11 @@ ExitCode SubmitCommand(const std::vector<std::string>& arguments) {
   v1::Job job;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.videos().SubmitJob(context.get(), submit, &job));
-  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!status.ok()) return ReportError(status, common.errors());
   common.is_json ? PrintJson(job) : (void)(std::cout << job.id() << "\n");
-  return kOk;
+  ErrorStyle style = common.errors();
+  style.job_id = job.id();
+  return CheckOutputWritten(kOk, style);
 }
 
 ExitCode WatchCommand(const std::vector<std::string>& arguments) {
@@ -102,8 +105,10 @@ ExitCode WatchCommand(const std::vector<std::string>& arguments) {
   CLI::App app("Follows a job to its end.", "kino watch");
   common.Register(app);
   command_line::AddOption(app, "ID", &id, "", "The job.")->required();
-  watch_flags.Register(app, "Writes the video too. Default: states and progress only.");
+  watch_flags.Register(
+      app, "Writes the video too; - is standard output. Default: states and progress only.");
   if (auto code = Parse(app, arguments)) return *code;
+  if (auto code = CheckOutput(common, watch_flags.out)) return *code;
   WatchOptions options = watch_flags.Options(common);
   options.wants_video = !options.out.empty();
   Client client(common.server);

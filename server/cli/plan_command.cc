@@ -26,7 +26,7 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   v1::GetPlansResponse response;
   auto context = client.UnaryContext();
   const absl::Status status = ToStatus(client.models().GetPlans(context.get(), request, &response));
-  if (!status.ok()) return ReportError(status, common.server.address);
+  if (!status.ok()) return ReportError(status, common.errors());
   if (common.is_json) {
     PrintJson(response);
   } else {

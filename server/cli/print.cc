@@ -5,15 +5,18 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/command_line/byte_size.h"
+#include "server/command_line/utf8.h"
 #include "server/convert/json.h"
 #include "server/convert/status.h"
 
@@ -22,6 +25,7 @@ namespace {
 
 constexpr int kBarCells = 24;
 constexpr size_t kPromptCells = 40;
+constexpr size_t kErrorCells = 8192;
 
 std::string TimeText(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(time.seconds()),
@@ -38,12 +42,49 @@ std::string EtaText(const google::protobuf::Duration& eta) {
 std::string Printable(const std::string& text, size_t limit) {
   std::string out;
   for (const char c : text) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
-  if (out.size() > limit) {
-    size_t end = limit - 3;
-    while (end > 0 && (static_cast<unsigned char>(out[end]) & 0xc0) == 0x80) --end;
-    out = out.substr(0, end) + "...";
+  return out.size() > limit ? command_line::TruncateUtf8(out, limit - 3) + "..." : out;
+}
+
+absl::Duration Between(const google::protobuf::Timestamp& from,
+                       const google::protobuf::Timestamp& to) {
+  return absl::Seconds(to.seconds() - from.seconds()) +
+         absl::Nanoseconds(to.nanos() - from.nanos());
+}
+
+// Why an attempt ended, by its error's reason; a newer server's reason is shown as it is.
+std::string CauseText(const std::string& reason) {
+  static constexpr std::pair<const char*, const char*> kCauses[] = {
+      {"CLIENT", "the request cannot be run"},
+      {"OUT_OF_MEMORY", "out of memory"},
+      {"MODEL", "the model cannot be used"},
+      {"INTERNAL", "the run failed"},
+      {"INTERRUPTED", "interrupted by the server, does not count"},
+      {"CRASH", "its worker ended"},
+      {"HANG", "its worker stood still and was ended"},
+      {"LEASE_LOST", "its worker was not heard of any more"},
+      {"CANCELLED", "cancelled"},
+      {"RUN_TIMEOUT", "took longer than it may"},
+  };
+  for (const auto& [name, text] : kCauses) {
+    if (reason == name) return text;
   }
-  return out;
+  return absl::StrReplaceAll(absl::AsciiStrToLower(reason), {{"_", " "}});
+}
+
+std::string Describe(const v1::Attempt& attempt) {
+  std::string text = absl::StrCat(attempt.number(), " on ", attempt.worker());
+  if (attempt.has_start_time() && attempt.has_end_time()) {
+    absl::StrAppendFormat(&text, ", %.1f s",
+                          absl::ToDoubleSeconds(Between(attempt.start_time(), attempt.end_time())));
+  }
+  if (!attempt.has_error()) return text;
+  google::rpc::ErrorInfo info;
+  convert::GetDetail(convert::FromRpc(attempt.error()), &info);
+  const std::string cause = CauseText(info.reason());
+  for (const std::string& part : {cause, Printable(attempt.error().message(), kErrorCells)}) {
+    if (!part.empty()) absl::StrAppend(&text, ": ", part);
+  }
+  return text;
 }
 
 void PrintLine(const char* name, const std::string& value) {
@@ -52,8 +93,8 @@ void PrintLine(const char* name, const std::string& value) {
 
 }  // namespace
 
-void PrintJson(const google::protobuf::Message& message) {
-  std::cout << convert::ToJson(message, convert::JsonLayout::kOneLine) << std::endl;
+void PrintJson(const google::protobuf::Message& message, std::ostream& out) {
+  out << convert::ToJson(message, convert::JsonLayout::kOneLine) << std::endl;
 }
 
 void PrintJobHeader() {
@@ -79,8 +120,7 @@ void PrintJob(const v1::Job& job) {
   if (job.has_start_time()) PrintLine("started", TimeText(job.start_time()));
   if (job.has_end_time()) PrintLine("ended", TimeText(job.end_time()));
   for (const v1::Attempt& attempt : job.attempts()) {
-    PrintLine("attempt", absl::StrCat(attempt.number(), " on ", attempt.worker(),
-                                      attempt.has_error() ? ": " : "", attempt.error().message()));
+    PrintLine("attempt", Describe(attempt));
   }
   if (job.has_plan() && job.plan().ByteSizeLong() > 0) {
     PrintLine("plan", convert::ToJson(job.plan(), convert::JsonLayout::kOneLine));
@@ -92,7 +132,7 @@ void PrintJob(const v1::Job& job) {
                               command_line::FormatByteSize(stage.peak_device_bytes()),
                               command_line::FormatByteSize(stage.peak_host_bytes())));
   }
-  if (job.has_error()) PrintLine("error", job.error().message());
+  if (job.has_error()) PrintLine("error", Printable(job.error().message(), kErrorCells));
   if (job.has_artifact()) {
     const v1::Artifact& artifact = job.artifact();
     PrintLine("video", absl::StrFormat("%dx%d, %d frames at %g/s, %s, sha256 %s", artifact.width(),

@@ -2,6 +2,7 @@
 // tables, or one JSON object a line with --json. One thread at a time.
 #pragma once
 
+#include <iostream>
 #include <string>
 
 #include "google/protobuf/message.h"
@@ -10,8 +11,8 @@
 
 namespace kino::cli {
 
-// One line of JSON on standard output.
-void PrintJson(const google::protobuf::Message& message);
+// One line of JSON.
+void PrintJson(const google::protobuf::Message& message, std::ostream& out = std::cout);
 void PrintJobHeader();
 void PrintJobRow(const v1::Job& job);
 void PrintJob(const v1::Job& job);

@@ -1,14 +1,13 @@
 #include "server/cli/request_flags.h"
 
-#include <fstream>
 #include <iostream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/cli/print.h"
+#include "server/command_line/input.h"
 #include "server/convert/json.h"
 
 namespace kino::cli {
@@ -46,7 +45,7 @@ void RequestFlags::Register(CLI::App& app, Positional positional) {
   AddOption(app, is_prompt ? "PROMPT" : "MODEL", &positional_, "",
             is_prompt ? "What to show." : "May be absent when the server has one model.");
   AddOption(app, "--request", &request_file_, "FILE",
-            "A GenerateRequest in JSON; the other flags go on top of it.");
+            "A GenerateRequest in JSON, - for standard input; the other flags go on top of it.");
   AddOption(app, "--model", &model_, "NAME", "May be absent when the server has one model.");
   AddOption(
       app, "--task", &task_, "TASK",
@@ -81,14 +80,16 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
   RequestInput input;
   v1::GenerateRequest& out = input.request;
   if (!request_file_.empty()) {
-    std::ifstream file(request_file_, std::ios::binary);
-    std::ostringstream text;
-    if (!file || !(text << file.rdbuf())) {
+    const absl::StatusOr<std::string> text = command_line::ReadInputText(request_file_);
+    if (!text.ok()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--request: '", request_file_, "' cannot be read"));
+          absl::StrCat("--request: ", std::string(text.status().message())));
     }
-    auto parsed = convert::FromJson(text.str());
-    if (!parsed.ok()) return parsed.status();
+    auto parsed = convert::FromJson(*text);
+    if (!parsed.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--request: '", request_file_, "': ", std::string(parsed.status().message())));
+    }
     out = *std::move(parsed);
   }
   const bool is_prompt = kind_ == Positional::kPrompt;
@@ -166,14 +167,15 @@ std::optional<ExitCode> RequestFlags::Parse(CLI::App& app, const CommonFlags& co
   KnobFlags knobs;
   knobs.AddPlaceholders(app, &arguments);
   const absl::StatusOr<std::string> text = command_line::Parse(app, arguments);
-  if (!text.ok()) return UsageError(std::string(text.status().message()));
+  if (!text.ok()) return UsageError(std::string(text.status().message()), WantsJson(arguments));
   const bool wants_help = app.get_help_ptr()->count() > 0;
   if (!text->empty() && !wants_help) {
     std::cout << *text;
     return kOk;
   }
   absl::StatusOr<RequestInput> built = Build();
-  if (!wants_help && !built.ok()) return UsageError(std::string(built.status().message()));
+  if (!wants_help && !built.ok())
+    return UsageError(std::string(built.status().message()), common.is_json);
   if (wants_help || knobs.has_placeholders()) {
     Client client(common.server);
     const absl::StatusOr<v1::Model> model =
@@ -188,9 +190,9 @@ std::optional<ExitCode> RequestFlags::Parse(CLI::App& app, const CommonFlags& co
       return kOk;
     }
     if (absl::IsInvalidArgument(model.status()))
-      return UsageError(std::string(model.status().message()));
-    if (!model.ok()) return ReportError(model.status(), common.server.address);
-    if (!known.ok()) return UsageError(std::string(known.message()));
+      return UsageError(std::string(model.status().message()), common.is_json);
+    if (!model.ok()) return ReportError(model.status(), common.errors());
+    if (!known.ok()) return UsageError(std::string(known.message()), common.is_json);
     if (auto code = cli::Parse(app, arguments)) return *code;
     knobs.Apply(&built->request);
   }

@@ -45,13 +45,14 @@ void PrintHelp() {
          "else $KINO_TOKEN.\n"
          "\nExit codes: 0 done; 1 the job failed; 2 usage; 3 the server cannot be reached;\n"
          "4 refused by the server, or a local file cannot be read or written; 5 the job was "
-         "cancelled;\n130 interrupted, the job goes on.\n";
+         "cancelled;\n130 interrupted, the job goes on.\nErrors are told on standard error; with "
+         "--json as one JSON object: {\"error\": {\"code\",\n\"reason\", \"message\", ...}}.\n";
 }
 
 }  // namespace
 
 int RunCli(const std::vector<std::string>& arguments) {
-  if (arguments.empty()) return UsageError("a command is missing");
+  if (arguments.empty()) return UsageError("a command is missing", false);
   if (arguments[0] == "--help" || arguments[0] == "help") {
     PrintHelp();
     return kOk;
@@ -71,7 +72,7 @@ int RunCli(const std::vector<std::string>& arguments) {
     }
     return command.run({arguments.begin() + 1, arguments.end()});
   }
-  return UsageError("unknown command '" + arguments[0] + "'");
+  return UsageError("unknown command '" + arguments[0] + "'", WantsJson(arguments));
 }
 
 }  // namespace kino::cli

@@ -9,14 +9,35 @@
 #include <iostream>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
+#include "server/command_line/command_line.h"
+#include "server/convert/status.h"
 
 namespace kino::cli {
 namespace {
 
 constexpr absl::Duration kBackOffMin = absl::Milliseconds(100);
 constexpr absl::Duration kBackOffMax = absl::Seconds(2);
+
+// While it lives, this thread takes SIGINT as programs usually do.
+class InterruptEnds {
+ public:
+  InterruptEnds() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_UNBLOCK, &signals, &before_);
+  }
+  ~InterruptEnds() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  InterruptEnds(const InterruptEnds&) = delete;
+  InterruptEnds& operator=(const InterruptEnds&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 }  // namespace
 
@@ -66,6 +87,10 @@ absl::Status JobWatch::OpenOutput() {
   if (output_ != nullptr || !options_.wants_video) return absl::OkStatus();
   // Without a name it takes the job's, which is known with the first event.
   if (options_.out.empty() && id_.empty()) return absl::OkStatus();
+  // A pipe waits for its reader. What has a name is opened before anything is submitted, so that
+  // Ctrl-C may simply end the program.
+  std::optional<InterruptEnds> interrupt_ends;
+  if (!options_.out.empty()) interrupt_ends.emplace();
   auto output = OutputFile::Create(options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out);
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
@@ -92,7 +117,7 @@ ExitCode JobWatch::Follow() {
           auto context = client_.UnaryContext();
           const absl::Status cancelled =
               ToStatus(client_.videos().CancelJob(context.get(), cancel, &job));
-          if (!cancelled.ok()) return ReportError(cancelled, client_.address());
+          if (!cancelled.ok()) return ReportError(cancelled, Style());
           break;
         }
         case Answer::kGoOn:
@@ -104,17 +129,19 @@ ExitCode JobWatch::Follow() {
     // nobody here asked for: gRPC gives it to calls that arrive while the server stops.
     if (!status.ok() && !absl::IsUnavailable(status) && !absl::IsCancelled(status)) {
       view_.Clear();
-      return ReportError(status, client_.address());
+      return ReportError(status, Style());
     }
     if (heard_) {
       give_up = absl::Now() + options_.reattach;
       back_off = kBackOffMin;
-      view_.Say("the connection was lost; attaching again");
+      if (!options_.is_json) view_.Say("the connection was lost; attaching again");
     }
     if (absl::Now() >= give_up) {
       view_.Clear();
-      ReportError(absl::UnavailableError(std::string(status.message())), client_.address());
-      if (!id_.empty()) {
+      ErrorStyle style = Style();
+      style.job_id = id_;
+      ReportError(absl::UnavailableError(std::string(status.message())), style);
+      if (!id_.empty() && !options_.is_json) {
         std::cerr << "The job goes on. To come back: kino watch " << id_ << "\n";
       }
       return kUnreachable;
@@ -123,9 +150,25 @@ ExitCode JobWatch::Follow() {
     back_off = std::min(back_off * 2, kBackOffMax);
   }
   view_.Clear();
-  std::cerr << "kino: " << std::string(local_error_.message()) << "\n";
-  if (!id_.empty()) std::cerr << "The job goes on: kino show " << id_ << "\n";
-  return kRefused;
+  const ExitCode code = ReportLocalFault(local_error_);
+  if (!id_.empty() && !options_.is_json) {
+    std::cerr << "The job goes on: kino show " << id_ << "\n";
+  }
+  return code;
+}
+
+ErrorStyle JobWatch::Style() const {
+  return {.server = client_.address(), .is_json = options_.is_json, .job_id = "", .asset_id = ""};
+}
+
+ExitCode JobWatch::ReportLocalFault(const absl::Status& error) const {
+  ErrorStyle style = Style();
+  style.job_id = id_;
+  return ReportLocalError(error, "OUTPUT", style);
+}
+
+std::ostream& JobWatch::Words() const {
+  return output_ != nullptr && output_->is_stdout() ? std::cerr : std::cout;
 }
 
 absl::Status JobWatch::FollowOnce() {
@@ -165,7 +208,10 @@ absl::Status JobWatch::Handle(const v1::JobEvent& event) {
     if (!options_.is_json && !options_.is_quiet) view_.Say(absl::StrCat("job ", id_));
     if (absl::Status status = OpenOutput(); !status.ok()) return status;
   }
-  if (options_.is_json && !event.has_video_chunk()) PrintJson(event);
+  if (options_.is_json && !event.has_video_chunk()) {
+    PrintJson(event, Words());
+    if (absl::Status error = command_line::TakeOutputError(); !error.ok()) return error;
+  }
   switch (event.event_case()) {
     case v1::JobEvent::kStateChange:
       state_number_ = event.state_change().number();
@@ -213,7 +259,17 @@ JobWatch::Answer JobWatch::Ask() {
 }
 
 ExitCode JobWatch::Leave() {
-  if (id_.empty()) {
+  if (options_.is_json) {
+    ErrorStyle style = Style();
+    style.job_id = id_;
+    absl::Status status =
+        absl::CancelledError(id_.empty() ? "interrupted before the job was acknowledged"
+                                         : "interrupted; the job goes on");
+    google::rpc::ErrorInfo info;
+    info.set_reason("INTERRUPTED");
+    convert::AddDetail(&status, info);
+    ReportError(status, style);
+  } else if (id_.empty()) {
     std::cerr << "kino: interrupted before the job was acknowledged\n";
   } else {
     std::cerr << "\nJob " << id_ << " goes on.\n  to come back: kino watch " << id_
@@ -230,17 +286,33 @@ ExitCode JobWatch::Conclude() {
       const absl::Status status =
           job.has_artifact() ? output_->Finish(job.artifact().size_bytes(), job.artifact().sha256())
                              : absl::NotFoundError("the job's result has been removed");
-      if (!status.ok()) {
-        std::cerr << "kino: " << std::string(status.message()) << "\n";
-        return kRefused;
-      }
+      if (!status.ok()) return ReportLocalFault(status);
       if (!options_.is_json) {
-        std::cout << (options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out) << "\n";
+        Words() << (options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out) << "\n";
       }
     } else if (!options_.is_json) {
-      std::cout << v1::JobState_Name(job.state()) << "\n";
+      Words() << v1::JobState_Name(job.state()) << "\n";
     }
-    return kOk;
+    ErrorStyle style = Style();
+    style.job_id = id_;
+    return CheckOutputWritten(kOk, style);
+  }
+  if (options_.is_json) {
+    // What is wrong with the job is in its last event; a code and a reason are here, as for every
+    // other error.
+    const absl::Status error = convert::FromRpc(job.error());
+    const std::string ended =
+        absl::StrCat("job ", job.id(), " ended as ", v1::JobState_Name(job.state()));
+    ErrorStyle style = Style();
+    style.job_id = job.id();
+    style.server.clear();
+    absl::Status told(error.ok() ? absl::StatusCode::kCancelled : error.code(),
+                      error.ok() ? ended : absl::StrCat(ended, ": ", error.message()));
+    error.ForEachPayload([&told](absl::string_view type_url, const absl::Cord& payload) {
+      told.SetPayload(type_url, payload);
+    });
+    ReportError(told, style);
+    return job.state() == v1::CANCELLED ? kCancelled : kJobFailed;
   }
   std::cerr << "kino: job " << job.id() << " ended as " << v1::JobState_Name(job.state());
   if (job.has_error()) std::cerr << ": " << job.error().message();

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <thread>
 
@@ -65,6 +66,11 @@ class JobWatch {
   Answer Ask();
   ExitCode Leave();
   ExitCode Conclude();
+  ErrorStyle Style() const;
+  // An error of this machine's own, with the job's id.
+  ExitCode ReportLocalFault(const absl::Status& error) const;
+  // Where results are told: standard output, unless the video goes there.
+  std::ostream& Words() const;
 
   Client& client_;
   const WatchOptions options_;

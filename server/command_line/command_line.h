@@ -22,7 +22,8 @@ void SetUp(CLI::App& app, const std::string& footer = "");
 
 // An option "--name VALUE" or "--name=VALUE", or an argument where `name` has no dashes.
 // `placeholder` stands for the value in --help, which wraps `help`. A number is decimal and
-// finite. A vector collects every occurrence; of others the last one holds.
+// finite. A vector collects every occurrence; of others the last one holds. A text has to be UTF-8,
+// unless it is a name in the file system: `placeholder` (or `name`) is FILE, DIR or PATH then.
 CLI::Option* AddOption(CLI::App& app, const std::string& name, std::string* value,
                        const std::string& placeholder, const std::string& help);
 CLI::Option* AddOption(CLI::App& app, const std::string& name, std::optional<std::string>* value,
@@ -56,6 +57,18 @@ std::optional<int> ParseOrExit(CLI::App& app, const std::vector<std::string>& ar
 
 // Prints what is wrong with a command line; the exit code for it, 2.
 int UsageError(const std::string& program, const std::string& message);
+
+// First in main, before anything is opened: a standard stream that is closed stays an error to use,
+// and so does a pipe whose reader has gone.
+void GuardStandardStreams();
+
+// Whether all that was printed to standard output has been written: a full disk is seen only here.
+// DATA_LOSS, once: it could not be.
+absl::Status TakeOutputError();
+
+// Last in main: the exit code, which is `failure` in the place of 0 where standard output could not
+// be written; says so then.
+int FinishOutput(const std::string& program, int code, int failure);
 
 // The arguments of main() without the program's name.
 std::vector<std::string> Arguments(int argc, char** argv);

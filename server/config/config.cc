@@ -19,6 +19,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "engine/describe/families.h"
+#include "server/command_line/address.h"
 #include "server/config/plan_reader.h"
 #include "server/config/yaml_reader.h"
 
@@ -59,18 +60,6 @@ bool IsHostPort(const std::string& address, std::string& host) {
          absl::SimpleAtoi(digits, &port) && port >= 0 && port <= 65535;
 }
 
-// The whole of 127.0.0.0/8, ::1 and localhost.
-bool IsLoopback(const std::string& host) {
-  if (host == "localhost" || host == "[::1]") return true;
-  const std::vector<std::string> parts = absl::StrSplit(host, '.');
-  if (parts.size() != 4 || parts[0] != "127") return false;
-  for (const std::string& part : parts) {
-    int value = -1;
-    if (!absl::SimpleAtoi(part, &value) || value < 0 || value > 255) return false;
-  }
-  return true;
-}
-
 void ReadLoopbackAddress(MapReader& map, const std::string& key, std::string& out) {
   std::string host;
   const YAML::Node node = map.Take(key);
@@ -79,7 +68,7 @@ void ReadLoopbackAddress(MapReader& map, const std::string& key, std::string& ou
                   [&](const std::string& text) { return IsHostPort(text, host); })) {
     return;
   }
-  if (!IsLoopback(host)) {
+  if (!command_line::IsLoopbackHost(host)) {
     map.ErrorAt(node, absl::StrCat("'", key, "': '", address,
                                    "' is not a loopback address. Kino listens on 127.0.0.0/8, "
                                    "[::1] or localhost only until it has TLS"));
@@ -276,6 +265,38 @@ void ReadLink(MapReader& map, LinkConfig& link) {
   }
 }
 
+void ReadRetry(MapReader& map, RetryConfig& retry) {
+  map.Integer("max_attempts", retry.max_attempts, 1, 100);
+  map.Integer("max_crashes", retry.max_crashes, 1, 100);
+  map.Duration("min_backoff", retry.min_backoff, absl::ZeroDuration(), absl::Hours(1));
+  // The store takes a pause beyond the longest for one that a set-back clock left behind, and ends
+  // it.
+  if (!map.Has("max_backoff")) retry.max_backoff = std::max(retry.max_backoff, retry.min_backoff);
+  map.Duration("max_backoff", retry.max_backoff, retry.min_backoff, absl::Hours(24));
+}
+
+void ReadSupervisor(MapReader& map, const LinkConfig& link, SupervisorConfig& supervisor) {
+  // What is not given follows what is.
+  supervisor.restart_max = std::min(supervisor.restart_max, link.reattach_grace);
+  supervisor.restart_min = std::min(supervisor.restart_min, supervisor.restart_max);
+  map.Duration("restart_min", supervisor.restart_min, absl::Milliseconds(10), absl::Hours(1));
+  if (!map.Has("restart_max")) {
+    supervisor.restart_max = std::max(supervisor.restart_max, supervisor.restart_min);
+  }
+  map.Duration("restart_max", supervisor.restart_max, supervisor.restart_min, absl::Hours(1));
+  map.Duration("healthy_after", supervisor.healthy_after, absl::Milliseconds(10), absl::Hours(24));
+  map.Duration("stop_deadline", supervisor.stop_deadline, absl::Milliseconds(100), absl::Hours(1));
+  const std::string key = map.Has("restart_max") ? "restart_max" : "restart_min";
+  if (!map.is_listing() && supervisor.restart_max > link.reattach_grace) {
+    map.ErrorAt(map.Take(key),
+                absl::StrCat("'supervisor.", key, "': expected at most link.reattach_grace (",
+                             absl::FormatDuration(link.reattach_grace),
+                             "), since running attempts and queued jobs wait no longer for what is "
+                             "restarted, got ",
+                             absl::FormatDuration(supervisor.restart_max)));
+  }
+}
+
 void ReadAuth(MapReader& map, AuthConfig& auth) {
   map.List("tokens", [&](MapReader& entry) {
     AuthToken token{.tenant = "default", .sha256 = ""};
@@ -310,23 +331,12 @@ void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes
   map.Map("auth", [&](MapReader& m) { ReadAuth(m, config.auth); });
   map.Map("limits", [&](MapReader& m) { ReadLimits(m, config.limits); });
   map.Map("link", [&](MapReader& m) { ReadLink(m, config.link); });
-  map.Map("retry", [&](MapReader& m) {
-    m.Integer("max_attempts", config.retry.max_attempts, 1, 100);
-    m.Integer("max_crashes", config.retry.max_crashes, 1, 100);
-    m.Duration("min_backoff", config.retry.min_backoff, absl::ZeroDuration(), absl::Hours(1));
-    m.Duration("max_backoff", config.retry.max_backoff, config.retry.min_backoff, absl::Hours(24));
-  });
+  map.Map("retry", [&](MapReader& m) { ReadRetry(m, config.retry); });
   map.Map("retention", [&](MapReader& m) {
     m.Duration("results", config.retention.results, absl::Seconds(1), absl::Hours(24 * 3650));
     m.Duration("assets", config.retention.assets, absl::Seconds(1), absl::Hours(24 * 3650));
   });
-  map.Map("supervisor", [&](MapReader& m) {
-    SupervisorConfig& supervisor = config.supervisor;
-    m.Duration("restart_min", supervisor.restart_min, absl::Milliseconds(10), absl::Hours(1));
-    m.Duration("restart_max", supervisor.restart_max, supervisor.restart_min, absl::Hours(1));
-    m.Duration("healthy_after", supervisor.healthy_after, absl::Milliseconds(10), absl::Hours(24));
-    m.Duration("stop_deadline", supervisor.stop_deadline, absl::Milliseconds(100), absl::Hours(1));
-  });
+  map.Map("supervisor", [&](MapReader& m) { ReadSupervisor(m, config.link, config.supervisor); });
   ReadWorkers(map, config);
   map.List("models", [&](MapReader& entry) { ReadModel(entry, config); });
   map.Strings("include", includes);

@@ -93,10 +93,11 @@ struct RetentionConfig {
 
 struct SupervisorConfig {
   absl::Duration restart_min = absl::Seconds(1);
-  absl::Duration restart_max = absl::Seconds(60);
+  // At most link.reattach_grace: what waits for a restart waits no longer.
+  absl::Duration restart_max = absl::Seconds(10);
   // A child that ran so long starts over at restart_min.
   absl::Duration healthy_after = absl::Seconds(60);
-  // From SIGTERM to SIGKILL.
+  // From SIGTERM to SIGKILL; stop_times.h shares it out.
   absl::Duration stop_deadline = absl::Seconds(30);
 };
 

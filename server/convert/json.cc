@@ -2,10 +2,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/json_util.h"
+#include "server/command_line/utf8.h"
 
 namespace kino::convert {
 
 absl::StatusOr<v1::GenerateRequest> FromJson(const std::string& text) {
+  const size_t invalid = command_line::FindInvalidUtf8(text);
+  if (invalid != std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "not the JSON form of kino.v1.GenerateRequest: byte ", invalid, " is no UTF-8"));
+  }
   v1::GenerateRequest request;
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = false;

@@ -3,6 +3,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
+#include "server/command_line/utf8.h"
 
 namespace kino::convert {
 namespace {
@@ -18,7 +19,9 @@ std::string TypeUrl(const google::protobuf::Message& message) {
 google::rpc::Status ToRpc(const absl::Status& status) {
   google::rpc::Status out;
   out.set_code(static_cast<int>(status.code()));
-  out.set_message(std::string(status.message()));
+  // A file's name, or a library's words, may be in it.
+  const absl::string_view message = status.message();
+  out.set_message(command_line::ToUtf8({message.data(), message.size()}));
   status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& payload) {
     google::protobuf::Any* detail = out.add_details();
     detail->set_type_url(std::string(type_url));

@@ -17,6 +17,7 @@
 #include "scheduler/status.h"
 #include "scheduler/store/sqlite/open.h"
 #include "server/config/data_dir.h"
+#include "server/frontend/rpc/parse_refusal.h"
 
 namespace kino::frontend {
 namespace {
@@ -49,7 +50,10 @@ void Bound(grpc::ServerBuilder& builder, const std::string& name) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 15'000);
+  // Clients ping every 10 s or so to keep a quiet watch alive, and more often where a proxy is
+  // impatient; only a flood is answered with GOAWAY.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
+  builder.experimental().SetInterceptorCreators(ParseRefusals());
 }
 
 }  // namespace

@@ -1,12 +1,11 @@
 #include "server/render/inputs.h"
 
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/media/npy.h"
+#include "server/command_line/input.h"
 #include "server/convert/condition_media.h"
 #include "server/convert/json.h"
 
@@ -67,12 +66,11 @@ absl::StatusOr<engine::MediaInput> ReadCondition(const v1::Condition& condition,
 }  // namespace
 
 absl::StatusOr<v1::GenerateRequest> ReadRequest(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat("request '", path, "' cannot be read"));
+  const absl::StatusOr<std::string> text = command_line::ReadInputText(path);
+  if (!text.ok()) {
+    return absl::NotFoundError(absl::StrCat("request ", std::string(text.status().message())));
   }
-  return convert::FromJson(text.str());
+  return convert::FromJson(*text);
 }
 
 absl::StatusOr<std::vector<engine::MediaInput>> ReadConditions(const v1::GenerateRequest& request,

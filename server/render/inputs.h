@@ -11,8 +11,8 @@
 
 namespace kino::render {
 
-// The file's GenerateRequest. INVALID_ARGUMENT when it is not one, NOT_FOUND when it cannot be
-// read.
+// The file's GenerateRequest, or standard input's for "-". INVALID_ARGUMENT when it is not one,
+// NOT_FOUND when it cannot be read.
 absl::StatusOr<v1::GenerateRequest> ReadRequest(const std::string& path);
 
 // The pixels of each condition, in order. Paths are relative to the request file. A .npy file

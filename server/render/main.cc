@@ -64,6 +64,9 @@ absl::StatusOr<std::vector<RenderFiles>> ToRenders(const FileFlags& files) {
                                                      count, " requests, got ", values->size()));
     }
   }
+  if (std::count(files.requests.begin(), files.requests.end(), "-") > 1) {
+    return absl::InvalidArgumentError("--request: standard input can be read once");
+  }
   std::set<std::string> written;
   std::vector<RenderFiles> renders;
   for (size_t i = 0; i < count; ++i) {
@@ -81,9 +84,7 @@ absl::StatusOr<std::vector<RenderFiles>> ToRenders(const FileFlags& files) {
   return renders;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   const std::vector<std::string> arguments = kino::command_line::Arguments(argc, argv);
   if (!arguments.empty() && arguments[0] == "plan") {
     return kino::render::PlanCommand({arguments.begin() + 1, arguments.end()});
@@ -95,9 +96,10 @@ int main(int argc, char** argv) {
   model_flags.Register(app);
   FileFlags files;
   AddOption(app, "--request", &files.requests, "FILE",
-            "The request; repeatable, as are the next three.");
+            "The request, - for standard input; repeatable, as are the next three.");
   AddOption(app, "--out", &files.outs, "FILE",
-            "Where the result goes; written whole or not at all.");
+            "Where the result goes; a file is written whole or not at all. - is standard output, "
+            "as MP4.");
   AddOption(app, "--stats", &files.stats, "FILE",
             "Writes seconds and peak memory by stage, as JSON.");
   AddOption(app, "--taps", &files.taps, "DIR", "Writes the run's intermediates as .npy files.");
@@ -118,4 +120,12 @@ int main(int argc, char** argv) {
   signal(SIGINT, OnInterrupt);
   signal(SIGTERM, OnInterrupt);
   return kino::render::Render(options, interrupted);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  kino::command_line::GuardStandardStreams();
+  const int code = Run(argc, argv);
+  return kino::command_line::FinishOutput("kino-render", code, kino::render::kFailed);
 }

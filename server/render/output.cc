@@ -1,19 +1,66 @@
 #include "server/render/output.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <filesystem>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/command_line/output_target.h"
 
 namespace kino::render {
+namespace {
 
-absl::StatusOr<std::unique_ptr<Output>> Output::Create(const std::string& path) {
-  std::unique_ptr<Output> output(new Output(path));
-  // Opened for .npy as well, so that a folder that cannot be written is told of before the run.
-  output->file_ = std::fopen(output->part_.c_str(), "wbe");
+// While it lives, SIGINT and SIGTERM end a call that waits: opening a pipe waits for its reader.
+class EndingSignals {
+ public:
+  EndingSignals() { Set(0); }
+  ~EndingSignals() { Set(SA_RESTART); }
+  EndingSignals(const EndingSignals&) = delete;
+  EndingSignals& operator=(const EndingSignals&) = delete;
+
+ private:
+  static void Set(int restart) {
+    for (const int signal : {SIGINT, SIGTERM}) {
+      struct sigaction action {};
+      if (sigaction(signal, nullptr, &action) != 0) continue;
+      action.sa_flags = (action.sa_flags & ~SA_RESTART) | restart;
+      sigaction(signal, &action, nullptr);
+    }
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Output>> Output::Create(const std::string& name) {
+  const bool is_npy = absl::EndsWith(name, ".npy");
+  const absl::StatusOr<bool> is_stream = command_line::IsOutputStream(name);
+  if (!is_stream.ok()) return is_stream.status();
+  if (is_npy && *is_stream) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "cannot write '", name,
+        "': it takes bytes as they come, but a .npy file's first bytes are known last; use .mp4"));
+  }
+  absl::StatusOr<command_line::OutputTarget> target = [&name] {
+    const EndingSignals ending;
+    return command_line::OpenOutputTarget(name);
+  }();
+  if (!target.ok()) return target.status();
+  std::unique_ptr<Output> output(new Output(name, target->file));
+  int fd = target->fd;
+  if (!target->file.empty()) {
+    // Opened for .npy as well, so that a folder that cannot be written is told of before the run.
+    const absl::StatusOr<int> part = command_line::OpenPartFile(output->part_);
+    if (!part.ok()) return part.status();
+    fd = *part;
+  }
+  output->file_ = fdopen(fd, "wb");
   if (output->file_ == nullptr) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot write '", output->part_, "'"));
+    const int error = errno;
+    close(fd);
+    return absl::ErrnoToStatus(error, absl::StrCat("cannot write '", name, "'"));
   }
   return output;
 }
@@ -21,12 +68,12 @@ absl::StatusOr<std::unique_ptr<Output>> Output::Create(const std::string& path) 
 Output::~Output() {
   if (file_ != nullptr) std::fclose(file_);
   frames_.reset();
-  if (!finished_) std::remove(part_.c_str());
+  if (!finished_ && !part_.empty()) std::remove(part_.c_str());
 }
 
 engine::RunOutput Output::Sink() {
   engine::RunOutput sink;
-  if (absl::EndsWith(path_, ".npy")) {
+  if (absl::EndsWith(name_, ".npy")) {
     sink.frames = [this](const engine::FloatFrames& frames) { return TakeFrames(frames); };
   } else {
     sink.mp4 = [this](std::string_view bytes) { return TakeBytes(bytes); };
@@ -51,7 +98,7 @@ absl::Status Output::TakeFrames(const engine::FloatFrames& frames) {
 
 absl::Status Output::TakeBytes(std::string_view bytes) {
   if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot write '", part_, "'"));
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot write '", name_, "'"));
   }
   return absl::OkStatus();
 }
@@ -59,14 +106,16 @@ absl::Status Output::TakeBytes(std::string_view bytes) {
 absl::Status Output::Finish() {
   const int closed = std::fclose(file_);
   file_ = nullptr;
-  if (closed != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write '", part_, "'"));
+  if (closed != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write '", name_, "'"));
   if (frames_ != nullptr) {
     if (absl::Status status = frames_->Finish(); !status.ok()) return status;
   }
-  std::error_code error;
-  std::filesystem::rename(part_, path_, error);
-  if (error) {
-    return absl::InternalError(absl::StrCat("cannot write '", path_, "': ", error.message()));
+  if (!part_.empty()) {
+    std::error_code error;
+    std::filesystem::rename(part_, file_name_, error);
+    if (error) {
+      return absl::InternalError(absl::StrCat("cannot write '", name_, "': ", error.message()));
+    }
   }
   finished_ = true;
   return absl::OkStatus();

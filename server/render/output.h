@@ -1,5 +1,5 @@
-// Where kino-render's result goes: FILE.part while it runs, FILE once it is whole. One thread at a
-// time.
+// Where kino-render's result goes: FILE.part while it runs, FILE once it is whole; or a stream, as
+// it comes. One thread at a time.
 #pragma once
 
 #include <cstdio>
@@ -15,8 +15,9 @@ namespace kino::render {
 
 class Output {
  public:
-  // `path` ends with .npy (float32 [T, H, W, 3] in 0..1) or .mp4.
-  static absl::StatusOr<std::unique_ptr<Output>> Create(const std::string& path);
+  // `name` ends with .npy (float32 [T, H, W, 3] in 0..1) or .mp4, or is "-": standard output, as
+  // MP4. See command_line::OpenOutputTarget. FAILED_PRECONDITION: a .npy file into a stream.
+  static absl::StatusOr<std::unique_ptr<Output>> Create(const std::string& name);
   // Removes what was not finished.
   ~Output();
   Output(const Output&) = delete;
@@ -27,11 +28,13 @@ class Output {
   absl::Status Finish();
 
  private:
-  explicit Output(const std::string& path) : path_(path), part_(path + ".part") {}
+  Output(const std::string& name, const std::string& file)
+      : name_(name), file_name_(file), part_(file.empty() ? "" : file + ".part") {}
   absl::Status TakeFrames(const engine::FloatFrames& frames);
   absl::Status TakeBytes(std::string_view bytes);
 
-  const std::string path_, part_;
+  const std::string name_;
+  const std::string file_name_, part_;  // empty: a stream
   bool finished_ = false;
   std::FILE* file_ = nullptr;                  // of an .mp4
   std::unique_ptr<engine::NpyWriter> frames_;  // of an .npy, from the first frame on

@@ -180,9 +180,9 @@ ExitCode OneRender::Advance(engine::Run& run) const {
 
 absl::Status CheckOutputName(const std::string& out) {
   if (absl::EndsWith(out, ".npy")) return absl::OkStatus();
-  if (!absl::EndsWith(out, ".mp4")) {
+  if (!absl::EndsWith(out, ".mp4") && out != "-") {
     return absl::InvalidArgumentError(
-        absl::StrCat("--out: expected FILE.npy or FILE.mp4, got '", out, "'"));
+        absl::StrCat("--out: expected FILE.npy or FILE.mp4, or -, got '", out, "'"));
   }
 #ifdef KINO_WITH_MEDIA
   return absl::OkStatus();

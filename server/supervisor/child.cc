@@ -30,6 +30,8 @@ namespace {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
+  // As kinod itself: what it means elsewhere (read everything again, or end) nobody here does.
+  signal(SIGHUP, SIG_IGN);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail(errno);
   if (getppid() != parent) _exit(127);  // the parent died before the request above took hold
   const int null = open("/dev/null", O_RDONLY);

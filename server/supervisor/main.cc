@@ -27,9 +27,7 @@ int Fail(const absl::Status& status) {
   return 1;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   std::string config_file;
   std::string check_file;
   bool workers_only = false;
@@ -77,4 +75,12 @@ int main(int argc, char** argv) {
   if (!result.ok()) return Fail(result);
   spdlog::info("kinod has stopped");
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  kino::command_line::GuardStandardStreams();
+  const int code = Run(argc, argv);
+  return kino::command_line::FinishOutput("kinod", code, 1);
 }

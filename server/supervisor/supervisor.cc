@@ -173,6 +173,12 @@ void Supervisor::OnExit(Process& process) {
 void Supervisor::OnSignal() {
   signalfd_siginfo info{};
   while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+    // A terminal that closes, or somebody who wants the configuration read again: neither wants
+    // the jobs to stop.
+    if (info.ssi_signo == SIGHUP) {
+      spdlog::warn("SIGHUP: nothing is read again; restart kinod for a changed configuration");
+      continue;
+    }
     if (is_stopping_) {
       spdlog::warn("second signal: killing what still runs");
       KillAll();

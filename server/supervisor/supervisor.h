@@ -1,5 +1,6 @@
 // kinod's loop: starts kino-frontend and the workers, restarts what ends (with back-off), kills a
-// stuck worker when the frontend asks, and on SIGTERM or SIGINT stops all of them. No threads, no
+// stuck worker when the frontend asks, and on SIGTERM or SIGINT stops all of them; SIGHUP changes
+// nothing. No threads, no
 // gRPC, no torch: nothing a child does can take it down. REQUIRES: the process is single-threaded,
 // and blocks no signal of its own.
 #pragma once

@@ -28,11 +28,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
-// For the last events to be acknowledged before the process ends, and how often that is looked at.
-constexpr absl::Duration kFarewell = absl::Seconds(3);
+// How often it is looked whether the last events are acknowledged.
 constexpr absl::Duration kFarewellLook = absl::Milliseconds(10);
-// For a run to notice its token; one that does not is stuck.
-constexpr absl::Duration kStopGrace = absl::Seconds(5);
 constexpr int kMaxAttempts = 1;
 
 class Worker : public LinkDelegate {
@@ -211,7 +208,7 @@ bool Worker::GoesOnDraining(absl::Duration now) {
   engine_thread_.InterruptCommands();
   StopAttempts(StopReason::kInterrupted);
   stopping_.Round(now, interrupt_at_);
-  if (stopping_.IsOver(kStopGrace)) {
+  if (stopping_.IsOver(options_.stop_grace)) {
     spdlog::critical("the running attempt ignores its interruption");
     _exit(kExitFailed);
   }
@@ -253,7 +250,7 @@ void Worker::TakeSignal() {
 
 // The frontend may be gone: waits for its acknowledgements, but not for long.
 void Worker::WaitUntilSent() {
-  for (int i = 0; i < kFarewell / kFarewellLook && !held_.empty(); ++i)
+  for (int i = 0; i < options_.farewell / kFarewellLook && !held_.empty(); ++i)
     absl::SleepFor(kFarewellLook);
 }
 

@@ -34,6 +34,10 @@ struct WorkerOptions {
   absl::Duration drain_deadline = absl::Seconds(20);
   // Limits of the conditions' files. The token is each attempt's own.
   media::DecodeOptions decode;
+  // For a run to notice its token; one that does not is stuck.
+  absl::Duration stop_grace = absl::Seconds(5);
+  // For the last events to be acknowledged before the process ends.
+  absl::Duration farewell = absl::Seconds(3);
 };
 
 using EngineFactory =

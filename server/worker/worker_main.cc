@@ -15,6 +15,7 @@
 #include "server/config/config.h"
 #include "server/config/data_dir.h"
 #include "server/config/log.h"
+#include "server/config/stop_times.h"
 #include "server/config/worker_threads.h"
 
 namespace kino::worker {
@@ -70,8 +71,8 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   AddOption(app, "--config", &config_file, "FILE", "The server's configuration.")->required();
   AddOption(app, "--name", &name, "NAME", "Which of its workers this is.")->required();
   AddOption(app, "--drain-seconds", &drain_seconds, "N",
-            "From SIGTERM to the interruption of a running attempt. Default: two thirds of "
-            "supervisor.stop_deadline.");
+            "From SIGTERM to the interruption of a running attempt. Default: what "
+            "supervisor.stop_deadline leaves for it.");
   if (const auto code = ParseOrExit(app, command_line::Arguments(argc, argv))) return *code;
   auto config = config::LoadConfig(config_file);
   if (!config.ok()) return Usage(std::string(config.status().message()));
@@ -100,8 +101,10 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.max_host_memory = worker->max_host_memory;
   options.spool_folder = config->data_dir + "/spool/" + name;
   options.reattach_grace = config->link.reattach_grace;
-  options.drain_deadline =
-      drain_seconds > 0 ? absl::Seconds(drain_seconds) : config->supervisor.stop_deadline * 2 / 3;
+  const config::StopTimes times = config::StopTimesOf(config->supervisor.stop_deadline);
+  options.drain_deadline = drain_seconds > 0 ? absl::Seconds(drain_seconds) : times.drain;
+  options.stop_grace = times.grace;
+  options.farewell = times.farewell;
   options.decode = DecodeOptionsOf(config->limits);
   const scheduler::SystemClock clock;
   return RunWorker(options, clock, make_engine, decode);

@@ -31,7 +31,8 @@ def test_cancelled_in_decoding_streams_no_more(stubs, client):
 
 
 def test_cancel_of_a_job_that_waits_for_its_second_attempt(stubs, start_kinod):
-    server = start_kinod({"supervisor": {"restart_min": "60s"}, "retry": {"min_backoff": "0s", "max_backoff": "0s"}})
+    server = start_kinod({"supervisor": {"restart_min": "60s"}, "link": {"reattach_grace": "60s"},
+                          "retry": {"min_backoff": "0s", "max_backoff": "0s"}})
     with server.client() as client:
         watch = Follower(client, client.submit(client.long_request()).id)
         watch.denoised(1)

@@ -94,6 +94,28 @@ def test_image_is_uploaded_and_used(kino, tmp_path):
     assert asset["width"] == 64 and asset["id"]
 
 
+def test_streams_in_and_out(kinod, client, tmp_path):
+    """A request from a pipe, a picture from a pipe, the video to a pipe: as a script strings programs together."""
+    from PIL import Image
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "start.png")
+    request = {"model": "demo", "prompt": kino_client.DEMO_PROMPT, "height": 64, "width": 64, "num_frames": 17, "fps": 8,
+               "num_inference_steps": 25, "guidance_scale": 4, "seed": "7", "ltx": {"frame_rate": 8}}
+    command = f"{os.path.join(BIN, 'kino')} generate --request - --image <(cat start.png) --out - | cat"
+    done = subprocess.run(["/bin/bash", "-c", f"set -o pipefail; {command}"], input=json.dumps(request).encode(),
+                          capture_output=True, timeout=60, cwd=tmp_path, check=False,
+                          env={**os.environ, "KINO_SERVER": kinod.address, "http_proxy": "http://127.0.0.1:1"})
+    assert done.returncode == DONE, done.stderr
+    assert len(kino_client.rgb_frames(done.stdout)) == 17 * 64 * 64 * 3
+    job_id = done.stderr.decode().split("job ", 1)[1].split()[0]
+    assert done.stdout == client.download(job_id)
+
+
+def test_text_that_is_not_utf8_is_usage(kinod):
+    done = subprocess.run([os.path.join(BIN, "kino"), "submit", b"caf\xe9"], capture_output=True, timeout=60,
+                          env={**os.environ, "KINO_SERVER": kinod.address}, check=False)
+    assert done.returncode == USAGE and b"PROMPT: expected a text in UTF-8" in done.stderr
+
+
 def test_refusals_name_the_field_and_have_an_exit_code(kino):
     kino("generate", "x", *CLIP, "--height", "65", code=REFUSED)
     assert "height" in kino.stderr

@@ -84,7 +84,7 @@ def test_logs_have_the_job_and_never_the_prompt(busy_server):
 
 
 def test_worker_that_is_gone_is_down(stubs, start_kinod):
-    server = start_kinod({"supervisor": {"restart_min": "60s"}})
+    server = start_kinod({"supervisor": {"restart_min": "60s"}, "link": {"reattach_grace": "60s"}})
     up = 'kino_worker_up{device="cpu",worker="cpu"}'
     kino_client.eventually("the worker is up", lambda: f"{up} 1" in scrape(server))
     server.kill("kino-worker")

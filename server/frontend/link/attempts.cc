@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "scheduler/fault_point.h"
 #include "scheduler/status.h"
+#include "server/command_line/utf8.h"
 #include "server/convert/status.h"
 
 namespace kino::frontend {
@@ -64,9 +65,7 @@ bool IsCrash(FailureCause cause) {
 absl::Status ErrorOf(const v1::AttemptFailed& failed) {
   google::rpc::Status rpc = failed.error();
   if (rpc.message().size() > kMaxErrorBytes) {
-    size_t end = kMaxErrorBytes;
-    while ((rpc.message()[end] & 0xC0) == 0x80) --end;  // not within a character
-    rpc.mutable_message()->resize(end);
+    rpc.set_message(command_line::TruncateUtf8(rpc.message(), kMaxErrorBytes));
   }
   absl::Status status = convert::FromRpc(rpc);
   if (status.ok()) status = absl::InternalError("the worker gave no reason");
@@ -239,7 +238,7 @@ void Attempts::OnEvent(const Peer& peer, const v1::AttemptEvent& event) {
   if (!holder.ok() || *holder != peer.id || live == nullptr) {
     parts_.metrics.StaleMessage();
     spdlog::info("job {} attempt {}: refused worker {}'s message, the attempt is not its own",
-                 ref.job_id.substr(0, 64), ref.attempt, peer.name);
+                 command_line::TruncateUtf8(ref.job_id, 64), ref.attempt, peer.name);
     return SendDrop(peer, ref);
   }
   if (event.number() == 0) {
@@ -355,10 +354,10 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   absl::Status status = digest.status();
   if (status.ok() &&
       (digest->size_bytes != artifact.size_bytes() || digest->sha256 != artifact.sha256())) {
-    status = absl::InternalError(absl::StrCat("the worker's video has ", artifact.size_bytes(),
-                                              " bytes with SHA-256 ",
-                                              artifact.sha256().substr(0, 64), "; received were ",
-                                              digest->size_bytes, " bytes with ", digest->sha256));
+    status = absl::InternalError(
+        absl::StrCat("the worker's video has ", artifact.size_bytes(), " bytes with SHA-256 ",
+                     command_line::TruncateUtf8(artifact.sha256(), 64), "; received were ",
+                     digest->size_bytes, " bytes with ", digest->sha256));
   }
   if (!status.ok()) {
     if (const Peer* peer = parts_.peers.Find(live->worker)) SendDrop(*peer, ref);

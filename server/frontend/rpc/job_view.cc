@@ -1,5 +1,6 @@
 #include "server/frontend/rpc/job_view.h"
 
+#include "scheduler/status.h"
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
@@ -44,7 +45,11 @@ v1::Job ToProto(const scheduler::Job& job) {
     SetTime(attempt.start_time, proto.mutable_start_time());
     if (attempt.end_time.has_value()) SetTime(*attempt.end_time, proto.mutable_end_time());
     if (attempt.error.ok()) continue;
-    *proto.mutable_error() = ToWireStatus(attempt.error);
+    const bool has_reason = !scheduler::ReasonOf(attempt.error).empty();
+    *proto.mutable_error() = ToWireStatus(
+        has_reason || attempt.cause == scheduler::FailureCause::kNone
+            ? attempt.error
+            : WithErrorInfo(attempt.error, scheduler::FailureCauseName(attempt.cause)));
     proto.set_cause(scheduler::FailureCauseName(attempt.cause));
     if (!attempt.evidence.empty() && !proto.mutable_evidence()->ParseFromString(attempt.evidence))
       proto.clear_evidence();

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/command_line/utf8.h"
 #include "server/convert/request.h"
 #include "server/frontend/rpc/placement.h"
 #include "server/frontend/rpc/submission.h"
@@ -58,9 +59,10 @@ v1::Model ModelService::View(const CatalogEntry& entry, Plans plans, const Asker
 absl::StatusOr<const CatalogEntry*> ModelService::Find(const std::string& name) const {
   const CatalogEntry* entry = context_.catalog.Find(name);
   if (entry != nullptr) return entry;
-  return WithErrorInfo(absl::NotFoundError(absl::StrCat("no model '", name.substr(0, 128),
-                                                        "'; known: ", context_.catalog.Names())),
-                       "MODEL_NOT_FOUND");
+  return WithErrorInfo(
+      absl::NotFoundError(absl::StrCat("no model '", command_line::TruncateUtf8(name, 128),
+                                       "'; known: ", context_.catalog.Names())),
+      "MODEL_NOT_FOUND");
 }
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* call,

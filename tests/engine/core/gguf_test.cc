@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/tensor_file.h"
 #include "tests/support/fixture_folder.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/temp_dir.h"
@@ -250,6 +251,17 @@ TEST(GgufFileTest, MalformedFilesAreRefusedByName) {
       EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(text), HasSubstr("x.gguf")))
           << file.name;
     }
+  }
+}
+
+TEST(GgufFileTest, AGitLfsPointerIsCalledOne) {
+  const kino::testing::TempDir folder;
+  const std::string path = folder.Write(
+      "a.gguf", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133\n");
+  for (const absl::Status& status :
+       {GgufFile::Open(path).status(), TensorFile::Open(path).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a.gguf' is a git-lfs pointer"));
   }
 }
 

@@ -80,6 +80,8 @@ std::vector<Malformed> Corpus() {
   const std::string good = R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})";
   return {
       {"Empty", "", "0 bytes"},
+      {"GitLfsPointer", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133\n",
+       "git lfs pull"},
       {"ShorterThanItsLength", "abc", "3 bytes"},
       {"HeaderLengthZero", length(0, "{}"), "header length 0"},
       {"HeaderLengthPastEnd", length(1000, "{}"), "header length 1000"},

@@ -129,6 +129,15 @@ TEST_F(DescribeTest, AScheduleThatComesOutOfNoUseIsRefused) {
   EXPECT_THAT(ViolatedFields(), ElementsAre("num_inference_steps"));
 }
 
+TEST_F(DescribeTest, OneStepIsTooFewForATerminalSigma) {
+  request_.num_inference_steps = 1;
+  const std::vector<FieldViolation> violations =
+      ResolveRequest(model_, request_, /*draw_seed=*/1).violations;
+  ASSERT_EQ(violations.size(), 1u);
+  EXPECT_EQ(violations[0].field, "num_inference_steps");
+  EXPECT_THAT(violations[0].description, HasSubstr("at least 2 steps"));
+}
+
 TEST_F(DescribeTest, CustomSchedulesFallAndExcludeEachOther) {
   std::map<std::string, KnobValue>& knobs = request_.knobs.values;
   knobs["timesteps"] = std::vector<double>{1000, 500, 100};
@@ -211,6 +220,21 @@ TEST(DescribeModelTest, SaysWhatAFolderLacks) {
       std::string(status.message()),
       HasSubstr(
           "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, MochiPipeline"));
+}
+
+TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {
+  const TempDir folder;
+  std::filesystem::create_directories(folder.path() + "/snapshots");
+  EXPECT_THAT(std::string(DescribeModel(folder.path()).status().message()), HasSubstr("empty"));
+  folder.Write("snapshots/0a1b/model_index.json", "{}");
+  folder.Write("snapshots/2c3d/model_index.json", "{}");
+  const absl::Status status = DescribeModel(folder.path()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("snapshots/0a1b or snapshots/2c3d"));
+  // A model's own folder may hold one of that name.
+  folder.Write("model_index.json", "[]");
+  EXPECT_THAT(std::string(DescribeModel(folder.path()).status().message()),
+              HasSubstr("not a JSON object"));
 }
 
 TEST(ResidencyPolicyTest, ParsesWhatItPrints) {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "engine/media/frame_rate.h"
@@ -32,6 +33,44 @@ TEST(FramesTest, QuantizingRoundsTiesToEvenAndClamps) {
   EXPECT_THAT(bytes, ElementsAre(0, 255, 0, 255, 0, 128, 2, 2, 0, 254, 255));
 }
 
+// The first box of an ISO base media file, with its own brand first.
+std::string Ftyp(const std::vector<std::string>& brands) {
+  std::string box = "ftyp" + brands[0] + std::string(4, '\0');
+  for (size_t i = 1; i < brands.size(); ++i) box += brands[i];
+  const std::string size = {0, 0, 0, static_cast<char>(box.size() + 4)};
+  // What follows is another box: its bytes are no brands.
+  return size + box + "....meta....avif";
+}
+
+TEST(FramesTest, PicturesThatAreNotReadAreNamed) {
+  const struct {
+    std::string bytes;
+    const char* name;
+  } cases[] = {
+      {Ftyp({"heic"}), "a HEIC picture"},
+      {Ftyp({"heix", "mif1"}), "a HEIC picture"},
+      {Ftyp({"mif1", "heic", "miaf"}), "a HEIC picture"},
+      {Ftyp({"msf1", "hevc"}), "a HEIC picture"},
+      {Ftyp({"avif", "mif1"}), "an AVIF picture"},
+      {Ftyp({"mif1", "miaf", "avif"}), "an AVIF picture"},
+      {Ftyp({"avis"}), "an AVIF picture"},
+      {Ftyp({"mif1", "jpeg"}), "a HEIF picture"},
+      {"GIF89a", "a GIF"},
+      {std::string("II*\0", 4), "a TIFF picture"},
+      {std::string("MM\0*", 4), "a TIFF picture"},
+      {Ftyp({"isom", "iso2", "avc1"}), ""},
+      {Ftyp({"mp42"}).substr(0, 11), ""},
+      {"\x89PNG\r\n\x1a\n", ""},
+      {"", ""},
+  };
+  for (const auto& c : cases) {
+    EXPECT_EQ(NameOfUnreadable(c.bytes), c.name);
+    if (*c.name != 0) {
+      EXPECT_EQ(SniffMediaType(c.bytes), std::nullopt) << c.name;
+    }
+  }
+}
+
 TEST(FramesTest, TypesAreToldByTheirFirstBytes) {
   EXPECT_EQ(SniffMediaType("\x89PNG\r\n\x1a\n...."), MediaType::kPng);
   EXPECT_EQ(SniffMediaType("\xff\xd8\xff\xe0"), MediaType::kJpeg);
@@ -40,6 +79,8 @@ TEST(FramesTest, TypesAreToldByTheirFirstBytes) {
   EXPECT_EQ(SniffMediaType("\x1a\x45\xdf\xa3....webm"), MediaType::kWebm);
   EXPECT_EQ(SniffMediaType("\x1a\x45\xdf\xa3....matroska"), MediaType::kMatroska);
   EXPECT_EQ(SniffMediaType("GIF89a"), std::nullopt);
+  EXPECT_EQ(SniffMediaType(Ftyp({"qt  "})), MediaType::kMp4);
+  EXPECT_EQ(SniffMediaType(Ftyp({"iso5", "mif1", "heic"})), MediaType::kMp4);
   EXPECT_EQ(SniffMediaType(""), std::nullopt);
 }
 

@@ -32,6 +32,7 @@ using ::kino::testing::FloatTensor;
 using ::kino::testing::TempDir;
 using ::kino::testing::TinyLtx;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr LtxGrid kGrid = {
     .frames = 2, .height = 2, .width = 3, .temporal_scale = 8.0 / 25, .spatial_scale = 32};
@@ -221,6 +222,23 @@ TEST_F(LtxTransformerTest, MissingMisshapenAndUnexpectedWeightsAreReportedTogeth
   EXPECT_THAT(message, HasSubstr("1 missing: transformer_blocks.1.attn1.to_q.bias"));
   EXPECT_THAT(message, HasSubstr("1 misshapen: proj_in.bias is [1, 32], expected [32]"));
   EXPECT_THAT(message, HasSubstr("1 unexpected: transformer_blocks.3.extra"));
+  EXPECT_THAT(message, Not(HasSubstr("fp8")));
+}
+
+TEST_F(LtxTransformerTest, Fp8WithScalesIsCalledByItsName) {
+  for (const auto& [extra, says] :
+       {std::pair("transformer_blocks.0.attn1.to_q.scale_weight", "scaled_fp8"),
+        {"scaled_fp8", "scaled_fp8"},
+        {"transformer_blocks.0.attn1.to_q.weight_scale", "(weight_scale)"}}) {
+    std::vector<FloatTensor> tensors = tiny_.Tensors();
+    tensors.push_back({extra, {1}, {1}});
+    tiny_.Write(folder_, tensors);
+    const absl::Status status = MakeComponent<LtxTransformer>(
+                                    *ComponentFiles::Open(folder_.path(), ""), at::kFloat, at::kCPU)
+                                    .status();
+    EXPECT_THAT(std::string(status.message()), HasSubstr("fp8 weights with scales"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(says));
+  }
 }
 
 TEST_F(LtxTransformerTest, OptionsNoCheckpointUsesAreRefusedByName) {

@@ -225,7 +225,10 @@ TEST(MakeScheduleTest, BadRequestsAreRefusedByName) {
        "expected as many"},
       {dynamic, {.num_inference_steps = 5}, "mu must be given"},
       {dynamic, {.num_inference_steps = 5, .mu = nan}, "mu must be given"},
-      {terminal, {.sigmas = std::vector<double>{1}}, "sigma 0 of 1 comes out as"},
+      {terminal, {.sigmas = std::vector<double>{1}}, "at least 2 steps"},
+      {terminal, {.timesteps = std::vector<double>{1000}}, "at least 2 steps"},
+      {terminal, {.num_inference_steps = 1}, "at least 2 steps"},
+      {terminal, {.sigmas = std::vector<double>{1, 1}}, "sigma 0 of 2 comes out as"},
   };
   for (const auto& c : cases) {
     const auto status = MakeSchedule(c.config, c.request).status();

@@ -230,6 +230,13 @@ TEST_F(BadFolderTest, TokenizerJsonFaultsAreNamed) {
   ExpectRefused("tokenizer.json", "not a JSON object");
   bad_.Write("tokenizer.json", good.substr(0, good.size() / 2));
   ExpectRefused("tokenizer.json", "not a JSON object");
+  const char* const pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133\n";
+  bad_.Write("tokenizer.json", pointer);
+  ExpectRefused("tokenizer.json", "git-lfs pointer");
+  std::filesystem::remove(bad_.path() + "/tokenizer.json");
+  bad_.Write("spiece.model", pointer);
+  ExpectRefused("spiece.model", "git-lfs pointer");
 }
 
 TEST_F(BadFolderTest, ConfigFaultsAreNamed) {

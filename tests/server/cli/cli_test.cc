@@ -2,13 +2,17 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <pty.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <optional>
 #include <sstream>
+#include <thread>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -54,8 +58,9 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
   std::function<Status(int64_t offset, grpc::ServerWriter<v1::DownloadVideoResponse>*)> download;
   v1::Job job;
   Status status;
-  std::string knob;  // the only one that the model has
-  std::string authorization, cancelled_id, deleted_id, uploaded;
+  int jobs_listed_first = 1;  // on the first page
+  std::string knob;           // the only one that the model has
+  std::string authorization, cancelled_id, deleted_id, uploaded, display_name;
   v1::SubmitJobRequest submitted;
   std::vector<v1::ListJobsRequest> listed;
   absl::Mutex mutex;
@@ -98,7 +103,8 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
   Status ListJobs(ServerContext*, const v1::ListJobsRequest* request,
                   v1::ListJobsResponse* out) override {
     listed.push_back(*request);
-    *out->add_jobs() = job;
+    const int count = request->page_token().empty() ? jobs_listed_first : 1;
+    for (int i = 0; i < count; ++i) *out->add_jobs() = job;
     if (request->page_token().empty()) out->set_next_page_token("more");
     return status;
   }
@@ -110,6 +116,7 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
       if (message.has_header()) header = message.header();
       uploaded += message.data();
     }
+    display_name = header.display_name();
     EXPECT_EQ(header.size_bytes(), static_cast<int64_t>(uploaded.size()));
     EXPECT_EQ(header.sha256(), Digest(uploaded));
     out->set_id("asset-1");
@@ -167,6 +174,33 @@ class CliTest : public ::testing::Test {
     return support::Process(Command(arguments), log_).Wait();
   }
   std::string Output() const { return ReadAll(log_); }
+  // The shell runs `kino ARGUMENTS --server ... REDIRECTIONS`; what is not redirected is Output().
+  int RunShell(const std::string& arguments, const std::string& redirections,
+               const std::string& before = "") {
+    return support::Process({"/bin/bash", "-c",
+                             before + " " + std::string(KINO_BIN_DIR) + "/kino " + arguments +
+                                 " --server=unix:" + folder_ + "/sock " + redirections},
+                            log_)
+        .Wait();
+  }
+  // A job of these bytes, in two chunks.
+  void ServeVideo(const std::string& bytes) {
+    server_.generate = [this, bytes](const v1::GenerateRequest&, EventWriter* out) {
+      out->Write(State(1, v1::QUEUED, 0));
+      out->Write(Chunk(1, 0, bytes.substr(0, 3)));
+      out->Write(Chunk(1, 3, bytes.substr(3)));
+      out->Write(Finished(v1::SUCCEEDED, bytes));
+      return Status::OK;
+    };
+    *server_.job.mutable_artifact() = Finished(v1::SUCCEEDED, bytes).finished().artifact();
+    server_.download = [bytes](int64_t offset, grpc::ServerWriter<v1::DownloadVideoResponse>* out) {
+      v1::DownloadVideoResponse piece;
+      piece.set_offset(offset);
+      piece.set_data(bytes.substr(static_cast<size_t>(offset)));
+      out->Write(piece);
+      return Status::OK;
+    };
+  }
 
   v1::JobEvent State(int64_t number, v1::JobState state, int attempt = 1) {
     v1::JobEvent event;
@@ -322,6 +356,37 @@ TEST_F(CliTest, AnInterruptWithoutATerminalLeavesTheJobRunning) {
   EXPECT_THAT(Output(), HasSubstr("kino watch job-1"));
   absl::MutexLock lock(&server_.mutex);
   EXPECT_EQ(server_.cancelled_id, "");
+}
+
+TEST_F(CliTest, AnInterruptIsJsonWithJson) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    while (out->Write(State(1, v1::QUEUED, 0))) absl::SleepFor(absl::Milliseconds(1));
+    return Status::CANCELLED;
+  };
+  support::Process process(Command({"generate", "x", "--json", "--out", out_}), log_);
+  for (int i = 0; i < 20000 && Output().find("job-1") == std::string::npos; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  process.Signal(SIGINT);
+  EXPECT_EQ(process.Wait(), 130);
+  const std::string last = Output().substr(Output().rfind('\n', Output().size() - 2) + 1);
+  EXPECT_EQ(last.find("{\"error\":{"), 0u) << last;
+  EXPECT_THAT(last, HasSubstr(R"("reason":"INTERRUPTED")"));
+  EXPECT_THAT(last, HasSubstr(R"("job":"job-1")"));
+}
+
+TEST_F(CliTest, ALostConnectionIsNoErrorWithJson) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(State(1, v1::QUEUED, 0));
+    return Status(grpc::StatusCode::UNAVAILABLE, "going down");
+  };
+  server_.watch = [&](const v1::WatchJobRequest&, EventWriter* out) {
+    out->Write(Chunk(1, 0, "abcdef"));
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  EXPECT_EQ(RunShell("generate x --json --out " + out_, "2>&1 >/dev/null"), 0);
+  EXPECT_EQ(Output(), "");
 }
 
 // The program on a terminal of its own: Type reaches its keyboard, AwaitText reads its screen.
@@ -553,6 +618,415 @@ TEST_F(CliTest, BadUsageIsExitCodeTwo) {
   EXPECT_EQ(support::Process({std::string(KINO_BIN_DIR) + "/kino", "--version"}, log_).Wait(), 0);
   EXPECT_THAT(Output(), HasSubstr(KINO_VERSION));
   EXPECT_EQ(Run({"generate", "--help"}), 0);
+}
+
+TEST_F(CliTest, APipeGetsTheVideoAndStaysAPipe) {
+  ServeVideo("abcdef");
+  const std::string pipe = folder_ + "/pipe.mp4";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const char* command : {"generate x", "download job-1"}) {
+    EXPECT_EQ(RunShell(std::string(command) + " --out " + pipe, "",
+                       "cat " + pipe + " > " + folder_ + "/got &"),
+              0)
+        << Output();
+    // The reader has its end of file by then, but not yet the processor.
+    for (int i = 0; i < 20000 && ReadAll(folder_ + "/got") != "abcdef"; ++i) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    EXPECT_EQ(ReadAll(folder_ + "/got"), "abcdef") << command;
+    EXPECT_TRUE(fs::is_fifo(pipe));
+    EXPECT_FALSE(fs::exists(pipe + ".part"));
+    fs::remove(folder_ + "/got");
+  }
+}
+
+TEST_F(CliTest, AnInterruptEndsTheWaitForAPipesReader) {
+  server_.generate = [](const v1::GenerateRequest&, EventWriter*) {
+    ADD_FAILURE() << "submitted";
+    return Status::OK;
+  };
+  const std::string pipe = folder_ + "/pipe.mp4";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  support::Process process(Command({"generate", "x", "--out", pipe}), log_);
+  // The main thread blocks SIGINT before there is another, and lets it through while it opens.
+  const auto is_opening = [&] {
+    const std::string status = ReadAll("/proc/" + std::to_string(process.pid()) + "/status");
+    const size_t threads = status.find("Threads:\t"), blocked = status.find("SigBlk:\t");
+    if (threads == std::string::npos || blocked == std::string::npos) return false;
+    return std::stoi(status.substr(threads + 9)) > 1 &&
+           (std::stoull(status.substr(blocked + 8, 16), nullptr, 16) & 1u << (SIGINT - 1)) == 0;
+  };
+  for (int i = 0; i < 20000 && !is_opening(); ++i) absl::SleepFor(absl::Milliseconds(1));
+  process.Signal(SIGINT);
+  ASSERT_TRUE(process.EndsWithin(60));
+  EXPECT_EQ(process.Wait(), -SIGINT);
+}
+
+TEST_F(CliTest, ATerminalGetsTheVideoAndStaysATerminal) {
+  ServeVideo("abcdef");
+  int ours = -1, theirs = -1;
+  char name[256];
+  ASSERT_EQ(openpty(&ours, &theirs, name, nullptr, nullptr), 0);
+  EXPECT_EQ(Run({"download", "job-1", "--out", name}), 0) << Output();
+  char got[6];
+  EXPECT_EQ(read(ours, got, sizeof(got)), 6);
+  EXPECT_EQ(std::string(got, 6), "abcdef");
+  EXPECT_TRUE(fs::is_character_file(name));
+  close(ours);
+  close(theirs);
+}
+
+TEST_F(CliTest, ALinkStaysAndItsFileIsReplaced) {
+  ServeVideo("abcdef");
+  std::ofstream(folder_ + "/real.mp4") << "what was there";
+  fs::create_symlink("real.mp4", folder_ + "/link.mp4");
+  fs::create_symlink("new.mp4", folder_ + "/dangling.mp4");
+  for (const auto& [link, file] :
+       {std::pair("/link.mp4", "/real.mp4"), {"/dangling.mp4", "/new.mp4"}}) {
+    EXPECT_EQ(Run({"generate", "x", "--out", folder_ + link}), 0) << Output();
+    EXPECT_TRUE(fs::is_symlink(folder_ + link));
+    EXPECT_FALSE(fs::is_symlink(folder_ + file));
+    EXPECT_EQ(ReadAll(folder_ + file), "abcdef");
+  }
+  // A failed one leaves it as it was.
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(Chunk(1, 0, "xyz"));
+    out->Write(Finished(v1::FAILED));
+    return Status::OK;
+  };
+  EXPECT_EQ(Run({"generate", "x", "--out", folder_ + "/link.mp4"}), 1);
+  EXPECT_EQ(ReadAll(folder_ + "/real.mp4"), "abcdef");
+}
+
+TEST_F(CliTest, AFolderIsRefusedBeforeAnythingIsSubmittedOrUploaded) {
+  server_.generate = [](const v1::GenerateRequest&, EventWriter*) {
+    ADD_FAILURE() << "submitted";
+    return Status::OK;
+  };
+  server_.watch = [](const v1::WatchJobRequest&, EventWriter*) {
+    ADD_FAILURE() << "watched";
+    return Status::OK;
+  };
+  std::ofstream(folder_ + "/a.png") << "picture";
+  EXPECT_EQ(Run({"generate", "x", "--image", folder_ + "/a.png", "--out", folder_}), 4);
+  EXPECT_THAT(Output(), HasSubstr("'" + folder_ + "': it is a folder"));
+  EXPECT_EQ(server_.uploaded, "");
+  EXPECT_EQ(Run({"watch", "job-1", "--out", folder_}), 4);
+  EXPECT_EQ(Run({"download", "job-1", "--out", folder_}), 4);
+  EXPECT_THAT(Output(), HasSubstr("it is a folder"));
+}
+
+TEST_F(CliTest, ADashIsStandardOutputAndWordsGoElsewhere) {
+  ServeVideo("abcdef");
+  const std::string out = folder_ + "/stdout", err = folder_ + "/stderr";
+  for (const std::string name : {"-", "/dev/stdout"}) {
+    for (const std::string command :
+         {"generate x", "generate x --json", "download job-1", "download job-1 --json"}) {
+      EXPECT_EQ(RunShell(command + " --out " + name, "> " + out + " 2> " + err), 0) << ReadAll(err);
+      EXPECT_EQ(ReadAll(out), "abcdef") << command;
+      const bool is_json = command.find("--json") != std::string::npos;
+      EXPECT_THAT(ReadAll(err), HasSubstr(is_json ? "\"sha256\"" : name + "\n"));
+    }
+  }
+  EXPECT_FALSE(fs::exists("-") || fs::exists("-.part"));
+  EXPECT_EQ(RunShell("download job-1 --out -", ">&-"), 4);
+  EXPECT_EQ(RunShell("download job-1 --out -", "> /dev/full"), 4);
+  EXPECT_THAT(Output(), HasSubstr("No space left"));
+}
+
+TEST_F(CliTest, AStreamGoesOnWithAnAttemptOfTheSameBytesAndNoOther) {
+  std::string second = "abcdef";
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(Chunk(1, 0, "abcd"));
+    out->Write(Chunk(2, 0, second.substr(0, 1)));
+    out->Write(Chunk(3, 0, second.substr(0, 2)));  // ended before it had given all again
+    out->Write(Chunk(3, 2, second.substr(2)));
+    out->Write(Finished(v1::SUCCEEDED, second));
+    return Status::OK;
+  };
+  const std::string out = folder_ + "/stdout";
+  EXPECT_EQ(RunShell("generate x --out -", "> " + out), 0) << Output();
+  EXPECT_EQ(ReadAll(out), "abcdef");
+  for (const std::string other : {"abXdef", "abc"}) {
+    second = other;
+    EXPECT_EQ(RunShell("generate x --out -", "> " + out), 4);
+    EXPECT_EQ(ReadAll(out), "abcd");
+  }
+}
+
+// What reaches a proxy, which answers nothing.
+class Proxy {
+ public:
+  Proxy() {
+    listener_ = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 8), 0);
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this] {
+      for (int fd; (fd = accept(listener_, nullptr, nullptr)) >= 0; close(fd)) {
+        char bytes[512];
+        const ssize_t got = read(fd, bytes, sizeof(bytes));
+        absl::MutexLock lock(&mutex_);
+        if (got > 0) asked_.append(bytes, static_cast<size_t>(got));
+      }
+    });
+  }
+  ~Proxy() {
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    close(listener_);
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  std::string asked() {
+    absl::MutexLock lock(&mutex_);
+    return asked_;
+  }
+
+ private:
+  int listener_ = -1, port_ = 0;
+  absl::Mutex mutex_;
+  std::string asked_;
+  std::thread thread_;
+};
+
+TEST_F(CliTest, AProxyIsForOtherMachinesOnly) {
+  Proxy proxy;
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(static_cast<v1::VideoService::Service*>(&server_));
+  const std::unique_ptr<grpc::Server> tcp = builder.BuildAndStart();
+  const auto show = [&](const std::string& server, const std::string& environment) {
+    return support::Process({"/bin/bash", "-c",
+                             "http_proxy=" + proxy.url() + " " + environment + " timeout 60 " +
+                                 std::string(KINO_BIN_DIR) + "/kino show job-1 --server=" + server},
+                            log_)
+        .Wait();
+  };
+  for (const std::string host : {"127.0.0.1", "localhost", "dns:///127.0.0.1"}) {
+    EXPECT_EQ(show(host + ":" + std::to_string(port), ""), 0) << Output();
+  }
+  EXPECT_EQ(show("unix:" + folder_ + "/sock", ""), 0) << Output();
+  EXPECT_EQ(proxy.asked(), "");
+  EXPECT_EQ(show("kino.invalid:50051", "no_proxy=kino.invalid"), 3);
+  EXPECT_EQ(proxy.asked(), "");
+  EXPECT_EQ(show("kino.invalid:50051", ""), 3);
+  EXPECT_THAT(proxy.asked(), HasSubstr("CONNECT kino.invalid:50051"));
+  tcp->Shutdown(absl::ToChronoTime(absl::Now()));
+}
+
+TEST_F(CliTest, StandardOutputThatCannotBeWrittenIsNotDone) {
+  ServeVideo("abcdef");
+  server_.watch = [&](const v1::WatchJobRequest&, EventWriter* out) {
+    out->Write(Finished(v1::SUCCEEDED, "abcdef"));
+    return Status::OK;
+  };
+  std::ofstream(folder_ + "/a.png") << "picture";
+  const std::string commands[] = {"submit x",
+                                  "submit x --json",
+                                  "jobs",
+                                  "jobs --json",
+                                  "show job-1",
+                                  "cancel job-1",
+                                  "models",
+                                  "models --json",
+                                  "load demo",
+                                  "watch job-1",
+                                  "watch job-1 --json",
+                                  "upload " + folder_ + "/a.png",
+                                  "generate x --out " + out_,
+                                  "generate x --json --out " + out_,
+                                  "download job-1 --out " + out_,
+                                  "submit --help",
+                                  "jobs --help",
+                                  "--help",
+                                  "--version"};
+  for (const std::string& command : commands) {
+    for (const char* redirection : {"> /dev/full", ">&-"}) {
+      server_.uploaded.clear();
+      EXPECT_EQ(RunShell(command, redirection), 4) << command << redirection << Output();
+      EXPECT_THAT(Output(), HasSubstr("standard output cannot be written")) << command;
+      if (command.find("--json") != std::string::npos) {
+        EXPECT_EQ(Output().find("{\"error\":{"), 0u) << command << Output();
+        EXPECT_EQ(Output().find('\n'), Output().size() - 1) << "told once: " << Output();
+      }
+    }
+    server_.uploaded.clear();
+    EXPECT_EQ(RunShell(command, ""), 0) << command << Output();
+  }
+  for (const char* redirection : {"> /dev/full", ">&-", "| true"}) {
+    EXPECT_NE(RunShell("submit x", redirection, "set -o pipefail;"), 0) << redirection;
+    EXPECT_THAT(Output(), HasSubstr("the job is job-1")) << redirection;
+    server_.uploaded.clear();
+    EXPECT_NE(RunShell("upload " + folder_ + "/a.png", redirection, "set -o pipefail;"), 0);
+    EXPECT_THAT(Output(), HasSubstr("the asset is asset-1")) << redirection;
+  }
+  // A job whose events nobody can read goes on, and its id is told.
+  EXPECT_EQ(RunShell("generate x --json --quiet --out " + out_, "> /dev/full"), 4);
+  EXPECT_THAT(Output(), HasSubstr("\"job\":\"job-1\""));
+}
+
+TEST_F(CliTest, APipeIsUploadedReadOnce) {
+  const std::string bytes(2'500'000, 'p');
+  std::ofstream(folder_ + "/a.png") << bytes;
+  for (const auto& [file, redirection] : {std::pair("<(cat " + folder_ + "/a.png)", std::string()),
+                                          {"-", "< " + folder_ + "/a.png"},
+                                          {"-", "< <(cat " + folder_ + "/a.png)"}}) {
+    server_.uploaded.clear();
+    EXPECT_EQ(RunShell("upload " + file, redirection), 0) << Output();
+    EXPECT_EQ(server_.uploaded, bytes);
+    server_.uploaded.clear();
+    EXPECT_EQ(RunShell("submit x --image " + file, redirection), 0) << Output();
+    EXPECT_EQ(server_.uploaded, bytes);
+  }
+  EXPECT_EQ(RunShell("upload -", "<&-"), 4);
+  EXPECT_THAT(Output(), HasSubstr("cannot be read"));
+  EXPECT_EQ(RunShell("upload " + folder_, ""), 4);
+}
+
+TEST_F(CliTest, AFilesNameOfOtherBytesIsShownWithoutThem) {
+  const std::string path = folder_ + "/caf\xe9.png";
+  std::ofstream(path) << "picture";
+  EXPECT_EQ(Run({"upload", path}), 0) << Output();
+  EXPECT_EQ(server_.display_name, "caf\xef\xbf\xbd.png");
+}
+
+TEST_F(CliTest, ARequestComesFromStandardInputOrAPipe) {
+  for (const auto& [file, redirection] :
+       {std::pair("-", "<<< '{\"prompt\": \"a star\", \"seed\": \"7\"}'"),
+        {"<(echo '{\"prompt\": \"a star\", \"seed\": 7}')", ""}}) {
+    EXPECT_EQ(RunShell(std::string("submit --height 64 --request ") + file, redirection), 0)
+        << Output();
+    EXPECT_EQ(server_.submitted.request().prompt(), "a star");
+    EXPECT_EQ(server_.submitted.request().seed(), 7u);
+    EXPECT_EQ(server_.submitted.request().height(), 64);
+  }
+  EXPECT_EQ(RunShell("submit --request -", "< /dev/null"), 2);
+  EXPECT_THAT(Output(), HasSubstr("--request: '-' cannot be read: it is empty"));
+  EXPECT_EQ(RunShell("submit --request -", "<&-"), 2);
+}
+
+TEST_F(CliTest, TextThatIsNotUtf8IsUsageAndNamesItsOption) {
+  const std::string bytes = "caf\xe9";
+  std::ofstream(folder_ + "/r.json") << "{\"prompt\": \"" << bytes << "\"}";
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"submit", bytes}, "PROMPT"},
+      {{"submit", "--prompt", bytes}, "--prompt"},
+      {{"generate", "x", "--negative-prompt", bytes}, "--negative-prompt"},
+      {{"submit", "x", "--label", "k=" + bytes}, "--label"},
+      {{"submit", "x", "--model", bytes}, "--model"},
+      {{"submit", "x", "--request-id", bytes}, "--request-id"},
+      {{"submit", "x", "--offload", bytes}, "--offload"},
+      {{"submit", "--request", folder_ + "/r.json"}, "--request"},
+      {{"jobs", "--label", bytes + "=v"}, "--label"},
+      {{"show", bytes}, "ID"},
+      {{"load", bytes}, "MODEL"},
+  };
+  for (const auto& [arguments, option] : cases) {
+    EXPECT_EQ(Run(arguments), 2) << option << Output();
+    EXPECT_THAT(Output(), HasSubstr("kino: " + std::string(option) + ":"));
+    EXPECT_THAT(Output(), HasSubstr("UTF-8"));
+    EXPECT_THAT(Output(), Not(HasSubstr(bytes))) << "raw bytes on a terminal";
+  }
+}
+
+TEST_F(CliTest, MoreJobsThanAreShownAreToldOf) {
+  server_.jobs_listed_first = 100;
+  EXPECT_EQ(RunShell("jobs", "> /dev/null"), 0);
+  EXPECT_EQ(
+      Output(),
+      "kino: there are more jobs than these 100; --limit N shows so many, --all all of them\n");
+  EXPECT_EQ(server_.listed.back().page_size(), 100);
+  for (const char* silent : {"jobs --quiet", "jobs --limit 100"}) {
+    EXPECT_EQ(RunShell(silent, "> /dev/null"), 0);
+    EXPECT_EQ(Output(), "");
+  }
+  server_.listed.clear();
+  EXPECT_EQ(RunShell("jobs --all --json", "| wc -l"), 0);
+  EXPECT_EQ(Output(), "101\n");
+  ASSERT_EQ(server_.listed.size(), 2u);
+  EXPECT_EQ(server_.listed[0].page_size(), 1000);
+  EXPECT_EQ(Run({"jobs", "--all", "--limit", "5"}), 2);
+  server_.jobs_listed_first = 99;  // the second page fills the hundred and is the last
+  EXPECT_EQ(RunShell("jobs", "> /dev/null"), 0);
+  EXPECT_EQ(Output(), "");
+}
+
+TEST_F(CliTest, ErrorsAreJsonWithJson) {
+  server_.status = ToGrpc(convert::InvalidRequest({{"height", "too tall"}}));
+  EXPECT_EQ(RunShell("submit x --json", "2>&1 >/dev/null"), 4);
+  EXPECT_THAT(Output(), HasSubstr(R"("code":"INVALID_ARGUMENT")"));
+  EXPECT_THAT(Output(), HasSubstr(R"("field":"height")"));
+  EXPECT_THAT(Output(), HasSubstr(R"("description":"too tall")"));
+  absl::Status status = absl::ResourceExhaustedError("the queue is full");
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(7);
+  convert::AddDetail(&status, retry);
+  google::rpc::ErrorInfo info;
+  info.set_reason("QUEUE_FULL");
+  convert::AddDetail(&status, info);
+  server_.status = ToGrpc(status);
+  for (const char* command : {"show job-1", "submit x", "cancel job-1", "delete job-1"}) {
+    EXPECT_EQ(RunShell(std::string(command) + " --json", ""), 4);
+    EXPECT_THAT(Output(), HasSubstr(R"("reason":"QUEUE_FULL")"));
+    EXPECT_THAT(Output(), HasSubstr(R"("message":"the queue is full")"));
+    EXPECT_THAT(Output(), HasSubstr(R"("retry_seconds":7)"));
+    EXPECT_EQ(Output().find('{'), 0u);
+    EXPECT_EQ(Output().find('\n'), Output().size() - 1) << "one line";
+  }
+  for (const char* command : {"jobs --limit 0", "submit --height tall", "submit x --json --height",
+                              "dance", "jobs --state odd", "submit --label x y",
+                              "generate x --out "
+                              "/tmp"}) {
+    const int code = RunShell(std::string(command) + " --json", "");
+    EXPECT_EQ(code, std::string(command).find("--out") == std::string::npos ? 2 : 4) << command;
+    EXPECT_EQ(Output().find("{\"error\":{"), 0u) << Output();
+  }
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    v1::JobEvent event = Finished(v1::FAILED);
+    event.mutable_finished()->mutable_error()->set_code(14);
+    event.mutable_finished()->mutable_error()->set_message("the reason why");
+    out->Write(event);
+    return Status::OK;
+  };
+  EXPECT_EQ(RunShell("generate x --json --out " + out_, "2>&1 >/dev/null"), 1);
+  EXPECT_THAT(Output(), HasSubstr(R"("code":"UNAVAILABLE")"));
+  EXPECT_THAT(Output(), HasSubstr("ended as FAILED: the reason why"));
+  EXPECT_THAT(Output(), Not(HasSubstr("cannot be reached")));
+  Close();
+  EXPECT_EQ(RunShell("models --json", ""), 3);
+  EXPECT_THAT(Output(), HasSubstr(R"("code":"UNAVAILABLE")"));
+  EXPECT_THAT(Output(), HasSubstr("cannot be reached"));
+}
+
+TEST_F(CliTest, ShowTellsWhyAttemptsEnded) {
+  const auto add = [&](int number, const char* reason, const char* message) {
+    v1::Attempt* const attempt = server_.job.add_attempts();
+    attempt->set_number(number);
+    attempt->set_worker("cpu");
+    attempt->mutable_start_time()->set_seconds(100);
+    attempt->mutable_end_time()->set_seconds(112);
+    attempt->mutable_end_time()->set_nanos(500'000'000);
+    absl::Status status = absl::InternalError(message);
+    google::rpc::ErrorInfo info;
+    info.set_reason(reason);
+    convert::AddDetail(&status, info);
+    *attempt->mutable_error() = convert::ToRpc(status);
+  };
+  add(1, "CRASH", "signal 9 (Killed)");
+  add(2, "OF_A_NEWER_SERVER", "a \x1b[31mword");
+  v1::Attempt* const last = server_.job.add_attempts();
+  last->set_number(3);
+  last->set_worker("gpu");
+  EXPECT_EQ(Run({"show", "job-1"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("1 on cpu, 12.5 s: its worker ended: signal 9 (Killed)\n"));
+  EXPECT_THAT(Output(), HasSubstr("2 on cpu, 12.5 s: of a newer server: a  [31mword\n"));
+  EXPECT_THAT(Output(), HasSubstr("3 on gpu\n"));
 }
 
 }  // namespace

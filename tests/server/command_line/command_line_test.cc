@@ -115,6 +115,33 @@ TEST(CommandLine, HelpListsEveryOption) {
   EXPECT_EQ(*version, "tool " KINO_VERSION "\n");
 }
 
+TEST(CommandLine, TextIsUtf8AndAFilesNameIsAnyBytes) {
+  CLI::App app("", "tool");
+  command_line::SetUp(app);
+  std::string text, file, argument;
+  std::optional<std::string> optional;
+  std::vector<std::string> texts, files;
+  AddOption(app, "--text", &text, "TEXT", "");
+  AddOption(app, "--optional", &optional, "TEXT", "");
+  AddOption(app, "--texts", &texts, "TEXT", "");
+  AddOption(app, "--file", &file, "FILE", "");
+  AddOption(app, "--files", &files, "FILE", "");
+  AddOption(app, "FILE", &argument, "", "");
+  const std::string bytes = "caf\xe9";
+  for (const char* option : {"--text", "--optional", "--texts"}) {
+    const absl::Status status = Parse(app, {option, bytes}).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << option;
+    EXPECT_EQ(std::string(status.message()),
+              std::string(option) + ": expected a text in UTF-8, got 'caf\\xe9'");
+  }
+  ASSERT_TRUE(Parse(app, {"--file", bytes, "--files", bytes, bytes}).ok());
+  EXPECT_EQ(file, bytes);
+  EXPECT_EQ(files, std::vector<std::string>{bytes});
+  EXPECT_EQ(argument, bytes);
+  ASSERT_TRUE(Parse(app, {"--text", "caf\xc3\xa9", "--texts", "\xf0\x9f\xa6\x8a"}).ok());
+  EXPECT_EQ(text, "caf\xc3\xa9");
+}
+
 TEST(CommandLine, ALongHelpIsWrappedAtItsColumn) {
   CLI::App app("", "tool");
   command_line::SetUp(app);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "server/config/effective_plan.h"
+#include "server/config/stop_times.h"
 #include "server/config/worker_threads.h"
 #include "tests/support/temp_dir.h"
 
@@ -131,6 +132,10 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"limits: {max_queued_jobs: many}\n", "1:27", "a whole number from 1"},
         Wrong{"link: {lease: 1s}\n", "1:7", "at least three heartbeat intervals (6s)"},
         Wrong{"retry: {min_backoff: 5s, max_backoff: 1s}\n", "1:39", "from 5s"},
+        Wrong{"supervisor: {restart_max: 60s}\n", "1:27", "at most link.reattach_grace (15s)"},
+        Wrong{"supervisor: {restart_min: 16s}\n", "1:27", "'supervisor.restart_min'"},
+        Wrong{"link: {reattach_grace: 5s}\nsupervisor: {restart_max: 6s}\n", "2:27", "got 6s"},
+        Wrong{"supervisor: {restart_min: 5s, restart_max: 1s}\n", "1:44", "from 5s"},
         Wrong{"auth: {tokens: [{tenant: a}]}\n", "1:17", "a token needs 'sha256'"},
         Wrong{"auth: {tokens: [{sha256: XYZ}]}\n", "1:26", "64 lower-case hexadecimal digits"},
         Wrong{"workers: []\n", "1:10", "at least one worker"},
@@ -169,6 +174,37 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"models: [{name: x, folder: a}, {name: x, folder: b}]\n", "1:32",
               "already configured at k.yaml:1:10"},
         Wrong{"include: [absent.yaml]\n", "", "no file 'absent.yaml'"}));
+
+TEST(ConfigTest, WhatIsNotGivenFollowsWhatIs) {
+  const auto read = [](const std::string& yaml) {
+    const absl::StatusOr<Config> config = ParseConfig(yaml, "k.yaml");
+    EXPECT_TRUE(config.ok()) << yaml << config.status();
+    return config.ok() ? *config : Config();
+  };
+  // A pause beyond twice max_backoff is none: the store takes it for a fault of the clock.
+  EXPECT_EQ(read("retry: {min_backoff: 200s}").retry.max_backoff, absl::Seconds(200));
+  EXPECT_EQ(read("retry: {min_backoff: 2s}").retry.max_backoff, absl::Seconds(60));
+  EXPECT_EQ(read("link: {reattach_grace: 5s}").supervisor.restart_max, absl::Seconds(5));
+  EXPECT_EQ(read("link: {reattach_grace: 100ms}").supervisor.restart_min, absl::Milliseconds(100));
+  EXPECT_EQ(read("supervisor: {restart_min: 12s}").supervisor.restart_max, absl::Seconds(12));
+  const Config longer = read("link: {reattach_grace: 1m}\nsupervisor: {restart_max: 60s}");
+  EXPECT_EQ(longer.supervisor.restart_max, absl::Seconds(60));
+}
+
+TEST(StopTimesTest, WorkersEndWithinEveryDeadline) {
+  for (const absl::Duration deadline : {absl::Milliseconds(100), absl::Seconds(1), absl::Seconds(2),
+                                        absl::Seconds(5), absl::Seconds(10), absl::Seconds(12),
+                                        absl::Seconds(22), absl::Seconds(30), absl::Hours(1)}) {
+    const StopTimes times = StopTimesOf(deadline);
+    EXPECT_LE(times.workers(), deadline * 0.9 + absl::Nanoseconds(1)) << deadline;
+    EXPECT_GE(times.drain, absl::ZeroDuration()) << deadline;
+    EXPECT_GT(times.farewell, absl::ZeroDuration()) << deadline;
+    EXPECT_GE(times.grace, std::min(absl::Seconds(5), deadline / 2)) << deadline;
+  }
+  EXPECT_EQ(StopTimesOf(absl::Seconds(30)).drain, absl::Seconds(19));
+  EXPECT_EQ(StopTimesOf(absl::Seconds(30)).grace, absl::Seconds(5));
+  EXPECT_EQ(StopTimesOf(absl::Seconds(30)).farewell, absl::Seconds(3));
+}
 
 TEST(ConfigTest, EveryFaultIsToldAtOnce) {
   const absl::StatusOr<Config> config =

@@ -303,6 +303,13 @@ TEST(ConvertStatus, ForeignCodeBecomesUnknown) {
   EXPECT_EQ(FromRpc(wire), absl::UnknownError("what"));
 }
 
+TEST(ConvertStatus, TheMessageIsUtf8WhateverAFileIsCalled) {
+  const google::rpc::Status wire = ToRpc(absl::NotFoundError("no 'caf\xe9'"));
+  EXPECT_EQ(wire.message(), "no 'caf\xef\xbf\xbd'");
+  google::rpc::Status back;
+  EXPECT_TRUE(back.ParseFromString(wire.SerializeAsString()));
+}
+
 TEST(ConvertStatus, InvalidRequestCarriesEveryViolation) {
   EXPECT_TRUE(InvalidRequest({}).ok());
   const absl::Status status = InvalidRequest({{"height", "too large"}, {"fps", "negative"}});
@@ -345,12 +352,24 @@ TEST(ConvertJson, FaultsAreNamed) {
       {R"({"height":1.5})", "height"},
       {R"({"height":64)", "JSON"},
       {"", "JSON"},
+      {"{\"prompt\":\"caf\xe9\"}", "byte 14 is no UTF-8"},
   };
   for (const auto& c : cases) {
     const auto request = FromJson(c.text);
     EXPECT_TRUE(absl::IsInvalidArgument(request.status())) << c.text;
     EXPECT_THAT(std::string(request.status().message()), HasSubstr(c.expected)) << c.text;
   }
+}
+
+// Half of a pair is no character, and what cannot be sent must not be made.
+TEST(ConvertJson, ALoneSurrogateMakesNoBrokenText) {
+  for (const char* text : {R"({"prompt":"\ud800"})", R"({"prompt":"\udc00x"})",
+                           R"({"labels":{"a":"\ud83d"}})", R"({"prompt":"\ud800\u0041"})"}) {
+    const auto request = FromJson(text);
+    v1::GenerateRequest back;
+    EXPECT_TRUE(!request.ok() || back.ParseFromString(request->SerializeAsString())) << text;
+  }
+  EXPECT_EQ(FromJson(R"({"prompt":"\ud83e\udd8a"})")->prompt(), "\xf0\x9f\xa6\x8a");
 }
 
 TEST(ConvertJob, EveryStageHasItsName) {

@@ -7,7 +7,7 @@ import subprocess
 import grpc
 import pytest
 
-from frontend_fixture import BIN, DEADLINE, FakeWorker, collect, details, eventually, video, worker
+from frontend_fixture import BIN, DEADLINE, FakeWorker, collect, details, eventually, status_reason, video, worker
 
 FAST = "link: {heartbeat_interval: 100ms, lease: 2s, reattach_grace: 20s}\nretry: {min_backoff: 0s, max_backoff: 0s}\n"
 
@@ -43,6 +43,7 @@ def test_crashed_worker_reruns_the_job_and_no_byte_of_the_first_attempt_stays(st
     assert data == b"second attempt" * 1000
     assert len(list((frontend.data / "videos").iterdir())) == 1
     assert finished.attempts[0].error.code and not finished.attempts[1].HasField("error")
+    assert status_reason(finished.attempts[0].error) == "CRASH"
 
 
 def test_job_that_kills_two_workers_is_quarantined_and_others_run(start):

@@ -286,6 +286,14 @@ def reason(error):
     return details(error)["ErrorInfo"].reason
 
 
+def status_reason(status):
+    """Of a google.rpc.Status that is a field of a message."""
+    info = error_details_pb2.ErrorInfo()
+    found = [detail.Unpack(info) for detail in status.details if detail.Is(info.DESCRIPTOR)]
+    assert found == [True], status
+    return info.reason
+
+
 def collect(events):
     """Walks a watch to its end: (states, bytes as a client joins them, finished job)."""
     states, data, attempt, finished = [], b"", 0, None

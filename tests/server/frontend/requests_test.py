@@ -10,7 +10,7 @@ import zlib
 import grpc
 import pytest
 
-from frontend_fixture import (BIN, DEADLINE, FakeWorker, collect, details, eventually, models, reason, request, video)
+from frontend_fixture import (BIN, DEADLINE, FakeWorker, collect, details, eventually, models, reason, request, video, video_grpc)
 
 
 def refusal(call):
@@ -175,6 +175,72 @@ def test_download_errors_are_precise(start):
     assert download(offset=10) == b""
     assert refusal(lambda: download(offset=11)).code() == grpc.StatusCode.OUT_OF_RANGE
     assert refusal(lambda: download(offset=-1)).code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def raw_call(frontend, service, method, payload, **options):
+    """The call with bytes that no stub would send."""
+    kind = "unary_stream" if method.server_streaming else "unary_unary"
+    call = getattr(frontend.channel, kind)(f"/kino.v1.{service}/{method.name}", request_serializer=lambda data: data,
+                                           response_deserializer=lambda data: data)
+    answer = call(payload, timeout=DEADLINE, **options)
+    return list(answer) if method.server_streaming else answer
+
+
+def single_request_methods():
+    for service, module in (("VideoService", video), ("ModelService", models)):
+        for method in module.DESCRIPTOR.services_by_name[service].methods:
+            if not method.client_streaming:
+                yield service, method
+
+
+def test_bytes_that_do_not_parse_are_told_as_such(shared):
+    names = set()
+    for service, method in single_request_methods():
+        for payload in (b"\xff\xff\xff", b"\x0a\x7f"):
+            error = refusal(lambda m=method, s=service, p=payload: raw_call(shared, s, m, p))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, (method.name, error)
+            assert method.name in error.details() and "UTF-8" in error.details()
+            assert reason(error) == "MALFORMED_MESSAGE"
+        names.add(method.name)
+    assert {"SubmitJob", "Generate", "WatchJob", "GetPlans"} <= names
+
+
+@pytest.mark.parametrize("fields", [dict(prompt="cafX"), dict(negative_prompt="cafX"), dict(labels={"k": "cafX"}),
+                                    dict(request_id="cafX"), dict(model="cafX")])
+def test_text_that_is_not_utf8_is_told_as_such(shared, fields):
+    methods = {method.name: (service, method) for service, method in single_request_methods()}
+    for name, message in (("SubmitJob", video.SubmitJobRequest(request=request(**fields))),
+                          ("Generate", request(**fields))):
+        payload = message.SerializeToString().replace(b"cafX", b"caf\xe9")
+        service, method = methods[name]
+        error = refusal(lambda s=service, m=method, p=payload: raw_call(shared, s, m, p))
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT and "UTF-8" in error.details()
+    assert not shared.video.ListJobs(video.ListJobsRequest()).jobs
+
+
+def test_an_upload_that_does_not_parse_is_refused_with_words(shared):
+    call = shared.channel.stream_unary("/kino.v1.VideoService/UploadAsset", request_serializer=lambda data: data,
+                                       response_deserializer=video.Asset.FromString)
+    error = refusal(lambda: call(iter([b"\xff\xff\xff"]), timeout=DEADLINE))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT and "nothing that parses" in error.details()
+
+
+def test_an_unknown_method_is_unimplemented(shared):
+    call = shared.channel.unary_unary("/kino.v1.VideoService/Nonsense", request_serializer=lambda data: data,
+                                      response_deserializer=lambda data: data)
+    assert refusal(lambda: call(b"\xff", timeout=DEADLINE)).code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_client_that_pings_often_keeps_its_quiet_stream(start):
+    """Ten seconds are usual; here it pings faster, so that the strikes of a server that counts them come soon."""
+    frontend = start()
+    job = frontend.submit()
+    options = [("grpc.keepalive_time_ms", 1500), ("grpc.keepalive_timeout_ms", 1000 * DEADLINE),
+               ("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(frontend.address, options) as channel:
+        events = video_grpc.VideoServiceStub(channel).WatchJob(video.WatchJobRequest(id=job.id), timeout=12)
+        error = refusal(lambda: list(events))
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
 
 
 def test_token_is_asked_for_and_tenants_do_not_see_each_other(start):

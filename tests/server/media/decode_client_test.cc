@@ -112,6 +112,17 @@ TEST(DecodeClientTest, BrokenFilesAreInvalidWithAReason) {
   }
 }
 
+TEST(DecodeClientTest, PicturesThatAreNotReadAreNamed) {
+  const std::string heic(
+      "\0\0\0\x18"
+      "ftypheic\0\0\0\0mif1heic",
+      24);
+  const auto media = DecodeMediaBytes(heic + std::string(1000, 'x'), Options());
+  EXPECT_EQ(media.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(std::string(media.status().message()),
+            "the file is a HEIC picture; save it as PNG, JPEG or WebP");
+}
+
 TEST(DecodeClientTest, LimitsReachTheDecoder) {
   const std::string image = PillowCorpus().scratch.path("png_type2_8_64x48.png");
   const std::string video = VideoCorpus().scratch.path("h264.mp4");

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -244,6 +245,83 @@ def test_missing_and_broken_models_are_named(render, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model_index.json").write_text("{")
     assert "model_index.json" in render(REQUEST, model=str(tmp_path / "broken"), expect=BAD_REQUEST)
+
+
+def run_kino_render(tmp_path, *arguments, model=MODEL, **options):
+    (tmp_path / "request.json").write_text(json.dumps(REQUEST))
+    return subprocess.run([BINARY, "--model", model, "--threads", "1", "--request", str(tmp_path / "request.json"),
+                           *arguments], stderr=subprocess.PIPE, timeout=120, **options)
+
+
+def test_a_pipe_a_link_and_standard_output_get_what_a_file_gets(render, tmp_path):
+    render(REQUEST, out="out.mp4")
+    wanted = (tmp_path / "out.mp4").read_bytes()
+    done = run_kino_render(tmp_path, "--out", "-", stdout=subprocess.PIPE)
+    assert done.returncode == OK and done.stdout == wanted, done.stderr
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert run_kino_render(tmp_path, "--out", str(pipe)).returncode == OK
+        assert reader.stdout.read() == wanted
+    assert pipe.is_fifo()
+    (tmp_path / "real.mp4").write_bytes(b"what was there")
+    (tmp_path / "link.mp4").symlink_to("real.mp4")
+    assert run_kino_render(tmp_path, "--out", str(tmp_path / "link.mp4")).returncode == OK
+    assert (tmp_path / "link.mp4").is_symlink() and (tmp_path / "real.mp4").read_bytes() == wanted
+    assert not list(tmp_path.glob("*.part"))
+    with open("/dev/full", "wb") as full:
+        done = run_kino_render(tmp_path, "--out", "-", stdout=full)
+    assert done.returncode == FAILED and b"No space left" in done.stderr
+
+
+def test_what_cannot_take_frames_is_refused_before_the_model_is_read(render, tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "no_model").mkdir()
+    for out, message in (("pipe.npy", b"first bytes are known last"), ("folder.mp4", b"it is a folder")):
+        done = run_kino_render(tmp_path, "--out", str(tmp_path / out), model=str(tmp_path / "no_model"))
+        assert done.returncode == FAILED and message in done.stderr, done.stderr
+
+
+def test_an_interrupt_ends_the_wait_for_a_pipes_reader(tmp_path):
+    (tmp_path / "request.json").write_text(json.dumps(REQUEST))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    process = subprocess.Popen([BINARY, "--model", MODEL, "--request", str(tmp_path / "request.json"), "--out",
+                                str(tmp_path / "pipe.mp4")], stderr=subprocess.PIPE, text=True)
+
+    def catches_sigterm():
+        with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+            caught = next(line.split()[1] for line in status if line.startswith("SigCgt:"))
+        return int(caught, 16) >> (signal.SIGTERM - 1) & 1
+
+    while not catches_sigterm():
+        assert process.poll() is None
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:  # one that comes before it waits is no end
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == FAILED and "Interrupted" in process.stderr.read()
+
+
+def test_a_request_comes_from_standard_input(render, tmp_path):
+    render(REQUEST)
+    text = json.dumps(REQUEST).encode()
+    command = [BINARY, "--model", MODEL, "--threads", "1", "--out", str(tmp_path / "b.npy"), "--request"]
+    assert subprocess.run([*command, "-"], input=text, timeout=120, check=False).returncode == OK
+    assert np.array_equal(np.load(tmp_path / "out.npy"), np.load(tmp_path / "b.npy"))
+    twice = subprocess.run([*command, "-", "--request", "-", "--out", str(tmp_path / "c.npy")], input=text, timeout=120,
+                           stderr=subprocess.PIPE, check=False)
+    assert twice.returncode == USAGE and b"once" in twice.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["plan", "--help"],
+                                       ["plan", "--model", MODEL, "--height", "64", "--width", "64", "--num-frames",
+                                        "9"]])
+def test_standard_output_that_cannot_be_written_is_not_done(arguments):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([BINARY, *arguments], stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert done.returncode == FAILED and b"standard output cannot be written" in done.stderr
 
 
 def test_unwritable_folder_is_told_of(render, tmp_path):

@@ -42,7 +42,7 @@ while True:
 
 
 class Machine:
-    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]"):
+    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]", stop_deadline="1s"):
         self.bin = folder / "bin"
         self.bin.mkdir()
         shutil.copy(BIN / "kinod", self.bin / "kinod")
@@ -53,7 +53,8 @@ class Machine:
             path.chmod(stat.S_IRWXU)
         self.config = folder / "kino.yaml"
         self.config.write_text(f"data_dir: data\nworkers: {workers}\n"
-                               "supervisor: {restart_min: 20ms, restart_max: 200ms, stop_deadline: 1s}\n")
+                               "supervisor: {restart_min: 20ms, restart_max: 200ms, "
+                               f"stop_deadline: {stop_deadline}}}\n")
         self.log_path = folder / "log"
         self.process = subprocess.Popen([self.bin / "kinod", "--config", self.config], stderr=open(self.log_path, "w"))
 
@@ -175,6 +176,45 @@ def test_crash_loop_backs_off(machine):
         assert f"next start in {pause}" in one.log()
 
 
+def test_sighup_stops_nothing(machine):
+    """Neither a terminal that closes nor a "reload" ends what runs; a stop still works, and is not hurried by it."""
+    one = machine()
+    ups = one.wait_for(3, "up")
+    for pid in [one.process.pid, *map(pid_of, ups)]:
+        os.kill(pid, signal.SIGHUP)
+    end = time.monotonic() + DEADLINE
+    while "SIGHUP" not in one.log():
+        assert time.monotonic() < end and one.process.poll() is None, one.log()
+        time.sleep(0.01)
+    # A worker that is restarted after it shows that kinod goes on, and that the others have not ended.
+    os.kill(pid_of(ups[-1]), signal.SIGKILL)
+    one.wait_for(4, "up")
+    assert all(is_alive(pid_of(line)) for line in ups[:-1])
+    one.process.send_signal(signal.SIGHUP)
+    assert one.stop() == 0
+    assert len(one.lines("stopped")) == 3
+    assert "second signal" not in one.log()
+
+
+def test_sighup_does_not_hurry_a_stop(machine):
+    one = machine(worker="signal.signal(signal.SIGTERM, lambda *_: note('asked'))\n"
+                         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))\n"
+                         "note('up kino-worker ' + str(os.getpid()))\nwhile True: signal.pause()\n",
+                  workers="[{name: a}]", stop_deadline="60s")
+    worker = pid_of(one.wait_for(1, "up kino-worker")[0])
+    one.wait_for(2, "up")
+    one.process.terminate()
+    one.wait_for(1, "asked")
+    one.process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + DEADLINE
+    while "SIGHUP" not in one.log():
+        assert time.monotonic() < end and one.process.poll() is None and "second signal" not in one.log(), one.log()
+        time.sleep(0.01)
+    os.kill(worker, signal.SIGUSR1)
+    assert one.process.wait(DEADLINE) == 0
+    assert "second signal" not in one.log() and "exit code 0" in one.log()
+
+
 def test_frontend_that_cannot_run_ends_kinod(machine):
     one = machine(frontend="sys.exit(78)\n")
     assert one.process.wait(DEADLINE) == 1
@@ -202,6 +242,13 @@ def test_shipped_configurations_pass_the_check(file):
     result = kinod("--check-config", SOURCE / file)
     assert result.returncode == 0, result.stderr
     assert "data folder" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--check-config", SOURCE / "config/kino.yaml"], ["--version"], ["--help"]])
+def test_standard_output_that_cannot_be_written_is_not_done(arguments):
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([BIN / "kinod", *arguments], stdout=full, stderr=subprocess.PIPE, timeout=DEADLINE)
+    assert result.returncode == 1 and b"standard output cannot be written" in result.stderr
 
 
 def test_check_tells_each_workers_share_of_the_cores(tmp_path, monkeypatch):
