@@ -84,6 +84,16 @@ struct JobPage {
   std::string next_page_token{};  // empty on the last page
 };
 
+// A QUEUED job as its place in the queue needs it.
+struct QueueEntry {
+  std::string id{};
+  std::string model{};
+  Priority priority = Priority::kNormal;
+  // Of a job in back-off: it is not started before. A time that another wall clock wrote, further
+  // away than any back-off, is left out.
+  std::optional<absl::Time> not_before{};
+};
+
 struct QueueLoad {
   std::map<Priority, int64_t> queued{};  // all three classes
   std::map<JobState, int64_t> jobs{};    // all states, rows that exist now
@@ -153,6 +163,9 @@ class JobStore {
   virtual absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) = 0;
   // Any tenant's; for the server's own use.
   virtual absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) = 0;
+  // The tenant's job that was submitted under `request_id`, if there is one. Never under "".
+  virtual absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string& tenant,
+                                                             const std::string& request_id) = 0;
 
   // Newest first. `page_token` is the last page's next_page_token with the same filter; jobs
   // submitted in between neither repeat nor hide any. INVALID_ARGUMENT: not a token of ours.
@@ -172,6 +185,9 @@ class JobStore {
   // Jobs ahead of each of `job_ids` that is QUEUED; others are left out.
   virtual absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
       const std::vector<std::string>& job_ids) = 0;
+  // Every QUEUED job, in the order of the policy. Costs a step for each: for one shared view of the
+  // queue, not for each who asks.
+  virtual absl::StatusOr<std::vector<QueueEntry>> ReadQueue() = 0;
   virtual absl::StatusOr<QueueLoad> Load() = 0;
   // When the queue next needs a look though nothing changes: a back-off ends or a start_timeout
   // passes. InfiniteFuture when never.

@@ -118,6 +118,25 @@ absl::StatusOr<Job> SqliteJobStore::GetAnyTenant(const std::string& job_id) {
   });
 }
 
+absl::StatusOr<std::optional<Job>> SqliteJobStore::FindByRequestId(const std::string& tenant,
+                                                                   const std::string& request_id) {
+  using Found = std::optional<Job>;
+  return Read<Found>([&](Connection& db) -> absl::StatusOr<Found> {
+    std::string id;
+    {
+      KINO_ASSIGN_OR_RETURN(
+          Statement row,
+          db.Query("SELECT id FROM jobs WHERE tenant = ? AND request_id = ?", tenant, request_id));
+      KINO_ASSIGN_OR_RETURN(const bool is_there, row.Step());
+      if (!is_there) return std::nullopt;
+      id = row.Text(0);
+    }
+    KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
+    KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+    return job;
+  });
+}
+
 absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_size,
                                              const std::string& page_token) {
   if (page_size < 1 || page_size > 1000) {
@@ -194,6 +213,29 @@ absl::StatusOr<std::map<std::string, int64_t>> SqliteJobStore::QueuePositions(
       if (found != wanted.end()) positions[found->second] = ahead;
     }
     return positions;
+  });
+}
+
+absl::StatusOr<std::vector<QueueEntry>> SqliteJobStore::ReadQueue() {
+  using Queue = std::vector<QueueEntry>;
+  return Read<Queue>([&](Connection& db) -> absl::StatusOr<Queue> {
+    const int64_t farthest = FarthestBackoffMicros(clock_.Now());
+    KINO_ASSIGN_OR_RETURN(Statement rows,
+                          db.Query("SELECT id, model, priority, not_before_us FROM jobs "
+                                   "WHERE state = 1 ORDER BY priority DESC, seq"));
+    Queue queue;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return queue;
+      QueueEntry& entry =
+          queue.emplace_back(QueueEntry{.id = rows.Text(0),
+                                        .model = rows.Text(1),
+                                        .priority = static_cast<Priority>(rows.Int(2)),
+                                        .not_before = std::nullopt});
+      if (!rows.IsNull(3) && rows.Int64(3) <= farthest) {
+        entry.not_before = absl::FromUnixMicros(rows.Int64(3));
+      }
+    }
   });
 }
 

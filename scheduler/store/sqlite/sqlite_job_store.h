@@ -50,12 +50,15 @@ class SqliteJobStore final : public JobStore {
 
   absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) override;
   absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) override;
+  absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string& tenant,
+                                                     const std::string& request_id) override;
   absl::StatusOr<JobPage> List(const JobFilter& filter, int page_size,
                                const std::string& page_token) override;
   absl::Status CheckAttempt(const AttemptRef& ref) override;
   absl::StatusOr<std::vector<RunningAttempt>> RunningAttempts() override;
   absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
       const std::vector<std::string>& job_ids) override;
+  absl::StatusOr<std::vector<QueueEntry>> ReadQueue() override;
   absl::StatusOr<QueueLoad> Load() override;
   absl::StatusOr<absl::Time> NextTimer() override;
   absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id, int64_t after,
