@@ -55,7 +55,7 @@ absl::Status SystemError(std::string_view what, int error) {
   const std::string message =
       absl::StrCat(absl::string_view(what.data(), what.size()), ": ", std::strerror(error));
   return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN
-             ? absl::ResourceExhaustedError(message)
+             ? absl::UnavailableError(message)
              : absl::InternalError(message);
 }
 

@@ -61,9 +61,10 @@ class DecodedMedia {
 };
 
 // INVALID_ARGUMENT for a file that is broken or of no known kind; RESOURCE_EXHAUSTED when it passes
-// a limit, processor time included; DEADLINE_EXCEEDED past the timeout; UNIMPLEMENTED where
-// kino-media is not installed; INTERNAL when it crashed. `fd`: a readable file, read from its
-// beginning, or a pipe; it stays open and the caller's.
+// a limit, processor time included; DEADLINE_EXCEEDED past the timeout; UNAVAILABLE when this
+// system has no memory or descriptor left for it; UNIMPLEMENTED where kino-media is not installed;
+// INTERNAL when it crashed. `fd`: a readable file, read from its beginning, or a pipe; it stays
+// open and the caller's.
 absl::StatusOr<DecodedMedia> DecodeMedia(int fd, const DecodeOptions& options);
 // The same of a file; NOT_FOUND when it cannot be opened.
 absl::StatusOr<DecodedMedia> DecodeMediaFile(const std::string& path, const DecodeOptions& options);
