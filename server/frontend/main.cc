@@ -1,5 +1,6 @@
 // kino-frontend: API, queue, artifacts, metrics. kinod starts it; by hand it works too, for
 // debugging.
+#include <grpc/grpc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
@@ -69,6 +70,9 @@ int main(int argc, char** argv) {
   GuardProcess();
   kino::config::SetUpLogging(config->log, "kino-frontend");
 
+  // gRPC is never shut down: the last one to let go of it can wait ten seconds for a poller of its
+  // own, before the store is closed.
+  grpc_init();
   kino::frontend::FrontendOptions options{.config = *config,
                                           .probe = kino::frontend::MakeProbe(config->limits),
                                           .control_fd = control_fd};

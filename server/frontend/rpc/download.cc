@@ -5,6 +5,7 @@
 
 #include "server/frontend/rpc/errors.h"
 #include "server/frontend/rpc/grpc_call.h"
+#include "server/frontend/rpc/request_check.h"
 
 namespace kino::frontend {
 
@@ -24,7 +25,11 @@ Download* Download::Start(const Context& context, const absl::StatusOr<Caller>& 
     return download.get();
   }
   download->place_ = context.streams.TryTake(caller->line);
-  Executor::Task task = [download] { download->Step(); };
+  Executor::Task task = [download, request] {
+    const absl::Status known = CheckEnvelope(request);
+    if (!known.ok()) return download->Finish(ToGrpc(known));
+    download->Step();
+  };
   if (download->place_ == nullptr) {
     download->Finish(ToGrpc(ServerBusy("streams are open")));
   } else if (!context.watch.TryPost(caller->line, task)) {

@@ -143,10 +143,8 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
                                                 const std::string& name, bool is_load,
                                                 v1::Model* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  std::vector<engine::FieldViolation> violations;
-  CheckEnvelope(request, violations);
   absl::Status refused = Admit(context_, *call).status();
-  if (refused.ok()) refused = convert::InvalidRequest(WithoutRepeats(std::move(violations)));
+  if (refused.ok()) refused = CheckEnvelope(request);
   const absl::StatusOr<const CatalogEntry*> entry = Find(name);
   if (refused.ok()) refused = entry.status();
   if (refused.ok() && is_load && !(*entry)->description.ok()) {

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
+#include "server/convert/status.h"
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
@@ -213,7 +215,8 @@ bool CheckKnown(const Message& message, const std::string& path, Violations& vio
   return is_bounded;
 }
 
-void CheckEnvelope(const Message& message, Violations& violations) {
+absl::Status CheckEnvelope(const Message& message) {
+  Violations violations;
   CheckUnknownFields(message, "", violations);
   std::vector<const FieldDescriptor*> fields;
   message.GetReflection()->ListFields(message, &fields);
@@ -221,6 +224,7 @@ void CheckEnvelope(const Message& message, Violations& violations) {
     if (field->message_type() == v1::GenerateRequest::descriptor()) continue;
     CheckField(message, field, "", violations);
   }
+  return convert::InvalidRequest(WithoutRepeats(std::move(violations)));
 }
 
 void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsConfig& limits,

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "engine/describe/request.h"
 #include "google/protobuf/message.h"
 #include "kino/v1/video.pb.h"
@@ -25,8 +26,8 @@ bool CheckKnown(const google::protobuf::Message& message, const std::string& pat
                 std::vector<engine::FieldViolation>& violations);
 
 // The same of an RPC's message around a GenerateRequest, which is left to its own check.
-void CheckEnvelope(const google::protobuf::Message& message,
-                   std::vector<engine::FieldViolation>& violations);
+// INVALID_ARGUMENT with the violations.
+absl::Status CheckEnvelope(const google::protobuf::Message& message);
 
 void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsConfig& limits,
                        std::vector<engine::FieldViolation>& violations);

@@ -272,6 +272,8 @@ void KeepMediaAndEnter(SubmissionPtr submission) {
 absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::string& tenant,
                                            AssetWriter& upload, int64_t size_bytes,
                                            const std::string& sha256) {
+  // What still waits when the server stops is not begun: decoding takes seconds.
+  if (context.hub.is_going_away()) return absl::UnavailableError("the server is shutting down");
   const absl::StatusOr<ProbedMedia> media = context.probe(upload.path());
   if (!media.ok()) return media.status();
   const int64_t frame_pixels = int64_t{media->width} * media->height;

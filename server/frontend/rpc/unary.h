@@ -8,7 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "server/convert/status.h"
 #include "server/frontend/rpc/context.h"
 #include "server/frontend/rpc/errors.h"
 #include "server/frontend/rpc/grpc_call.h"
@@ -33,9 +32,7 @@ grpc::ServerUnaryReactor* ServeUnaryAsync(const Context& context, Executor& exec
     return reactor;
   }
   Executor::Task task = [reactor, request, caller = *caller, work = std::move(work)]() mutable {
-    std::vector<engine::FieldViolation> violations;
-    CheckEnvelope(*request, violations);
-    const absl::Status known = convert::InvalidRequest(WithoutRepeats(std::move(violations)));
+    const absl::Status known = CheckEnvelope(*request);
     if (!known.ok()) return reactor->Finish(ToGrpc(known));
     work(caller, [reactor](const absl::Status& status) { reactor->Finish(ToGrpc(status)); });
   };

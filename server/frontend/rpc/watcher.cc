@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/frontend/rpc/errors.h"
+#include "server/frontend/rpc/request_check.h"
 #include "server/frontend/rpc/submission.h"
 
 namespace kino::frontend {
@@ -28,6 +29,8 @@ Watcher* Watcher::Watch(const Context& context, const absl::StatusOr<Caller>& ca
   const std::shared_ptr<Watcher> watcher = Make(context);
   if (!watcher->TakePlace(caller)) return watcher.get();
   Executor::Task task = [watcher, tenant = caller->tenant, request]() mutable {
+    const absl::Status known = CheckEnvelope(request);
+    if (!known.ok()) return watcher->End(known);
     watcher->Begin(tenant, std::move(request));
   };
   if (!context.watch.TryPost(caller->line, task)) watcher->End(ServerBusy("calls wait"));

@@ -145,6 +145,11 @@ void WatchHub::OnQueue(std::shared_ptr<const QueueSnapshot> queue) {
   WakeAll(watchers);
 }
 
+bool WatchHub::is_going_away() const {
+  absl::MutexLock lock(&mutex_);
+  return is_going_away_;
+}
+
 void WatchHub::GoAway() {
   Wakeables watchers;
   {

@@ -62,6 +62,7 @@ class WatchHub {
   void OnQueueMoved() {}
   // The server stops: every watcher is woken to end itself.
   void GoAway();
+  bool is_going_away() const;
 
  private:
   struct Entry {
