@@ -322,6 +322,7 @@ absl::StatusOr<DecodedMedia> DecodeMedia(int fd, const DecodeOptions& options) {
   const OwnedFd input(fcntl(fd, F_DUPFD_CLOEXEC, kLowest));
   if (input.get() < 0) return SystemError("cannot use the input's descriptor", errno);
   const OwnedFd memory(memfd_create("kino-media", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (memory.get() < 0) return SystemError("cannot make the decoder's output", errno);
   const OwnedFd output(fcntl(memory.get(), F_DUPFD_CLOEXEC, kLowest));
   int pipe_ends[2] = {-1, -1};
   if (output.get() < 0 || pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0) {
