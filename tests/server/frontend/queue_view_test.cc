@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -136,7 +138,15 @@ class QueueViewTest : public ::testing::Test {
                                                      .clock = clock_,
                                                      .workers = [this] { return workers_; },
                                                      .held_because = [this] { return held_; },
-                                                     .waits_for_memory = nullptr},
+                                                     .waits_for_memory =
+                                                         [this](const std::string&) {
+                                                           // While a snapshot is made, after the
+                                                           // queue was read.
+                                                           const auto step =
+                                                               std::exchange(during_walk_, nullptr);
+                                                           if (step) step();
+                                                           return false;
+                                                         }},
                                         hub_);
   }
   void TearDown() override { view_->Stop(); }
@@ -161,6 +171,7 @@ class QueueViewTest : public ::testing::Test {
   WatchHub hub_;
   std::vector<scheduler::WorkerSnapshot> workers_;
   std::string held_;
+  std::function<void()> during_walk_;
   std::unique_ptr<QueueView> view_;
 };
 
@@ -200,6 +211,32 @@ TEST_F(QueueViewTest, WorkersTheDiskAndTheEndOfABackOffMoveItToo) {
   EXPECT_EQ(view_->Find(*failed).until, *failed->retry_not_before);
   clock_.Advance(absl::Seconds(2));
   EXPECT_EQ(view_->Find(*failed).reason, "");
+}
+
+TEST_F(QueueViewTest, WhatMovesDuringAWalkIsTheNextOnes) {
+  const scheduler::Job first = Submit(), second = Submit();
+  during_walk_ = [&] { ASSERT_TRUE(store_->Cancel("default", first.id).ok()); };
+  view_->Find(second);
+  EXPECT_EQ(view_->Find(second).position, 0);
+  EXPECT_EQ(view_->walks(), 2);
+}
+
+TEST_F(QueueViewTest, LongWalkIsFollowedByAPauseOfTenTimesItsLength) {
+  const scheduler::Job first = Submit(), second = Submit();
+  during_walk_ = [&] { clock_.Advance(absl::Seconds(1)); };
+  EXPECT_EQ(view_->Find(second).position, 1);
+  const scheduler::Job high = Submit(Priority::kHigh);
+  // Meanwhile the old view holds, and a newcomer is behind all that it knows of its class.
+  for (int i = 0; i < 9; ++i) {
+    clock_.Advance(absl::Seconds(1));
+    EXPECT_EQ(view_->Find(second).position, 1);
+    EXPECT_EQ(view_->Find(high).position, 0);
+    EXPECT_EQ(view_->Find(Submit()).position, 2);
+  }
+  EXPECT_EQ(view_->walks(), 1);
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(view_->Find(second).position, 2);
+  EXPECT_EQ(view_->walks(), 2);
 }
 
 TEST_F(QueueViewTest, OnlyWatchersOfJobsThatMovedAreWoken) {

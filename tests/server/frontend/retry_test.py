@@ -83,15 +83,18 @@ def test_after_limits_were_lowered(start):
     submit_again(frontend, first)
 
 
-def test_while_the_queue_is_full(start):
-    frontend = start("limits: {max_queued_jobs: 1}\n")
+def test_while_the_queue_is_full(start, tmp_path):
+    held = HeldMedia(tmp_path)
+    frontend = start("limits: {max_queued_jobs: 1}\n", bin_folder=held.bin)
+    held.let_go()
     first = frontend.submit(request_id="r", conditions=[video.Condition(kind=IMAGE, data=png())])
     assert reason(refusal(frontend.submit)) == "QUEUE_FULL"
-    # Nothing is decoded and kept for a queue without room, either.
     error = refusal(lambda: frontend.submit(conditions=[video.Condition(kind=IMAGE, data=png())]))
     assert reason(error) == "QUEUE_FULL"
     submit_again(frontend, first, conditions=[video.Condition(kind=IMAGE, data=png())])
     assert len(list((frontend.data / "assets").iterdir())) == 1
+    # Nothing was decoded for a queue without room.
+    assert len(list(held.bin.glob("waits.*"))) == 1
 
 
 def test_while_the_disk_is_full(start):
