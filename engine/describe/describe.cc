@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
@@ -173,11 +174,10 @@ absl::Status CheckIsNoHubFolder(const std::string& folder, const std::string& in
   std::error_code error;
   const fs::path snapshots = fs::path(folder) / "snapshots";
   if (fs::exists(index_path, error) || !fs::is_directory(snapshots, error)) return absl::OkStatus();
-  std::vector<std::string> versions;
+  std::set<std::string> versions;
   for (const auto& entry : fs::directory_iterator(snapshots, error)) {
-    versions.push_back(entry.path().filename().string());
+    versions.insert(entry.path().filename().string());
   }
-  absl::c_sort(versions);
   return absl::NotFoundError(absl::StrCat(
       "'", folder, "' is a folder of the Hugging Face hub's cache, and the model is one below it: ",
       versions.empty() ? "snapshots/, which is empty"

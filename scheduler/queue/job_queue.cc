@@ -116,9 +116,8 @@ std::vector<JobQueue::Place> JobQueue::InOrder() const {
   std::vector<Place> places;
   places.reserve(order_.size());
   for (const auto& [key, entry] : order_) {
-    places.push_back({.ahead = static_cast<int64_t>(places.size()),
-                      .job = entry->job,
-                      .backoff_left = std::max(entry->ready_at - now, absl::ZeroDuration())});
+    places.push_back(
+        {.job = entry->job, .backoff_left = std::max(entry->ready_at - now, absl::ZeroDuration())});
   }
   return places;
 }

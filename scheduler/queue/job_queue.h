@@ -1,5 +1,5 @@
 // The QUEUED jobs in memory, in the order they run: a mirror of the store that its changes keep up
-// to date. The policy, queue positions and timers read it, so none of them walks the store.
+// to date. The policy and timers read it, so none of them walks the store.
 //
 // The store's times are wall times. Here they become monotonic ones when a job arrives, so that a
 // step of the clock neither starts nor expires a job. One thread at a time.
@@ -47,7 +47,6 @@ class JobQueue {
   absl::Duration NextTimer() const;
 
   struct Place {
-    int64_t ahead = 0;  // jobs before it, whatever their model
     QueuedJob job;
     // How much of its back-off is left; zero: it may start.
     absl::Duration backoff_left;

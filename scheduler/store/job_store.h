@@ -162,6 +162,9 @@ class JobStore {
   virtual absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) = 0;
   // Any tenant's; for the server's own use.
   virtual absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) = 0;
+  // The tenant's job that was submitted under `request_id`, if there is one. Never under "".
+  virtual absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string& tenant,
+                                                             const std::string& request_id) = 0;
 
   // Newest first. `page_token` is the last page's next_page_token with the same filter; jobs
   // submitted in between neither repeat nor hide any. INVALID_ARGUMENT: not a token of ours.
@@ -178,8 +181,9 @@ class JobStore {
 
   // --- Queue. ---
 
-  // Every QUEUED job, in order of submission: what a JobQueue starts with. Later changes bring the
-  // rest.
+  // Every QUEUED job, in the order of the policy: what a JobQueue starts with. Costs a step for
+  // each: for one shared view of the queue, not for each who asks. The end of a back-off that
+  // another wall clock wrote, further away than any, is left out.
   virtual absl::StatusOr<std::vector<QueuedJob>> Queue() = 0;
   // Jobs ahead of each of `job_ids` that is QUEUED; others are left out.
   virtual absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(

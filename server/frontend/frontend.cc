@@ -18,6 +18,7 @@
 #include "scheduler/store/sqlite/open.h"
 #include "server/config/data_dir.h"
 #include "server/frontend/rpc/parse_refusal.h"
+#include "server/frontend/rpc/request_check.h"
 
 namespace kino::frontend {
 namespace {
@@ -25,6 +26,7 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr size_t kMaxTransportBytes = size_t{512} << 20;
+constexpr absl::Duration kQueueViewInterval = absl::Milliseconds(500);
 constexpr absl::Duration kShutdownDeadline = absl::Seconds(5);
 constexpr absl::Duration kLinkShutdownDeadline = absl::Seconds(2);
 
@@ -93,7 +95,8 @@ absl::Status Frontend::OpenParts() {
                 .max_crashes = config.retry.max_crashes,
                 .min_backoff = config.retry.min_backoff,
                 .max_backoff = config.retry.max_backoff},
-      .admission = {.max_queued_jobs = config.limits.max_queued_jobs},
+      .admission = {.max_queued_jobs = config.limits.max_queued_jobs,
+                    .max_request_bytes = kMaxStoredRequestBytes},
       .log = [](const std::string& message) { spdlog::warn("store: {}", message); }};
   absl::StatusOr<std::unique_ptr<scheduler::JobStore>> store = scheduler::OpenSqliteJobStore(
       {.path = absl::StrCat(config.data_dir, "/kino.db")}, store_options, clock_, random_);
@@ -126,21 +129,34 @@ absl::Status Frontend::OpenParts() {
         link_->AskProfile(kind, std::move(query), std::move(done));
       });
   judge_ = std::make_unique<FitJudge>(config, *store_, *catalog_, *profiles_, *link_);
+  queue_ = std::make_unique<QueueView>(
+      QueueSources{.store = *store_,
+                   .clock = clock_,
+                   .workers = [this] { return link_->Workers(); },
+                   .held_because = [this] { return link_->Hold().empty() ? "" : kWaitsForDisk; },
+                   .waits_for_memory = nullptr},
+      hub_);
+  slow_.Repeat(kQueueViewInterval, [this] { queue_->RefreshForWatchers(); });
+  admission_ = std::make_unique<Admission>(*tokens_);
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
                                                .hub = hub_,
+                                               .queue = *queue_,
                                                .link = *link_,
                                                .profiles = *profiles_,
                                                .metrics = metrics_,
                                                .catalog = *catalog_,
-                                               .tokens = *tokens_,
+                                               .admission = *admission_,
                                                .clock = clock_,
                                                .random = random_,
                                                .probe = options_.probe,
                                                .rpc = rpc_,
+                                               .slow = slow_,
                                                .watch = watch_,
-                                               .media = media_});
+                                               .media = media_,
+                                               .streams = streams_,
+                                               .uploads = uploads_});
   return absl::OkStatus();
 }
 
@@ -250,7 +266,11 @@ void Frontend::Stop() {
   if (judge_ != nullptr) judge_->Stop();
   if (link_ != nullptr) link_->Stop();
   if (link_server_ != nullptr) link_server_->Shutdown(In(kLinkShutdownDeadline));
-  for (Executor* executor : {&rpc_, &watch_, &media_, &io_}) executor->Stop();
+  // Those first that post to the ones behind them.
+  for (Executor* executor : {&rpc_, &slow_, &media_, &watch_, &io_}) {
+    executor->Stop();
+  }
+  if (queue_ != nullptr) queue_->Stop();
   server_.reset();
   link_server_.reset();
   control_.reset();

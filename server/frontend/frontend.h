@@ -16,6 +16,7 @@
 #include "scheduler/store/job_store.h"
 #include "server/config/config.h"
 #include "server/frontend/artifacts/file_store.h"
+#include "server/frontend/auth/admission.h"
 #include "server/frontend/auth/token_table.h"
 #include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/lifecycle/last_server.h"
@@ -29,6 +30,7 @@
 #include "server/frontend/rpc/model_service.h"
 #include "server/frontend/rpc/video_service.h"
 #include "server/frontend/watch/hub.h"
+#include "server/frontend/watch/queue_view.h"
 
 namespace kino::frontend {
 
@@ -74,20 +76,27 @@ class Frontend {
   WatchHub hub_;
   absl::StatusOr<TokenTable> tokens_;
   LastServer last_server_;
+  std::unique_ptr<Admission> admission_;
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<FileStore> files_;
   std::atomic<bool> is_machine_stopping_{false};
 
-  Executor rpc_{"rpc", 3};
-  Executor watch_{"watch", 3};
-  Executor media_{"media", 2};
+  // Who may wait where is bounded; what is refused is told so at once.
+  Executor rpc_{"rpc", 3, {.waiting = 1024, .waiting_per_caller = 512}};
+  Executor slow_{"slow", 2, {.waiting = 128, .waiting_per_caller = 64}};
+  Executor watch_{"watch", 2, {.waiting = 4096, .waiting_per_caller = 2048}};
+  // Each that waits holds its media in memory or on the disk.
+  Executor media_{"media", 2, {.waiting = 64, .waiting_per_caller = 16}};
   Executor io_{"io", 1};
+  Places streams_{32'768, 16'384};
+  Places uploads_{256, 64};
 
   // The store's threads call into the link: it goes first.
   std::unique_ptr<Profiles> profiles_;  // outlives the link, which answers it
   std::unique_ptr<WorkerLink> link_;
   std::unique_ptr<FitJudge> judge_;
   std::unique_ptr<scheduler::JobStore> store_;
+  std::unique_ptr<QueueView> queue_;
   std::unique_ptr<ControlLink> control_;
   std::unique_ptr<Context> context_;
   std::unique_ptr<VideoService> video_service_;

@@ -1,5 +1,6 @@
 // kino-frontend: API, queue, artifacts, metrics. kinod starts it; by hand it works too, for
 // debugging.
+#include <grpc/grpc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
@@ -17,7 +18,7 @@
 #include "server/config/control.h"
 #include "server/config/log.h"
 #include "server/frontend/frontend.h"
-#include "server/media/decode_client.h"
+#include "server/frontend/rpc/probe.h"
 
 namespace {
 
@@ -40,27 +41,6 @@ void GuardProcess() {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
-}
-
-// What is wrong with the file is the client's to know; what is wrong with us is not the file's
-// fault.
-kino::frontend::MediaProbe MakeProbe(const kino::config::LimitsConfig& limits) {
-  return [limits](const std::string& path) -> absl::StatusOr<kino::frontend::ProbedMedia> {
-    kino::media::DecodeOptions options;
-    options.is_probe = true;
-    options.max_pixels = limits.max_image_pixels;
-    options.max_input_bytes = limits.max_upload_bytes;
-    const absl::StatusOr<kino::media::DecodedMedia> media =
-        kino::media::DecodeMediaFile(path, options);
-    if (absl::IsResourceExhausted(media.status()) || absl::IsDeadlineExceeded(media.status())) {
-      return absl::InvalidArgumentError(media.status().message());
-    }
-    if (!media.ok()) return media.status();
-    return kino::frontend::ProbedMedia{.content_type = media->mime_type(),
-                                       .width = media->width(),
-                                       .height = media->height(),
-                                       .num_frames = media->num_frames()};
-  };
 }
 
 }  // namespace
@@ -92,8 +72,11 @@ int main(int argc, char** argv) {
   GuardProcess();
   kino::config::SetUpLogging(config->log, "kino-frontend");
 
+  // gRPC is never shut down: the last one to let go of it can wait ten seconds for a poller of its
+  // own, before the store is closed.
+  grpc_init();
   kino::frontend::FrontendOptions options{.config = *config,
-                                          .probe = MakeProbe(config->limits),
+                                          .probe = kino::frontend::MakeProbe(config->limits),
                                           .control_fd = control_fd,
                                           .supervisor_id = supervisor};
   absl::StatusOr<std::unique_ptr<kino::frontend::Frontend>> frontend =

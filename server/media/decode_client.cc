@@ -57,7 +57,7 @@ absl::Status SystemError(std::string_view what, int error) {
   const std::string message =
       absl::StrCat(absl::string_view(what.data(), what.size()), ": ", std::strerror(error));
   return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN
-             ? absl::ResourceExhaustedError(message)
+             ? absl::UnavailableError(message)
              : absl::InternalError(message);
 }
 
@@ -326,6 +326,7 @@ absl::StatusOr<DecodedMedia> DecodeMedia(int fd, const DecodeOptions& options) {
   const OwnedFd input(fcntl(fd, F_DUPFD_CLOEXEC, kLowest));
   if (input.get() < 0) return SystemError("cannot use the input's descriptor", errno);
   const OwnedFd memory(memfd_create("kino-media", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (memory.get() < 0) return SystemError("cannot make the decoder's output", errno);
   const OwnedFd output(fcntl(memory.get(), F_DUPFD_CLOEXEC, kLowest));
   int pipe_ends[2] = {-1, -1};
   if (output.get() < 0 || pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0) {

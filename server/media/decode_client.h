@@ -66,9 +66,10 @@ class DecodedMedia {
 
 // INVALID_ARGUMENT for a file that is broken or of no known kind; RESOURCE_EXHAUSTED when it passes
 // a limit, processor time included; DEADLINE_EXCEEDED past the timeout; CANCELLED by the token;
-// UNIMPLEMENTED where kino-media is not installed; INTERNAL when it crashed. kino-media has ended
-// and is reaped when the call returns, whatever it returns. `fd`: a readable file, read from its
-// beginning, or a pipe; it stays open and the caller's.
+// UNAVAILABLE when this system has no memory or descriptor left for it; UNIMPLEMENTED where
+// kino-media is not installed; INTERNAL when it crashed. kino-media has ended and is reaped when
+// the call returns, whatever it returns. `fd`: a readable file, read from its beginning, or a pipe;
+// it stays open and the caller's.
 absl::StatusOr<DecodedMedia> DecodeMedia(int fd, const DecodeOptions& options);
 // The same of a file; NOT_FOUND when it cannot be opened.
 absl::StatusOr<DecodedMedia> DecodeMediaFile(const std::string& path, const DecodeOptions& options);

@@ -118,6 +118,25 @@ absl::StatusOr<Job> SqliteJobStore::GetAnyTenant(const std::string& job_id) {
   });
 }
 
+absl::StatusOr<std::optional<Job>> SqliteJobStore::FindByRequestId(const std::string& tenant,
+                                                                   const std::string& request_id) {
+  using Found = std::optional<Job>;
+  return Read<Found>([&](Connection& db) -> absl::StatusOr<Found> {
+    std::string id;
+    {
+      KINO_ASSIGN_OR_RETURN(
+          Statement row,
+          db.Query("SELECT id FROM jobs WHERE tenant = ? AND request_id = ?", tenant, request_id));
+      KINO_ASSIGN_OR_RETURN(const bool is_there, row.Step());
+      if (!is_there) return std::nullopt;
+      id = row.Text(0);
+    }
+    KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
+    KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+    return job;
+  });
+}
+
 absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_size,
                                              const std::string& page_token) {
   if (page_size < 1 || page_size > 1000) {
@@ -222,7 +241,9 @@ absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
   return Read<Jobs>([&](Connection& db) -> absl::StatusOr<Jobs> {
     KINO_ASSIGN_OR_RETURN(Statement rows,
                           db.Query("SELECT id, model, priority, seq, not_before_us, "
-                                   "start_deadline_us FROM jobs WHERE state = 1 ORDER BY seq"));
+                                   "start_deadline_us FROM jobs WHERE state = 1 "
+                                   "ORDER BY priority DESC, seq"));
+    const int64_t farthest = SaturatingMicros(clock_.Now() + 2 * options_.retry.max_backoff);
     Jobs jobs;
     while (true) {
       KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
@@ -232,7 +253,8 @@ absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
              .model = rows.Text(1),
              .priority = static_cast<Priority>(rows.Int(2)),
              .order = rows.Int64(3)};
-      if (!rows.IsNull(4)) job.retry_not_before = absl::FromUnixMicros(rows.Int64(4));
+      if (!rows.IsNull(4) && rows.Int64(4) <= farthest)
+        job.retry_not_before = absl::FromUnixMicros(rows.Int64(4));
       if (!rows.IsNull(5)) job.start_deadline = absl::FromUnixMicros(rows.Int64(5));
     }
   });

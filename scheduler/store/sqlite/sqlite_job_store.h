@@ -51,6 +51,8 @@ class SqliteJobStore final : public JobStore {
 
   absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) override;
   absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) override;
+  absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string& tenant,
+                                                     const std::string& request_id) override;
   absl::StatusOr<JobPage> List(const JobFilter& filter, int page_size,
                                const std::string& page_token) override;
   absl::Status CheckAttempt(const AttemptRef& ref) override;

@@ -21,6 +21,9 @@ class TokenTable {
   // known.
   absl::StatusOr<std::string> Authenticate(std::string_view authorization) const;
 
+  // Whether callers have to bring a token.
+  bool is_required() const { return is_required_; }
+
  private:
   TokenTable() = default;
   bool is_required_ = false;

@@ -2,11 +2,24 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <utility>
 
-namespace kino::frontend {
+#include "absl/strings/str_cat.h"
 
-Executor::Executor(const std::string& name, int threads) {
+namespace kino::frontend {
+namespace {
+
+constexpr char kServer[] = "";
+constexpr char kCallerPrefix[] = "/";
+
+absl::Duration SteadyNow() {
+  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+}  // namespace
+
+Executor::Executor(const std::string& name, int threads, ExecutorLimits limits) : limits_(limits) {
   for (int i = 0; i < threads; ++i) {
     threads_.emplace_back([this, name] {
       pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
@@ -17,10 +30,30 @@ Executor::Executor(const std::string& name, int threads) {
 
 Executor::~Executor() { Stop(); }
 
+void Executor::Append(const std::string& caller, Task task) {
+  auto [line, is_new] = line_of_.try_emplace(caller, lines_.end());
+  if (is_new) line->second = lines_.insert(lines_.end(), {.caller = caller, .tasks = {}});
+  line->second->tasks.push_back(std::move(task));
+}
+
 void Executor::Post(Task task) {
   absl::MutexLock lock(&mutex_);
   if (is_stopping_) return;
-  tasks_.push_back(std::move(task));
+  Append(kServer, std::move(task));
+}
+
+bool Executor::TryPost(const std::string& caller, Task& task) {
+  // Callers' names are kept apart from the server's own line.
+  const std::string name = absl::StrCat(kCallerPrefix, caller);
+  absl::MutexLock lock(&mutex_);
+  if (is_stopping_ || callers_waiting_ >= limits_.waiting) return false;
+  const auto line = line_of_.find(name);
+  if (line != line_of_.end() && line->second->tasks.size() >= limits_.waiting_per_caller) {
+    return false;
+  }
+  Append(name, std::move(task));
+  ++callers_waiting_;
+  return true;
 }
 
 void Executor::Stop() {
@@ -32,17 +65,59 @@ void Executor::Stop() {
   threads_.clear();
 }
 
+Executor::Task Executor::TakeNext() {
+  const Lines::iterator line = lines_.begin();
+  Task task = std::move(line->tasks.front());
+  line->tasks.pop_front();
+  if (line->caller != kServer) --callers_waiting_;
+  if (line->tasks.empty()) {
+    line_of_.erase(line->caller);
+    lines_.erase(line);
+  } else {
+    lines_.splice(lines_.end(), lines_, line);
+  }
+  return task;
+}
+
+void Executor::Repeat(absl::Duration interval, std::function<void()> task) {
+  absl::MutexLock lock(&mutex_);
+  interval_ = interval;
+  repeated_ = std::move(task);
+  next_repeat_ = SteadyNow() + interval;
+}
+
+void Executor::RunRepeated() {
+  std::function<void()> task;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (is_stopping_) return;
+    task = repeated_;
+  }
+  task();
+  absl::MutexLock lock(&mutex_);
+  next_repeat_ = SteadyNow() + interval_;
+}
+
+bool Executor::AwaitTask() {
+  while (lines_.empty() && !is_stopping_) {
+    const absl::Duration repeat = next_repeat_;
+    const auto ready = [this, repeat]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return is_stopping_ || !lines_.empty() || next_repeat_ != repeat;
+    };
+    if (mutex_.AwaitWithTimeout(absl::Condition(&ready), repeat - SteadyNow())) continue;
+    next_repeat_ = absl::InfiniteDuration();
+    Append(kServer, [this] { RunRepeated(); });
+  }
+  return !lines_.empty();
+}
+
 void Executor::Loop() {
   for (;;) {
     Task task;
     {
-      const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return is_stopping_ || !tasks_.empty();
-      };
-      absl::MutexLock lock(&mutex_, absl::Condition(&ready));
-      if (tasks_.empty()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
+      absl::MutexLock lock(&mutex_);
+      if (!AwaitTask()) return;
+      task = TakeNext();
     }
     task();
   }

@@ -16,8 +16,6 @@ namespace {
 
 constexpr int kProtocolVersion = 1;
 constexpr absl::Duration kTick = absl::Milliseconds(50);
-// Positions are for people: they are told so often.
-constexpr absl::Duration kQueueInterval = absl::Milliseconds(500);
 
 scheduler::LeaseOptions LeaseOptionsOf(const WorkerLinkOptions& options) {
   const config::LimitsConfig& limits = options.limits;
@@ -117,7 +115,6 @@ absl::Status WorkerLink::Start(LastStop last_stop) {
   }
   {
     absl::MutexLock lock(&mutex_);
-    published_.queue = std::make_shared<const std::vector<scheduler::JobQueue::Place>>();
     published_.attempts_held = attempts_.held();
     for (const std::string& worker : options_.workers)
       published_.absent[worker] = parts_.clock.Monotonic();
@@ -213,7 +210,6 @@ void WorkerLink::HandleChanges(const std::vector<scheduler::Change>& changes) {
       if (job.ok()) parts_.metrics.JobEnded(*job);
     });
   }
-  queue_moved_ = true;
   Publish();
 }
 
@@ -230,14 +226,8 @@ void WorkerLink::Tick() {
   CheckAbsent();
   CheckDevices();
   upkeep_.Tick();
-  Publish();
-  const absl::Duration now = parts_.clock.Monotonic();
-  if (now < next_queue_) return;
-  next_queue_ = now + kQueueInterval;
   parts_.metrics.SetWatchers(parts_.hub.watchers());
-  if (!std::exchange(queue_moved_, false)) return;
-  PublishQueue();
-  parts_.hub.OnQueueMoved();
+  Publish();
 }
 
 void WorkerLink::Publish() {
@@ -248,12 +238,6 @@ void WorkerLink::Publish() {
   if (published_.version == version) return;
   published_.version = version;
   published_.workers = registry_.Snapshot();
-}
-
-void WorkerLink::PublishQueue() {
-  auto places = std::make_shared<const std::vector<scheduler::JobQueue::Place>>(queue_.InOrder());
-  absl::MutexLock lock(&mutex_);
-  published_.queue = std::move(places);
 }
 
 void WorkerLink::CheckAbsent() {
@@ -454,11 +438,6 @@ std::vector<WorkerMemory> WorkerLink::Memories() const {
   std::vector<WorkerMemory> memories;
   for (const auto& [name, memory] : published_.memories) memories.push_back(memory);
   return memories;
-}
-
-std::shared_ptr<const std::vector<scheduler::JobQueue::Place>> WorkerLink::Queue() const {
-  absl::MutexLock lock(&mutex_);
-  return published_.queue;
 }
 
 std::string WorkerLink::Hold() const {

@@ -105,8 +105,6 @@ class WorkerLink {
   std::set<std::string> Absent() const;
   // Of every worker that has connected since the start, by name.
   std::vector<WorkerMemory> Memories() const;
-  // The QUEUED jobs in the order they run; at most a moment old.
-  std::shared_ptr<const std::vector<scheduler::JobQueue::Place>> Queue() const;
   // Why no job is started; empty: jobs are.
   std::string Hold() const;
 
@@ -122,7 +120,6 @@ class WorkerLink {
   struct Published {
     std::vector<scheduler::WorkerSnapshot> workers;
     int64_t version = -1;  // of the registry
-    std::shared_ptr<const std::vector<scheduler::JobQueue::Place>> queue;
     std::string hold;
     int attempts_held = 0;
     std::map<std::string, WorkerMemory> memories;  // by worker
@@ -133,7 +130,6 @@ class WorkerLink {
   // On the strand.
   void Tick();
   void Publish();
-  void PublishQueue();
   void Handle(const std::shared_ptr<Session>& session, const v1::WorkerMessage& message);
   absl::Status HandleHello(const std::shared_ptr<Session>& session, const v1::WorkerHello& hello);
   void HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbeat);
@@ -157,8 +153,6 @@ class WorkerLink {
   scheduler::JobQueue queue_;
   scheduler::DeviceHealth health_;
   Peers peers_;
-  bool queue_moved_ = true;
-  absl::Duration next_queue_;
 
   // Its thread uses everything above and below: it is stopped first.
   Executor strand_;

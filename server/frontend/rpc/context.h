@@ -1,8 +1,6 @@
-// What RPC handlers work with. References to parts that outlive every RPC; thread-safe because they
-// are.
+// What calls work with, whatever protocol they came by. References to parts that outlive every
+// call; thread-safe because they are.
 #pragma once
-
-#include <grpcpp/grpcpp.h>
 
 #include <functional>
 #include <string>
@@ -13,13 +11,14 @@
 #include "scheduler/store/job_store.h"
 #include "server/config/config.h"
 #include "server/frontend/artifacts/file_store.h"
-#include "server/frontend/auth/token_table.h"
+#include "server/frontend/auth/admission.h"
 #include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/link/worker_link.h"
 #include "server/frontend/metrics/metrics.h"
 #include "server/frontend/profiles/profiles.h"
 #include "server/frontend/rpc/catalog.h"
 #include "server/frontend/watch/hub.h"
+#include "server/frontend/watch/queue_view.h"
 
 namespace kino::frontend {
 
@@ -29,8 +28,8 @@ struct ProbedMedia {
   int height = 0;
   int num_frames = 0;
 };
-// Decodes the file once, outside this process. INVALID_ARGUMENT: it is no supported image or video.
-// Blocks.
+// Decodes the file once, outside this process. INVALID_ARGUMENT: it is no supported image or video,
+// or more than the limits allow. UNAVAILABLE: it could not be decoded just now. Blocks.
 using MediaProbe = std::function<absl::StatusOr<ProbedMedia>(const std::string& path)>;
 
 struct Context {
@@ -38,21 +37,25 @@ struct Context {
   scheduler::JobStore& store;
   FileStore& files;
   WatchHub& hub;
+  QueueView& queue;
   WorkerLink& link;
   Profiles& profiles;
   Metrics& metrics;
   const Catalog& catalog;
-  const TokenTable& tokens;
+  const Admission& admission;
   const scheduler::Clock& clock;
   scheduler::RandomSource& random;
   MediaProbe probe;
-  Executor& rpc;    // short work that blocks on the store
-  Executor& watch;  // watchers' reads
-  Executor& media;  // decoding of uploads, which takes seconds
-};
 
-// The caller's tenant. UNAUTHENTICATED. Does not block.
-absl::StatusOr<std::string> TenantOf(const Context& context,
-                                     const grpc::CallbackServerContext& call);
+  // Where calls do their work. What takes long has threads of its own, so that what is short never
+  // waits for it.
+  Executor& rpc;    // single jobs: a few reads or one write of the store
+  Executor& slow;   // many jobs at once, and waits for workers' word about what runs need
+  Executor& watch;  // streams' steps: reads for watchers and downloads, bytes of uploads
+  Executor& media;  // decoding of uploads, which takes seconds
+
+  Places& streams;  // watches and downloads
+  Places& uploads;  // each holds a file
+};
 
 }  // namespace kino::frontend

@@ -1,44 +1,43 @@
-// DownloadVideo's stream: the artifact's bytes from an offset, read at the client's pace with one
-// write in flight. Same threads and lifetime as a Watcher.
+// DownloadVideo's stream: what a DownloadCursor gives goes out with one write in flight. Same
+// threads and lifetime as a Watcher.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
 #include <memory>
-#include <string>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kino/v1/video.pb.h"
 #include "server/frontend/rpc/context.h"
+#include "server/frontend/rpc/download_cursor.h"
 
 namespace kino::frontend {
 
 class Download final : public grpc::ServerWriteReactor<v1::DownloadVideoResponse>,
                        public std::enable_shared_from_this<Download> {
  public:
-  static Download* Start(const Context& context, absl::StatusOr<std::string> tenant,
-                         v1::DownloadVideoRequest request);
+  static Download* Start(const Context& context, const absl::StatusOr<Caller>& caller,
+                         const v1::DownloadVideoRequest& request);
 
  private:
-  Download(const Context& context, v1::DownloadVideoRequest request)
-      : context_(context), request_(std::move(request)) {}
+  Download(const Context& context, const std::string& tenant,
+           const v1::DownloadVideoRequest& request);
   void OnWriteDone(bool ok) override;
   void OnCancel() override { is_cancelled_ = true; }
   void OnDone() override;
-  void PostStep();
   void Step();
-  absl::Status Open();
+  absl::StatusOr<bool> Next();
 
   const Context& context_;
-  const v1::DownloadVideoRequest request_;
-  std::string tenant_;
   std::shared_ptr<Download> self_;  // until OnDone
-  std::shared_ptr<const VideoFile> file_;
-  int64_t offset_ = 0;
-  int64_t end_ = 0;
-  v1::DownloadVideoResponse response_;
+  std::shared_ptr<void> place_;
   std::atomic<bool> is_cancelled_{false};
+
+  // The step's own.
+  DownloadCursor cursor_;
+  bool is_open_ = false;
+  v1::DownloadVideoResponse response_;
 };
 
 }  // namespace kino::frontend

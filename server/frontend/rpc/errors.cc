@@ -1,8 +1,7 @@
 #include "server/frontend/rpc/errors.h"
 
-#include <vector>
-
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "scheduler/status.h"
 #include "server/convert/status.h"
@@ -11,6 +10,11 @@ namespace kino::frontend {
 namespace {
 
 constexpr char kDomain[] = "kino.v1";
+constexpr char kServerBusy[] = "SERVER_BUSY";
+// Headers hold the message once as it is, where what is not ASCII takes three bytes for one, and
+// once with the details in base64.
+constexpr size_t kMaxMessageBytes = 1024;
+constexpr size_t kMaxViolationsBytes = 1024;
 
 // Only google.rpc details leave the server.
 absl::Status WithoutPrivatePayloads(const absl::Status& status) {
@@ -21,6 +25,42 @@ absl::Status WithoutPrivatePayloads(const absl::Status& status) {
     }
   });
   return out;
+}
+
+// What is met where a status has this reason; "": no quota.
+std::string QuotaSubject(const std::string& reason) {
+  if (reason == scheduler::kReasonQueueFull) return "queue";
+  if (reason == scheduler::kReasonRequestTooLarge) return "request";
+  if (reason == scheduler::kReasonDiskFull) return "disk";
+  if (reason == "UPLOAD_TOO_LARGE") return "upload";
+  if (reason == kServerBusy) return "calls";
+  return "";
+}
+
+google::rpc::Status ToWire(const absl::Status& status, size_t max_message_bytes) {
+  if (status.ok()) return {};
+  const std::string reason = scheduler::ReasonOf(status);
+  absl::Status out =
+      WithErrorInfo(WithoutPrivatePayloads(status),
+                    reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
+  if (absl::IsUnavailable(out) || absl::IsResourceExhausted(out)) {
+    google::rpc::RetryInfo retry;
+    if (!convert::GetDetail(out, &retry)) {
+      retry.mutable_retry_delay()->set_seconds(absl::IsUnavailable(out) ? 1 : 5);
+      convert::AddDetail(&out, retry);
+    }
+  }
+  google::rpc::ErrorInfo info;
+  convert::GetDetail(out, &info);
+  const std::string subject = QuotaSubject(info.reason());
+  google::rpc::QuotaFailure quota;
+  if (!subject.empty() && !convert::GetDetail(out, &quota)) {
+    auto* violation = quota.add_violations();
+    violation->set_subject(subject);
+    violation->set_description(CutText(status.message(), max_message_bytes));
+    convert::AddDetail(&out, quota);
+  }
+  return convert::ToRpc(out);
 }
 
 }  // namespace
@@ -34,33 +74,46 @@ absl::Status WithErrorInfo(absl::Status status, const std::string& reason) {
   return status;
 }
 
-google::rpc::Status ToWireStatus(const absl::Status& status) {
-  if (status.ok()) return {};
-  const std::string reason = scheduler::ReasonOf(status);
-  absl::Status out =
-      WithErrorInfo(WithoutPrivatePayloads(status),
-                    reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
-  if (absl::IsUnavailable(out) || absl::IsResourceExhausted(out)) {
-    google::rpc::RetryInfo retry;
-    if (!convert::GetDetail(out, &retry)) {
-      retry.mutable_retry_delay()->set_seconds(absl::IsUnavailable(out) ? 1 : 5);
-      convert::AddDetail(&out, retry);
-    }
-  }
-  if (reason == scheduler::kReasonQueueFull) {
-    google::rpc::QuotaFailure quota;
-    auto* violation = quota.add_violations();
-    violation->set_subject("queue");
-    violation->set_description(std::string(status.message()));
-    convert::AddDetail(&out, quota);
-  }
-  return convert::ToRpc(out);
+absl::Status ServerBusy(const std::string& what) {
+  absl::Status status = WithErrorInfo(
+      absl::ResourceExhaustedError(absl::StrCat("too many ", what, "; try again")), kServerBusy);
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(1);
+  convert::AddDetail(&status, retry);
+  return status;
 }
 
-grpc::Status ToGrpc(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const google::rpc::Status wire = ToWireStatus(status);
-  return {static_cast<grpc::StatusCode>(wire.code()), wire.message(), wire.SerializeAsString()};
+google::rpc::Status ToWireStatus(const absl::Status& status) { return ToWire(status, SIZE_MAX); }
+
+google::rpc::Status ToShortWireStatus(const absl::Status& status) {
+  absl::Status out = status;
+  google::rpc::BadRequest all;
+  if (convert::GetDetail(status, &all)) {
+    google::rpc::BadRequest told;
+    size_t bytes = 0;
+    for (const auto& violation : all.field_violations()) {
+      auto& added = *told.add_field_violations();
+      added.set_field(CutText(violation.field(), 128));
+      added.set_description(CutText(violation.description(), 256));
+      bytes += added.ByteSizeLong();
+      if (bytes <= kMaxViolationsBytes) continue;
+      told.mutable_field_violations()->RemoveLast();
+      break;
+    }
+    convert::AddDetail(&out, told);
+  }
+  google::rpc::Status wire = ToWire(out, kMaxMessageBytes);
+  wire.set_message(CutText(wire.message(), kMaxMessageBytes));
+  return wire;
+}
+
+std::string CutText(absl::string_view text, size_t most) {
+  if (text.size() <= most) return std::string(text);
+  constexpr absl::string_view kEllipsis = "...";
+  size_t end = most < kEllipsis.size() ? 0 : most - kEllipsis.size();
+  // Not in the middle of a character: its later bytes begin with the bits 10.
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return absl::StrCat(text.substr(0, end), most < kEllipsis.size() ? "" : kEllipsis);
 }
 
 }  // namespace kino::frontend

@@ -4,6 +4,22 @@
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
+namespace {
+
+template <typename Message>
+void Fill(const Standing& standing, Message& out) {
+  out.set_queue_position(static_cast<int32_t>(standing.position));
+  out.set_waiting_reason(standing.reason);
+  if (standing.until != absl::InfiniteFuture()) {
+    SetTime(standing.until, out.mutable_waiting_until());
+  }
+}
+
+}  // namespace
+
+void FillStanding(const Standing& standing, v1::Job& out) { Fill(standing, out); }
+
+void FillStanding(const Standing& standing, v1::Progress& out) { Fill(standing, out); }
 
 void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
   const int64_t nanos = absl::ToUnixNanos(time);

@@ -68,7 +68,7 @@ absl::StatusOr<const CatalogEntry*> ModelService::Find(const std::string& name) 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* call,
                                                    const v1::ListModelsRequest* request,
                                                    v1::ListModelsResponse* response) {
-  return ServeUnary(context_, context_.rpc, call, request,
+  return ServeUnary(context_, context_.slow, call, request,
                     [this, response](const std::string& tenant) {
                       const Asker asker = AskerFor(tenant, kListWait);
                       for (const CatalogEntry& entry : context_.catalog.entries()) {
@@ -81,7 +81,7 @@ grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* call,
                                                  const v1::GetModelRequest* request,
                                                  v1::Model* response) {
-  return ServeUnary(context_, context_.rpc, call, request,
+  return ServeUnary(context_, context_.slow, call, request,
                     [this, request, response](const std::string& tenant) -> absl::Status {
                       const auto entry = Find(request->name());
                       if (!entry.ok()) return entry.status();
@@ -105,7 +105,7 @@ grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* ModelService::GetPlans(grpc::CallbackServerContext* call,
                                                  const v1::GetPlansRequest* request,
                                                  v1::GetPlansResponse* response) {
-  return ServeUnary(context_, context_.rpc, call, request,
+  return ServeUnary(context_, context_.slow, call, request,
                     [this, request, response](const std::string& tenant) {
                       return FindPlans(request->request(), AskerFor(tenant, kPlansWait), response);
                     });
@@ -145,10 +145,8 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
                                                 const std::string& name, bool is_load,
                                                 v1::Model* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  std::vector<engine::FieldViolation> violations;
-  CheckKnown(request, "", violations);
-  absl::Status refused = TenantOf(context_, *call).status();
-  if (refused.ok()) refused = convert::InvalidRequest(violations);
+  absl::Status refused = Admit(context_, *call).status();
+  if (refused.ok()) refused = CheckEnvelope(request);
   const absl::StatusOr<const CatalogEntry*> entry = Find(name);
   if (refused.ok()) refused = entry.status();
   if (refused.ok() && is_load && !(*entry)->description.ok()) {

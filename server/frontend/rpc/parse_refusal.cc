@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/frontend/rpc/errors.h"
+#include "server/frontend/rpc/grpc_call.h"
 
 namespace kino::frontend {
 namespace {

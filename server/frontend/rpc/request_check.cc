@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
+#include "server/convert/status.h"
+#include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
 namespace {
@@ -23,16 +26,80 @@ constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxInlineBytes = 3 << 20;
 constexpr int64_t kMaxTimeoutSeconds = int64_t{10} * 365 * 24 * 3600;
 
-void CheckValue(const Message& message, const FieldDescriptor* field, int index,
+// What is told of one request. More would not fit into an error's headers, and a request can be
+// made wrong in a million places.
+constexpr size_t kMaxViolations = 16;
+constexpr size_t kMaxViolationBytes = 256;
+
+// How much a field may hold: bytes of a text, elements of a list or a map. Every text and every
+// list has a bound, so that a field which is added later has one, too.
+struct Bound {
+  const char* field;
+  size_t most;
+};
+constexpr size_t kMaxTextBytes = 1024;
+constexpr size_t kMaxElements = 1000;
+// Checked elsewhere, against a limit of the configuration or of its own.
+constexpr size_t kHasItsOwn = SIZE_MAX;
+constexpr Bound kTextBounds[] = {
+    {"kino.v1.GenerateRequest.prompt", kHasItsOwn},
+    {"kino.v1.GenerateRequest.negative_prompt", kHasItsOwn},
+    {"kino.v1.GenerateRequest.request_id", kHasItsOwn},
+    {"kino.v1.GenerateRequest.model", 128},
+    {"kino.v1.GenerateRequest.tenant", 128},
+    {"kino.v1.GenerateRequest.KnobsEntry.key", 128},
+    {"kino.v1.Condition.asset_id", 128},
+    {"kino.v1.Condition.data", kHasItsOwn},
+    {"kino.v1.Plan.quantize_skip", 256},
+    {"kino.v1.UploadAssetRequest.data", kHasItsOwn},
+};
+constexpr Bound kListBounds[] = {
+    {"kino.v1.GenerateRequest.conditions", kMaxConditions},
+    {"kino.v1.GenerateRequest.labels", kMaxLabels},
+    {"kino.v1.GenerateRequest.knobs", 64},
+    {"kino.v1.Plan.quantize_skip", 64},
+    {"kino.v1.ListJobsRequest.states", 16},
+    {"kino.v1.ListJobsRequest.labels", kMaxLabels},
+    {"kino.v1.CancelJobsRequest.states", 16},
+    {"kino.v1.CancelJobsRequest.labels", kMaxLabels},
+};
+
+template <size_t N>
+size_t BoundOf(const Bound (&bounds)[N], const FieldDescriptor& field, size_t otherwise) {
+  for (const Bound& bound : bounds) {
+    if (field.full_name() == bound.field) return bound.most;
+  }
+  return otherwise;
+}
+
+// False and a violation: the text is longer than it may be.
+bool CheckTextBound(const std::string& text, const FieldDescriptor& field, const std::string& path,
+                    Violations& violations) {
+  const size_t most = BoundOf(kTextBounds, field, kMaxTextBytes);
+  if (text.size() <= most) return true;
+  violations.push_back(
+      {path, absl::StrCat("expected at most ", most, " bytes, got ", text.size())});
+  return false;
+}
+
+// Each of these is false where a bound was passed.
+
+bool CheckValue(const Message& message, const FieldDescriptor* field, int index,
                 const std::string& path, Violations& violations) {
   const Reflection* reflection = message.GetReflection();
   const bool is_repeated = field->is_repeated();
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_MESSAGE:
-      CheckKnown(is_repeated ? reflection->GetRepeatedMessage(message, field, index)
-                             : reflection->GetMessage(message, field),
-                 path, violations);
-      break;
+      return CheckKnown(is_repeated ? reflection->GetRepeatedMessage(message, field, index)
+                                    : reflection->GetMessage(message, field),
+                        path, violations);
+    case FieldDescriptor::CPPTYPE_STRING: {
+      std::string scratch;
+      const std::string& text =
+          is_repeated ? reflection->GetRepeatedStringReference(message, field, index, &scratch)
+                      : reflection->GetStringReference(message, field, &scratch);
+      return CheckTextBound(text, *field, path, violations);
+    }
     case FieldDescriptor::CPPTYPE_ENUM: {
       const int value = is_repeated ? reflection->GetRepeatedEnumValue(message, field, index)
                                     : reflection->GetEnumValue(message, field);
@@ -53,28 +120,34 @@ void CheckValue(const Message& message, const FieldDescriptor* field, int index,
     default:
       break;
   }
+  return true;
 }
 
 void CheckUnknownFields(const Message& message, const std::string& path, Violations& violations) {
   const google::protobuf::UnknownFieldSet& unknown =
       message.GetReflection()->GetUnknownFields(message);
-  for (int i = 0; i < unknown.field_count(); ++i) {
+  for (int i = 0; i < unknown.field_count() && violations.size() < kMaxViolations; ++i) {
     const std::string number = absl::StrCat("field ", unknown.field(i).number());
     violations.push_back({path.empty() ? number : absl::StrCat(path, ".", number),
                           "this server does not know this field"});
   }
 }
 
-void CheckField(const Message& message, const FieldDescriptor* field, const std::string& path,
+bool CheckField(const Message& message, const FieldDescriptor* field, const std::string& path,
                 Violations& violations) {
   const std::string name = path.empty() ? field->name() : absl::StrCat(path, ".", field->name());
-  if (!field->is_repeated()) {
-    CheckValue(message, field, -1, name, violations);
-    return;
+  if (!field->is_repeated()) return CheckValue(message, field, -1, name, violations);
+  const int size = message.GetReflection()->FieldSize(message, field);
+  const size_t most = BoundOf(kListBounds, *field, kMaxElements);
+  if (static_cast<size_t>(size) > most) {
+    violations.push_back({name, absl::StrCat("expected at most ", most, ", got ", size)});
+    return false;
   }
-  for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i) {
-    CheckValue(message, field, i, absl::StrCat(name, "[", i, "]"), violations);
+  bool is_bounded = true;
+  for (int i = 0; i < size && violations.size() < kMaxViolations; ++i) {
+    is_bounded &= CheckValue(message, field, i, absl::StrCat(name, "[", i, "]"), violations);
   }
+  return is_bounded;
 }
 
 bool IsPrintableAscii(const std::string& text) {
@@ -110,10 +183,6 @@ void CheckPrompt(const std::string& text, const std::string& field, int64_t max_
 }
 
 void CheckConditions(const v1::GenerateRequest& request, Violations& violations) {
-  if (request.conditions_size() > kMaxConditions) {
-    violations.push_back({"conditions", absl::StrCat("expected at most ", kMaxConditions, ", got ",
-                                                     request.conditions_size())});
-  }
   for (int i = 0; i < request.conditions_size(); ++i) {
     const v1::Condition& condition = request.conditions(i);
     const std::string field = absl::StrCat("conditions[", i, "]");
@@ -135,14 +204,19 @@ void CheckConditions(const v1::GenerateRequest& request, Violations& violations)
 
 }  // namespace
 
-void CheckKnown(const Message& message, const std::string& path, Violations& violations) {
+bool CheckKnown(const Message& message, const std::string& path, Violations& violations) {
   CheckUnknownFields(message, path, violations);
   std::vector<const FieldDescriptor*> fields;
   message.GetReflection()->ListFields(message, &fields);
-  for (const FieldDescriptor* field : fields) CheckField(message, field, path, violations);
+  bool is_bounded = true;
+  for (const FieldDescriptor* field : fields) {
+    is_bounded &= CheckField(message, field, path, violations);
+  }
+  return is_bounded;
 }
 
-void CheckEnvelope(const Message& message, Violations& violations) {
+absl::Status CheckEnvelope(const Message& message) {
+  Violations violations;
   CheckUnknownFields(message, "", violations);
   std::vector<const FieldDescriptor*> fields;
   message.GetReflection()->ListFields(message, &fields);
@@ -150,6 +224,7 @@ void CheckEnvelope(const Message& message, Violations& violations) {
     if (field->message_type() == v1::GenerateRequest::descriptor()) continue;
     CheckField(message, field, "", violations);
   }
+  return convert::InvalidRequest(WithoutRepeats(std::move(violations)));
 }
 
 void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsConfig& limits,
@@ -160,10 +235,6 @@ void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsC
     violations.push_back({"request_id", absl::StrCat("expected at most ", kMaxRequestIdBytes,
                                                      " printable ASCII characters, got ",
                                                      request.request_id().size(), " bytes")});
-  }
-  if (request.labels_size() > kMaxLabels) {
-    violations.push_back({"labels", absl::StrCat("expected at most ", kMaxLabels, " pairs, got ",
-                                                 request.labels_size())});
   }
   for (const auto& [key, value] : request.labels()) {
     if (!IsLabelKey(key)) {
@@ -184,6 +255,11 @@ Violations WithoutRepeats(Violations violations) {
   std::erase_if(violations, [&](const engine::FieldViolation& violation) {
     return !seen.insert(violation.field).second;
   });
+  if (violations.size() > kMaxViolations) violations.resize(kMaxViolations);
+  for (engine::FieldViolation& violation : violations) {
+    violation.field = CutText(violation.field, kMaxViolationBytes);
+    violation.description = CutText(violation.description, kMaxViolationBytes);
+  }
   return violations;
 }
 

@@ -4,11 +4,15 @@
 #include <utility>
 #include <vector>
 
+#include <spdlog/spdlog.h>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "scheduler/queue/admission.h"
+#include "scheduler/status.h"
 #include "server/config/effective_plan.h"
 #include "server/convert/request.h"
 #include "server/convert/status.h"
@@ -22,12 +26,16 @@ namespace {
 
 // Of a submission for a worker's word about what the job needs.
 constexpr absl::Duration kProfileWait = absl::Milliseconds(250);
+// No job has a longer one.
+constexpr size_t kMaxRequestIdBytes = 128;
 
 absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
-// Equal for the same request, whatever its request_id: maps are written in the order of their keys.
+// Of the request as the client sent it, inline media and all: equal for the same request, whatever
+// its request_id. Maps are written in the order of their keys. Stored with each job, so what goes
+// into it cannot be changed.
 std::string Fingerprint(const v1::GenerateRequest& request) {
   v1::GenerateRequest plain = request;
   plain.clear_request_id();
@@ -53,11 +61,9 @@ absl::StatusOr<const CatalogEntry*> FindModel(const Context& context,
   }
   const CatalogEntry* entry = context.catalog.Find(request.model());
   if (entry == nullptr) {
-    // The name is a stranger's text.
-    return WithErrorInfo(
-        absl::NotFoundError(absl::StrCat("no model '", request.model().substr(0, 128),
-                                         "'; known: ", context.catalog.Names())),
-        "MODEL_NOT_FOUND");
+    return WithErrorInfo(absl::NotFoundError(absl::StrCat("no model '", request.model(),
+                                                          "'; known: ", context.catalog.Names())),
+                         "MODEL_NOT_FOUND");
   }
   return entry;
 }
@@ -78,37 +84,187 @@ absl::StatusOr<scheduler::Asset> KeepBytes(const Context& context, const std::st
   return KeepMedia(context, tenant, **upload, static_cast<int64_t>(bytes.size()), sha.Hex());
 }
 
-// Looks assets up, keeps inline bytes as assets, and leaves only ids in the request.
-absl::Status ResolveConditions(const Context& context, const std::string& tenant,
-                               v1::GenerateRequest& request, std::vector<std::string>& asset_ids) {
-  for (int i = 0; i < request.conditions_size(); ++i) {
-    v1::Condition& condition = *request.mutable_conditions(i);
-    const std::string field = absl::StrCat("conditions[", i, "]");
-    absl::StatusOr<scheduler::Asset> asset =
-        condition.has_data() ? KeepBytes(context, tenant, condition.data())
-                             : context.store.GetAsset(tenant, condition.asset_id());
-    if (absl::IsInvalidArgument(asset.status())) {
-      return convert::InvalidRequest({{condition.has_data() ? field + ".data" : field + ".asset_id",
-                                       std::string(asset.status().message())}});
-    }
+bool HasInlineMedia(const v1::GenerateRequest& request) {
+  return std::any_of(request.conditions().begin(), request.conditions().end(),
+                     [](const v1::Condition& condition) { return condition.has_data(); });
+}
+
+absl::Status CheckKind(const v1::Condition& condition, const scheduler::Asset& asset,
+                       const std::string& field) {
+  if (Fits(condition.kind(), asset.content_type)) return absl::OkStatus();
+  return convert::InvalidRequest(
+      {{field + ".kind",
+        absl::StrCat("expected a file of kind ", v1::Condition::Kind_Name(condition.kind()),
+                     ", got ", asset.content_type)}});
+}
+
+std::string FieldOf(int condition) { return absl::StrCat("conditions[", condition, "]"); }
+
+// What a submission has come to. Inline media waits in the client's request until it is decoded.
+struct Submission {
+  const Context& context;
+  const Caller caller;
+  const v1::GenerateRequest& request;  // the client's
+  SubmitDone done;
+  scheduler::NewJob job;
+  v1::GenerateRequest effective;
+  std::vector<std::string> made_assets;  // from inline media
+};
+using SubmissionPtr = std::unique_ptr<Submission>;
+
+void AddAsset(scheduler::NewJob& job, const std::string& id) {
+  if (std::find(job.asset_ids.begin(), job.asset_ids.end(), id) != job.asset_ids.end()) return;
+  job.asset_ids.push_back(id);
+}
+
+absl::Status LookUpAssets(Submission& submission) {
+  for (int i = 0; i < submission.effective.conditions_size(); ++i) {
+    const v1::Condition& condition = submission.effective.conditions(i);
+    if (submission.request.conditions(i).has_data()) continue;
+    const absl::StatusOr<scheduler::Asset> asset =
+        submission.context.store.GetAsset(submission.caller.tenant, condition.asset_id());
     if (absl::IsNotFound(asset.status())) {
-      return WithErrorInfo(absl::NotFoundError(absl::StrCat(
-                               field, ": no asset '", condition.asset_id().substr(0, 64), "'")),
-                           "ASSET_NOT_FOUND");
+      return WithErrorInfo(
+          absl::NotFoundError(absl::StrCat(FieldOf(i), ": no asset '", condition.asset_id(), "'")),
+          "ASSET_NOT_FOUND");
     }
     if (!asset.ok()) return asset.status();
-    if (!Fits(condition.kind(), asset->content_type)) {
-      return convert::InvalidRequest(
-          {{field + ".kind",
-            absl::StrCat("expected a file of kind ", v1::Condition::Kind_Name(condition.kind()),
-                         ", got ", asset->content_type)}});
-    }
-    condition.set_asset_id(asset->id);
-    if (std::find(asset_ids.begin(), asset_ids.end(), asset->id) == asset_ids.end()) {
-      asset_ids.push_back(asset->id);
-    }
+    const absl::Status kind = CheckKind(condition, *asset, FieldOf(i));
+    if (!kind.ok()) return kind;
+    AddAsset(submission.job, asset->id);
   }
   return absl::OkStatus();
+}
+
+// Leaves only ids of assets in the effective request.
+absl::Status KeepInlineMedia(Submission& submission) {
+  for (int i = 0; i < submission.effective.conditions_size(); ++i) {
+    if (!submission.request.conditions(i).has_data()) continue;
+    v1::Condition& condition = *submission.effective.mutable_conditions(i);
+    const absl::StatusOr<scheduler::Asset> asset = KeepBytes(
+        submission.context, submission.caller.tenant, submission.request.conditions(i).data());
+    if (absl::IsInvalidArgument(asset.status())) {
+      return convert::InvalidRequest(
+          {{FieldOf(i) + ".data", std::string(asset.status().message())}});
+    }
+    if (!asset.ok()) return asset.status();
+    submission.made_assets.push_back(asset->id);
+    const absl::Status kind = CheckKind(condition, *asset, FieldOf(i));
+    if (!kind.ok()) return kind;
+    condition.set_asset_id(asset->id);
+    AddAsset(submission.job, asset->id);
+  }
+  return absl::OkStatus();
+}
+
+// The job that this request made before. ALREADY_EXISTS: another request made it.
+absl::StatusOr<std::optional<scheduler::Job>> FindMade(const Submission& submission) {
+  const std::string& request_id = submission.request.request_id();
+  if (request_id.empty() || request_id.size() > kMaxRequestIdBytes) return std::nullopt;
+  absl::StatusOr<std::optional<scheduler::Job>> found =
+      submission.context.store.FindByRequestId(submission.caller.tenant, request_id);
+  if (!found.ok() || !found->has_value()) return found;
+  if ((*found)->request_fingerprint == submission.job.request_fingerprint) return found;
+  return scheduler::WithReason(
+      absl::AlreadyExistsError(absl::StrCat(
+          "request_id '", request_id, "' was used for another request, job '", (*found)->id, "'")),
+      scheduler::kReasonRequestIdReused);
+}
+
+// Everything but inline media.
+absl::Status Prepare(Submission& submission) {
+  const Context& context = submission.context;
+  const v1::GenerateRequest& request = submission.request;
+  const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
+  if (!resolved.ok()) return resolved.status();
+  const absl::Status fits = CheckFits(*resolved->entry, resolved->request,
+                                      Targets(context.config.workers, context.link.Memories()),
+                                      {.profiles = context.profiles,
+                                       .tenant = submission.caller.tenant,
+                                       .deadline = absl::Now() + kProfileWait});
+  if (!fits.ok()) return fits;
+
+  v1::GenerateRequest& effective = submission.effective;
+  effective = request;
+  for (v1::Condition& condition : *effective.mutable_conditions()) {
+    if (condition.has_data()) condition.set_asset_id(std::string());
+  }
+  convert::FromEngine(resolved->request, &effective);
+  effective.set_model(resolved->entry->config.name);
+  effective.set_tenant(submission.caller.tenant);
+  if (effective.priority() == v1::PRIORITY_UNSPECIFIED) effective.set_priority(v1::NORMAL);
+  absl::Duration run_timeout = context.config.limits.run_timeout;
+  if (request.has_run_timeout()) {
+    run_timeout = std::min(run_timeout, FromProto(request.run_timeout()));
+  }
+  effective.mutable_run_timeout()->set_seconds(absl::ToInt64Seconds(run_timeout));
+  effective.mutable_run_timeout()->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(run_timeout - absl::Seconds(absl::ToInt64Seconds(run_timeout)))));
+
+  scheduler::NewJob& job = submission.job;
+  job.tenant = submission.caller.tenant;
+  job.model = effective.model();
+  job.priority = static_cast<scheduler::Priority>(effective.priority());
+  job.labels.insert(request.labels().begin(), request.labels().end());
+  job.request_id = request.request_id();
+  job.server_version = KINO_VERSION;
+  job.run_timeout = run_timeout;
+  if (request.has_start_timeout()) job.start_timeout = FromProto(request.start_timeout());
+  return LookUpAssets(submission);
+}
+
+// Media is not decoded for a queue that has no room. The store looks again when the job enters.
+absl::Status CheckRoom(const Submission& submission) {
+  const absl::StatusOr<scheduler::QueueLoad> load = submission.context.store.Load();
+  if (!load.ok()) return load.status();
+  return scheduler::CheckAdmission(
+      {.max_queued_jobs = submission.context.config.limits.max_queued_jobs,
+       .max_request_bytes = kMaxStoredRequestBytes},
+      load->jobs.at(scheduler::JobState::kQueued), submission.job);
+}
+
+// Assets of media that no job came to use.
+void RemoveMadeAssets(const Submission& submission) {
+  for (const std::string& id : submission.made_assets) {
+    const absl::StatusOr<std::string> file =
+        submission.context.store.DeleteAsset(submission.caller.tenant, id);
+    if (file.ok()) {
+      submission.context.files.RemoveAsset(*file);
+    } else {
+      // It goes when it has aged out.
+      spdlog::warn("asset {}: left over, cannot be removed now: {}", id,
+                   std::string(file.status().message()));
+    }
+  }
+}
+
+// Into the queue, with whatever media has been kept.
+void Enter(SubmissionPtr submission) {
+  submission->job.request = submission->effective.SerializeAsString();
+  absl::StatusOr<scheduler::SubmitResult> result =
+      submission->context.store.Submit(submission->job);
+  if (!result.ok() || !result->is_new) RemoveMadeAssets(*submission);
+  if (!result.ok()) return submission->done(result.status());
+  if (result->is_new) {
+    spdlog::info("job {}: submitted, model {}, priority {}", result->job.id, result->job.model,
+                 scheduler::PriorityName(result->job.priority));
+  }
+  submission->done(std::move(result->job));
+}
+
+void KeepMediaAndEnter(SubmissionPtr submission) {
+  // While it waited for its turn the same request may have made its job.
+  absl::StatusOr<std::optional<scheduler::Job>> made = FindMade(*submission);
+  if (!made.ok()) return submission->done(made.status());
+  if (made->has_value()) return submission->done(**std::move(made));
+  const absl::Status room = CheckRoom(*submission);
+  if (!room.ok()) return submission->done(room);
+  const absl::Status kept = KeepInlineMedia(*submission);
+  if (!kept.ok()) {
+    RemoveMadeAssets(*submission);
+    return submission->done(kept);
+  }
+  Enter(std::move(submission));
 }
 
 }  // namespace
@@ -116,6 +272,8 @@ absl::Status ResolveConditions(const Context& context, const std::string& tenant
 absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::string& tenant,
                                            AssetWriter& upload, int64_t size_bytes,
                                            const std::string& sha256) {
+  // What still waits when the server stops is not begun: decoding takes seconds.
+  if (context.hub.is_going_away()) return absl::UnavailableError("the server is shutting down");
   const absl::StatusOr<ProbedMedia> media = context.probe(upload.path());
   if (!media.ok()) return media.status();
   const int64_t frame_pixels = int64_t{media->width} * media->height;
@@ -148,7 +306,10 @@ absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::st
 absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
                                             const v1::GenerateRequest& request) {
   std::vector<engine::FieldViolation> violations;
-  CheckKnown(request, "", violations);
+  if (!CheckKnown(request, "", violations)) {
+    return WithErrorInfo(convert::InvalidRequest(WithoutRepeats(std::move(violations))),
+                         "INVALID_REQUEST");
+  }
   CheckServerFields(request, context.config.limits, violations);
   convert::EngineRequest converted = convert::ToEngine(request);
   violations.insert(violations.end(), converted.violations.begin(), converted.violations.end());
@@ -173,47 +334,35 @@ absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
   return EffectiveRequest{*entry, std::move(resolved.request)};
 }
 
-absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::string& tenant,
-                                             const v1::GenerateRequest& request) {
-  if (!request.tenant().empty() && request.tenant() != tenant) {
-    return WithErrorInfo(absl::PermissionDeniedError(absl::StrCat(
-                             "tenant: the caller is '", tenant, "' and cannot submit for another")),
-                         "TENANT_MISMATCH");
+void SubmitJob(const Context& context, const Caller& caller, const v1::GenerateRequest& request,
+               SubmitDone done) {
+  if (!request.tenant().empty() && request.tenant() != caller.tenant) {
+    return done(WithErrorInfo(
+        absl::PermissionDeniedError(absl::StrCat("tenant: the caller is '", caller.tenant,
+                                                 "' and cannot submit for another")),
+        "TENANT_MISMATCH"));
   }
-  const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
-  if (!resolved.ok()) return resolved.status();
-  const absl::Status fits = CheckFits(
-      *resolved->entry, resolved->request, Targets(context.config.workers, context.link.Memories()),
-      {.profiles = context.profiles, .tenant = tenant, .deadline = absl::Now() + kProfileWait});
-  if (!fits.ok()) return fits;
-
-  v1::GenerateRequest effective = request;
-  convert::FromEngine(resolved->request, &effective);
-  effective.set_model(resolved->entry->config.name);
-  effective.set_tenant(tenant);
-  if (effective.priority() == v1::PRIORITY_UNSPECIFIED) effective.set_priority(v1::NORMAL);
-  absl::Duration run_timeout = context.config.limits.run_timeout;
-  if (request.has_run_timeout()) {
-    run_timeout = std::min(run_timeout, FromProto(request.run_timeout()));
-  }
-  effective.mutable_run_timeout()->set_seconds(absl::ToInt64Seconds(run_timeout));
-  effective.mutable_run_timeout()->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(run_timeout - absl::Seconds(absl::ToInt64Seconds(run_timeout)))));
-
-  scheduler::NewJob job;
-  const absl::Status media = ResolveConditions(context, tenant, effective, job.asset_ids);
-  if (!media.ok()) return media;
-  job.tenant = tenant;
-  job.model = effective.model();
-  job.priority = static_cast<scheduler::Priority>(effective.priority());
-  job.labels.insert(request.labels().begin(), request.labels().end());
-  job.request_fingerprint = Fingerprint(request);
-  job.request_id = request.request_id();
-  job.server_version = KINO_VERSION;
-  job.run_timeout = run_timeout;
-  if (request.has_start_timeout()) job.start_timeout = FromProto(request.start_timeout());
-  job.request = effective.SerializeAsString();
-  return job;
+  SubmissionPtr submission(new Submission{.context = context,
+                                          .caller = caller,
+                                          .request = request,
+                                          .done = std::move(done),
+                                          .job = {},
+                                          .effective = {},
+                                          .made_assets = {}});
+  submission->job.request_fingerprint = Fingerprint(request);
+  absl::StatusOr<std::optional<scheduler::Job>> made = FindMade(*submission);
+  if (!made.ok()) return submission->done(made.status());
+  if (made->has_value()) return submission->done(**std::move(made));
+  const absl::Status prepared = Prepare(*submission);
+  if (!prepared.ok()) return submission->done(prepared);
+  if (!HasInlineMedia(request)) return Enter(std::move(submission));
+  const std::string line = caller.line;
+  Submission& waiting = *submission;
+  Executor::Task task = [submission = std::move(submission)]() mutable {
+    KeepMediaAndEnter(std::move(submission));
+  };
+  if (context.media.TryPost(line, task)) return;
+  waiting.done(ServerBusy("files wait to be decoded"));
 }
 
 }  // namespace kino::frontend

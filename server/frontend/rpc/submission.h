@@ -1,11 +1,13 @@
-// From a client's request to a record for the queue: checks, the model's defaults, the seed, inline
-// media kept as assets. Free functions; they block on the store, on files and on the decoding of
-// media.
+// From a client's request to a job in the queue: known request ids, checks, the model's defaults,
+// the seed, inline media kept as assets. Free functions; they block on the store, on files and on
+// workers' answers, unless they say otherwise. No gRPC.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "kino/v1/video.pb.h"
 #include "scheduler/jobs/job.h"
@@ -24,12 +26,25 @@ struct EffectiveRequest {
 absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
                                             const v1::GenerateRequest& request);
 
-// As ResolveJob, and NOT_FOUND: an asset; FAILED_PRECONDITION: it fits on no worker;
-// PERMISSION_DENIED: another tenant's name; RESOURCE_EXHAUSTED: the disk is full.
-absl::StatusOr<scheduler::NewJob> PrepareJob(const Context& context, const std::string& tenant,
-                                             const v1::GenerateRequest& request);
+// Called once, from any thread.
+using SubmitDone = absl::AnyInvocable<void(absl::StatusOr<scheduler::Job>)>;
 
-// Decodes a received file once and makes it a durable asset.
+// Submits a job and calls `done` with it. `request` lives until then.
+//
+// A request_id that the tenant has used is looked up before anything else: the same request gives
+// the job that it made, whatever has become of its model, assets, workers or limits since; another
+// one is ALREADY_EXISTS. Two calls at once make one job, and the media of one.
+//
+// Otherwise as ResolveJob, and NOT_FOUND: an asset; FAILED_PRECONDITION: it fits on no worker;
+// PERMISSION_DENIED: another tenant's name; RESOURCE_EXHAUSTED: the disk or the queue is full, the
+// request is too large, or too much media waits to be decoded.
+//
+// Runs on the calling thread until inline media is to be decoded, then on context.media.
+void SubmitJob(const Context& context, const Caller& caller, const v1::GenerateRequest& request,
+               SubmitDone done);
+
+// Decodes a received file once and makes it a durable asset. INVALID_ARGUMENT: it is no supported
+// image or video; UNAVAILABLE: it could not be decoded just now.
 absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::string& tenant,
                                            AssetWriter& upload, int64_t size_bytes,
                                            const std::string& sha256);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/frontend/watch/queue_view.h"
+
 namespace kino::frontend {
 namespace {
 
@@ -53,7 +55,8 @@ LiveView WatchHub::View(const std::string& job_id) const {
   LiveView view;
   const auto found = jobs_.find(job_id);
   if (found != jobs_.end()) view = found->second.live;
-  view.queue_version = queue_version_;
+  const Standing* const standing = queue_ == nullptr ? nullptr : queue_->Find(job_id);
+  if (standing != nullptr) view.standing = *standing;
   view.is_going_away = is_going_away_;
   return view;
 }
@@ -117,16 +120,34 @@ void WatchHub::OnAttemptEnded(const std::string& job_id, int attempt) {
   WakeAll(watchers);
 }
 
-void WatchHub::OnQueueMoved() {
+bool WatchHub::HasWaiting() const {
+  absl::MutexLock lock(&mutex_);
+  return std::any_of(jobs_.begin(), jobs_.end(), [](const auto& job) {
+    return !job.second.has_attempt && !job.second.watchers.empty();
+  });
+}
+
+void WatchHub::OnQueue(std::shared_ptr<const QueueSnapshot> queue) {
+  const auto is_same = [](const Standing* before, const Standing* now) {
+    if (before == nullptr || now == nullptr) return before == now;
+    return *before == *now;
+  };
   Wakeables watchers;
   {
     absl::MutexLock lock(&mutex_);
-    ++queue_version_;
+    const std::shared_ptr<const QueueSnapshot> before = std::exchange(queue_, std::move(queue));
     for (auto& [job_id, entry] : jobs_) {
-      if (!entry.has_attempt) Collect(entry, watchers);
+      if (entry.has_attempt) continue;
+      const Standing* const stood = before == nullptr ? nullptr : before->Find(job_id);
+      if (!is_same(stood, queue_->Find(job_id))) Collect(entry, watchers);
     }
   }
   WakeAll(watchers);
+}
+
+bool WatchHub::is_going_away() const {
+  absl::MutexLock lock(&mutex_);
+  return is_going_away_;
 }
 
 void WatchHub::GoAway() {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "kino/v1/video.pb.h"
+#include "server/frontend/watch/standing.h"
 
 namespace kino::frontend {
+
+class QueueSnapshot;
 
 class Wakeable {
  public:
@@ -31,8 +35,8 @@ struct LiveView {
   // Latest progress, with a version that rises with each.
   std::shared_ptr<const v1::Progress> progress;
   int64_t progress_version = 0;
-  // Rises when the queue moves.
-  int64_t queue_version = 0;
+  // Where it stands in the queue; nothing while it is not known to be there.
+  std::optional<Standing> standing;
   bool is_going_away = false;
 };
 
@@ -42,6 +46,8 @@ class WatchHub {
   void Subscribe(const std::string& job_id, const std::shared_ptr<Wakeable>& watcher);
   void Unsubscribe(const std::string& job_id, const Wakeable* watcher);
   int watchers() const;
+  // Whether jobs are watched that have no attempt.
+  bool HasWaiting() const;
 
   LiveView View(const std::string& job_id) const;
 
@@ -50,10 +56,11 @@ class WatchHub {
   void OnProgress(const std::string& job_id, v1::Progress progress);
   // The attempt has ended: its bytes and progress are no longer looked up here.
   void OnAttemptEnded(const std::string& job_id, int attempt);
-  // Queue positions have changed: wakes the watchers of jobs that have no attempt.
-  void OnQueueMoved();
+  // The queue as it is now: wakes the watchers of jobs that stand elsewhere than before.
+  void OnQueue(std::shared_ptr<const QueueSnapshot> queue);
   // The server stops: every watcher is woken to end itself.
   void GoAway();
+  bool is_going_away() const;
 
  private:
   struct Entry {
@@ -67,7 +74,7 @@ class WatchHub {
 
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<std::string, Entry> jobs_ ABSL_GUARDED_BY(mutex_);
-  int64_t queue_version_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<const QueueSnapshot> queue_ ABSL_GUARDED_BY(mutex_);  // null before the first
   bool is_going_away_ ABSL_GUARDED_BY(mutex_) = false;
   int watchers_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -138,6 +138,48 @@ TEST_P(ListTest, PositionsFollowTheOrderOfClaims) {
   EXPECT_TRUE(store_->QueuePositions({})->empty());
 }
 
+TEST_P(ListTest, QueueIsReadInTheOrderOfThePolicyWithBackOffs) {
+  NewJob job = MakeJob();
+  job.priority = Priority::kLow;
+  const std::string low = Submit(job).id;
+  job = MakeJob("other");
+  const std::string normal = Submit(job).id;
+  const ClaimedAttempt claimed = Claim();
+  ASSERT_EQ(claimed.ref.job_id, low);
+  EXPECT_EQ(store_->Queue()->size(), 1u);
+  const Job failed = Fail(claimed.ref, FailureCause::kInternal);
+  const auto queue = store_->Queue();
+  ASSERT_TRUE(queue.ok()) << queue.status();
+  ASSERT_EQ(queue->size(), 2u);
+  EXPECT_EQ((*queue)[0].id, normal);
+  EXPECT_EQ((*queue)[0].model, "other");
+  EXPECT_EQ((*queue)[0].retry_not_before, absl::InfinitePast());
+  EXPECT_EQ((*queue)[1].id, low);
+  EXPECT_EQ((*queue)[1].priority, Priority::kLow);
+  EXPECT_EQ((*queue)[1].retry_not_before, *failed.retry_not_before);
+  // The wall clock was put back by an hour: what it wrote before holds no job back.
+  clock_.JumpWall(-absl::Hours(1));
+  EXPECT_EQ((*store_->Queue())[1].retry_not_before, absl::InfinitePast());
+}
+
+TEST_P(ListTest, JobIsFoundByItsTenantsRequestId) {
+  NewJob job = MakeJob();
+  job.request_id = "once";
+  const std::string id = Submit(job).id;
+  Submit(MakeJob());
+  const auto found = store_->FindByRequestId("default", "once");
+  ASSERT_TRUE(found.ok() && found->has_value()) << found.status();
+  EXPECT_EQ((*found)->id, id);
+  EXPECT_EQ((*found)->request_fingerprint, "fingerprint");
+  EXPECT_EQ(*store_->FindByRequestId("default", "twice"), std::nullopt);
+  EXPECT_EQ(*store_->FindByRequestId("default", ""), std::nullopt);
+  EXPECT_EQ(*store_->FindByRequestId("other", "once"), std::nullopt);
+  ASSERT_TRUE(store_->Cancel("default", id).ok());
+  EXPECT_TRUE((*store_->FindByRequestId("default", "once")).has_value());
+  ASSERT_TRUE(store_->Delete("default", id).ok());
+  EXPECT_EQ(*store_->FindByRequestId("default", "once"), std::nullopt);
+}
+
 TEST_P(ListTest, LoadCountsJobsByClassAndState) {
   NewJob job = MakeJob();
   Submit(job);

@@ -6,6 +6,7 @@ import os
 import pathlib
 import queue
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,8 +56,37 @@ def eventually(condition, what):
     raise AssertionError(f"did not happen: {what}")
 
 
+class HeldMedia:
+    """A folder of programs whose kino-media waits before it decodes, until the test lets it go."""
+
+    def __init__(self, folder):
+        self.bin = pathlib.Path(folder) / "bin"
+        self.bin.mkdir()
+        shutil.copy(BIN / "kino-frontend", self.bin)
+        self.gate = self.bin / "gate"
+        os.mkfifo(self.gate)
+        script = self.bin / "kino-media"
+        # Reading from the gate ends when somebody opens it for writing and closes it again.
+        script.write_text(f"#!/bin/sh\n: > {self.bin}/waits.$$\n"
+                          f"[ -e {self.bin}/open ] || read line < {self.gate}\n"
+                          f"exec {BIN}/kino-media \"$@\"\n")
+        script.chmod(0o755)
+
+    def wait_for(self, count):
+        eventually(lambda: len(list(self.bin.glob("waits.*"))) >= count, f"{count} decoders wait")
+
+    def let_go(self):
+        """Of all that wait and all that come."""
+        (self.bin / "open").touch()
+        # One that has looked for the file may open the gate a moment later.
+        self.keeper = os.open(self.gate, os.O_RDWR)
+        os.write(self.keeper, b"\n" * 100)
+
+
 class Frontend:
-    def __init__(self, folder, extra="", with_control=False, max_file_bytes=None, model_folder=None, supervisor=None):
+    def __init__(self, folder, extra="", with_control=False, max_file_bytes=None, model_folder=None, bin_folder=BIN,
+                 supervisor=None):
+        self.bin = bin_folder
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
         self.config = self.folder / "kino.yaml"
@@ -71,9 +101,19 @@ class Frontend:
         self.control = None
         self.start(supervisor)
 
+    def configure(self, old, new):
+        """Changes the configuration of the next start."""
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new))
+
+    def restart(self):
+        self.kill()
+        self.start()
+
     def start(self, supervisor=None):
         """supervisor: the id of the kinod that starts it."""
-        arguments = [str(BIN / "kino-frontend"), "--config", str(self.config)]
+        arguments = [str(self.bin / "kino-frontend"), "--config", str(self.config)]
         if supervisor:
             arguments += ["--supervisor", supervisor]
         theirs = None
@@ -129,6 +169,12 @@ class Frontend:
     def wait_for(self, job_id, state):
         return eventually(lambda: (lambda job: job if job.state == state else None)(self.job(job_id)),
                           f"job becomes {video.JobState.Name(state)}")
+
+    def cancel(self, job_id):
+        return self.video.CancelJob(video.CancelJobRequest(id=job_id), timeout=DEADLINE)
+
+    def list(self, **fields):
+        return self.video.ListJobs(video.ListJobsRequest(**fields), timeout=DEADLINE)
 
     def watch(self, job_id, **fields):
         return self.video.WatchJob(video.WatchJobRequest(id=job_id, **fields), timeout=DEADLINE)

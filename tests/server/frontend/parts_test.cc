@@ -1,4 +1,4 @@
-// The frontend's parts that need no process: files, the watch hub, tokens, executors.
+// The frontend's parts that need no process: files, the watch hub.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -7,8 +7,6 @@
 
 #include "server/digest/sha256.h"
 #include "server/frontend/artifacts/file_store.h"
-#include "server/frontend/auth/token_table.h"
-#include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/watch/hub.h"
 #include "tests/support/temp_dir.h"
 
@@ -145,32 +143,6 @@ TEST(WatchHubTest, GoingAwayWakesEveryWatcher) {
   hub.GoAway();
   EXPECT_EQ(one->wakes + two->wakes, 2);
   EXPECT_TRUE(hub.View("a").is_going_away);
-}
-
-TEST(TokenTableTest, KnowsTokensByDigestAndFile) {
-  kino::testing::TempDir folder;
-  const std::string file = folder.Write("tokens", "one\n\n two \n");
-  std::filesystem::permissions(file, std::filesystem::perms(0600));
-  const auto table = TokenTable::Load({.tokens = {}, .token_file = file});
-  ASSERT_TRUE(table.ok()) << table.status();
-  EXPECT_EQ(*table->Authenticate("Bearer two"), "default");
-  for (const char* wrong : {"", "two", "bearer two", "Bearer ", "Bearer three"}) {
-    EXPECT_EQ(table->Authenticate(wrong).status().code(), absl::StatusCode::kUnauthenticated)
-        << wrong;
-  }
-  std::filesystem::permissions(file, std::filesystem::perms(0644));
-  EXPECT_EQ(TokenTable::Load({.tokens = {}, .token_file = file}).status().code(),
-            absl::StatusCode::kFailedPrecondition);
-}
-
-TEST(ExecutorTest, StopRunsWhatWasPostedAndOneThreadKeepsTheOrder) {
-  std::string order;
-  Executor strand("strand", 1);
-  for (char c = 'a'; c <= 'z'; ++c) strand.Post([&order, c] { order += c; });
-  strand.Stop();
-  EXPECT_EQ(order, "abcdefghijklmnopqrstuvwxyz");
-  strand.Post([&order] { order += '!'; });
-  EXPECT_EQ(order.size(), 26u);
 }
 
 }  // namespace

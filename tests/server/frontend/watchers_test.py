@@ -1,10 +1,11 @@
-"""Many watchers of one job, some of which never read."""
+"""Many watchers of one job, some of which never read, and some of which go."""
 
 import threading
+import urllib.request
 
 import grpc
 
-from frontend_fixture import DEADLINE, FakeWorker, collect, video, video_grpc
+from frontend_fixture import DEADLINE, FakeWorker, collect, eventually, video, video_grpc
 
 VIDEO = bytes(range(251)) * 16_000  # 4 MB: more than the flow control of a stream lets through unread
 
@@ -54,3 +55,20 @@ def test_300_watchers_50_of_them_stalled(start):
         call.cancel()
     for channel in channels:
         channel.close()
+
+
+def test_watchers_that_go_while_nothing_happens_are_let_go_of(start):
+    frontend = start()
+
+    def watchers():
+        text = urllib.request.urlopen(f"http://{frontend.metrics_address}/metrics", timeout=DEADLINE).read().decode()
+        return next(line for line in text.splitlines() if line.startswith("kino_watchers "))
+
+    jobs = [frontend.submit().id for _ in range(3)]
+    calls = [frontend.watch(job) for job in jobs for _ in range(5)]
+    for call in calls:
+        assert next(call).HasField("state_change") and next(call).HasField("progress")  # now it rests
+    eventually(lambda: watchers() == "kino_watchers 15", "all watch")
+    for call in calls:
+        call.cancel()
+    eventually(lambda: watchers() == "kino_watchers 0", "all are gone")

@@ -1,0 +1,289 @@
+// Where queued jobs stand, and what it costs to tell.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/store/sqlite/open.h"
+#include "server/frontend/watch/hub.h"
+#include "server/frontend/watch/queue_view.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/seeded_random.h"
+#include "tests/support/temp_dir.h"
+
+namespace kino::frontend {
+namespace {
+
+using scheduler::Priority;
+
+const absl::Time kNow = absl::FromUnixSeconds(1'000'000);
+
+scheduler::QueuedJob Entry(const std::string& id, const std::string& model = "m") {
+  return {.id = id, .model = model, .priority = Priority::kNormal};
+}
+
+QueueFacts Facts(std::vector<scheduler::QueuedJob> queue, std::vector<QueueWorker> workers) {
+  return {.queue = std::move(queue),
+          .workers = std::move(workers),
+          .held_because = "",
+          .waits_for_memory = nullptr,
+          .now = kNow};
+}
+
+std::string Told(const QueueSnapshot& snapshot, const std::string& id) {
+  const Standing* const standing = snapshot.Find(id);
+  return standing == nullptr ? "-" : absl::StrCat(standing->position, " ", standing->reason);
+}
+
+TEST(QueueSnapshotTest, PositionCountsWhatTheModelsOwnWorkersStartFirst) {
+  // x and y share a worker, y and z another one; nobody serves w.
+  const QueueSnapshot snapshot(
+      Facts({Entry("z1", "z"), Entry("x1", "x"), Entry("w1", "w"), Entry("y1", "y"),
+             Entry("x2", "x"), Entry("z2", "z"), Entry("w2", "w")},
+            {{.models = {"x", "y"}, .is_free = false}, {.models = {"y", "z"}, .is_free = false}}));
+  EXPECT_EQ(Told(snapshot, "z1"), "0 WORKERS_BUSY");
+  EXPECT_EQ(Told(snapshot, "x1"), "0 WORKERS_BUSY");
+  EXPECT_EQ(Told(snapshot, "y1"), "2 AHEAD");
+  EXPECT_EQ(Told(snapshot, "x2"), "2 AHEAD");
+  EXPECT_EQ(Told(snapshot, "z2"), "2 AHEAD");
+  EXPECT_EQ(Told(snapshot, "w1"), "0 NO_WORKER");
+  EXPECT_EQ(Told(snapshot, "w2"), "1 NO_WORKER");
+  EXPECT_EQ(Told(snapshot, "other"), "-");
+}
+
+TEST(QueueSnapshotTest, FirstJobOfAFreeWorkerWaitsForNothing) {
+  const QueueSnapshot snapshot(
+      Facts({Entry("a"), Entry("b")},
+            {{.models = {"m"}, .is_free = false}, {.models = {"m"}, .is_free = true}}));
+  EXPECT_EQ(Told(snapshot, "a"), "0 ");
+  EXPECT_EQ(Told(snapshot, "b"), "1 AHEAD");
+}
+
+TEST(QueueSnapshotTest, WhatAnOperatorHasToMendIsToldFirst) {
+  std::vector<scheduler::QueuedJob> queue = {Entry("served"), Entry("unserved", "other"),
+                                             Entry("later")};
+  queue[0].retry_not_before = kNow + absl::Seconds(5);
+  QueueFacts facts = Facts(queue, {{.models = {"m"}, .is_free = true}});
+  facts.held_because = kWaitsForDisk;
+  facts.waits_for_memory = [](const std::string&) { return true; };
+  const QueueSnapshot held(facts);
+  EXPECT_EQ(Told(held, "served"), "0 DISK_FULL");
+  EXPECT_EQ(held.Find("served")->until, absl::InfiniteFuture());
+  EXPECT_EQ(Told(held, "unserved"), "0 NO_WORKER");
+  facts.held_because = "";
+  const QueueSnapshot free(facts);
+  EXPECT_EQ(Told(free, "served"), "0 BACK_OFF");
+  EXPECT_EQ(free.Find("served")->until, kNow + absl::Seconds(5));
+  EXPECT_EQ(free.next_change(), kNow + absl::Seconds(5));
+  EXPECT_EQ(Told(free, "unserved"), "0 NO_WORKER");
+  EXPECT_EQ(Told(free, "later"), "1 NO_MEMORY");
+}
+
+TEST(QueueSnapshotTest, BackOffThatIsOverHoldsNothing) {
+  std::vector<scheduler::QueuedJob> queue = {Entry("a")};
+  queue[0].retry_not_before = kNow;
+  const QueueSnapshot snapshot(Facts(queue, {{.models = {"m"}, .is_free = true}}));
+  EXPECT_EQ(Told(snapshot, "a"), "0 ");
+  EXPECT_EQ(snapshot.next_change(), absl::InfiniteFuture());
+}
+
+TEST(QueueSnapshotTest, NewcomerStandsBehindAllOfItsClassAndThoseAbove) {
+  std::vector<scheduler::QueuedJob> queue = {Entry("high"), Entry("normal"), Entry("n2", "n"),
+                                             Entry("low")};
+  queue[0].priority = Priority::kHigh;
+  queue[3].priority = Priority::kLow;
+  const QueueSnapshot snapshot(Facts(queue, {{.models = {"m", "n"}, .is_free = false}}));
+  EXPECT_EQ(snapshot.OfNewcomer("m", Priority::kHigh).position, 1);
+  EXPECT_EQ(snapshot.OfNewcomer("n", Priority::kNormal).position, 3);
+  EXPECT_EQ(snapshot.OfNewcomer("m", Priority::kLow).position, 4);
+  EXPECT_EQ(snapshot.OfNewcomer("unknown", Priority::kLow).position, 0);
+  EXPECT_EQ(snapshot.OfNewcomer("unknown", Priority::kLow).reason, kWaitsForWorker);
+}
+
+TEST(QueueWorkersTest, CountThoseThatTakeJobs) {
+  scheduler::WorkerSnapshot up{.name = "up", .device = "cpu", .session = 1};
+  up.models = {{.name = "b", .loaded = false}, {.name = "a", .loaded = true}};
+  scheduler::WorkerSnapshot away = up, draining = up, busy = up, looking = up;
+  away.session = 0;
+  draining.is_draining = true;
+  busy.held = {{.job_id = "j", .attempt = 1, .token = "t"}};
+  looking.reserved = 1;
+  const QueueWorker free{.models = {"a", "b"}, .is_free = true};
+  const QueueWorker taken{.models = {"a", "b"}, .is_free = false};
+  EXPECT_EQ(QueueWorkers({up, away, draining, busy, looking}),
+            (std::vector<QueueWorker>{free, taken, free}));
+}
+
+class Counter : public Wakeable {
+ public:
+  void Wake() override { ++wakes; }
+  int wakes = 0;
+};
+
+class QueueViewTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto store =
+        scheduler::OpenSqliteJobStore({.path = folder_.path() + "/jobs.db"}, {}, clock_, random_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+    workers_ = {{.name = "cpu", .device = "cpu", .session = 1}};
+    workers_[0].models = {{.name = "m", .loaded = true}};
+    view_ = std::make_unique<QueueView>(QueueSources{.store = *store_,
+                                                     .clock = clock_,
+                                                     .workers = [this] { return workers_; },
+                                                     .held_because = [this] { return held_; },
+                                                     .waits_for_memory =
+                                                         [this](const std::string&) {
+                                                           // While a snapshot is made, after the
+                                                           // queue was read.
+                                                           const auto step =
+                                                               std::exchange(during_walk_, nullptr);
+                                                           if (step) step();
+                                                           return false;
+                                                         }},
+                                        hub_);
+  }
+  void TearDown() override { view_->Stop(); }
+
+  scheduler::Job Submit(Priority priority = Priority::kNormal) {
+    scheduler::NewJob job;
+    job.tenant = "default";
+    job.model = "m";
+    job.priority = priority;
+    return store_->Submit(std::move(job))->job;
+  }
+  std::shared_ptr<Counter> Watch(const std::string& id) {
+    auto watcher = std::make_shared<Counter>();
+    hub_.Subscribe(id, watcher);
+    return watcher;
+  }
+
+  kino::testing::TempDir folder_;
+  scheduler::FakeClock clock_;
+  scheduler::SeededRandom random_{7};
+  std::unique_ptr<scheduler::JobStore> store_;
+  WatchHub hub_;
+  std::vector<scheduler::WorkerSnapshot> workers_;
+  std::string held_;
+  std::function<void()> during_walk_;
+  std::unique_ptr<QueueView> view_;
+};
+
+TEST_F(QueueViewTest, QueueIsWalkedWhenItHasMovedAndNotOtherwise) {
+  const scheduler::Job first = Submit(), second = Submit();
+  EXPECT_EQ(view_->Find(second).position, 1);
+  EXPECT_EQ(view_->walks(), 1);
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(view_->Find(second).position, 1);
+    view_->Refresh();
+  }
+  EXPECT_EQ(view_->walks(), 1);
+  ASSERT_TRUE(store_->Cancel("default", first.id).ok());
+  EXPECT_EQ(view_->Find(second).position, 0);
+  EXPECT_EQ(view_->walks(), 2);
+}
+
+TEST_F(QueueViewTest, WorkersTheDiskAndTheEndOfABackOffMoveItToo) {
+  const scheduler::Job job = Submit();
+  EXPECT_EQ(view_->Find(job).reason, "");
+  workers_[0].held = {{.job_id = "j", .attempt = 1, .token = "t"}};
+  EXPECT_EQ(view_->Find(job).reason, kWaitsForSlot);
+  workers_[0].session = 0;
+  EXPECT_EQ(view_->Find(job).reason, kWaitsForWorker);
+  workers_[0].session = 2;
+  workers_[0].held.clear();
+  held_ = kWaitsForDisk;
+  EXPECT_EQ(view_->Find(job).reason, kWaitsForDisk);
+  held_ = "";
+  const auto claim = store_->Claim(job.id, "cpu");
+  ASSERT_TRUE(claim.ok() && claim->has_value());
+  const auto failed = store_->Fail((*claim)->ref, {.cause = scheduler::FailureCause::kInternal,
+                                                   .error = absl::InternalError("it broke"),
+                                                   .stats = ""});
+  ASSERT_TRUE(failed.ok() && failed->retry_not_before.has_value());
+  EXPECT_EQ(view_->Find(*failed).reason, kWaitsForBackOff);
+  EXPECT_EQ(view_->Find(*failed).until, *failed->retry_not_before);
+  clock_.Advance(absl::Seconds(2));
+  EXPECT_EQ(view_->Find(*failed).reason, "");
+}
+
+TEST_F(QueueViewTest, WhatMovesDuringAWalkIsTheNextOnes) {
+  const scheduler::Job first = Submit(), second = Submit();
+  during_walk_ = [&] { ASSERT_TRUE(store_->Cancel("default", first.id).ok()); };
+  view_->Find(second);
+  EXPECT_EQ(view_->Find(second).position, 0);
+  EXPECT_EQ(view_->walks(), 2);
+}
+
+TEST_F(QueueViewTest, LongWalkIsFollowedByAPauseOfTenTimesItsLength) {
+  const scheduler::Job first = Submit(), second = Submit();
+  during_walk_ = [&] { clock_.Advance(absl::Seconds(1)); };
+  EXPECT_EQ(view_->Find(second).position, 1);
+  const scheduler::Job high = Submit(Priority::kHigh);
+  // Meanwhile the old view holds, and a newcomer is behind all that it knows of its class.
+  for (int i = 0; i < 9; ++i) {
+    clock_.Advance(absl::Seconds(1));
+    EXPECT_EQ(view_->Find(second).position, 1);
+    EXPECT_EQ(view_->Find(high).position, 0);
+    EXPECT_EQ(view_->Find(Submit()).position, 2);
+  }
+  EXPECT_EQ(view_->walks(), 1);
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(view_->Find(second).position, 2);
+  EXPECT_EQ(view_->walks(), 2);
+}
+
+TEST_F(QueueViewTest, OnlyWatchersOfJobsThatMovedAreWoken) {
+  const scheduler::Job high = Submit(Priority::kHigh), first = Submit(), second = Submit();
+  const scheduler::Job low = Submit(Priority::kLow);
+  const auto on_high = Watch(high.id), on_first = Watch(first.id), on_second = Watch(second.id);
+  const auto on_low = Watch(low.id);
+  view_->RefreshForWatchers();
+  EXPECT_EQ(on_low->wakes, 1);
+  ASSERT_TRUE(store_->Cancel("default", first.id).ok());
+  view_->RefreshForWatchers();
+  EXPECT_EQ(on_high->wakes, 1);
+  EXPECT_EQ(on_second->wakes, 2);
+  EXPECT_EQ(on_low->wakes, 2);
+  EXPECT_EQ(hub_.View(low.id).standing->position, 2);
+  EXPECT_EQ(hub_.View(first.id).standing, std::nullopt);
+}
+
+TEST_F(QueueViewTest, TenThousandWatchersOfAnIdleQueueCostNothing) {
+  std::vector<std::shared_ptr<Counter>> watchers;
+  std::vector<scheduler::Job> jobs;
+  for (int i = 0; i < 10; ++i) jobs.push_back(Submit());
+  for (int i = 0; i < 10'000; ++i) watchers.push_back(Watch(jobs[i % jobs.size()].id));
+  view_->RefreshForWatchers();
+  const int64_t walks = view_->walks();
+  for (int i = 0; i < 1000; ++i) {
+    clock_.Advance(absl::Seconds(1));
+    view_->RefreshForWatchers();
+  }
+  EXPECT_EQ(view_->walks(), walks);
+  for (const auto& watcher : watchers) EXPECT_EQ(watcher->wakes, 1);
+  // And one walk for all of them when it moves.
+  ASSERT_TRUE(store_->Cancel("default", jobs[0].id).ok());
+  view_->RefreshForWatchers();
+  EXPECT_EQ(view_->walks(), walks + 1);
+  for (const auto& watcher : watchers) EXPECT_EQ(watcher->wakes, 2);
+}
+
+TEST_F(QueueViewTest, NobodyWatchingNobodyWalks) {
+  const scheduler::Job job = Submit();
+  view_->RefreshForWatchers();
+  EXPECT_EQ(view_->walks(), 0);
+  hub_.OnBytes(job.id, 1, 0);  // it runs
+  const auto watcher = Watch(job.id);
+  view_->RefreshForWatchers();
+  EXPECT_EQ(view_->walks(), 0);
+}
+
+}  // namespace
+}  // namespace kino::frontend
