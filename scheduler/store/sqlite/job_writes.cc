@@ -163,7 +163,9 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
   after.token = MakeToken(random_);
   if (!after.job.start_time) after.job.start_time = now;
   if (before.start_deadline_us) {
-    after.start_left_us = std::max<int64_t>(0, *before.start_deadline_us - now_us);
+    // Not more than it ever had, though the wall clock was set back.
+    after.start_left_us = std::clamp<int64_t>(*before.start_deadline_us - now_us, 0,
+                                              ToInt64Microseconds(before.job.start_timeout));
   }
   KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kClaimed, now, "", after));
   KINO_RETURN_IF_ERROR(
