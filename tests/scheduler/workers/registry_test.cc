@@ -665,6 +665,18 @@ TEST_F(HangTest, WorkerThatWasAwayBeginsAnew) {
   EXPECT_EQ(StandStill(pulse), absl::Minutes(10));
 }
 
+TEST_F(HangTest, WorkerThatIsAwayIsJudgedByItsGrace) {
+  Give("w", a_);
+  const AttemptPulse pulse{.ref = a_, .stage = kStageDenoise, .counter = 5};
+  ASSERT_TRUE(Beat(session_, {pulse}).ok());
+  const auto beat = [&] { EXPECT_TRUE(Beat(session_, {pulse}).ok()); };
+  EXPECT_TRUE(Pass(absl::Minutes(10) - absl::Seconds(5), beat).empty());
+  registry_.Disconnected(session_);
+  EXPECT_EQ(TimeUntilLost(), absl::Seconds(15));
+  ASSERT_EQ(last_lost_.size(), 1u);
+  EXPECT_EQ(last_lost_[0].cause, FailureCause::kLeaseLost);
+}
+
 TEST_F(HangTest, PulsesOfForeignAttemptsMeanNothing) {
   const SessionId thief = Connect("thief");
   Give("w", a_);
