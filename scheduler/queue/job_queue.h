@@ -38,6 +38,8 @@ class JobQueue {
   void Hold(const std::string& id);
   void Unhold(const std::string& id);
 
+  // Jobs whose back-off is over may start, and are no timer any more. Heads does this, too.
+  void EndBackoffs();
   // The jobs that may start now, cut down as QueueSnapshot says.
   QueueSnapshot Heads(const std::vector<ReadyWorker>& workers);
 
@@ -66,7 +68,6 @@ class JobQueue {
     bool is_held = false;
   };
   static Key KeyOf(const QueuedJob& job) { return {-static_cast<int>(job.priority), job.order}; }
-  void EndBackoffs();
 
   const Clock& clock_;
   const absl::Duration max_backoff_;

@@ -21,6 +21,8 @@ Dispatcher::Dispatcher(JobStore& store, WorkerRegistry& registry, JobQueue& queu
       log_(std::move(log)) {}
 
 void Dispatcher::Pump() {
+  // Also when nothing can start: whoever waits for the queue's timer would not sleep any more.
+  queue_.EndBackoffs();
   while (!is_stopped_ && hold_.empty()) {
     const std::vector<ReadyWorker> workers = registry_.Ready();
     if (workers.empty()) return;

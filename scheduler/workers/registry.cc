@@ -25,7 +25,7 @@ auto FindIn(Workers& workers, SessionId session) {
 }  // namespace
 
 WorkerRegistry::WorkerRegistry(const LeaseOptions& options, const Clock& clock)
-    : options_(options), clock_(clock) {}
+    : options_(options), clock_(clock), last_look_(clock.Monotonic()) {}
 
 void WorkerRegistry::Adopt(const std::vector<RunningAttempt>& running) {
   const absl::Duration now = clock_.Monotonic();
@@ -316,7 +316,10 @@ void WorkerRegistry::Release(const AttemptRef& ref) {
     }
     ++version_;
     // Only its attempts kept an unconnected worker in the table.
-    if (worker.session == 0 && worker.held.empty()) workers_.erase(it);
+    if (worker.session == 0 && worker.held.empty()) {
+      workers_.erase(it);
+      ForgetAllUnfit();
+    }
     return;
   }
 }
@@ -330,8 +333,7 @@ absl::Duration WorkerRegistry::HangLimit(const AttemptPulse& pulse) const {
 }
 
 void WorkerRegistry::ListenFirst(absl::Duration now) {
-  late_ = last_look_ ? std::max(now - *last_look_ - options_.look_interval, absl::ZeroDuration())
-                     : absl::ZeroDuration();
+  late_ = std::max(now - last_look_ - options_.look_interval, absl::ZeroDuration());
   last_look_ = now;
   for (auto& [name, worker] : workers_) {
     worker.deadline += late_;
@@ -355,6 +357,7 @@ std::vector<LostAttempt> WorkerRegistry::TakeLost() {
                     .pulse = held.pulse,
                     .reason = reason});
   };
+  bool has_gone = false;
   for (auto it = workers_.begin(); it != workers_.end();) {
     const std::string& name = it->first;
     Worker& worker = it->second;
@@ -367,8 +370,15 @@ std::vector<LostAttempt> WorkerRegistry::TakeLost() {
       for (const Held& held : worker.held)
         lose(name, worker, held, FailureCause::kLeaseLost, reason);
       it = workers_.erase(it);
-      ++version_;
+      has_gone = true;
       continue;
+    }
+    // What one waits for is judged, not the wait.
+    const bool is_somebody_busy =
+        std::any_of(worker.held.begin(), worker.held.end(),
+                    [](const Held& held) { return held.pulse.stage != kStageWaiting; });
+    for (Held& held : worker.held) {
+      if (is_somebody_busy && held.pulse.stage == kStageWaiting) held.progress_time = now;
     }
     const size_t over = std::erase_if(worker.held, [&](const Held& held) {
       if (now >= held.run_deadline) {
@@ -385,6 +395,7 @@ std::vector<LostAttempt> WorkerRegistry::TakeLost() {
     if (over > 0) ++version_;
     ++it;
   }
+  if (has_gone) ForgetAllUnfit();
   return lost;
 }
 

@@ -62,7 +62,8 @@ struct LeaseOptions {
 };
 
 // Of an attempt, as its worker tells: numbers of proto/kino/v1/video.proto's Stage.
-inline constexpr int kStageWaiting = 0;  // behind something else on its worker
+// Behind something else on its worker. While that is another attempt, waiting is no hang.
+inline constexpr int kStageWaiting = 0;
 inline constexpr int kStageLoad = 1;
 struct AttemptPulse {
   AttemptRef ref{};
@@ -196,7 +197,8 @@ class WorkerRegistry {
   void Release(const AttemptRef& ref);
 
   // Attempts whose lease, grace, progress or run timeout is over, removed from the registry. To be
-  // called again and again, also when nothing is due.
+  // called again and again, also when nothing is due. Slots may be free afterwards, and workers
+  // gone.
   std::vector<LostAttempt> TakeLost();
 
   // By how much the last TakeLost came late.
@@ -245,7 +247,7 @@ class WorkerRegistry {
   int64_t version_ = 0;
   Workers workers_;
   std::set<std::string> out_;  // devices
-  std::optional<absl::Duration> last_look_;
+  absl::Duration last_look_;
   absl::Duration late_;
 };
 

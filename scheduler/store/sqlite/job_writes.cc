@@ -36,6 +36,25 @@ absl::Status CheckAssets(Connection& db, const NewJob& job) {
   return absl::OkStatus();
 }
 
+// The first of the job's assets that is not there any more, or "".
+absl::StatusOr<std::string> FindGoneAsset(Connection& db, const JobRow& row) {
+  KINO_ASSIGN_OR_RETURN(
+      Statement gone, db.Query("SELECT asset FROM job_assets WHERE job = ? AND NOT EXISTS "
+                               "(SELECT 1 FROM assets WHERE assets.id = job_assets.asset) LIMIT 1",
+                               row.seq));
+  KINO_ASSIGN_OR_RETURN(const bool is_gone, gone.Step());
+  return is_gone ? gone.Text(0) : std::string();
+}
+
+// What the end of the job left is taken back; its start_timeout begins anew.
+void ForgetEnd(absl::Time now, JobRow& row) {
+  row.job.error = absl::OkStatus();
+  row.job.end_time.reset();
+  if (row.job.start_timeout != absl::InfiniteDuration()) {
+    row.start_deadline_us = SaturatingMicros(now + row.job.start_timeout);
+  }
+}
+
 absl::StatusOr<int64_t> CountQueued(Connection& db) {
   KINO_ASSIGN_OR_RETURN(Statement row,
                         db.Query("SELECT coalesce(sum(jobs), 0) FROM job_counts WHERE state = 1"));
@@ -144,7 +163,9 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
   after.token = MakeToken(random_);
   if (!after.job.start_time) after.job.start_time = now;
   if (before.start_deadline_us) {
-    after.start_left_us = std::max<int64_t>(0, *before.start_deadline_us - now_us);
+    // Not more than it ever had, though the wall clock was set back.
+    after.start_left_us = std::clamp<int64_t>(*before.start_deadline_us - now_us, 0,
+                                              ToInt64Microseconds(before.job.start_timeout));
   }
   KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kClaimed, now, "", after));
   KINO_RETURN_IF_ERROR(
@@ -260,24 +281,14 @@ absl::StatusOr<Job> SqliteJobStore::RequeueNow(Transaction& transaction, const s
     return refuse(absl::StrCat("it is ", JobStateName(before.job.state),
                                ", expected FAILED, QUARANTINED or EXPIRED"));
   }
-  {
-    KINO_ASSIGN_OR_RETURN(
-        Statement gone,
-        db.Query("SELECT asset FROM job_assets WHERE job = ? AND NOT EXISTS "
-                 "(SELECT 1 FROM assets WHERE assets.id = job_assets.asset) LIMIT 1",
-                 before.seq));
-    KINO_ASSIGN_OR_RETURN(const bool is_gone, gone.Step());
-    if (is_gone) return refuse(absl::StrCat("its asset '", gone.Text(0), "' is gone"));
-  }
+  KINO_ASSIGN_OR_RETURN(const std::string gone, FindGoneAsset(db, before));
+  if (!gone.empty()) return refuse(absl::StrCat("its asset '", gone, "' is gone"));
   const absl::Time now = clock_.Now();
   JobRow after = before;
   after.job.failures = {};
   after.uncounted_attempts = before.attempt;
-  after.job.error = absl::OkStatus();
   after.job.cancel_requested = false;
-  after.job.end_time.reset();
-  if (before.job.start_timeout != absl::InfiniteDuration())
-    after.start_deadline_us = SaturatingMicros(now + before.job.start_timeout);
+  ForgetEnd(now, after);
   KINO_RETURN_IF_ERROR(
       ApplyTransition(transaction, before, JobTrigger::kRequeued, now, "requeued", after));
   return Complete(db, std::move(after));
@@ -291,6 +302,8 @@ absl::StatusOr<int> SqliteJobStore::ForgiveNow(Transaction& transaction,
     const absl::StatusOr<JobRow> found = LoadRow(db, ref.job_id);
     if (absl::IsNotFound(found.status())) continue;
     if (!found.ok()) return found.status();
+    // Those from before it was requeued count no more anyway.
+    if (ref.attempt <= found->uncounted_attempts) continue;
     KINO_ASSIGN_OR_RETURN(
         const int64_t changed,
         db.Run("UPDATE attempts SET forgiven = 1 WHERE job = ? AND number = ? AND token = ? "
@@ -303,14 +316,18 @@ absl::StatusOr<int> SqliteJobStore::ForgiveNow(Transaction& transaction,
     JobRow after = before;
     after.job.failures.crashes = std::max(0, before.job.failures.crashes - 1);
     ++after.job.failures.interruptions;
-    if (before.job.state != JobState::kQuarantined ||
-        after.job.failures.crashes >= options_.retry.max_crashes) {
+    // Unclean stops may have quarantined it as well: those were no device's doing.
+    const bool is_to_run = before.job.state == JobState::kQuarantined &&
+                           after.job.failures.crashes < options_.retry.max_crashes &&
+                           after.job.failures.unclean_stops < options_.retry.max_unclean_stops;
+    KINO_ASSIGN_OR_RETURN(const std::string gone, FindGoneAsset(db, before));
+    if (!is_to_run || !gone.empty()) {
       KINO_RETURN_IF_ERROR(UpdateRow(db, before, after));
       continue;
     }
-    after.job.error = absl::OkStatus();
-    after.job.end_time.reset();
-    KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kRequeued, clock_.Now(),
+    const absl::Time now = clock_.Now();
+    ForgetEnd(now, after);
+    KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kRequeued, now,
                                          "the device was to blame", after));
   }
   return forgiven;

@@ -142,6 +142,15 @@ TEST_F(JobQueueTest, BackoffEndsOnMonotonicTimeWhateverTheWallClockDoes) {
   }
 }
 
+TEST_F(JobQueueTest, BackoffThatHasEndedIsATimerUntilItIsSeen) {
+  queue_.Add(BackingOff("a", 1, absl::Seconds(5)));
+  clock_.Advance(absl::Seconds(7));
+  EXPECT_EQ(queue_.NextTimer(), clock_.Monotonic() - absl::Seconds(2));
+  queue_.EndBackoffs();
+  EXPECT_EQ(queue_.NextTimer(), absl::InfiniteDuration());
+  EXPECT_EQ(Next(), "a");
+}
+
 TEST_F(JobQueueTest, BackoffOfAnotherWallClockCountsAsTheLongest) {
   queue_.Add(BackingOff("a", 1, absl::Hours(24) * 3650));
   EXPECT_EQ(queue_.NextTimer(), clock_.Monotonic() + kMaxBackoff);

@@ -169,6 +169,7 @@ TEST_P(AttemptsTest, LostAttemptRunsAgainAtItsOldPlaceAfterTheBackoff) {
   EXPECT_EQ(again.ref.job_id, id) << "the older job goes first";
   EXPECT_EQ(again.ref.attempt, 2);
   EXPECT_FALSE(again.job.retry_not_before);
+  EXPECT_EQ(again.job.start_time, clock_.Now() - absl::Seconds(1)) << "that of the first attempt";
   ASSERT_EQ(again.job.attempts.size(), 2u);
   EXPECT_EQ(again.job.attempts[0].cause, FailureCause::kLeaseLost);
   EXPECT_EQ(again.job.attempts[0].error.message(), "it broke");

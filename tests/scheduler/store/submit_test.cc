@@ -179,5 +179,14 @@ TEST_P(SubmitTest, StartTimeoutCountsQueueTimeOnly) {
   EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Seconds(4));
 }
 
+TEST_P(SubmitTest, StartTimeoutDoesNotGrowWhenTheWallClockIsSetBack) {
+  NewJob job = MakeJob();
+  job.start_timeout = absl::Seconds(10);
+  Submit(job);
+  clock_.JumpWall(-absl::Hours(24) * 3650);
+  Fail(Claim().ref, FailureCause::kInterrupted);
+  EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Seconds(10));
+}
+
 }  // namespace
 }  // namespace kino::scheduler

@@ -190,6 +190,20 @@ TEST_F(DispatcherTest, JobWaitsForTheEndOfItsBackoff) {
   EXPECT_EQ(queue_->NextTimer(), absl::InfiniteDuration());
 }
 
+TEST_F(DispatcherTest, BackoffThatEndsWhileNobodyIsReadyIsNoTimerAnyMore) {
+  // What would be wrong: the timer is always due, and whoever waits for it runs in a circle.
+  for (const bool is_held : {false, true}) {
+    QueuedJob job{.id = "a", .model = "ltx"};
+    job.retry_not_before = clock_.Now() + absl::Seconds(5);
+    queue_->Add(job);
+    dispatcher_->SetHold(is_held ? "the disk is full" : "");
+    EXPECT_EQ(queue_->NextTimer(), clock_.Monotonic() + absl::Seconds(5));
+    clock_.Advance(absl::Seconds(5));
+    dispatcher_->Pump();
+    EXPECT_EQ(queue_->NextTimer(), absl::InfiniteDuration());
+  }
+}
+
 TEST_F(DispatcherTest, RestartedProcessGoesOnWithTheQueueOfTheStore) {
   const std::string a = Submit(), b = Submit();
   End();

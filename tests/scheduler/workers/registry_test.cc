@@ -209,6 +209,38 @@ TEST_F(RegistryTest, MarkHoldsUntilTheJobEndsOrTheWorkersChange) {
   EXPECT_FALSE(registry_.IsUnfit(*slot, "x")) << "judged among other workers";
 }
 
+TEST_F(RegistryTest, MarksEndWhenAWorkerIsLost) {
+  const SessionId session = Connect("w");
+  const auto beat = [&] { EXPECT_TRUE(registry_.Heard(session).ok()); };
+  const auto mark = [&] {
+    const auto slot = registry_.Reserve("w");
+    registry_.MarkUnfit(*slot, "x");
+    EXPECT_TRUE(registry_.IsUnfit(*slot, "x"));
+    registry_.CancelReservation(*slot);
+  };
+  const auto is_marked = [&] { return !registry_.Ready().at(0).unfit_jobs.empty(); };
+  Connect("a-silent");
+  ASSERT_EQ(registry_.Ready().size(), 2u);
+  mark();
+  EXPECT_TRUE(Pass(absl::Seconds(10), beat).empty()) << "it held nothing";
+  ASSERT_EQ(registry_.Ready().size(), 1u);
+  EXPECT_FALSE(is_marked()) << "where the job was to go, there is nobody now";
+  // One that may come back counts as a worker until its grace is over, or it has nothing left.
+  for (const bool is_released : {false, true}) {
+    const SessionId away = Connect("a-way");
+    Give("a-way", a_);
+    registry_.Disconnected(away);
+    mark();
+    if (is_released) {
+      registry_.Release(a_);
+    } else {
+      EXPECT_EQ(Pass(absl::Seconds(15), beat).size(), 1u);
+    }
+    ASSERT_EQ(registry_.Ready().size(), 1u);
+    EXPECT_FALSE(is_marked());
+  }
+}
+
 TEST_F(RegistryTest, WorkerWithTooManyUnfitJobsIsNotReady) {
   Connect(HelloWithSlots("w", 2));
   const auto slot = registry_.Reserve("w");
@@ -282,6 +314,14 @@ TEST_F(RegistryTest, TimeInWhichNobodyLookedCountsAgainstNobody) {
   EXPECT_EQ(last_lost_[0].ref, b_);
   EXPECT_EQ(until, absl::Seconds(4.5)) << "of the gap only half a second counts";
   EXPECT_EQ(*registry_.Holder(a_), session);
+}
+
+TEST_F(RegistryTest, TimeBeforeTheFirstLookCountsAgainstNobody) {
+  // A slow start: the store is opened, ports are bound.
+  registry_.Adopt({{.ref = a_, .worker = "w", .process_id = 100}});
+  clock_.Advance(absl::Seconds(20));
+  EXPECT_TRUE(registry_.TakeLost().empty());
+  EXPECT_EQ(TimeUntilLost(), absl::Seconds(14.5));
 }
 
 TEST_F(RegistryTest, BlindnessCountsAgainstNoLimitOfAnAttempt) {
@@ -592,6 +632,27 @@ TEST_F(HangTest, OneHangingAttemptDoesNotTakeTheOthersWithIt) {
   EXPECT_TRUE(Pass(absl::Hours(1), beat).empty());
 }
 
+TEST_F(HangTest, WaitingBehindAnotherAttemptIsNoHang) {
+  Give("w", a_);
+  Give("w", b_);
+  AttemptPulse busy{.ref = a_, .stage = kStageDenoise};
+  const AttemptPulse waiting{.ref = b_, .stage = kStageWaiting};
+  const auto beat = [&](bool is_moving) {
+    if (is_moving) ++busy.counter;
+    EXPECT_TRUE(Beat(session_, {busy, waiting}).ok());
+  };
+  beat(true);
+  EXPECT_TRUE(Pass(absl::Hours(1), [&] { beat(true); }).empty());
+  // The one at work stands still: it is lost, and not the one behind it.
+  EXPECT_EQ(TimeUntilLost([&] { beat(false); }), absl::Minutes(10));
+  ASSERT_EQ(last_lost_.size(), 1u);
+  EXPECT_EQ(last_lost_[0].ref, a_);
+  // Now nothing is before it any more.
+  EXPECT_EQ(TimeUntilLost([&] { EXPECT_TRUE(Beat(session_, {waiting}).ok()); }), absl::Minutes(10));
+  ASSERT_EQ(last_lost_.size(), 1u);
+  EXPECT_EQ(last_lost_[0].ref, b_);
+}
+
 TEST_F(HangTest, WorkerThatWasAwayBeginsAnew) {
   Give("w", a_);
   const AttemptPulse pulse{.ref = a_, .stage = kStageDenoise, .counter = 5};
@@ -602,6 +663,18 @@ TEST_F(HangTest, WorkerThatWasAwayBeginsAnew) {
   const auto back = registry_.Hello(Hello("w", 100, {a_}));
   session_ = back->session;
   EXPECT_EQ(StandStill(pulse), absl::Minutes(10));
+}
+
+TEST_F(HangTest, WorkerThatIsAwayIsJudgedByItsGrace) {
+  Give("w", a_);
+  const AttemptPulse pulse{.ref = a_, .stage = kStageDenoise, .counter = 5};
+  ASSERT_TRUE(Beat(session_, {pulse}).ok());
+  const auto beat = [&] { EXPECT_TRUE(Beat(session_, {pulse}).ok()); };
+  EXPECT_TRUE(Pass(absl::Minutes(10) - absl::Seconds(5), beat).empty());
+  registry_.Disconnected(session_);
+  EXPECT_EQ(TimeUntilLost(), absl::Seconds(15));
+  ASSERT_EQ(last_lost_.size(), 1u);
+  EXPECT_EQ(last_lost_[0].cause, FailureCause::kLeaseLost);
 }
 
 TEST_F(HangTest, PulsesOfForeignAttemptsMeanNothing) {
