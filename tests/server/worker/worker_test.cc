@@ -509,6 +509,8 @@ TEST_F(WorkerTest, ALostDeviceIsReportedThenEndsTheProcess) {
   StartWorker();
   const v1::AttemptFailed failed = AwaitFailed(Start("job", "at=1 do=device_lost"));
   EXPECT_EQ(failed.cause(), v1::AttemptFailed::DEVICE_LOST);
+  // What comes while it waits for its last words to be acknowledged goes to another.
+  EXPECT_EQ(AwaitFailed(Start("late", "")).cause(), v1::AttemptFailed::INTERRUPTED);
   EXPECT_EQ(worker_->Wait(), 70);
 }
 
@@ -690,10 +692,11 @@ TEST_F(WorkerTest, TheConfiguredLimitsHoldWhereConditionsAreDecoded) {
 
 TEST_F(WorkerTest, SigtermWaitsForNoModelThatAClientLoads) {
   WriteLoadScript("other", LoadThatWaits("wait"));
-  StartWorker();
+  StartWorker("", {"--drain-seconds", "3600"});
   SendLoadModel(1, "other");
   AwaitFile("loading");
   worker_->Signal(SIGTERM);
+  ASSERT_TRUE(worker_->EndsWithin(60));
   EXPECT_EQ(worker_->Wait(), 0);
 }
 
