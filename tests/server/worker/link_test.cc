@@ -126,6 +126,8 @@ TEST_F(LinkTest, AHealthyLinkIsNeitherDialledAgainNorSaidHelloOnTwice) {
     restless += clock_.looks() - std::exchange(looks, clock_.looks()) > 1000;
   }
   EXPECT_LT(restless, rounds / 2) << "its threads do not sleep";
+  // Events go out behind the heartbeat of their round.
+  frontend_.Await(&position_, [&](const auto& m) { return m.event().number() == appended; });
   EXPECT_EQ(Hellos(), 1);
   std::map<int64_t, int> times;
   for (const v1::WorkerMessage& message : frontend_.messages()) {
