@@ -1,6 +1,7 @@
 // The whole worker in this process, by a clock that a test moves.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -19,6 +20,25 @@ namespace fs = std::filesystem;
 
 // What the scripted frontend asks for.
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(20);
+
+// Counts the looks of the thread that made it so.
+class CountingClock final : public scheduler::Clock {
+ public:
+  absl::Time Now() const override { return clock_.Now(); }
+  absl::Duration Monotonic() const override {
+    if (std::this_thread::get_id() == main_loop_.load()) looks_.fetch_add(1);
+    return clock_.Monotonic();
+  }
+  void Advance(absl::Duration duration) { clock_.Advance(duration); }
+  void JumpWall(absl::Duration duration) { clock_.JumpWall(duration); }
+  void CountThisThread() { main_loop_.store(std::this_thread::get_id()); }
+  int64_t looks() const { return looks_.load(); }
+
+ private:
+  scheduler::FakeClock clock_;
+  std::atomic<std::thread::id> main_loop_{};
+  mutable std::atomic<int64_t> looks_{0};
+};
 
 class FakeClockTest : public ::testing::Test {
  protected:
@@ -40,10 +60,12 @@ class FakeClockTest : public ::testing::Test {
     frontend_.OnHello([](const v1::WorkerHello& hello) {
       v1::HelloReply reply;
       for (const v1::AttemptRef& ref : hello.held()) *reply.add_resumed()->mutable_ref() = ref;
-      reply.mutable_lease()->set_seconds(10);
+      reply.mutable_lease()->set_seconds(2);
       return reply;
     });
+    options_.reattach_grace = absl::Seconds(8);
     worker_ = std::thread([this] {
+      clock_.CountThisThread();
       exit_code_ = RunWorker(
           options_, clock_,
           [](const engine::EngineOptions&) -> absl::StatusOr<std::unique_ptr<engine::Engine>> {
@@ -133,9 +155,33 @@ class FakeClockTest : public ::testing::Test {
     }
   }
 
+  // Time goes by while the main loop comes round and round.
+  void Pass(absl::Duration duration, absl::Duration step = absl::Milliseconds(900)) {
+    for (absl::Duration passed; passed < duration; passed += step) {
+      clock_.Advance(step);
+      // Two looks are a round's; the one under way may have looked before.
+      const int64_t looks = clock_.looks() + 4;
+      for (int i = 0; i < 20000 && clock_.looks() < looks; ++i)
+        absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+  // The frontend is there again. The back-off, of two seconds at most, passes in steps, each of
+  // which leaves the worker time to dial.
+  v1::WorkerHello ComeBack() {
+    frontend_.Listen();
+    for (int i = 0; i < 11; ++i) {
+      Pass(absl::Milliseconds(200), absl::Milliseconds(200));
+      const auto messages = frontend_.messages();
+      for (; position_ < messages.size(); ++position_) {
+        if (messages[position_].has_hello()) return messages[position_++].hello();
+      }
+    }
+    return frontend_.Await(&position_, [](const auto& m) { return m.has_hello(); }).hello();
+  }
+
   const std::string folder_ = MakeFolder();
   WorkerOptions options_;
-  scheduler::FakeClock clock_;
+  CountingClock clock_;
   ScriptedFrontend frontend_{"unix:" + folder_ + "/link.sock"};
   size_t position_ = 0;
   int exit_code_ = -1;
@@ -168,6 +214,19 @@ TEST_F(FakeClockTest, AProcessThatStoodStillGivesNothingUp) {
   EXPECT_EQ(Hellos(), 1);
   Touch("go");
   EXPECT_TRUE(AwaitEnd("job").has_done());
+}
+
+TEST_F(FakeClockTest, AttemptsOutliveLeaseButNotLeaseAndGraceWithoutTheFrontend) {
+  Start(Command("job", WaitingScript()));
+  AwaitFile("reached");
+  ExpectHeartbeats(1);
+  frontend_.Close();
+  Pass(absl::Seconds(6));  // of 2 + 8
+  EXPECT_EQ(ComeBack().held_size(), 1);
+  ExpectHeartbeats(1);
+  frontend_.Close();
+  Pass(absl::Seconds(11));
+  EXPECT_EQ(ComeBack().held_size(), 0);
 }
 
 TEST_F(FakeClockTest, RunTimeoutCountsFromTheMomentTheEngineThreadTakesTheAttemptUp) {

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <map>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "tests/server/worker/scripted_frontend.h"
@@ -20,11 +22,16 @@ class MonotonicOnly final : public scheduler::Clock {
     ADD_FAILURE() << "the wall clock was looked at";
     return absl::InfinitePast();
   }
-  absl::Duration Monotonic() const override { return clock_.Monotonic(); }
+  absl::Duration Monotonic() const override {
+    looks_.fetch_add(1);
+    return clock_.Monotonic();
+  }
   void Advance(absl::Duration duration) { clock_.Advance(duration); }
+  int64_t looks() const { return looks_.load(); }
 
  private:
   scheduler::FakeClock clock_;
+  mutable std::atomic<int64_t> looks_{0};
 };
 
 class QuietDelegate : public LinkDelegate {
@@ -103,7 +110,10 @@ TEST_F(LinkTest, AHealthyLinkIsNeitherDialledAgainNorSaidHelloOnTwice) {
   command.mutable_ref()->set_job_id("job");
   auto attempt = *held_.Add(command);
   int64_t appended = 0;
-  for (int i = 0; i < 20 * (kLease / kTick); ++i) {
+  const int rounds = static_cast<int>(20 * (kLease / kTick));
+  int64_t looks = clock_.looks();
+  int restless = 0;
+  for (int i = 0; i < rounds; ++i) {
     if (i % 3 == 0) {
       v1::AttemptEvent event;
       event.mutable_started();
@@ -112,7 +122,12 @@ TEST_F(LinkTest, AHealthyLinkIsNeitherDialledAgainNorSaidHelloOnTwice) {
     }
     Round();
     ASSERT_NO_FATAL_FAILURE(AwaitContact());
+    // AwaitContact looks too, once for each millisecond.
+    restless += clock_.looks() - std::exchange(looks, clock_.looks()) > 1000;
   }
+  EXPECT_LT(restless, rounds / 2) << "its threads do not sleep";
+  // Events go out behind the heartbeat of their round.
+  frontend_.Await(&position_, [&](const auto& m) { return m.event().number() == appended; });
   EXPECT_EQ(Hellos(), 1);
   std::map<int64_t, int> times;
   for (const v1::WorkerMessage& message : frontend_.messages()) {

@@ -109,11 +109,18 @@ class WorkerTest : public ::testing::Test {
                })
         .event();
   }
+  v1::AttemptEvent AwaitEnd(const v1::AttemptRef& ref) {
+    return AwaitEvent(ref, [](const auto& e) { return e.has_done() || e.has_failed(); });
+  }
   v1::AttemptDone AwaitDone(const v1::AttemptRef& ref) {
-    return AwaitEvent(ref, [](const auto& e) { return e.has_done() || e.has_failed(); }).done();
+    const v1::AttemptEvent end = AwaitEnd(ref);
+    EXPECT_TRUE(end.has_done()) << end.ShortDebugString();
+    return end.done();
   }
   v1::AttemptFailed AwaitFailed(const v1::AttemptRef& ref) {
-    return AwaitEvent(ref, [](const auto& e) { return e.has_done() || e.has_failed(); }).failed();
+    const v1::AttemptEvent end = AwaitEnd(ref);
+    EXPECT_TRUE(end.has_failed()) << end.ShortDebugString();
+    return end.failed();
   }
   void AwaitFile(const std::string& name) {
     for (int i = 0; i < 60000 && !fs::exists(folder_ + "/" + name); ++i) {
@@ -509,6 +516,8 @@ TEST_F(WorkerTest, ALostDeviceIsReportedThenEndsTheProcess) {
   StartWorker();
   const v1::AttemptFailed failed = AwaitFailed(Start("job", "at=1 do=device_lost"));
   EXPECT_EQ(failed.cause(), v1::AttemptFailed::DEVICE_LOST);
+  // What comes while it waits for its last words to be acknowledged goes to another.
+  EXPECT_EQ(AwaitFailed(Start("late", "")).cause(), v1::AttemptFailed::INTERRUPTED);
   EXPECT_EQ(worker_->Wait(), 70);
 }
 
@@ -609,11 +618,12 @@ TEST_F(WorkerTest, CancelReachesAnAttemptBehindAModelThatAClientLoads) {
   AwaitDone(second);
   ASSERT_EQ(Numbered("first").size(), 1u) << "it was never started";
   EXPECT_TRUE(Numbered("first").at(1).has_failed());
-  const auto messages = frontend_.messages();
-  EXPECT_TRUE(std::any_of(messages.begin(), messages.end(), [](const v1::WorkerMessage& m) {
-    return m.has_model_result() && m.model_result().command_id() == 1 &&
-           !m.model_result().has_error();
-  }));
+  size_t from_the_beginning = 0;
+  const v1::ModelCommandResult result =
+      frontend_.Await(&from_the_beginning, [](const auto& m) { return m.has_model_result(); })
+          .model_result();
+  EXPECT_EQ(result.command_id(), 1);
+  EXPECT_FALSE(result.has_error()) << result.ShortDebugString();
 }
 
 TEST_F(WorkerTest, CancelReachesAnAttemptWhoseConditionIsDecoded) {
@@ -690,10 +700,11 @@ TEST_F(WorkerTest, TheConfiguredLimitsHoldWhereConditionsAreDecoded) {
 
 TEST_F(WorkerTest, SigtermWaitsForNoModelThatAClientLoads) {
   WriteLoadScript("other", LoadThatWaits("wait"));
-  StartWorker();
+  StartWorker("", {"--drain-seconds", "3600"});
   SendLoadModel(1, "other");
   AwaitFile("loading");
   worker_->Signal(SIGTERM);
+  ASSERT_TRUE(worker_->EndsWithin(60));
   EXPECT_EQ(worker_->Wait(), 0);
 }
 
