@@ -11,7 +11,8 @@
 
 namespace kino::cli {
 
-absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& name) {
+absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& name,
+                                                               std::function<bool()> give_up) {
   if (name.empty()) return std::unique_ptr<OutputFile>(new OutputFile(name, {}, -1));
   absl::StatusOr<command_line::OutputTarget> target = command_line::OpenOutputTarget(name);
   if (!target.ok()) return target.status();
@@ -21,7 +22,9 @@ absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string
     if (!part.ok()) return part.status();
     fd = *part;
   }
-  return std::unique_ptr<OutputFile>(new OutputFile(name, *std::move(target), fd));
+  std::unique_ptr<OutputFile> file(new OutputFile(name, *std::move(target), fd));
+  file->give_up_ = std::move(give_up);
+  return file;
 }
 
 OutputFile::~OutputFile() {
@@ -56,7 +59,7 @@ absl::Status OutputFile::WriteStream(const std::string& data) {
         " bytes already, which cannot be taken back; write to a file, or fetch the video again"));
   }
   sent_->Update(data.data() + again, data.size() - again);
-  return command_line::WriteAll(fd_, data.data() + again, data.size() - again, name_);
+  return command_line::WriteAll(fd_, data.data() + again, data.size() - again, name_, give_up_);
 }
 
 absl::Status OutputFile::Write(int attempt, int64_t offset, const std::string& data) {

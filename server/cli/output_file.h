@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,7 +18,9 @@ namespace kino::cli {
 class OutputFile {
  public:
   // `name` as command_line::OpenOutputTarget takes it; empty: chunks are counted and dropped.
-  static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& name);
+  // `give_up` is asked while a stream takes nothing more: Write is CANCELLED then.
+  static absl::StatusOr<std::unique_ptr<OutputFile>> Create(
+      const std::string& name, std::function<bool()> give_up = nullptr);
   // Removes FILE.part unless Finish succeeded.
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
@@ -50,6 +53,7 @@ class OutputFile {
   const std::string name_;
   const command_line::OutputTarget target_;
   const std::string part_;
+  std::function<bool()> give_up_;
   int fd_;
   int attempt_ = 0;
   int64_t offset_ = 0;

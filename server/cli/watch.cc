@@ -91,7 +91,8 @@ absl::Status JobWatch::OpenOutput() {
   // Ctrl-C may simply end the program.
   std::optional<InterruptEnds> interrupt_ends;
   if (!options_.out.empty()) interrupt_ends.emplace();
-  auto output = OutputFile::Create(options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out);
+  auto output = OutputFile::Create(options_.out.empty() ? absl::StrCat(id_, ".mp4") : options_.out,
+                                   [this] { return interrupt_.has_come(); });
   if (!output.ok()) return output.status();
   output_ = *std::move(output);
   return absl::OkStatus();
@@ -150,6 +151,8 @@ ExitCode JobWatch::Follow() {
     back_off = std::min(back_off * 2, kBackOffMax);
   }
   view_.Clear();
+  // A pipe that takes nothing cannot be gone on with: part of a chunk may be in it.
+  if (absl::IsCancelled(local_error_)) return Leave();
   const ExitCode code = ReportLocalFault(local_error_);
   if (!id_.empty() && !options_.is_json) {
     std::cerr << "The job goes on: kino show " << id_ << "\n";

@@ -28,6 +28,7 @@ class InterruptWatch {
   void SetCall(grpc::ClientContext* context);
   // Whether SIGINT came since the last Take.
   bool Take() { return interrupted_.exchange(false); }
+  bool has_come() const { return interrupted_.load(); }
 
  private:
   std::atomic<bool> stop_{false}, interrupted_{false};

@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <filesystem>
 #include <optional>
 
@@ -19,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMaxLinks = 40;  // as the kernel has it
+constexpr int kTickMs = 50;
 
 absl::Status CannotWrite(const std::string& name, int error) {
   return absl::ErrnoToStatus(error, absl::StrCat("cannot write '", name, "'"));
@@ -137,10 +140,16 @@ absl::StatusOr<int> OpenPartFile(const std::string& part) {
   return status;
 }
 
-absl::Status WriteAll(int fd, const void* data, size_t size, const std::string& name) {
+absl::Status WriteAll(int fd, const void* data, size_t size, const std::string& name,
+                      const std::function<bool()>& give_up) {
   const char* from = static_cast<const char*>(data);
   while (size > 0) {
-    const ssize_t wrote = write(fd, from, size);
+    pollfd room{fd, POLLOUT, 0};
+    while (give_up && poll(&room, 1, kTickMs) == 0) {
+      if (give_up()) return absl::CancelledError(absl::StrCat("'", name, "' takes no more bytes"));
+    }
+    // So many a pipe with room takes at once.
+    const ssize_t wrote = write(fd, from, give_up ? std::min<size_t>(size, PIPE_BUF) : size);
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote < 0 && errno == EAGAIN) {
       // Whoever shares the descriptor has made it not block.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,7 +34,9 @@ absl::StatusOr<bool> IsOutputStream(const std::string& name);
 // Opens `part` for writing from its beginning, if it is a regular file or absent.
 absl::StatusOr<int> OpenPartFile(const std::string& part);
 
-// All of it, whatever the descriptor takes at a time; `name` is for the message.
-absl::Status WriteAll(int fd, const void* data, size_t size, const std::string& name);
+// All of it, whatever the descriptor takes at a time; `name` is for the message. CANCELLED: a pipe
+// takes nothing more just now, and `give_up`, which is asked while it is waited for, says so.
+absl::Status WriteAll(int fd, const void* data, size_t size, const std::string& name,
+                      const std::function<bool()>& give_up = nullptr);
 
 }  // namespace kino::command_line

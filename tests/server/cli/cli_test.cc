@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <pty.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -660,6 +661,30 @@ TEST_F(CliTest, AnInterruptEndsTheWaitForAPipesReader) {
   process.Signal(SIGINT);
   ASSERT_TRUE(process.EndsWithin(60));
   EXPECT_EQ(process.Wait(), -SIGINT);
+}
+
+TEST_F(CliTest, AnInterruptLeavesAPipeThatTakesNothing) {
+  server_.generate = [&](const v1::GenerateRequest&, EventWriter* out) {
+    out->Write(Chunk(1, 0, std::string(300'000, 'v')));
+    while (out->Write(State(1, v1::RUNNING))) absl::SleepFor(absl::Milliseconds(1));
+    return Status::CANCELLED;
+  };
+  const std::string pipe = folder_ + "/pipe.mp4";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  const int holds = fcntl(reader, F_GETPIPE_SZ);
+  support::Process process(Command({"generate", "x", "--out", pipe}), log_);
+  int waiting = 0;
+  for (int i = 0; i < 20000 && waiting < holds; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+    ASSERT_EQ(ioctl(reader, FIONREAD, &waiting), 0);
+  }
+  EXPECT_EQ(waiting, holds);
+  process.Signal(SIGINT);
+  EXPECT_TRUE(process.EndsWithin(60));
+  EXPECT_EQ(process.Wait(), 130);
+  EXPECT_THAT(Output(), HasSubstr("kino watch job-1"));
+  close(reader);
 }
 
 TEST_F(CliTest, ATerminalGetsTheVideoAndStaysATerminal) {

@@ -175,9 +175,11 @@ TEST_F(OutputTargetTest, ADescriptorThatTakesLittleGetsAll) {
     }
   });
   EXPECT_TRUE(WriteAll(ends[1], data.data(), data.size(), "pipe").ok());
+  fcntl(ends[1], F_SETFL, 0);
+  EXPECT_TRUE(WriteAll(ends[1], data.data(), data.size(), "pipe", [] { return false; }).ok());
   close(ends[1]);
   reader.join();
-  EXPECT_EQ(got, data.size());
+  EXPECT_EQ(got, 2 * data.size());
   close(ends[0]);
 }
 
