@@ -156,7 +156,8 @@ absl::Status Frontend::OpenParts() {
                                                .watch = watch_,
                                                .media = media_,
                                                .streams = streams_,
-                                               .uploads = uploads_});
+                                               .uploads = uploads_,
+                                               .commands = commands_});
   return absl::OkStatus();
 }
 

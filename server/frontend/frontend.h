@@ -90,6 +90,7 @@ class Frontend {
   Executor io_{"io", 1};
   Places streams_{32'768, 16'384};
   Places uploads_{256, 64};
+  Places commands_{64, 16};
 
   // The store's threads call into the link: it goes first.
   std::unique_ptr<Profiles> profiles_;  // outlives the link, which answers it

@@ -54,8 +54,9 @@ struct Context {
   Executor& watch;  // streams' steps: reads for watchers and downloads, bytes of uploads
   Executor& media;  // decoding of uploads, which takes seconds
 
-  Places& streams;  // watches and downloads
-  Places& uploads;  // each holds a file
+  Places& streams;   // watches and downloads
+  Places& uploads;   // each holds a file
+  Places& commands;  // orders to workers, such as loading a model
 };
 
 }  // namespace kino::frontend

@@ -145,7 +145,8 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
                                                 const std::string& name, bool is_load,
                                                 v1::Model* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  absl::Status refused = Admit(context_, *call).status();
+  const absl::StatusOr<Caller> caller = Admit(context_, *call);
+  absl::Status refused = caller.status();
   if (refused.ok()) refused = CheckEnvelope(request);
   const absl::StatusOr<const CatalogEntry*> entry = Find(name);
   if (refused.ok()) refused = entry.status();
@@ -155,11 +156,16 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
             "model '", name, "' cannot run: ", (*entry)->description.status().message())),
         "MODEL_BROKEN");
   }
+  std::shared_ptr<void> place;
+  if (refused.ok()) {
+    place = context_.commands.TryTake(caller->line);
+    if (place == nullptr) refused = ServerBusy("orders to workers are under way");
+  }
   if (!refused.ok()) {
     reactor->Finish(ToGrpc(refused));
     return reactor;
   }
-  auto done = [this, reactor, response, entry = *entry](const absl::Status& status) {
+  auto done = [this, reactor, response, entry = *entry, place](const absl::Status& status) {
     // On the link's thread, which must not wait for a worker: what is known already.
     if (status.ok()) *response = View(*entry, Plans::kListed, AskerFor("", -kListWait));
     reactor->Finish(ToGrpc(status));

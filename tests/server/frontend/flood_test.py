@@ -5,7 +5,7 @@ import threading
 import grpc
 import pytest
 
-from frontend_fixture import DEADLINE, FakeWorker, HeldMedia, details, eventually, reason, request, video, video_grpc
+from frontend_fixture import DEADLINE, FakeWorker, HeldMedia, details, eventually, models, reason, request, video, video_grpc, worker
 from request_helpers import fields, png, refusal, upload
 
 IMAGE = video.Condition.IMAGE
@@ -99,6 +99,22 @@ def test_uploads_of_one_client_are_bounded(start):
     for call in calls:
         call.cancel()
     channel.close()
+
+
+def test_orders_to_load_a_model_are_bounded(start):
+    frontend = start()
+    fake = FakeWorker(frontend)
+    eventually(lambda: frontend.models.GetModel(models.GetModelRequest(name="demo")).workers, "the worker is up")
+    calls = [frontend.models.LoadModel.future(models.LoadModelRequest(name="demo"), timeout=DEADLINE) for _ in range(17)]
+    done = eventually(lambda: [call for call in calls if call.done()], "one too many is refused")
+    assert len(done) == 1 and reason(done[0].exception()) == "SERVER_BUSY"
+    for _ in range(16):
+        order = fake.expect("load_model")
+        fake.send(model_result=worker.ModelCommandResult(command_id=order.command_id))
+    assert all(call.result(DEADLINE).name == "demo" for call in calls if call not in done)
+    again = frontend.models.LoadModel.future(models.LoadModelRequest(name="demo"), timeout=DEADLINE)
+    fake.send(model_result=worker.ModelCommandResult(command_id=fake.expect("load_model").command_id))
+    assert again.result(DEADLINE).name == "demo"
 
 
 @pytest.mark.parametrize("wrong, field", [
