@@ -83,7 +83,8 @@ absl::Status UploadReceiver::TakeData(const std::string& data) {
 
 absl::Status UploadReceiver::CheckComplete() const {
   if (!header_.has_value()) {
-    return convert::InvalidRequest({{"header", "expected as the first message, got nothing"}});
+    return convert::InvalidRequest(
+        {{"header", "expected as the first message, got nothing that parses"}});
   }
   if (received_ != header_->size_bytes()) {
     return convert::InvalidRequest({{"data", absl::StrCat("expected ", header_->size_bytes(),

@@ -56,7 +56,8 @@ TEST_P(AttemptsTest, QueueTellsWhatThePolicyNeedsAndNothingElse) {
   const auto queue = store_->Queue();
   ASSERT_TRUE(queue.ok()) << queue.status();
   ASSERT_EQ(queue->size(), 2u);
-  const QueuedJob &a = (*queue)[0], &b = (*queue)[1];
+  // In the order of the policy.
+  const QueuedJob &b = (*queue)[0], &a = (*queue)[1];
   EXPECT_EQ(a.id, first);
   EXPECT_EQ(a.model, "ltx");
   EXPECT_EQ(a.priority, Priority::kNormal);

@@ -8,7 +8,7 @@ import urllib.request
 import grpc
 import pytest
 
-from frontend_fixture import (BIN, DEADLINE, FakeWorker, collect, eventually, models, reason, request, video)
+from frontend_fixture import (BIN, DEADLINE, FakeWorker, collect, eventually, models, reason, request, video, video_grpc)
 from request_helpers import fields, png, refusal, upload
 
 
