@@ -75,8 +75,9 @@ absl::Status InsertJob(Connection& db, const NewJob& job, const std::string& id,
   KINO_RETURN_IF_ERROR(
       db.Run("INSERT INTO requests(job, request) VALUES (?, ?)", seq, Blob{job.request}).status());
   for (const auto& [key, value] : job.labels) {
-    KINO_RETURN_IF_ERROR(
-        db.Run("INSERT INTO labels(job, key, value) VALUES (?, ?, ?)", seq, key, value).status());
+    KINO_RETURN_IF_ERROR(db.Run("INSERT INTO labels(job, key, value, tenant) VALUES (?, ?, ?, ?)",
+                                seq, key, value, job.tenant)
+                             .status());
   }
   for (const std::string& asset : job.asset_ids) {
     KINO_RETURN_IF_ERROR(
@@ -149,7 +150,8 @@ absl::StatusOr<std::optional<Job>> SqliteJobStore::FindNow(Connection& db,
     for (const Priority priority : kPrioritiesHighestFirst) {
       KINO_ASSIGN_OR_RETURN(
           Statement row,
-          db.Query("SELECT id, seq FROM jobs WHERE state = 1 AND model = ? AND priority = ? "
+          db.Query("SELECT id, seq FROM jobs INDEXED BY queue_by_model WHERE state = 1 AND model = "
+                   "? AND priority = ? "
                    "AND (not_before_us IS NULL OR not_before_us <= ? OR not_before_us > ?) "
                    "AND (start_deadline_us IS NULL OR start_deadline_us > ?) "
                    "ORDER BY seq",
@@ -273,7 +275,8 @@ absl::StatusOr<Job> SqliteJobStore::CancelNow(Transaction& transaction, const st
 absl::StatusOr<std::vector<std::string>> SqliteJobStore::ExpireNow(Transaction& transaction) {
   const absl::Time now = clock_.Now();
   absl::StatusOr<Statement> due = transaction.db.Query(
-      "SELECT id FROM jobs WHERE state = 1 AND start_deadline_us IS NOT NULL "
+      "SELECT id FROM jobs INDEXED BY queue_by_deadline "
+      "WHERE state = 1 AND start_deadline_us IS NOT NULL "
       "AND start_deadline_us <= ? ORDER BY start_deadline_us LIMIT 1000",
       SaturatingMicros(now));
   if (!due.ok()) return due.status();
@@ -386,30 +389,6 @@ void SqliteJobStore::Delete(std::string tenant, std::string job_id, Done<std::st
                                  .status());
         return row.job.artifact ? row.job.artifact->file_name : std::string();
       });
-}
-
-void SqliteJobStore::PurgeResults(absl::Time ended_before, int limit,
-                                  Done<std::vector<std::string>> done) {
-  using Files = std::vector<std::string>;
-  Write<Files>(From::kServer, std::move(done),
-               [ended_before, limit](Transaction& transaction) -> absl::StatusOr<Files> {
-                 absl::StatusOr<Statement> old = transaction.db.Query(
-                     "SELECT id FROM jobs WHERE artifact_file IS NOT NULL AND end_us < ? "
-                     "ORDER BY end_us LIMIT ?",
-                     SaturatingMicros(ended_before), limit);
-                 if (!old.ok()) return old.status();
-                 KINO_ASSIGN_OR_RETURN(const std::vector<std::string> ids, Texts(*std::move(old)));
-                 Files files;
-                 for (const std::string& id : ids) {
-                   KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(transaction.db, id));
-                   JobRow after = before;
-                   files.push_back(before.job.artifact->file_name);
-                   after.job.artifact.reset();
-                   after.job.artifact_purged = true;
-                   KINO_RETURN_IF_ERROR(UpdateRow(transaction.db, before, after));
-                 }
-                 return files;
-               });
 }
 
 }  // namespace kino::scheduler

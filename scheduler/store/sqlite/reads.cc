@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "scheduler/status.h"
+#include "scheduler/store/sqlite/job_search.h"
 #include "scheduler/store/sqlite/sqlite_job_store.h"
 
 namespace kino::scheduler {
@@ -27,8 +28,9 @@ uint64_t Fingerprint(const JobFilter& filter) {
   return hash;
 }
 
-std::string MakePageToken(const JobFilter& filter, int64_t last_seq) {
-  return absl::StrFormat("%x-%016x", last_seq, Fingerprint(filter));
+// The next page begins below `before_seq`.
+std::string MakePageToken(const JobFilter& filter, int64_t before_seq) {
+  return absl::StrFormat("%x-%016x", before_seq, Fingerprint(filter));
 }
 
 absl::StatusOr<int64_t> ParsePageToken(const JobFilter& filter, const std::string& token) {
@@ -45,40 +47,11 @@ absl::StatusOr<int64_t> ParsePageToken(const JobFilter& filter, const std::strin
   return seq;
 }
 
-// Ids of the matching jobs older than `before_seq`, newest first, with their seq.
-absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> FindJobs(Connection& db,
-                                                                      const JobFilter& filter,
-                                                                      int64_t before_seq,
-                                                                      int limit) {
-  std::string sql = "SELECT seq, id FROM jobs WHERE seq < ?";
-  if (!filter.tenant.empty()) sql += " AND tenant = ?";
-  if (!filter.model.empty()) sql += " AND model = ?";
-  if (!filter.states.empty()) {
-    sql += " AND state IN (";
-    for (size_t i = 0; i < filter.states.size(); ++i) {
-      absl::StrAppend(&sql, i == 0 ? "" : ", ", static_cast<int>(filter.states[i]));
-    }
-    sql += ")";
-  }
-  for (size_t i = 0; i < filter.labels.size(); ++i) {
-    sql += " AND EXISTS (SELECT 1 FROM labels WHERE job = jobs.seq AND key = ? AND value = ?)";
-  }
-  sql += " ORDER BY seq DESC LIMIT ?";
-  KINO_ASSIGN_OR_RETURN(Statement rows, db.PrepareOnce(sql));
-  rows.Bind(before_seq);
-  if (!filter.tenant.empty()) rows.Bind(filter.tenant);
-  if (!filter.model.empty()) rows.Bind(filter.model);
-  for (const auto& [key, value] : filter.labels) {
-    rows.Bind(key);
-    rows.Bind(value);
-  }
-  rows.Bind(limit);
-  std::vector<std::pair<int64_t, std::string>> found;
-  while (true) {
-    KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
-    if (!has_row) return found;
-    found.emplace_back(rows.Int64(0), rows.Text(1));
-  }
+absl::StatusOr<std::string> IdOf(Connection& db, int64_t seq) {
+  KINO_ASSIGN_OR_RETURN(Statement row, db.Query("SELECT id FROM jobs WHERE seq = ?", seq));
+  KINO_ASSIGN_OR_RETURN(const bool is_there, row.Step());
+  if (!is_there) return absl::DataLossError("job store: an index names a job that is not there");
+  return row.Text(0);
 }
 
 Asset ReadAsset(const Statement& row) {
@@ -92,6 +65,26 @@ Asset ReadAsset(const Statement& row) {
           .num_frames = row.Int(7),
           .create_time = absl::FromUnixMicros(row.Int64(8)),
           .file_name = row.Text(9)};
+}
+
+constexpr char kQueueInOrder[] =
+    "SELECT seq FROM jobs INDEXED BY queue_by_order WHERE state = 1 ORDER BY priority DESC, seq";
+// Up to so many places are counted each by itself, by blocks of the queue.
+constexpr size_t kFewPositions = 64;
+
+// QUEUED jobs in front of the QUEUED job `seq` of class `priority`.
+absl::StatusOr<int64_t> CountAhead(Connection& db, int64_t seq, int priority) {
+  const int64_t block = seq >> 10;  // as in queue_blocks
+  KINO_ASSIGN_OR_RETURN(
+      Statement ahead,
+      db.Query("SELECT (SELECT coalesce(sum(jobs), 0) FROM queue_blocks WHERE priority > ?1) + "
+               "(SELECT coalesce(sum(jobs), 0) FROM queue_blocks WHERE priority = ?1 "
+               "AND block < ?2) + "
+               "(SELECT count(*) FROM jobs INDEXED BY queue_by_order WHERE state = 1 "
+               "AND priority = ?1 AND seq >= ?3 AND seq < ?4)",
+               priority, block, block << 10, seq));
+  KINO_ASSIGN_OR_RETURN(const bool has_row, ahead.Step());
+  return has_row ? ahead.Int64(0) : 0;
 }
 
 StateEvent ReadEvent(const Statement& row, int column) {
@@ -119,7 +112,7 @@ absl::StatusOr<Job> SqliteJobStore::GetAnyTenant(const std::string& job_id) {
 }
 
 absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_size,
-                                             const std::string& page_token) {
+                                             const std::string& page_token, int64_t max_bytes) {
   if (page_size < 1 || page_size > 1000) {
     return absl::InvalidArgumentError(absl::StrCat("page_size: want 1 to 1000, got ", page_size));
   }
@@ -128,16 +121,28 @@ absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_s
     KINO_ASSIGN_OR_RETURN(before_seq, ParsePageToken(filter, page_token));
   }
   return Read<JobPage>([&](Connection& db) -> absl::StatusOr<JobPage> {
-    // One more than asked for tells whether there is a next page.
-    KINO_ASSIGN_OR_RETURN(const auto found, FindJobs(db, filter, before_seq, page_size + 1));
-    const size_t count = std::min(found.size(), static_cast<size_t>(page_size));
+    KINO_ASSIGN_OR_RETURN(JobSearch search,
+                          JobSearch::Start(db, filter, before_seq, sqlite_.max_list_steps));
     JobPage page;
-    for (size_t i = 0; i < count; ++i) {
-      KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, found[i].second));
+    int64_t last_seq = 0, bytes = 0;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const std::optional<int64_t> seq, search.Next());
+      if (!seq) {
+        if (search.is_cut_off()) page.next_page_token = MakePageToken(filter, search.rest());
+        return page;
+      }
+      // One more than asked for tells that there is a next page.
+      if (page.jobs.size() == static_cast<size_t>(page_size)) break;
+      KINO_ASSIGN_OR_RETURN(const std::string id, IdOf(db, *seq));
+      KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
       KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+      const auto size = static_cast<int64_t>(job.request.size() + job.stats.size());
+      if (!page.jobs.empty() && size > max_bytes - bytes) break;
+      bytes += size;
+      last_seq = *seq;
       page.jobs.push_back(std::move(job));
     }
-    if (found.size() > count) page.next_page_token = MakePageToken(filter, found[count - 1].first);
+    page.next_page_token = MakePageToken(filter, last_seq);
     return page;
   });
 }
@@ -152,7 +157,8 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
     KINO_ASSIGN_OR_RETURN(
         Statement rows,
         db.Query("SELECT jobs.id, jobs.attempt, jobs.token, attempts.worker, attempts.start_us, "
-                 "jobs.run_timeout_us, jobs.cancel_requested FROM jobs JOIN attempts "
+                 "jobs.run_timeout_us, jobs.cancel_requested "
+                 "FROM jobs INDEXED BY running_jobs JOIN attempts "
                  "ON attempts.job = jobs.seq AND attempts.number = jobs.attempt "
                  "WHERE jobs.state = 2 ORDER BY jobs.seq"));
     Attempts attempts;
@@ -174,24 +180,27 @@ absl::StatusOr<std::map<std::string, int64_t>> SqliteJobStore::QueuePositions(
     const std::vector<std::string>& job_ids) {
   using Positions = std::map<std::string, int64_t>;
   return Read<Positions>([&](Connection& db) -> absl::StatusOr<Positions> {
-    std::map<int64_t, std::string> wanted;  // by seq
+    std::map<int64_t, std::pair<std::string, int>> wanted;  // id and class by seq
     for (const std::string& id : job_ids) {
-      KINO_ASSIGN_OR_RETURN(Statement row,
-                            db.Query("SELECT seq FROM jobs WHERE id = ? AND state = 1", id));
+      KINO_ASSIGN_OR_RETURN(
+          Statement row, db.Query("SELECT seq, priority FROM jobs WHERE id = ? AND state = 1", id));
       KINO_ASSIGN_OR_RETURN(const bool is_queued, row.Step());
-      if (is_queued) wanted.emplace(row.Int64(0), id);
+      if (is_queued) wanted.emplace(row.Int64(0), std::pair(id, row.Int(1)));
+    }
+    Positions positions;
+    if (wanted.size() <= kFewPositions) {
+      for (const auto& [seq, job] : wanted) {
+        KINO_ASSIGN_OR_RETURN(positions[job.first], CountAhead(db, seq, job.second));
+      }
+      return positions;
     }
     // One walk along the queue answers for all of them, and ends with the last of them.
-    Positions positions;
-    if (wanted.empty()) return positions;
-    KINO_ASSIGN_OR_RETURN(
-        Statement queue,
-        db.Query("SELECT seq FROM jobs WHERE state = 1 ORDER BY priority DESC, seq"));
+    KINO_ASSIGN_OR_RETURN(Statement queue, db.Query(kQueueInOrder));
     for (int64_t ahead = 0; positions.size() < wanted.size(); ++ahead) {
       KINO_ASSIGN_OR_RETURN(const bool has_row, queue.Step());
       if (!has_row) break;
       const auto found = wanted.find(queue.Int64(0));
-      if (found != wanted.end()) positions[found->second] = ahead;
+      if (found != wanted.end()) positions[found->second.first] = ahead;
     }
     return positions;
   });
@@ -220,16 +229,18 @@ absl::StatusOr<absl::Time> SqliteJobStore::NextTimer() {
     const absl::Time now = clock_.Now();
     absl::Time next = absl::InfiniteFuture();
     KINO_ASSIGN_OR_RETURN(Statement deadline,
-                          db.Query("SELECT min(start_deadline_us) FROM jobs WHERE state = 1 "
+                          db.Query("SELECT min(start_deadline_us) FROM jobs INDEXED BY "
+                                   "queue_by_deadline WHERE state = 1 "
                                    "AND start_deadline_us IS NOT NULL"));
     KINO_ASSIGN_OR_RETURN(const bool has_deadline, deadline.Step());
     if (has_deadline && !deadline.IsNull(0)) next = absl::FromUnixMicros(deadline.Int64(0));
     const int64_t farthest = FarthestBackoffMicros(now);
     KINO_ASSIGN_OR_RETURN(
         Statement retry,
-        db.Query("SELECT min(not_before_us) FROM jobs WHERE state = 1 "
-                 "AND not_before_us IS NOT NULL AND not_before_us > ? AND not_before_us <= ?",
-                 SaturatingMicros(now), farthest));
+        db.Query(
+            "SELECT min(not_before_us) FROM jobs INDEXED BY queue_by_not_before WHERE state = 1 "
+            "AND not_before_us IS NOT NULL AND not_before_us > ? AND not_before_us <= ?",
+            SaturatingMicros(now), farthest));
     KINO_ASSIGN_OR_RETURN(const bool has_retry, retry.Step());
     if (has_retry && !retry.IsNull(0)) next = std::min(next, absl::FromUnixMicros(retry.Int64(0)));
     return next;
@@ -312,17 +323,19 @@ absl::StatusOr<std::vector<Asset>> SqliteJobStore::ListAssets(const std::string&
                                                               int limit) {
   using Assets = std::vector<Asset>;
   return Read<Assets>([&](Connection& db) -> absl::StatusOr<Assets> {
-    KINO_ASSIGN_OR_RETURN(
-        Statement rows,
-        db.Query("SELECT id, tenant, bytes, sha256, content_type, width, height, frames, "
-                 "create_us, file FROM assets WHERE ?1 = '' OR tenant = ?1 "
-                 "ORDER BY seq DESC LIMIT ?2",
-                 tenant, limit));
+    const std::string columns =
+        "SELECT id, tenant, bytes, sha256, content_type, width, height, frames, create_us, file "
+        "FROM assets ";
+    const bool has_tenant = !tenant.empty();
+    absl::StatusOr<Statement> rows =
+        has_tenant ? db.Query(columns + "WHERE tenant = ? ORDER BY seq DESC LIMIT ?", tenant, limit)
+                   : db.Query(columns + "ORDER BY seq DESC LIMIT ?", limit);
+    if (!rows.ok()) return rows.status();
     Assets assets;
     while (true) {
-      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows->Step());
       if (!has_row) return assets;
-      assets.push_back(ReadAsset(rows));
+      assets.push_back(ReadAsset(*rows));
     }
   });
 }
@@ -339,6 +352,23 @@ absl::StatusOr<std::vector<std::string>> SqliteJobStore::ListLiveFiles() {
       if (!has_row) return files;
       files.push_back(rows.Text(0));
     }
+  });
+}
+
+absl::StatusOr<std::vector<std::string>> SqliteJobStore::FindLeftOverFiles(
+    const std::vector<std::string>& names) {
+  using Files = std::vector<std::string>;
+  return Read<Files>([&](Connection& db) -> absl::StatusOr<Files> {
+    Files left_over;
+    for (const std::string& name : names) {
+      KINO_ASSIGN_OR_RETURN(Statement row,
+                            db.Query("SELECT 1 FROM jobs WHERE artifact_file = ?1 UNION ALL "
+                                     "SELECT 1 FROM assets WHERE file = ?1 LIMIT 1",
+                                     name));
+      KINO_ASSIGN_OR_RETURN(const bool is_named, row.Step());
+      if (!is_named) left_over.push_back(name);
+    }
+    return left_over;
   });
 }
 

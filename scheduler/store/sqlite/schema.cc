@@ -147,14 +147,83 @@ constexpr char kVersion2[] = R"sql(
 ALTER TABLE jobs ADD COLUMN error_reason TEXT NOT NULL DEFAULT '';
 )sql";
 
+constexpr char kVersion3[] =
+    // --- Scale: every list, claim, position and purge has an index that leads straight to it. ---
+    // A list walks one index per state, newest first (job_search.h); the row's seq ends every
+    // entry.
+    R"sql(
+DROP INDEX jobs_by_tenant;
+CREATE INDEX jobs_by_state ON jobs(state);
+CREATE INDEX jobs_by_tenant_state ON jobs(tenant, state);
+CREATE INDEX jobs_by_model_state ON jobs(model, state);
+CREATE INDEX jobs_by_tenant_model_state ON jobs(tenant, model, state);
+ALTER TABLE labels ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+UPDATE labels SET tenant = (SELECT tenant FROM jobs WHERE seq = labels.job);
+CREATE INDEX labels_by_value ON labels(tenant, key, value, job);
+)sql"
+    // A claim steps over jobs that wait or do not fit without a look at their rows. (SQLite reads
+    // the state again though the index implies it.)
+    R"sql(
+DROP INDEX queue_by_model;
+CREATE INDEX queue_by_model
+  ON jobs(model, priority, seq, id, not_before_us, start_deadline_us, state) WHERE state = 1;
+DROP INDEX queue_by_order;
+CREATE INDEX queue_by_order ON jobs(priority, seq, state) WHERE state = 1;
+)sql"
+    // Purges go by the end; the sweep at start asks for files by name.
+    R"sql(
+CREATE INDEX ended_jobs ON jobs(end_us) WHERE end_us IS NOT NULL;
+CREATE INDEX jobs_by_artifact ON jobs(artifact_file) WHERE artifact_file IS NOT NULL;
+CREATE INDEX assets_by_file ON assets(file);
+)sql"
+    // Queued jobs by class and block of 1024 seqs: a place in the queue is a sum of few rows.
+    R"sql(
+CREATE TABLE queue_blocks (
+  priority INTEGER NOT NULL,
+  block INTEGER NOT NULL,
+  jobs INTEGER NOT NULL,
+  PRIMARY KEY (priority, block)
+) STRICT, WITHOUT ROWID;
+INSERT INTO queue_blocks
+  SELECT priority, seq >> 10, count(*) FROM jobs WHERE state = 1 GROUP BY 1, 2;
+CREATE TRIGGER queue_enter AFTER INSERT ON jobs WHEN NEW.state = 1 BEGIN
+  INSERT INTO queue_blocks VALUES (NEW.priority, NEW.seq >> 10, 1)
+    ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER queue_return AFTER UPDATE OF state ON jobs
+WHEN NEW.state = 1 AND OLD.state <> 1 BEGIN
+  INSERT INTO queue_blocks VALUES (NEW.priority, NEW.seq >> 10, 1)
+    ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER queue_leave AFTER UPDATE OF state ON jobs
+WHEN OLD.state = 1 AND NEW.state <> 1 BEGIN
+  UPDATE queue_blocks SET jobs = jobs - 1
+    WHERE priority = OLD.priority AND block = OLD.seq >> 10;
+  DELETE FROM queue_blocks
+    WHERE priority = OLD.priority AND block = OLD.seq >> 10 AND jobs <= 0;
+END;
+CREATE TRIGGER queue_delete AFTER DELETE ON jobs WHEN OLD.state = 1 BEGIN
+  UPDATE queue_blocks SET jobs = jobs - 1
+    WHERE priority = OLD.priority AND block = OLD.seq >> 10;
+  DELETE FROM queue_blocks
+    WHERE priority = OLD.priority AND block = OLD.seq >> 10 AND jobs <= 0;
+END;
+)sql"
+    // What the store knows of its own file. 'closed' is there after a clean stop only.
+    R"sql(
+CREATE TABLE marks (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+)sql";
+
 // Step i brings version i to version i + 1. Steps of released versions are never changed.
-constexpr const char* kMigrations[] = {kVersion1, kVersion2};
+constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3};
 
 }  // namespace
 
 int SchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
 
-absl::Status MigrateSchema(Connection& db) {
+absl::Status MigrateSchema(Connection& db) { return MigrateSchemaTo(db, SchemaVersion()); }
+
+absl::Status MigrateSchemaTo(Connection& db, int wanted) {
   int version = 0;
   {
     KINO_ASSIGN_OR_RETURN(Statement statement, db.PrepareOnce("PRAGMA user_version"));
@@ -169,7 +238,7 @@ absl::Status MigrateSchema(Connection& db) {
             SchemaVersion(), ": start the newer Kino that wrote it, or restore a backup")),
         kReasonStoreTooNew);
   }
-  for (; version < SchemaVersion(); ++version) {
+  for (; version < wanted; ++version) {
     absl::Status status =
         db.Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version],
                                 "PRAGMA user_version = ", version + 1, "; COMMIT;"));
