@@ -304,7 +304,7 @@ void SimulatedDisk::TrackPower(const std::string& folder) {
   is_cut_ = false;
   changes_ = 0;
   cut_at_ = INT64_MAX;
-  syncs_ = 0;
+  syncs_.clear();
   names_.clear();
   name_changes_.clear();
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
@@ -331,16 +331,16 @@ int64_t SimulatedDisk::changes() const {
   return changes_;
 }
 
-int64_t SimulatedDisk::syncs() const {
+std::vector<int64_t> SimulatedDisk::syncs() const {
   absl::MutexLock lock(&mutex_);
   return syncs_;
 }
 
-void SimulatedDisk::OmitSyncs(int64_t first, int64_t last, std::string path_part) {
+void SimulatedDisk::OmitSyncs(int64_t first, int64_t last, std::string path_end) {
   absl::MutexLock lock(&mutex_);
   first_omitted_ = first;
   last_omitted_ = last;
-  omitted_path_ = std::move(path_part);
+  omitted_path_ = std::move(path_end);
 }
 
 bool SimulatedDisk::IsFollowed(const std::string& path) const {
@@ -348,9 +348,9 @@ bool SimulatedDisk::IsFollowed(const std::string& path) const {
 }
 
 bool SimulatedDisk::CountSync(const std::string& path) {
-  ++syncs_;
-  return syncs_ < first_omitted_ || syncs_ > last_omitted_ ||
-         path.find(omitted_path_) == std::string::npos;
+  syncs_.push_back(changes_);
+  const auto number = static_cast<int64_t>(syncs_.size());
+  return number < first_omitted_ || number > last_omitted_ || !path.ends_with(omitted_path_);
 }
 
 void SimulatedDisk::Apply(const Pending& change, std::string& content) {

@@ -89,10 +89,12 @@ class SimulatedDisk final : public FileLayer {
   bool is_cut() const;
   // Calls that changed something, since TrackPower.
   int64_t changes() const;
-  // Syncs of files and folders since TrackPower.
-  int64_t syncs() const;
-  // The syncs numbered first..last (from 1) on such paths say that they are done and are not.
-  void OmitSyncs(int64_t first, int64_t last, std::string path_part = "");
+  // Of each sync of a file or folder since TrackPower, the number of changes until then, itself
+  // among them.
+  std::vector<int64_t> syncs() const;
+  // The syncs numbered first..last (from 1), where the path ends so, say that they are done and are
+  // not.
+  void OmitSyncs(int64_t first, int64_t last, std::string path_end = "");
   // Cuts the power unless it is cut, writes into the real folder what is left, and works again,
   // without faults, holds and omitted syncs. REQUIRES: all files are closed.
   void Restore(Survival survival, RandomSource& random);
@@ -160,7 +162,7 @@ class SimulatedDisk final : public FileLayer {
   bool is_cut_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t changes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t cut_at_ ABSL_GUARDED_BY(mutex_) = INT64_MAX;
-  int64_t syncs_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<int64_t> syncs_ ABSL_GUARDED_BY(mutex_);
   int64_t first_omitted_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t last_omitted_ ABSL_GUARDED_BY(mutex_) = -1;
   std::string omitted_path_ ABSL_GUARDED_BY(mutex_);
