@@ -11,12 +11,11 @@ namespace kino::scheduler {
 
 FileCheck::FileCheck(std::unique_ptr<Connection> db, std::function<void(const absl::Status&)> tell)
     : db_(std::move(db)), thread_([this, tell = std::move(tell)] {
+        pthread_setname_np(pthread_self(), "kino-check");
         const absl::Status found = Look();
         if (!is_stopping_) tell(found);
         finished_.Notify();
-      }) {
-  pthread_setname_np(thread_.native_handle(), "kino-check");
-}
+      }) {}
 
 FileCheck::~FileCheck() {
   is_stopping_ = true;

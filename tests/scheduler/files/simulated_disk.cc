@@ -1,5 +1,6 @@
 #include "tests/scheduler/files/simulated_disk.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +33,12 @@ bool Changes(DiskCall call) {
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+std::string ThreadName() {
+  char name[16] = "";
+  pthread_getname_np(pthread_self(), name, sizeof(name));
+  return name;
 }
 
 std::string ReadWhole(const std::string& path) {
@@ -254,11 +261,12 @@ int64_t SimulatedDisk::calls(DiskCall call) const {
   return found == calls_.end() ? 0 : found->second;
 }
 
-void SimulatedDisk::Hold(DiskCall call, std::string path_part) {
+void SimulatedDisk::Hold(DiskCall call, std::string path_part, std::string thread) {
   absl::MutexLock lock(&mutex_);
   is_holding_ = true;
   held_call_ = call;
   held_path_ = std::move(path_part);
+  held_thread_ = std::move(thread);
 }
 
 void SimulatedDisk::WaitUntilHeld() {
@@ -275,7 +283,8 @@ void SimulatedDisk::Release() {
 int SimulatedDisk::Begin(DiskCall call, const std::string& path, size_t* bytes_written) {
   absl::MutexLock lock(&mutex_);
   ++calls_[call];
-  if (is_holding_ && call == held_call_ && path.find(held_path_) != std::string::npos) {
+  if (is_holding_ && call == held_call_ && path.find(held_path_) != std::string::npos &&
+      (held_thread_.empty() || held_thread_ == ThreadName())) {
     ++held_;
     const auto may_go = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !is_holding_; };
     mutex_.Await(absl::Condition(&may_go));

@@ -76,8 +76,9 @@ class SimulatedDisk final : public FileLayer {
   int64_t calls(DiskCall call) const;
 
   // --- Slowness. ---
-  // From now on, calls of that kind on such paths wait.
-  void Hold(DiskCall call, std::string path_part);
+  // From now on, calls of that kind on such paths wait; where a name is given, those of threads of
+  // that name.
+  void Hold(DiskCall call, std::string path_part, std::string thread = "");
   void WaitUntilHeld();
   // Lets the held calls go on and holds none any more.
   void Release();
@@ -156,6 +157,7 @@ class SimulatedDisk final : public FileLayer {
   bool is_holding_ ABSL_GUARDED_BY(mutex_) = false;
   DiskCall held_call_ ABSL_GUARDED_BY(mutex_) = DiskCall::kSync;
   std::string held_path_ ABSL_GUARDED_BY(mutex_);
+  std::string held_thread_ ABSL_GUARDED_BY(mutex_);
   int held_ ABSL_GUARDED_BY(mutex_) = 0;
 
   std::string folder_ ABSL_GUARDED_BY(mutex_);  // empty: nothing is followed

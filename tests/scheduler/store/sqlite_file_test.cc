@@ -6,6 +6,7 @@
 #include <fstream>
 #include <functional>
 #include <optional>
+#include <thread>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
@@ -228,23 +229,43 @@ TEST_F(FileCheckTest, DamageIsToldWhileTheStoreServesAndAgainUntilItIsMended) {
   }
 }
 
-TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
+TEST_F(FileCheckTest, AFirstWriteThatFailsLeavesTheMarkToTheNext) {
+  EXPECT_EQ(Look(), absl::OkStatus());
   SimulatedDisk disk;
-  LeaveUnclosed([](JobStore& store) {
-    NewJob job = MakeJob();
-    job.request.assign(3'000'000, 'x');
-    for (int i = 0; i < 3; ++i) EXPECT_TRUE(store.Submit(job).ok());
-  });
-  ASSERT_TRUE(Raw()->Execute("PRAGMA wal_checkpoint(TRUNCATE)").ok());
-  bool was_told = false;
+  auto store = OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs()}, {}, clock_, random_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  for (const DiskCall call : {DiskCall::kWrite, DiskCall::kSync}) {
+    disk.PlanFault({.calls = {call}, .error = ENOSPC, .is_lasting = true});
+    EXPECT_FALSE((*store)->Submit(MakeJob()).ok());
+    disk.Heal();
+    EXPECT_FALSE(NeedsLook()) << "nothing was written";
+  }
+  EXPECT_TRUE((*store)->Submit(MakeJob()).ok());
+  EXPECT_TRUE(NeedsLook());
+  store->reset();
+}
+
+TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
+  LeaveUnclosed([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); });
+  SimulatedDisk disk;
+  std::optional<absl::Status> found;
   StoreOptions options;
-  options.checked = [&](const absl::Status&) { was_told = true; };
+  options.checked = [&](const absl::Status& status) { found = status; };
+  disk.Hold(DiskCall::kMap, "jobs.db", "kino-check");
   auto store = OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs()}, options, clock_, random_);
   ASSERT_TRUE(store.ok()) << store.status();
-  // Holding reads would hold the closing, too: the look may have ended before the store is closed,
-  // but then it has told so.
-  store->reset();
-  EXPECT_EQ(NeedsLook(), !was_told);
+  disk.WaitUntilHeld();
+  absl::Notification closing;
+  std::thread closer([&] {
+    closing.Notify();
+    store->reset();
+  });
+  closing.WaitForNotification();
+  disk.Release();
+  closer.join();
+  // Should the look have been quicker than the closing, it has told what it found.
+  EXPECT_EQ(NeedsLook(), !found.has_value());
+  EXPECT_TRUE(!found || found->ok()) << "broken off is no finding: " << *found;
 }
 
 TEST_F(SqliteFileTest, DamagedRootIsFoundAtStart) {
