@@ -89,6 +89,11 @@ absl::StatusOr<std::vector<std::string>> JobStore::PurgeResults(absl::Time ended
       [&](Done<Files> done) { PurgeResults(ended_before, limit, std::move(done)); });
 }
 
+absl::StatusOr<PurgedJobs> JobStore::PurgeJobs(absl::Time ended_before, int limit) {
+  return Await<PurgedJobs>(
+      [&](Done<PurgedJobs> done) { PurgeJobs(ended_before, limit, std::move(done)); });
+}
+
 absl::StatusOr<Asset> JobStore::InsertAsset(Asset asset) {
   return Await<Asset>([&](Done<Asset> done) { InsertAsset(std::move(asset), std::move(done)); });
 }

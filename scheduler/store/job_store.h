@@ -43,6 +43,10 @@ struct StoreOptions {
   AdmissionLimits admission{};
   // What an operator should know. Called from any of the store's threads.
   std::function<void(const std::string&)> log = [](const std::string&) {};
+  // What a look through the whole file found: OK, DATA_LOSS (STORE_DAMAGED), or why it could not be
+  // made. Called once, on a thread of the store's while the store serves; not at all where the last
+  // store was closed in peace, or this one is closed before the look ends. Must not use the store.
+  std::function<void(const absl::Status&)> checked = [](const absl::Status&) {};
 };
 
 struct SubmitResult {
@@ -81,8 +85,13 @@ struct JobFilter {
 };
 
 struct JobPage {
-  std::vector<Job> jobs{};        // newest first
+  std::vector<Job> jobs{};        // newest first; may be empty before the last page
   std::string next_page_token{};  // empty on the last page
+};
+
+struct PurgedJobs {
+  int64_t jobs = 0;                  // so many are gone
+  std::vector<std::string> files{};  // to unlink: their artifacts that were not purged before
 };
 
 struct QueueLoad {
@@ -159,6 +168,10 @@ class JobStore {
   virtual void PurgeResults(absl::Time ended_before, int limit,
                             Done<std::vector<std::string>> done) = 0;
 
+  // Removes jobs that ended before `ended_before`, the oldest first and at most `limit`, as Delete
+  // does. Their request_ids are free again. Fewer than `limit`: there are no more.
+  virtual void PurgeJobs(absl::Time ended_before, int limit, Done<PurgedJobs> done) = 0;
+
   virtual absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) = 0;
   // Any tenant's; for the server's own use.
   virtual absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) = 0;
@@ -168,9 +181,12 @@ class JobStore {
 
   // Newest first. `page_token` is the last page's next_page_token with the same filter; jobs
   // submitted in between neither repeat nor hide any. INVALID_ARGUMENT: not a token of ours.
-  // `page_size` 1..1000.
+  // `page_size` 1..1000. A page ends before the job with which its requests and stats would exceed
+  // `max_bytes`, yet holds one job where there is one. It also ends where the search has looked at
+  // much without a match: go on until next_page_token is empty.
   virtual absl::StatusOr<JobPage> List(const JobFilter& filter, int page_size,
-                                       const std::string& page_token) = 0;
+                                       const std::string& page_token,
+                                       int64_t max_bytes = INT64_MAX) = 0;
 
   // OK while `ref` is the running attempt of its job; else as for an attempt's operations.
   virtual absl::Status CheckAttempt(const AttemptRef& ref) = 0;
@@ -185,9 +201,6 @@ class JobStore {
   // each: for one shared view of the queue, not for each who asks. The end of a back-off that
   // another wall clock wrote, further away than any, is left out.
   virtual absl::StatusOr<std::vector<QueuedJob>> Queue() = 0;
-  // Jobs ahead of each of `job_ids` that is QUEUED; others are left out.
-  virtual absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
-      const std::vector<std::string>& job_ids) = 0;
   virtual absl::StatusOr<QueueLoad> Load() = 0;
 
   // --- Events. ---
@@ -224,6 +237,11 @@ class JobStore {
   // writes is left over.
   virtual absl::StatusOr<std::vector<std::string>> ListLiveFiles() = 0;
 
+  // Those of `names` that no row names, in their order: for a sweep that asks for a folder's names
+  // some at a time. A running attempt's file is among them.
+  virtual absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
+      const std::vector<std::string>& names) = 0;
+
   // --- The blocking forms of the writes above. ---
 
   absl::StatusOr<SubmitResult> Submit(NewJob job);
@@ -239,6 +257,7 @@ class JobStore {
   absl::StatusOr<int> ForgiveCrashes(std::vector<AttemptRef> attempts);
   absl::StatusOr<std::string> Delete(std::string tenant, std::string job_id);
   absl::StatusOr<std::vector<std::string>> PurgeResults(absl::Time ended_before, int limit);
+  absl::StatusOr<PurgedJobs> PurgeJobs(absl::Time ended_before, int limit);
   absl::StatusOr<Asset> InsertAsset(Asset asset);
   absl::StatusOr<std::string> DeleteAsset(std::string tenant, std::string asset_id);
   absl::StatusOr<std::vector<std::string>> DeleteUnusedAssets(absl::Time created_before, int limit);

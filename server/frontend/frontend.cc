@@ -169,16 +169,20 @@ absl::Status Frontend::StartLink() {
 }
 
 absl::Status Frontend::RemoveLeftovers() {
-  const absl::StatusOr<std::vector<std::string>> live = store_->ListLiveFiles();
-  if (!live.ok()) return live.status();
-  std::set<std::string> keep(live->begin(), live->end());
   const auto running = store_->RunningAttempts();
   if (!running.ok()) return running.status();
-  for (const scheduler::RunningAttempt& attempt : *running) {
-    keep.insert(FileStore::VideoName(attempt.ref.job_id, attempt.ref.attempt));
-  }
-  const int removed = files_->RemoveLeftovers(keep);
-  if (removed > 0) spdlog::info("removed {} left-over files", removed);
+  std::set<std::string> partial;
+  for (const scheduler::RunningAttempt& attempt : *running)
+    partial.insert(FileStore::VideoName(attempt.ref.job_id, attempt.ref.attempt));
+  const absl::StatusOr<int> removed =
+      files_->RemoveLeftovers([&](const std::vector<std::string>& names) {
+        absl::StatusOr<std::vector<std::string>> left_over = store_->FindLeftOverFiles(names);
+        if (left_over.ok())
+          std::erase_if(*left_over, [&](const auto& name) { return partial.contains(name); });
+        return left_over;
+      });
+  if (!removed.ok()) return removed.status();
+  if (*removed > 0) spdlog::info("removed {} left-over files", *removed);
   return absl::OkStatus();
 }
 

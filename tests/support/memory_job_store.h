@@ -266,10 +266,6 @@ class MemoryJobStore final : public JobStore {
   absl::StatusOr<JobPage> List(const JobFilter&, int, const std::string&) override {
     return absl::UnimplementedError("List");
   }
-  absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
-      const std::vector<std::string>&) override {
-    return absl::UnimplementedError("QueuePositions");
-  }
   absl::StatusOr<QueueLoad> Load() override { return absl::UnimplementedError("Load"); }
   absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string&, int64_t, int) override {
     return absl::UnimplementedError("ReadEvents");

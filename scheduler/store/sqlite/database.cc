@@ -18,6 +18,7 @@ absl::Status SqliteError(int code, const std::string& detail) {
     case SQLITE_PERM:
     case SQLITE_NOMEM:
     case SQLITE_PROTOCOL:
+    case SQLITE_INTERRUPT:
       return WithReason(
           absl::UnavailableError(absl::StrCat(
               "the job store cannot be used now: ", sqlite3_errstr(code), " (code ", code, ")")),
@@ -60,6 +61,12 @@ void Statement::Bind(Blob value) {
   bind_code_ |= sqlite3_bind_blob64(statement_, next_++, data, value.bytes.size(), SQLITE_STATIC);
 }
 void Statement::Bind(std::nullopt_t) { bind_code_ |= sqlite3_bind_null(statement_, next_++); }
+
+void Statement::Reset() {
+  sqlite3_reset(statement_);
+  next_ = 1;
+  bind_code_ = SQLITE_OK;
+}
 
 absl::StatusOr<bool> Statement::Step() {
   if (bind_code_ != SQLITE_OK) {

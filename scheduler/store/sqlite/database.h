@@ -60,6 +60,9 @@ class Statement {
     }
   }
 
+  // To be bound and stepped anew.
+  void Reset();
+
   // True: a row is there. False: done.
   absl::StatusOr<bool> Step();
 
@@ -109,6 +112,9 @@ class Connection {
   absl::StatusOr<Statement> PrepareOnce(const std::string& sql) {
     return Prepare(sql, /*is_cached=*/false);
   }
+
+  // Ends what the connection's thread carries out just now, with UNAVAILABLE. From any thread.
+  void Interrupt() { sqlite3_interrupt(db_); }
 
   int64_t last_insert_rowid() const { return sqlite3_last_insert_rowid(db_); }
   // SQLite ends a transaction by itself on some errors.

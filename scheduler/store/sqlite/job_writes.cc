@@ -62,16 +62,6 @@ absl::StatusOr<int64_t> CountQueued(Connection& db) {
   return has_row ? row.Int64(0) : 0;
 }
 
-// The ids of a one-column result.
-absl::StatusOr<std::vector<std::string>> Texts(Statement statement) {
-  std::vector<std::string> texts;
-  while (true) {
-    KINO_ASSIGN_OR_RETURN(const bool has_row, statement.Step());
-    if (!has_row) return texts;
-    texts.push_back(statement.Text(0));
-  }
-}
-
 absl::Status InsertJob(Connection& db, const NewJob& job, const std::string& id, absl::Time now,
                        int64_t& seq) {
   std::optional<int64_t> start_deadline;
@@ -94,8 +84,9 @@ absl::Status InsertJob(Connection& db, const NewJob& job, const std::string& id,
   KINO_RETURN_IF_ERROR(
       db.Run("INSERT INTO requests(job, request) VALUES (?, ?)", seq, Blob{job.request}).status());
   for (const auto& [key, value] : job.labels) {
-    KINO_RETURN_IF_ERROR(
-        db.Run("INSERT INTO labels(job, key, value) VALUES (?, ?, ?)", seq, key, value).status());
+    KINO_RETURN_IF_ERROR(db.Run("INSERT INTO labels(job, key, value, tenant) VALUES (?, ?, ?, ?)",
+                                seq, key, value, job.tenant)
+                             .status());
   }
   for (const std::string& asset : job.asset_ids) {
     KINO_RETURN_IF_ERROR(
@@ -426,30 +417,6 @@ void SqliteJobStore::Delete(std::string tenant, std::string job_id, Done<std::st
                                  .status());
         return row.job.artifact ? row.job.artifact->file_name : std::string();
       });
-}
-
-void SqliteJobStore::PurgeResults(absl::Time ended_before, int limit,
-                                  Done<std::vector<std::string>> done) {
-  using Files = std::vector<std::string>;
-  Write<Files>(From::kServer, std::move(done),
-               [ended_before, limit](Transaction& transaction) -> absl::StatusOr<Files> {
-                 absl::StatusOr<Statement> old = transaction.db.Query(
-                     "SELECT id FROM jobs WHERE artifact_file IS NOT NULL AND end_us < ? "
-                     "ORDER BY end_us LIMIT ?",
-                     SaturatingMicros(ended_before), limit);
-                 if (!old.ok()) return old.status();
-                 KINO_ASSIGN_OR_RETURN(const std::vector<std::string> ids, Texts(*std::move(old)));
-                 Files files;
-                 for (const std::string& id : ids) {
-                   KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(transaction.db, id));
-                   JobRow after = before;
-                   files.push_back(before.job.artifact->file_name);
-                   after.job.artifact.reset();
-                   after.job.artifact_purged = true;
-                   KINO_RETURN_IF_ERROR(UpdateRow(transaction.db, before, after));
-                 }
-                 return files;
-               });
 }
 
 }  // namespace kino::scheduler

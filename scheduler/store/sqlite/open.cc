@@ -17,22 +17,20 @@ namespace kino::scheduler {
 
 namespace {
 
+absl::Status FileStatus(int error, const std::string& what) {
+  return error == 0 ? absl::OkStatus() : absl::ErrnoToStatus(error, what);
+}
+
 // The file exists with mode 0600 before SQLite sees it (its -wal and -shm take the mode over), and
 // so does its name.
-absl::Status CreateFile(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening the job store '", path, "'"));
-  close(fd);
+absl::Status CreateFile(FileLayer& files, const std::string& path) {
+  std::unique_ptr<File> file;
+  KINO_RETURN_IF_ERROR(FileStatus(files.Open(path, OpenMode::kCreate, file),
+                                  absl::StrCat("opening the job store '", path, "'")));
   const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int folder_fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder_fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening '", folder, "'"));
-  absl::Status status;
-  if (fsync(folder_fd) != 0) {
-    status = absl::ErrnoToStatus(errno, absl::StrCat("fsync of '", folder, "'"));
-  }
-  close(folder_fd);
-  return status;
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash);
+  return FileStatus(files.SyncFolder(folder.empty() ? "/" : folder),
+                    absl::StrCat("fsync of '", folder, "'"));
 }
 
 absl::StatusOr<std::string> Ask(Connection& db, const std::string& pragma) {
@@ -55,13 +53,10 @@ absl::Status Configure(Connection& db) {
       "PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;");
 }
 
-absl::Status CheckFile(Connection& db) {
-  KINO_ASSIGN_OR_RETURN(const std::string finding, Ask(db, "PRAGMA quick_check(1)"));
-  if (finding == "ok") return absl::OkStatus();
-  return WithReason(absl::DataLossError(absl::StrCat(
-                        "the job store is damaged: ", finding,
-                        ": restore a backup, or move the file away to start with an empty queue")),
-                    kReasonStoreDamaged);
+absl::StatusOr<bool> IsMarkedClosed(Connection& db) {
+  KINO_ASSIGN_OR_RETURN(Statement mark,
+                        db.PrepareOnce("SELECT 1 FROM marks WHERE name = 'closed'"));
+  return mark.Step();
 }
 
 }  // namespace
@@ -72,26 +67,57 @@ absl::StatusOr<std::unique_ptr<JobStore>> OpenSqliteJobStore(const SqliteOptions
                                                              RandomSource& random) {
   KINO_ASSIGN_OR_RETURN(std::unique_ptr<FolderLock> lock,
                         FolderLock::Acquire(sqlite.path + ".lock"));
-  KINO_RETURN_IF_ERROR(CreateFile(sqlite.path));
+  FileLayer& files = sqlite.files == nullptr ? RealFiles() : *sqlite.files;
+  KINO_RETURN_IF_ERROR(CreateFile(files, sqlite.path));
   KINO_ASSIGN_OR_RETURN(
       std::unique_ptr<Connection> db,
       Connection::Open(sqlite.path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, sqlite.vfs));
   KINO_RETURN_IF_ERROR(Configure(*db));
-  KINO_RETURN_IF_ERROR(CheckFile(*db));
   KINO_RETURN_IF_ERROR(MigrateSchema(*db));
+  KINO_ASSIGN_OR_RETURN(const bool is_marked, IsMarkedClosed(*db));
+  std::unique_ptr<Connection> check;
+  if (!is_marked) {
+    KINO_ASSIGN_OR_RETURN(check, Connection::Open(sqlite.path, SQLITE_OPEN_READONLY, sqlite.vfs));
+  }
   return std::make_unique<SqliteJobStore>(sqlite, options, clock, random, std::move(lock),
-                                          std::move(db));
+                                          std::move(db), std::move(check));
 }
 
 SqliteJobStore::SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& options,
                                const Clock& clock, RandomSource& random,
-                               std::unique_ptr<FolderLock> lock, std::unique_ptr<Connection> db)
+                               std::unique_ptr<FolderLock> lock, std::unique_ptr<Connection> db,
+                               std::unique_ptr<Connection> check)
     : sqlite_(sqlite),
       options_(options),
       clock_(clock),
       random_(random),
       lock_(std::move(lock)),
-      writer_(std::make_unique<Writer>(std::move(db), sqlite.max_batch, options.log)) {}
+      writer_(std::make_unique<Writer>(std::move(db), sqlite.max_batch,
+                                       /*is_marked=*/check == nullptr, options.log)) {
+  if (check == nullptr) {
+    is_sound_ = true;
+    return;
+  }
+  check_ = std::make_unique<FileCheck>(std::move(check), [this](const absl::Status& found) {
+    if (found.ok()) {
+      is_sound_ = true;
+    } else {
+      options_.log(absl::StrCat("job store: the check of the file: ", found.ToString()));
+    }
+    options_.checked(found);
+  });
+}
+
+SqliteJobStore::~SqliteJobStore() {
+  writer_->Stop();
+  check_.reset();
+  // A file that was not looked through to its end, or is damaged, is to be looked at next time.
+  if (!is_sound_) return;
+  const absl::Status marked = writer_->MarkClosed();
+  if (!marked.ok()) {
+    options_.log(absl::StrCat("job store: not marked as closed: ", marked.ToString()));
+  }
+}
 
 void SqliteJobStore::Start(From from, std::unique_ptr<WriteOperation> operation) {
   const size_t limit = from == From::kClient ? static_cast<size_t>(sqlite_.max_pending) : SIZE_MAX;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "scheduler/status.h"
+#include "scheduler/store/sqlite/job_search.h"
 #include "scheduler/store/sqlite/sqlite_job_store.h"
 
 namespace kino::scheduler {
@@ -27,8 +28,9 @@ uint64_t Fingerprint(const JobFilter& filter) {
   return hash;
 }
 
-std::string MakePageToken(const JobFilter& filter, int64_t last_seq) {
-  return absl::StrFormat("%x-%016x", last_seq, Fingerprint(filter));
+// The next page begins below `before_seq`.
+std::string MakePageToken(const JobFilter& filter, int64_t before_seq) {
+  return absl::StrFormat("%x-%016x", before_seq, Fingerprint(filter));
 }
 
 absl::StatusOr<int64_t> ParsePageToken(const JobFilter& filter, const std::string& token) {
@@ -45,40 +47,11 @@ absl::StatusOr<int64_t> ParsePageToken(const JobFilter& filter, const std::strin
   return seq;
 }
 
-// Ids of the matching jobs older than `before_seq`, newest first, with their seq.
-absl::StatusOr<std::vector<std::pair<int64_t, std::string>>> FindJobs(Connection& db,
-                                                                      const JobFilter& filter,
-                                                                      int64_t before_seq,
-                                                                      int limit) {
-  std::string sql = "SELECT seq, id FROM jobs WHERE seq < ?";
-  if (!filter.tenant.empty()) sql += " AND tenant = ?";
-  if (!filter.model.empty()) sql += " AND model = ?";
-  if (!filter.states.empty()) {
-    sql += " AND state IN (";
-    for (size_t i = 0; i < filter.states.size(); ++i) {
-      absl::StrAppend(&sql, i == 0 ? "" : ", ", static_cast<int>(filter.states[i]));
-    }
-    sql += ")";
-  }
-  for (size_t i = 0; i < filter.labels.size(); ++i) {
-    sql += " AND EXISTS (SELECT 1 FROM labels WHERE job = jobs.seq AND key = ? AND value = ?)";
-  }
-  sql += " ORDER BY seq DESC LIMIT ?";
-  KINO_ASSIGN_OR_RETURN(Statement rows, db.PrepareOnce(sql));
-  rows.Bind(before_seq);
-  if (!filter.tenant.empty()) rows.Bind(filter.tenant);
-  if (!filter.model.empty()) rows.Bind(filter.model);
-  for (const auto& [key, value] : filter.labels) {
-    rows.Bind(key);
-    rows.Bind(value);
-  }
-  rows.Bind(limit);
-  std::vector<std::pair<int64_t, std::string>> found;
-  while (true) {
-    KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
-    if (!has_row) return found;
-    found.emplace_back(rows.Int64(0), rows.Text(1));
-  }
+absl::StatusOr<std::string> IdOf(Connection& db, int64_t seq) {
+  KINO_ASSIGN_OR_RETURN(Statement row, db.Query("SELECT id FROM jobs WHERE seq = ?", seq));
+  KINO_ASSIGN_OR_RETURN(const bool is_there, row.Step());
+  if (!is_there) return absl::DataLossError("job store: an index names a job that is not there");
+  return row.Text(0);
 }
 
 Asset ReadAsset(const Statement& row) {
@@ -93,6 +66,11 @@ Asset ReadAsset(const Statement& row) {
           .create_time = absl::FromUnixMicros(row.Int64(8)),
           .file_name = row.Text(9)};
 }
+
+constexpr char kQueueInOrder[] =
+    "SELECT seq FROM jobs INDEXED BY queue_by_order WHERE state = 1 ORDER BY priority DESC, seq";
+// Up to so many places are counted each by itself, by blocks of the queue.
+constexpr size_t kFewPositions = 64;
 
 StateEvent ReadEvent(const Statement& row, int column) {
   return {.number = row.Int64(column),
@@ -138,7 +116,7 @@ absl::StatusOr<std::optional<Job>> SqliteJobStore::FindByRequestId(const std::st
 }
 
 absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_size,
-                                             const std::string& page_token) {
+                                             const std::string& page_token, int64_t max_bytes) {
   if (page_size < 1 || page_size > 1000) {
     return absl::InvalidArgumentError(absl::StrCat("page_size: want 1 to 1000, got ", page_size));
   }
@@ -147,16 +125,28 @@ absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_s
     KINO_ASSIGN_OR_RETURN(before_seq, ParsePageToken(filter, page_token));
   }
   return Read<JobPage>([&](Connection& db) -> absl::StatusOr<JobPage> {
-    // One more than asked for tells whether there is a next page.
-    KINO_ASSIGN_OR_RETURN(const auto found, FindJobs(db, filter, before_seq, page_size + 1));
-    const size_t count = std::min(found.size(), static_cast<size_t>(page_size));
+    KINO_ASSIGN_OR_RETURN(JobSearch search,
+                          JobSearch::Start(db, filter, before_seq, sqlite_.max_list_steps));
     JobPage page;
-    for (size_t i = 0; i < count; ++i) {
-      KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, found[i].second));
+    int64_t last_seq = 0, bytes = 0;
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const std::optional<int64_t> seq, search.Next());
+      if (!seq) {
+        if (search.is_cut_off()) page.next_page_token = MakePageToken(filter, search.rest());
+        return page;
+      }
+      // One more than asked for tells that there is a next page.
+      if (page.jobs.size() == static_cast<size_t>(page_size)) break;
+      KINO_ASSIGN_OR_RETURN(const std::string id, IdOf(db, *seq));
+      KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
       KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+      const auto size = static_cast<int64_t>(job.request.size() + job.stats.size());
+      if (!page.jobs.empty() && size > max_bytes - bytes) break;
+      bytes += size;
+      last_seq = *seq;
       page.jobs.push_back(std::move(job));
     }
-    if (found.size() > count) page.next_page_token = MakePageToken(filter, found[count - 1].first);
+    page.next_page_token = MakePageToken(filter, last_seq);
     return page;
   });
 }
@@ -171,8 +161,8 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
     KINO_ASSIGN_OR_RETURN(
         Statement rows,
         db.Query("SELECT jobs.id, jobs.attempt, jobs.token, attempts.worker, attempts.start_us, "
-                 "jobs.run_timeout_us, jobs.cancel_requested, attempts.process_id FROM jobs JOIN "
-                 "attempts "
+                 "jobs.run_timeout_us, jobs.cancel_requested, attempts.process_id "
+                 "FROM jobs INDEXED BY running_jobs JOIN attempts "
                  "ON attempts.job = jobs.seq AND attempts.number = jobs.attempt "
                  "WHERE jobs.state = 2 ORDER BY jobs.seq"));
     Attempts attempts;
@@ -188,33 +178,6 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
                rows.IsNull(5) ? absl::InfiniteDuration() : absl::Microseconds(rows.Int64(5)),
            .cancel_requested = rows.Int(6) != 0});
     }
-  });
-}
-
-absl::StatusOr<std::map<std::string, int64_t>> SqliteJobStore::QueuePositions(
-    const std::vector<std::string>& job_ids) {
-  using Positions = std::map<std::string, int64_t>;
-  return Read<Positions>([&](Connection& db) -> absl::StatusOr<Positions> {
-    std::map<int64_t, std::string> wanted;  // by seq
-    for (const std::string& id : job_ids) {
-      KINO_ASSIGN_OR_RETURN(Statement row,
-                            db.Query("SELECT seq FROM jobs WHERE id = ? AND state = 1", id));
-      KINO_ASSIGN_OR_RETURN(const bool is_queued, row.Step());
-      if (is_queued) wanted.emplace(row.Int64(0), id);
-    }
-    // One walk along the queue answers for all of them, and ends with the last of them.
-    Positions positions;
-    if (wanted.empty()) return positions;
-    KINO_ASSIGN_OR_RETURN(
-        Statement queue,
-        db.Query("SELECT seq FROM jobs WHERE state = 1 ORDER BY priority DESC, seq"));
-    for (int64_t ahead = 0; positions.size() < wanted.size(); ++ahead) {
-      KINO_ASSIGN_OR_RETURN(const bool has_row, queue.Step());
-      if (!has_row) break;
-      const auto found = wanted.find(queue.Int64(0));
-      if (found != wanted.end()) positions[found->second] = ahead;
-    }
-    return positions;
   });
 }
 
@@ -239,10 +202,11 @@ absl::StatusOr<QueueLoad> SqliteJobStore::Load() {
 absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
   using Jobs = std::vector<QueuedJob>;
   return Read<Jobs>([&](Connection& db) -> absl::StatusOr<Jobs> {
-    KINO_ASSIGN_OR_RETURN(Statement rows,
-                          db.Query("SELECT id, model, priority, seq, not_before_us, "
-                                   "start_deadline_us FROM jobs WHERE state = 1 "
-                                   "ORDER BY priority DESC, seq"));
+    KINO_ASSIGN_OR_RETURN(
+        Statement rows,
+        db.Query("SELECT id, model, priority, seq, not_before_us, start_deadline_us "
+                 "FROM jobs INDEXED BY queue_by_order WHERE state = 1 "
+                 "ORDER BY priority DESC, seq"));
     const int64_t farthest = SaturatingMicros(clock_.Now() + 2 * options_.retry.max_backoff);
     Jobs jobs;
     while (true) {
@@ -336,17 +300,19 @@ absl::StatusOr<std::vector<Asset>> SqliteJobStore::ListAssets(const std::string&
                                                               int limit) {
   using Assets = std::vector<Asset>;
   return Read<Assets>([&](Connection& db) -> absl::StatusOr<Assets> {
-    KINO_ASSIGN_OR_RETURN(
-        Statement rows,
-        db.Query("SELECT id, tenant, bytes, sha256, content_type, width, height, frames, "
-                 "create_us, file FROM assets WHERE ?1 = '' OR tenant = ?1 "
-                 "ORDER BY seq DESC LIMIT ?2",
-                 tenant, limit));
+    const std::string columns =
+        "SELECT id, tenant, bytes, sha256, content_type, width, height, frames, create_us, file "
+        "FROM assets ";
+    const bool has_tenant = !tenant.empty();
+    absl::StatusOr<Statement> rows =
+        has_tenant ? db.Query(columns + "WHERE tenant = ? ORDER BY seq DESC LIMIT ?", tenant, limit)
+                   : db.Query(columns + "ORDER BY seq DESC LIMIT ?", limit);
+    if (!rows.ok()) return rows.status();
     Assets assets;
     while (true) {
-      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows->Step());
       if (!has_row) return assets;
-      assets.push_back(ReadAsset(rows));
+      assets.push_back(ReadAsset(*rows));
     }
   });
 }
@@ -363,6 +329,23 @@ absl::StatusOr<std::vector<std::string>> SqliteJobStore::ListLiveFiles() {
       if (!has_row) return files;
       files.push_back(rows.Text(0));
     }
+  });
+}
+
+absl::StatusOr<std::vector<std::string>> SqliteJobStore::FindLeftOverFiles(
+    const std::vector<std::string>& names) {
+  using Files = std::vector<std::string>;
+  return Read<Files>([&](Connection& db) -> absl::StatusOr<Files> {
+    Files left_over;
+    for (const std::string& name : names) {
+      KINO_ASSIGN_OR_RETURN(Statement row,
+                            db.Query("SELECT 1 FROM jobs WHERE artifact_file = ?1 UNION ALL "
+                                     "SELECT 1 FROM assets WHERE file = ?1 LIMIT 1",
+                                     name));
+      KINO_ASSIGN_OR_RETURN(const bool is_named, row.Step());
+      if (!is_named) left_over.push_back(name);
+    }
+    return left_over;
   });
 }
 

@@ -147,8 +147,39 @@ constexpr char kVersion2[] = R"sql(
 ALTER TABLE jobs ADD COLUMN error_reason TEXT NOT NULL DEFAULT '';
 )sql";
 
-// Failures that an operator or a device's breaker has taken back, and what is known of a crash.
-constexpr char kVersion3[] = R"sql(
+constexpr char kVersion3[] =
+    // --- Scale: every list, claim, position and purge has an index that leads straight to it. ---
+    // A list walks one index per state, newest first (job_search.h); the row's seq ends every
+    // entry.
+    R"sql(
+DROP INDEX jobs_by_tenant;
+CREATE INDEX jobs_by_state ON jobs(state);
+CREATE INDEX jobs_by_tenant_state ON jobs(tenant, state);
+CREATE INDEX jobs_by_model_state ON jobs(model, state);
+CREATE INDEX jobs_by_tenant_model_state ON jobs(tenant, model, state);
+ALTER TABLE labels ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+UPDATE labels SET tenant = (SELECT tenant FROM jobs WHERE seq = labels.job);
+CREATE INDEX labels_by_value ON labels(tenant, key, value, job);
+)sql"
+    // The queue is read whole, once, in its order; the order of claims is kept in memory.
+    R"sql(
+DROP INDEX queue_by_model;
+DROP INDEX queue_by_deadline;
+DROP INDEX queue_by_not_before;
+)sql"
+    // Purges go by the end; the sweep at start asks for files by name.
+    R"sql(
+CREATE INDEX ended_jobs ON jobs(end_us) WHERE end_us IS NOT NULL;
+CREATE INDEX jobs_by_artifact ON jobs(artifact_file) WHERE artifact_file IS NOT NULL;
+CREATE INDEX assets_by_file ON assets(file);
+)sql"
+    // What the store knows of its own file. 'closed' is there after a clean stop only.
+    R"sql(
+CREATE TABLE marks (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+)sql"
+    // --- Failures that an operator or a device's breaker has taken back, and what is known of a
+    // crash. ---
+    R"sql(
 ALTER TABLE jobs ADD COLUMN unclean_stops INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN uncounted_attempts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempts ADD COLUMN process_id INTEGER NOT NULL DEFAULT 0;
@@ -163,7 +194,9 @@ constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3};
 
 int SchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
 
-absl::Status MigrateSchema(Connection& db) {
+absl::Status MigrateSchema(Connection& db) { return MigrateSchemaTo(db, SchemaVersion()); }
+
+absl::Status MigrateSchemaTo(Connection& db, int wanted) {
   int version = 0;
   {
     KINO_ASSIGN_OR_RETURN(Statement statement, db.PrepareOnce("PRAGMA user_version"));
@@ -178,7 +211,7 @@ absl::Status MigrateSchema(Connection& db) {
             SchemaVersion(), ": start the newer Kino that wrote it, or restore a backup")),
         kReasonStoreTooNew);
   }
-  for (; version < SchemaVersion(); ++version) {
+  for (; version < wanted; ++version) {
     absl::Status status =
         db.Execute(absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version],
                                 "PRAGMA user_version = ", version + 1, "; COMMIT;"));

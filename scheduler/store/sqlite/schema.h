@@ -15,4 +15,7 @@ int SchemaVersion();
 // higher than SchemaVersion().
 absl::Status MigrateSchema(Connection& db);
 
+// The same up to version `wanted` only: a file as an older Kino left it, for tests.
+absl::Status MigrateSchemaTo(Connection& db, int wanted);
+
 }  // namespace kino::scheduler

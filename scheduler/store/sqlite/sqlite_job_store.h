@@ -2,6 +2,7 @@
 // connections. Thread-safe. Owns its connections and the lock on the file.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "scheduler/random.h"
 #include "scheduler/store/job_store.h"
 #include "scheduler/store/sqlite/database.h"
+#include "scheduler/store/sqlite/file_check.h"
 #include "scheduler/store/sqlite/folder_lock.h"
 #include "scheduler/store/sqlite/open.h"
 #include "scheduler/store/sqlite/rows.h"
@@ -28,11 +30,12 @@ namespace kino::scheduler {
 
 class SqliteJobStore final : public JobStore {
  public:
-  // `db` is the read-write connection, configured and migrated.
+  // `db` is the read-write connection, configured and migrated. `check`: a read-only one where the
+  // file is to be looked through, null where it was closed in peace.
   SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& options, const Clock& clock,
                  RandomSource& random, std::unique_ptr<FolderLock> lock,
-                 std::unique_ptr<Connection> db);
-  ~SqliteJobStore() override { writer_->Stop(); }
+                 std::unique_ptr<Connection> db, std::unique_ptr<Connection> check);
+  ~SqliteJobStore() override;
 
   void Submit(NewJob job, Done<SubmitResult> done) override;
   void Claim(std::string job_id, std::string worker, int64_t process_id,
@@ -48,17 +51,16 @@ class SqliteJobStore final : public JobStore {
   void Delete(std::string tenant, std::string job_id, Done<std::string> done) override;
   void PurgeResults(absl::Time ended_before, int limit,
                     Done<std::vector<std::string>> done) override;
+  void PurgeJobs(absl::Time ended_before, int limit, Done<PurgedJobs> done) override;
 
   absl::StatusOr<Job> Get(const std::string& tenant, const std::string& job_id) override;
   absl::StatusOr<Job> GetAnyTenant(const std::string& job_id) override;
   absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string& tenant,
                                                      const std::string& request_id) override;
   absl::StatusOr<JobPage> List(const JobFilter& filter, int page_size,
-                               const std::string& page_token) override;
+                               const std::string& page_token, int64_t max_bytes) override;
   absl::Status CheckAttempt(const AttemptRef& ref) override;
   absl::StatusOr<std::vector<RunningAttempt>> RunningAttempts() override;
-  absl::StatusOr<std::map<std::string, int64_t>> QueuePositions(
-      const std::vector<std::string>& job_ids) override;
   absl::StatusOr<std::vector<QueuedJob>> Queue() override;
   absl::StatusOr<QueueLoad> Load() override;
   absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id, int64_t after,
@@ -75,6 +77,8 @@ class SqliteJobStore final : public JobStore {
   absl::StatusOr<Asset> GetAsset(const std::string& tenant, const std::string& asset_id) override;
   absl::StatusOr<std::vector<Asset>> ListAssets(const std::string& tenant, int limit) override;
   absl::StatusOr<std::vector<std::string>> ListLiveFiles() override;
+  absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
+      const std::vector<std::string>& names) override;
 
  private:
   // Clients' operations are refused when too many wait; what workers report is never refused, their
@@ -126,6 +130,8 @@ class SqliteJobStore final : public JobStore {
   std::vector<std::unique_ptr<Connection>> idle_readers_ ABSL_GUARDED_BY(readers_mutex_);
   int open_readers_ ABSL_GUARDED_BY(readers_mutex_) = 0;
   std::unique_ptr<Writer> writer_;
+  std::atomic<bool> is_sound_ = false;  // nothing is wrong with the file, as far as is known
+  std::unique_ptr<FileCheck> check_;    // last: tells about all of the above
 };
 
 }  // namespace kino::scheduler

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/fault_point.h"
@@ -10,11 +11,12 @@
 
 namespace kino::scheduler {
 
-Writer::Writer(std::unique_ptr<Connection> db, int max_batch,
+Writer::Writer(std::unique_ptr<Connection> db, int max_batch, bool is_marked,
                std::function<void(const std::string&)> log)
     : db_(std::move(db)),
       max_batch_(std::max(1, max_batch)),
       log_(std::move(log)),
+      is_marked_(is_marked),
       thread_([this] { Loop(); }) {
   pthread_setname_np(thread_.native_handle(), "kino-store");
 }
@@ -25,6 +27,11 @@ void Writer::Stop() {
     is_stopping_ = true;
   }
   if (thread_.joinable()) thread_.join();
+}
+
+absl::Status Writer::MarkClosed() {
+  if (is_marked_) return absl::OkStatus();
+  return db_->Run("INSERT OR IGNORE INTO marks(name) VALUES ('closed')").status();
 }
 
 bool Writer::Enqueue(std::unique_ptr<WriteOperation>& operation, size_t limit) {
@@ -87,28 +94,35 @@ void Writer::Carry(Batch& batch) {
 }
 
 absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& changes) {
-  Transaction transaction{.db = *db_, .changes = {}};
+  std::vector<Change> kept;
   const auto run = [&]() -> absl::Status {
     KINO_RETURN_IF_ERROR(db_->Run("BEGIN IMMEDIATE").status());
+    // In the transaction that changes the file first, so that a crash finds the mark gone with it.
+    if (is_marked_) {
+      KINO_RETURN_IF_ERROR(db_->Run("DELETE FROM marks WHERE name = 'closed'").status());
+    }
     for (const std::unique_ptr<WriteOperation>& operation : batch) {
       KINO_RETURN_IF_ERROR(db_->Run("SAVEPOINT operation").status());
-      const size_t told = transaction.changes.size();
+      // What an operation says is its own until it has succeeded: a refused one tells nothing.
+      Transaction transaction{.db = *db_, .changes = {}};
       const absl::Status result = operation->Run(transaction);
-      if (!result.ok()) {
+      if (result.ok()) {
+        std::move(transaction.changes.begin(), transaction.changes.end(), std::back_inserter(kept));
+      } else {
         // A full disk or an I/O error can end the whole transaction.
         if (!db_->is_in_transaction()) return result;
-        transaction.changes.resize(told);
         KINO_RETURN_IF_ERROR(db_->Run("ROLLBACK TO operation").status());
       }
       KINO_RETURN_IF_ERROR(db_->Run("RELEASE operation").status());
     }
-    if (!transaction.changes.empty()) KINO_FAULT_POINT("store.before_commit");
+    if (!kept.empty()) KINO_FAULT_POINT("store.before_commit");
     return db_->Run("COMMIT").status();
   };
   const absl::Status status = run();
   if (status.ok()) {
-    if (!transaction.changes.empty()) KINO_FAULT_POINT("store.committed");
-    changes = std::move(transaction.changes);
+    if (!kept.empty()) KINO_FAULT_POINT("store.committed");
+    changes = std::move(kept);
+    is_marked_ = false;
     return status;
   }
   if (db_->is_in_transaction()) {

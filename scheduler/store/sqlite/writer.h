@@ -65,13 +65,17 @@ class TypedWriteOperation final : public WriteOperation {
 
 class Writer {
  public:
-  Writer(std::unique_ptr<Connection> db, int max_batch,
+  // `is_marked`: the file says that it was closed cleanly. The first transaction takes that away.
+  Writer(std::unique_ptr<Connection> db, int max_batch, bool is_marked,
          std::function<void(const std::string&)> log);
   // Carries out what is queued, then joins.
   ~Writer() { Stop(); }
 
   // The same, before destruction: callbacks may reach this writer until then.
   void Stop();
+
+  // Notes in the file, durably, that it was closed cleanly. REQUIRES: Stop has returned.
+  absl::Status MarkClosed();
 
   // Takes `operation`, unless `limit` or more wait or Stop was called: then false, and it stays the
   // caller's.
@@ -85,7 +89,7 @@ class Writer {
 
   void Loop();
   void Carry(Batch& batch);
-  // One transaction. On failure nothing of `batch` has happened.
+  // One transaction. On failure nothing of `batch` has happened, and `changes` stays empty.
   absl::Status RunTransaction(const Batch& batch, std::vector<Change>& changes);
   void Tell(const std::vector<Change>& changes);
   void NoteHealth(const absl::Status& commit);
@@ -93,7 +97,8 @@ class Writer {
   const std::unique_ptr<Connection> db_;
   const int max_batch_;
   const std::function<void(const std::string&)> log_;
-  bool is_healthy_ = true;  // writer's thread only; to log changes, not each failure
+  bool is_marked_;          // writer's thread only, as is the next
+  bool is_healthy_ = true;  // to log changes, not each failure
 
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<WriteOperation>> queue_ ABSL_GUARDED_BY(mutex_);

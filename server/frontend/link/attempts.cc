@@ -30,7 +30,8 @@ bool IsOver(const absl::Status& status) {
 
 // Of a file that could not be opened, written or synced: no room is nobody's fault.
 FailureCause CauseOfFileError(const absl::Status& status) {
-  return absl::IsResourceExhausted(status) ? FailureCause::kDiskFull : FailureCause::kInternal;
+  return scheduler::ReasonOf(status) == scheduler::kReasonDiskFull ? FailureCause::kDiskFull
+                                                                   : FailureCause::kInternal;
 }
 
 FailureCause CauseOf(v1::AttemptFailed::Cause cause) {
@@ -183,11 +184,10 @@ void Attempts::Start(const scheduler::Reservation& reservation,
       parts_.files.OpenWriter(FileStore::VideoName(ref.job_id, ref.attempt));
   if (!writer.ok()) {
     listener_.on_shortage(std::string(writer.status().message()));
-    return End(kept,
-               {.cause = absl::IsResourceExhausted(writer.status()) ? FailureCause::kDiskFull
-                                                                    : FailureCause::kInterrupted,
-                .error = writer.status(),
-                .stats = ""});
+    const bool is_full = CauseOfFileError(writer.status()) == FailureCause::kDiskFull;
+    return End(kept, {.cause = is_full ? FailureCause::kDiskFull : FailureCause::kInterrupted,
+                      .error = writer.status(),
+                      .stats = ""});
   }
   kept.writer = *std::move(writer);
   KINO_FAULT_POINT("frontend.start.before_send");

@@ -226,6 +226,7 @@ void WorkerLink::Tick() {
   CheckAbsent();
   CheckDevices();
   upkeep_.Tick();
+  dispatcher_.Pump();  // whoever was lost has freed slots, and marks with them
   parts_.metrics.SetWatchers(parts_.hub.watchers());
   Publish();
 }

@@ -123,6 +123,114 @@ TEST_P(ListTest, PurgedResultLeavesASucceededJob) {
   EXPECT_EQ(*store_->Delete("default", ids[0]), "");
 }
 
+TEST_P(ListTest, PageEndsBeforeItsBytesExceedTheBound) {
+  NewJob job = MakeJob();
+  for (const size_t bytes : {300, 100, 400, 100, 100}) {
+    job.request.assign(bytes, 'x');
+    Submit(job);
+  }
+  // Newest first: 100, 100, 400, 100, 300.
+  const auto sizes = [&](int64_t max_bytes) {
+    std::vector<size_t> counts;
+    std::string token;
+    do {
+      const auto page = store_->List({}, 4, token, max_bytes);
+      EXPECT_TRUE(page.ok()) << page.status();
+      if (!page.ok()) break;
+      counts.push_back(page->jobs.size());
+      token = page->next_page_token;
+    } while (!token.empty());
+    return counts;
+  };
+  EXPECT_THAT(sizes(600), testing::ElementsAre(3, 2));
+  EXPECT_THAT(sizes(599), testing::ElementsAre(2, 2, 1));
+  EXPECT_THAT(sizes(1), testing::ElementsAre(1, 1, 1, 1, 1)) << "one job is always there";
+  EXPECT_THAT(sizes(INT64_MAX), testing::ElementsAre(4, 1));
+}
+
+TEST_P(ListTest, OldJobsArePurgedWithTheirFiles) {
+  const auto end = [&](const char* file) {
+    Submit(MakeJob());
+    const AttemptRef ref = Claim().ref;
+    EXPECT_TRUE(store_->Commit(ref, MakeArtifact(file), "").ok());
+    return ref.job_id;
+  };
+  NewJob named = MakeJob();
+  named.request_id = "once";
+  named.labels = {{"a", "1"}};
+  const std::string cancelled = Submit(named).id;
+  ASSERT_TRUE(store_->Cancel("default", cancelled).ok());
+  const std::string purged = end("purged");
+  EXPECT_EQ(store_->PurgeResults(absl::InfiniteFuture(), 10)->size(), 1u);
+  const std::string old = end("old");
+  const std::string queued = Submit(MakeJob("mochi")).id;
+  clock_.Advance(absl::Hours(2));
+  const std::string fresh = end("fresh");
+  Submit(MakeJob());
+  const AttemptRef running = Claim().ref;
+  const absl::Time before = clock_.Now() - absl::Hours(1);
+  auto gone = store_->PurgeJobs(before, 2);
+  ASSERT_TRUE(gone.ok()) << gone.status();
+  EXPECT_EQ(gone->jobs, 2);
+  gone = store_->PurgeJobs(before, 2);
+  EXPECT_EQ(gone->jobs, 1);
+  EXPECT_THAT(gone->files, testing::ElementsAre("old"));
+  gone = store_->PurgeJobs(before, 2);
+  EXPECT_EQ(gone->jobs, 0);
+  for (const std::string& id : {cancelled, purged, old}) {
+    EXPECT_TRUE(absl::IsNotFound(store_->GetAnyTenant(id).status()));
+    EXPECT_TRUE(absl::IsNotFound(store_->ReadEvents(id, 0, 10).status()));
+  }
+  EXPECT_THAT(Ids({}), testing::ElementsAre(running.job_id, fresh, queued));
+  EXPECT_THAT(Ids({.tenant = "default", .labels = {{"a", "1"}}}), testing::IsEmpty());
+  EXPECT_TRUE(store_->Submit(named)->is_new) << "its request_id is free again";
+  clock_.Advance(absl::Hours(100));
+  EXPECT_EQ(store_->PurgeJobs(absl::InfiniteFuture(), 100)->jobs, 1) << "what has not ended stays";
+  EXPECT_EQ(StateOf(running.job_id), JobState::kRunning);
+}
+
+TEST_P(ListTest, JobThatEndsAtTheVeryMomentIsNotPurged) {
+  const std::string id = Submit(MakeJob()).id;
+  ASSERT_TRUE(store_->Cancel("default", id).ok());
+  EXPECT_EQ(store_->PurgeJobs(clock_.Now(), 10)->jobs, 0);
+  EXPECT_EQ(store_->PurgeJobs(clock_.Now() + absl::Microseconds(1), 10)->jobs, 1);
+}
+
+TEST_P(ListTest, LeftOverFilesAreThoseThatNoRowNames) {
+  Submit(MakeJob());
+  const AttemptRef ref = Claim().ref;
+  ASSERT_TRUE(store_->Commit(ref, MakeArtifact("a.mp4"), "").ok());
+  ASSERT_TRUE(store_->InsertAsset({.id = "x", .tenant = "t", .file_name = "x.png"}).ok());
+  EXPECT_THAT(*store_->FindLeftOverFiles({"b.mp4", "x.png", "a.mp4", "y", ""}),
+              testing::ElementsAre("b.mp4", "y", ""));
+  EXPECT_THAT(*store_->FindLeftOverFiles({}), testing::IsEmpty());
+}
+
+TEST_P(ListTest, PositionsAreTheSameCountedOneByOneAndAllAtOnce) {
+  std::vector<std::string> ids;
+  NewJob job = MakeJob();
+  // Over more than two blocks of 1024 seqs, with holes where jobs have left the queue.
+  for (int i = 0; i < 2300; ++i) {
+    job.priority = kPrioritiesHighestFirst[i % 7 % 3];
+    store_->Submit(job,
+                   [&](absl::StatusOr<SubmitResult> result) { ids.push_back(result->job.id); });
+  }
+  Submit(MakeJob());  // after all of them
+  for (int i = 0; i < 40; ++i) {
+    const AttemptRef ref = Claim().ref;
+    if (i % 2 == 0) Fail(ref, FailureCause::kInterrupted);
+  }
+  for (size_t i = 0; i < ids.size(); i += 30) {
+    ASSERT_TRUE(store_->Cancel("default", ids[i]).ok());
+  }
+  const auto all = store_->QueuePositions(ids);
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_GT(all->size(), 2000u);
+  std::map<std::string, int64_t> one_by_one;
+  for (const std::string& id : ids) one_by_one.merge(*store_->QueuePositions({id}));
+  EXPECT_EQ(one_by_one, *all);
+}
+
 TEST_P(ListTest, PositionsFollowTheOrderOfClaims) {
   NewJob job = MakeJob();
   const std::string normal = Submit(job).id, normal2 = Submit(job).id;

@@ -4,9 +4,15 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <functional>
+#include <optional>
+#include <thread>
 
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "scheduler/store/sqlite/database.h"
 #include "scheduler/store/sqlite/schema.h"
+#include "tests/scheduler/files/simulated_disk.h"
 #include "tests/scheduler/store/store_fixture.h"
 
 namespace kino::scheduler {
@@ -72,24 +78,49 @@ TEST_F(SqliteFileTest, InterruptedMigrationLeavesTheOldSchema) {
   EXPECT_EQ(tables->Int(0), 1);
 }
 
-TEST_F(SqliteFileTest, StoreOfTheFirstVersionIsTakenOver) {
-  std::string id;
+// A file as an older Kino left it: two jobs of one tenant and one of another, labels, a queue.
+class OlderFileTest : public SqliteFileTest, public testing::WithParamInterface<int> {};
+INSTANTIATE_TEST_SUITE_P(All, OlderFileTest, testing::Range(1, SchemaVersion()));
+
+TEST_P(OlderFileTest, IsTakenOverWhole) {
   {
-    auto store = Open();
-    ASSERT_TRUE(store.ok()) << store.status();
-    id = (*store)->Submit(MakeJob())->job.id;
+    auto db = Connection::Open(path_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "");
+    ASSERT_TRUE(db.ok()) << db.status();
+    ASSERT_TRUE(MigrateSchemaTo(**db, GetParam()).ok());
+    ASSERT_TRUE((*db)
+                    ->Execute(R"sql(
+INSERT INTO jobs(seq, id, tenant, model, priority, fingerprint, server_version, create_us, state,
+    state_number, attempt, token, cancel_requested, end_us, crashes, out_of_memory, interruptions,
+    error_code, error_message, artifact_file, artifact_purged, stats) VALUES
+  (1, 'old', 'a', 'ltx', 2, x'', '', 5, 3, 3, 1, '', 0, 7, 0, 0, 0, 0, '', 'old.mp4', 0, x''),
+  (2, 'first', 'a', 'ltx', 2, x'', '', 5, 1, 1, 0, '', 0, NULL, 0, 0, 0, 0, '', NULL, 0, x''),
+  (3, 'second', 'b', 'ltx', 2, x'', '', 5, 1, 1, 0, '', 0, NULL, 0, 0, 0, 0, '', NULL, 0, x'');
+INSERT INTO requests VALUES (1, x'41'), (2, x'42'), (3, x'43');
+INSERT INTO labels(job, key, value) VALUES (1, 'k', 'v'), (2, 'k', 'v'), (3, 'k', 'v');
+)sql")
+                    .ok());
   }
-  UndoVersion3();
-  ASSERT_TRUE(Raw()->Execute("ALTER TABLE jobs DROP COLUMN error_reason").ok());
-  ASSERT_TRUE(Raw()->Execute("PRAGMA user_version = 1").ok());
   auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
-  EXPECT_EQ((*store)->GetAnyTenant(id)->request, MakeJob().request);
+  const auto ids = [&](const JobFilter& filter) {
+    std::vector<std::string> found;
+    const auto page = (*store)->List(filter, 10, "");
+    EXPECT_TRUE(page.ok()) << page.status();
+    if (!page.ok()) return found;
+    for (const Job& job : page->jobs) found.push_back(job.id + job.request);
+    return found;
+  };
+  EXPECT_THAT(ids({}), testing::ElementsAre("secondC", "firstB", "oldA"));
+  EXPECT_THAT(ids({.tenant = "a", .labels = {{"k", "v"}}}), testing::ElementsAre("firstB", "oldA"));
+  EXPECT_THAT(ids({.tenant = "b", .labels = {{"k", "v"}}}), testing::ElementsAre("secondC"));
+  EXPECT_EQ((*store)->QueuePositions({"second"})->at("second"), 1);
+  EXPECT_THAT(*(*store)->FindLeftOverFiles({"x.mp4", "old.mp4"}), testing::ElementsAre("x.mp4"));
   ASSERT_TRUE(
       (*store)
-          ->FailQueued(id, WithReason(absl::FailedPreconditionError("x"), kReasonDoesNotFit))
+          ->FailQueued("first", WithReason(absl::FailedPreconditionError("x"), kReasonDoesNotFit))
           .ok());
-  EXPECT_EQ(ReasonOf((*store)->GetAnyTenant(id)->error), kReasonDoesNotFit);
+  EXPECT_EQ(ReasonOf((*store)->GetAnyTenant("first")->error), kReasonDoesNotFit);
+  EXPECT_EQ((*store)->QueuePositions({"second"})->at("second"), 0);
 }
 
 TEST_F(SqliteFileTest, StoreOfTheSecondVersionKeepsItsJobsAndTheirCounts) {
@@ -141,7 +172,156 @@ TEST_F(SqliteFileTest, FileThatIsNoDatabaseIsRefused) {
   EXPECT_EQ(ReasonOf(store.status()), kReasonStoreDamaged);
 }
 
-TEST_F(SqliteFileTest, DamagedPageIsFoundAtStart) {
+// What a look through the file tells, and when.
+class FileCheckTest : public SqliteFileTest {
+ protected:
+  // Opens the store, waits for its look through the file where there is one, and gives what it
+  // told; nothing where the file needs none.
+  std::optional<absl::Status> Look(const std::function<void(JobStore&)>& use = nullptr) {
+    std::optional<absl::Status> found;
+    absl::Notification told;
+    std::vector<std::string> log;
+    absl::Mutex mutex;
+    StoreOptions options;
+    options.log = [&](const std::string& line) {
+      absl::MutexLock lock(&mutex);
+      log.push_back(line);
+    };
+    options.checked = [&](const absl::Status& status) {
+      found = status;
+      told.Notify();
+    };
+    const bool is_due = NeedsLook();
+    auto store = OpenSqliteJobStore({.path = path_}, options, clock_, random_);
+    EXPECT_TRUE(store.ok()) << store.status();
+    if (!store.ok()) return store.status();
+    if (is_due) told.WaitForNotification();
+    if (use != nullptr) use(**store);
+    store->reset();
+    if (found && !found->ok()) {
+      EXPECT_THAT(log, testing::Contains(testing::HasSubstr("damaged")));
+    }
+    return found;
+  }
+  bool NeedsLook() {
+    if (!std::filesystem::exists(path_)) return true;
+    auto db = Raw();
+    auto mark = db->PrepareOnce("SELECT 1 FROM marks WHERE name = 'closed'");
+    return !mark.ok() || !*mark->Step();
+  }
+  // As if the last store had not been closed: a copy of the files is taken while it is open.
+  void LeaveUnclosed(const std::function<void(JobStore&)>& use) {
+    const std::string copy = folder_.File("copy");
+    std::filesystem::create_directory(copy);
+    {
+      auto store = Open();
+      ASSERT_TRUE(store.ok()) << store.status();
+      use(**store);
+      for (const char* name : {"jobs.db", "jobs.db-wal"}) {
+        std::filesystem::copy_file(folder_.File(name), copy + "/" + name);
+      }
+    }
+    std::filesystem::remove(path_);
+    for (const char* name : {"jobs.db", "jobs.db-wal"}) {
+      std::filesystem::rename(copy + "/" + name, folder_.File(name));
+    }
+    std::filesystem::remove(copy);
+  }
+  // Spoils the tree that holds the requests, and no other.
+  void Damage() {
+    int64_t root = 0;
+    {
+      auto db = Raw();
+      ASSERT_TRUE(db->Execute("PRAGMA wal_checkpoint(TRUNCATE)").ok());
+      auto row = db->PrepareOnce("SELECT rootpage FROM sqlite_schema WHERE name = 'requests'");
+      ASSERT_TRUE(row.ok() && *row->Step());
+      root = row->Int64(0);
+    }
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp((root - 1) * 4096);
+    file << std::string(64, '\xff');
+  }
+};
+
+TEST_F(FileCheckTest, OnlyAFileThatWasNotClosedIsLookedThrough) {
+  EXPECT_EQ(Look(), absl::OkStatus()) << "a new one was never closed";
+  EXPECT_EQ(Look(), std::nullopt);
+  EXPECT_EQ(Look([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); }), std::nullopt)
+      << "nothing was written before";
+  EXPECT_EQ(Look(), std::nullopt) << "closed in peace after a write";
+  LeaveUnclosed([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); });
+  EXPECT_EQ(Look(), absl::OkStatus());
+  EXPECT_EQ(Look(), std::nullopt);
+}
+
+TEST_F(FileCheckTest, TheFirstWriteTakesTheMarkAway) {
+  EXPECT_EQ(Look(), absl::OkStatus());
+  auto store = Open();
+  EXPECT_FALSE(NeedsLook());
+  ASSERT_TRUE((*store)->LatestCursor().ok());
+  EXPECT_FALSE(NeedsLook()) << "reading changes nothing";
+  ASSERT_TRUE((*store)->InsertAsset({.id = "a", .tenant = "t", .file_name = "f"}).ok());
+  EXPECT_TRUE(NeedsLook());
+  store->reset();
+  EXPECT_FALSE(NeedsLook());
+}
+
+TEST_F(FileCheckTest, DamageIsToldWhileTheStoreServesAndAgainUntilItIsMended) {
+  LeaveUnclosed([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); });
+  Damage();
+  for (int i = 0; i < 2; ++i) {
+    const std::optional<absl::Status> found = Look([&](JobStore& store) {
+      EXPECT_EQ(store.Load()->jobs.at(JobState::kQueued), 1);
+      const auto page = store.List({}, 10, "");
+      EXPECT_TRUE(absl::IsDataLoss(page.status())) << page.status();
+      EXPECT_EQ(ReasonOf(page.status()), kReasonStoreDamaged);
+    });
+    ASSERT_TRUE(found.has_value()) << "a damaged file must not be marked as closed in peace";
+    EXPECT_TRUE(absl::IsDataLoss(*found)) << *found;
+    EXPECT_EQ(ReasonOf(*found), kReasonStoreDamaged);
+  }
+}
+
+TEST_F(FileCheckTest, AFirstWriteThatFailsLeavesTheMarkToTheNext) {
+  EXPECT_EQ(Look(), absl::OkStatus());
+  SimulatedDisk disk;
+  auto store = OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs()}, {}, clock_, random_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  for (const DiskCall call : {DiskCall::kWrite, DiskCall::kSync}) {
+    disk.PlanFault({.calls = {call}, .error = ENOSPC, .is_lasting = true});
+    EXPECT_FALSE((*store)->Submit(MakeJob()).ok());
+    disk.Heal();
+    EXPECT_FALSE(NeedsLook()) << "nothing was written";
+  }
+  EXPECT_TRUE((*store)->Submit(MakeJob()).ok());
+  EXPECT_TRUE(NeedsLook());
+  store->reset();
+}
+
+TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
+  LeaveUnclosed([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); });
+  SimulatedDisk disk;
+  std::optional<absl::Status> found;
+  StoreOptions options;
+  options.checked = [&](const absl::Status& status) { found = status; };
+  disk.Hold(DiskCall::kMap, "jobs.db", "kino-check");
+  auto store = OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs()}, options, clock_, random_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  disk.WaitUntilHeld();
+  absl::Notification closing;
+  std::thread closer([&] {
+    closing.Notify();
+    store->reset();
+  });
+  closing.WaitForNotification();
+  disk.Release();
+  closer.join();
+  // Should the look have been quicker than the closing, it has told what it found.
+  EXPECT_EQ(NeedsLook(), !found.has_value());
+  EXPECT_TRUE(!found || found->ok()) << "broken off is no finding: " << *found;
+}
+
+TEST_F(SqliteFileTest, DamagedRootIsFoundAtStart) {
   {
     auto store = Open();
     ASSERT_TRUE(store.ok());
