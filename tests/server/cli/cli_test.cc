@@ -681,7 +681,7 @@ TEST_F(CliTest, AnInterruptLeavesAPipeThatTakesNothing) {
   }
   EXPECT_EQ(waiting, holds);
   process.Signal(SIGINT);
-  EXPECT_TRUE(process.EndsWithin(60));
+  ASSERT_TRUE(process.EndsWithin(60));
   EXPECT_EQ(process.Wait(), 130);
   EXPECT_THAT(Output(), HasSubstr("kino watch job-1"));
   close(reader);
