@@ -254,16 +254,17 @@ TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
   disk.Hold(DiskCall::kMap, "jobs.db", "kino-check");
   auto store = OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs()}, options, clock_, random_);
   ASSERT_TRUE(store.ok()) << store.status();
-  disk.WaitUntilHeld();
-  absl::Notification closing;
+  EXPECT_TRUE(disk.WaitUntilHeld());
+  absl::Notification closed;
   std::thread closer([&] {
-    closing.Notify();
     store->reset();
+    closed.Notify();
   });
-  closing.WaitForNotification();
+  // Closing has to wait for the look, which is held: this gives it the time to break the look off.
+  EXPECT_FALSE(closed.WaitForNotificationWithTimeout(absl::Milliseconds(200)));
   disk.Release();
   closer.join();
-  // Should the look have been quicker than the closing, it has told what it found.
+  // Should closing have come even later, the look has told what it found.
   EXPECT_EQ(NeedsLook(), !found.has_value());
   EXPECT_TRUE(!found || found->ok()) << "broken off is no finding: " << *found;
 }
