@@ -246,7 +246,12 @@ TEST_F(FileCheckTest, AFirstWriteThatFailsLeavesTheMarkToTheNext) {
 }
 
 TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
-  LeaveUnclosed([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); });
+  // Large enough that the look takes longer than it takes to break it off.
+  LeaveUnclosed([](JobStore& store) {
+    NewJob job = MakeJob();
+    job.request.assign(4'000'000, 'x');
+    for (int i = 0; i < 15; ++i) EXPECT_TRUE(store.Submit(job).ok());
+  });
   SimulatedDisk disk;
   std::optional<absl::Status> found;
   StoreOptions options;

@@ -199,6 +199,28 @@ TEST_F(WindowsTest, AsManyClientsWaitAsMayAndOneMoreIsRefused) {
   EXPECT_EQ(store_->Load()->jobs.at(JobState::kQueued), 1 + kMayWait);
 }
 
+TEST_F(WindowsTest, WhatFailedTogetherIsTriedOneByOne) {
+  Open();
+  disk_.Hold(DiskCall::kSync, "-wal");
+  absl::BlockingCounter finished(4);
+  std::atomic<int> accepted = 0;
+  const auto submit = [&] {
+    store_->Submit(MakeJob(), [&](const absl::StatusOr<SubmitResult>& result) {
+      if (result.ok()) ++accepted;
+      finished.DecrementCount();
+    });
+  };
+  submit();
+  EXPECT_TRUE(disk_.WaitUntilHeld());
+  for (int i = 0; i < 3; ++i) submit();  // one transaction, as they wait together
+  disk_.PlanFault({.calls = {DiskCall::kWrite}, .path_part = "-wal", .error = ENOSPC});
+  disk_.Release();
+  finished.Wait();
+  EXPECT_EQ(disk_.faults_struck(), 1);
+  EXPECT_EQ(accepted, 4);
+  EXPECT_EQ(store_->Load()->jobs.at(JobState::kQueued), 4);
+}
+
 TEST_F(WindowsTest, KnownRequestIdIsAnsweredThoughTheQueueIsFull) {
   Open({}, {.admission = {.max_queued_jobs = 2}});
   NewJob job = MakeJob();
