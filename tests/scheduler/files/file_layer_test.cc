@@ -169,7 +169,7 @@ TEST_F(SimulatedDiskTest, HoldsCallsUntilTheyAreReleased) {
     pthread_setname_np(pthread_self(), "held");
     is_synced = a->Sync() == 0;
   });
-  disk_.WaitUntilHeld();
+  EXPECT_TRUE(disk_.WaitUntilHeld());
   EXPECT_FALSE(is_synced);
   disk_.Release();
   thread.join();

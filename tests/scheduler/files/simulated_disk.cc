@@ -269,10 +269,10 @@ void SimulatedDisk::Hold(DiskCall call, std::string path_part, std::string threa
   held_thread_ = std::move(thread);
 }
 
-void SimulatedDisk::WaitUntilHeld() {
+bool SimulatedDisk::WaitUntilHeld() {
   absl::MutexLock lock(&mutex_);
   const auto is_held = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return held_ > 0; };
-  mutex_.Await(absl::Condition(&is_held));
+  return mutex_.AwaitWithTimeout(absl::Condition(&is_held), absl::Seconds(20));
 }
 
 void SimulatedDisk::Release() {

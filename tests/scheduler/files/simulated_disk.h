@@ -79,7 +79,8 @@ class SimulatedDisk final : public FileLayer {
   // From now on, calls of that kind on such paths wait; where a name is given, those of threads of
   // that name.
   void Hold(DiskCall call, std::string path_part, std::string thread = "");
-  void WaitUntilHeld();
+  // False where no call has come for so long that none will.
+  bool WaitUntilHeld();
   // Lets the held calls go on and holds none any more.
   void Release();
 

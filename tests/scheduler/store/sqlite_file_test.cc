@@ -299,7 +299,12 @@ TEST_F(FileCheckTest, AFirstWriteThatFailsLeavesTheMarkToTheNext) {
 }
 
 TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
-  LeaveUnclosed([](JobStore& store) { EXPECT_TRUE(store.Submit(MakeJob()).ok()); });
+  // Large enough that the look takes longer than it takes to break it off.
+  LeaveUnclosed([](JobStore& store) {
+    NewJob job = MakeJob();
+    job.request.assign(4'000'000, 'x');
+    for (int i = 0; i < 15; ++i) EXPECT_TRUE(store.Submit(job).ok());
+  });
   SimulatedDisk disk;
   std::optional<absl::Status> found;
   StoreOptions options;
@@ -307,16 +312,17 @@ TEST_F(FileCheckTest, AStoreClosedBeforeTheLookEndsIsLookedAtAgain) {
   disk.Hold(DiskCall::kMap, "jobs.db", "kino-check");
   auto store = OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs()}, options, clock_, random_);
   ASSERT_TRUE(store.ok()) << store.status();
-  disk.WaitUntilHeld();
-  absl::Notification closing;
+  EXPECT_TRUE(disk.WaitUntilHeld());
+  absl::Notification closed;
   std::thread closer([&] {
-    closing.Notify();
     store->reset();
+    closed.Notify();
   });
-  closing.WaitForNotification();
+  // Closing has to wait for the look, which is held: this gives it the time to break the look off.
+  EXPECT_FALSE(closed.WaitForNotificationWithTimeout(absl::Milliseconds(200)));
   disk.Release();
   closer.join();
-  // Should the look have been quicker than the closing, it has told what it found.
+  // Should closing have come even later, the look has told what it found.
   EXPECT_EQ(NeedsLook(), !found.has_value());
   EXPECT_TRUE(!found || found->ok()) << "broken off is no finding: " << *found;
 }

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "tests/scheduler/files/simulated_disk.h"
 #include "tests/scheduler/store/store_fixture.h"
@@ -136,7 +137,7 @@ TEST_F(WindowsTest, NothingIsAcknowledgedOrToldBeforeItIsSynced) {
       status = result;
       finished.Notify();
     });
-    disk_.WaitUntilHeld();
+    EXPECT_TRUE(disk_.WaitUntilHeld());
     EXPECT_FALSE(finished.HasBeenNotified()) << "acknowledged before it was synced";
     EXPECT_EQ(told, told_before) << "told before it was synced";
     disk_.Release();
@@ -174,11 +175,19 @@ TEST_F(WindowsTest, AsManyClientsWaitAsMayAndOneMoreIsRefused) {
     });
   };
   submit();
-  disk_.WaitUntilHeld();  // it is being committed and waits no more
+  EXPECT_TRUE(disk_.WaitUntilHeld());  // it is being committed and waits no more
   for (int i = 0; i < kMayWait; ++i) submit();
-  const auto refused = store_->Submit(MakeJob());
-  EXPECT_TRUE(absl::IsUnavailable(refused.status())) << refused.status();
-  EXPECT_EQ(ReasonOf(refused.status()), kReasonStoreUnavailable);
+  absl::Mutex mutex;
+  absl::Status refused = absl::UnknownError("not refused at once");
+  store_->Submit(MakeJob(), [&](const absl::StatusOr<SubmitResult>& result) {
+    absl::MutexLock lock(&mutex);
+    refused = result.status();
+  });
+  {
+    absl::MutexLock lock(&mutex);
+    EXPECT_TRUE(absl::IsUnavailable(refused)) << refused;
+    EXPECT_EQ(ReasonOf(refused), kReasonStoreUnavailable);
+  }
   EXPECT_EQ(accepted, 0);
   store_->ExpireDue([&](const auto& result) {
     EXPECT_TRUE(result.ok()) << "what the server needs is never refused";
@@ -188,6 +197,28 @@ TEST_F(WindowsTest, AsManyClientsWaitAsMayAndOneMoreIsRefused) {
   finished.Wait();
   EXPECT_EQ(accepted, 1 + kMayWait);
   EXPECT_EQ(store_->Load()->jobs.at(JobState::kQueued), 1 + kMayWait);
+}
+
+TEST_F(WindowsTest, WhatFailedTogetherIsTriedOneByOne) {
+  Open();
+  disk_.Hold(DiskCall::kSync, "-wal");
+  absl::BlockingCounter finished(4);
+  std::atomic<int> accepted = 0;
+  const auto submit = [&] {
+    store_->Submit(MakeJob(), [&](const absl::StatusOr<SubmitResult>& result) {
+      if (result.ok()) ++accepted;
+      finished.DecrementCount();
+    });
+  };
+  submit();
+  EXPECT_TRUE(disk_.WaitUntilHeld());
+  for (int i = 0; i < 3; ++i) submit();  // one transaction, as they wait together
+  disk_.PlanFault({.calls = {DiskCall::kWrite}, .path_part = "-wal", .error = ENOSPC});
+  disk_.Release();
+  finished.Wait();
+  EXPECT_EQ(disk_.faults_struck(), 1);
+  EXPECT_EQ(accepted, 4);
+  EXPECT_EQ(store_->Load()->jobs.at(JobState::kQueued), 4);
 }
 
 TEST_F(WindowsTest, KnownRequestIdIsAnsweredThoughTheQueueIsFull) {

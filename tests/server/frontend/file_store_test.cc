@@ -133,7 +133,7 @@ TEST_F(FileStoreDiskTest, VideoIsNotFinishedBeforeFileAndFolderAreSynced) {
       EXPECT_TRUE(MakeVideo("job.1.mp4").ok());
       finished.Notify();
     });
-    disk_.WaitUntilHeld();
+    EXPECT_TRUE(disk_.WaitUntilHeld());
     EXPECT_FALSE(finished.HasBeenNotified());
     disk_.Release();
     thread.join();
