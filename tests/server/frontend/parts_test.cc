@@ -79,7 +79,13 @@ TEST_F(FileStoreTest, UploadThatIsNotKeptLeavesNoFile) {
 
 TEST_F(FileStoreTest, OnlyLiveFilesOutliveTheSweep) {
   for (const char* name : {"a.1.mp4", "b.1.mp4"}) ASSERT_TRUE(files_->OpenWriter(name).ok());
-  EXPECT_EQ(files_->RemoveLeftovers({"a.1.mp4"}), 1);
+  const auto removed = files_->RemoveLeftovers([](const std::vector<std::string>& names) {
+    std::vector<std::string> left_over = names;
+    std::erase(left_over, "a.1.mp4");
+    return absl::StatusOr<std::vector<std::string>>(std::move(left_over));
+  });
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  EXPECT_EQ(*removed, 1);
   EXPECT_TRUE(files_->OpenVideo("a.1.mp4").ok());
   EXPECT_FALSE(files_->OpenVideo("b.1.mp4").ok());
 }
