@@ -244,6 +244,7 @@ void WorkerRegistry::MarkUnfit(const Reservation& reservation, const std::string
   // Others came or went while the job was judged: what was found does not hold any more.
   if (found == workers_.end() || reservation.generation != generation_) return;
   found->second.unfit_jobs.insert(job_id);
+  ++version_;
 }
 
 bool WorkerRegistry::IsUnfit(const Reservation& reservation, const std::string& job_id) const {
@@ -255,6 +256,13 @@ void WorkerRegistry::ForgetAllUnfit() {
   ++generation_;
   ++version_;
   for (auto& [name, worker] : workers_) worker.unfit_jobs.clear();
+}
+
+std::set<std::string> WorkerRegistry::Unfit() const {
+  std::set<std::string> unfit;
+  for (const auto& [name, worker] : workers_)
+    unfit.insert(worker.unfit_jobs.begin(), worker.unfit_jobs.end());
+  return unfit;
 }
 
 bool WorkerRegistry::ForgetUnfit(const std::string& job_id) {

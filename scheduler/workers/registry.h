@@ -176,6 +176,8 @@ class WorkerRegistry {
   // since the reservation.
   void MarkUnfit(const Reservation& reservation, const std::string& job_id);
   bool IsUnfit(const Reservation& reservation, const std::string& job_id) const;
+  // Jobs that some worker is not to get.
+  std::set<std::string> Unfit() const;
   // The job has ended: no worker needs to remember that it does not fit. True: a worker that got
   // nothing because of kMaxUnfitJobs may get something now.
   bool ForgetUnfit(const std::string& job_id);

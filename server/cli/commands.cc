@@ -212,6 +212,19 @@ ExitCode CancelCommand(const std::vector<std::string>& arguments) {
   return ShowJobResult(command.common, status, job);
 }
 
+ExitCode RequeueCommand(const std::vector<std::string>& arguments) {
+  OneArgument command("requeue", "ID", "The job.",
+                      "Lets a QUARANTINED, FAILED or EXPIRED job run again.");
+  if (auto code = Parse(command.app, arguments)) return *code;
+  Client client(command.common.server);
+  v1::RequeueJobRequest request;
+  request.set_id(command.argument);
+  v1::Job job;
+  auto context = client.UnaryContext();
+  const absl::Status status = ToStatus(client.videos().RequeueJob(context.get(), request, &job));
+  return ShowJobResult(command.common, status, job);
+}
+
 ExitCode DeleteCommand(const std::vector<std::string>& arguments) {
   OneArgument command("delete", "ID", "The job.", "Removes an ended job and its video.");
   if (auto code = Parse(command.app, arguments)) return *code;

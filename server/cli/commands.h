@@ -39,6 +39,7 @@ std::optional<ExitCode> CheckOutput(const CommonFlags& common, const std::string
 ExitCode JobsCommand(const std::vector<std::string>& arguments);
 ExitCode ShowCommand(const std::vector<std::string>& arguments);
 ExitCode CancelCommand(const std::vector<std::string>& arguments);
+ExitCode RequeueCommand(const std::vector<std::string>& arguments);
 ExitCode DeleteCommand(const std::vector<std::string>& arguments);
 ExitCode DownloadCommand(const std::vector<std::string>& arguments);
 ExitCode PlanCommand(const std::vector<std::string>& arguments);  // plan_command.cc

@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"jobs", "lists jobs", JobsCommand},
     {"show", "shows one job", ShowCommand},
     {"cancel", "cancels a job", CancelCommand},
+    {"requeue", "lets a job run again that has failed", RequeueCommand},
     {"delete", "removes an ended job and its video", DeleteCommand},
     {"download", "fetches a finished job's video", DownloadCommand},
     {"upload", "uploads an image or video", UploadCommand},

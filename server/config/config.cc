@@ -333,7 +333,9 @@ void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes
   map.Map("link", [&](MapReader& m) { ReadLink(m, config.link); });
   map.Map("retry", [&](MapReader& m) { ReadRetry(m, config.retry); });
   map.Map("retention", [&](MapReader& m) {
+    m.Duration("jobs", config.retention.jobs, absl::Seconds(1), absl::Hours(24 * 36500));
     m.Duration("results", config.retention.results, absl::Seconds(1), absl::Hours(24 * 3650));
+    m.Duration("jobs", config.retention.jobs, absl::Seconds(1), absl::Hours(24 * 3650));
     m.Duration("assets", config.retention.assets, absl::Seconds(1), absl::Hours(24 * 3650));
   });
   map.Map("supervisor", [&](MapReader& m) { ReadSupervisor(m, config.link, config.supervisor); });

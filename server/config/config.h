@@ -87,6 +87,8 @@ struct RetryConfig {
 struct RetentionConfig {
   // Artifacts of jobs that ended longer ago are removed; the jobs stay.
   absl::Duration results = absl::Hours(720);
+  // Ended jobs are forgotten after this time, with what is left of them.
+  absl::Duration jobs = absl::Hours(24 * 90);
   // Uploaded assets that no job uses are removed after this time.
   absl::Duration assets = absl::Hours(24);
 };

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -130,13 +131,17 @@ absl::Status Frontend::OpenParts() {
       });
   judge_ = std::make_unique<FitJudge>(config, *store_, *catalog_, *profiles_, *link_);
   queue_ = std::make_unique<QueueView>(
-      QueueSources{.store = *store_,
-                   .clock = clock_,
-                   .workers = [this] { return link_->Workers(); },
-                   .held_because = [this] { return link_->Hold().empty() ? "" : kWaitsForDisk; },
-                   .waits_for_memory = nullptr},
+      QueueSources{
+          .store = *store_,
+          .clock = clock_,
+          .workers = [this] { return link_->Workers(); },
+          .held_because = [this] { return link_->Hold().empty() ? "" : kWaitsForDisk; },
+          .waits_for_memory = [this](const std::string& id) { return link_->WaitsForMemory(id); }},
       hub_);
-  slow_.Repeat(kQueueViewInterval, [this] { queue_->RefreshForWatchers(); });
+  slow_.Repeat(kQueueViewInterval, [this] {
+    queue_->RefreshForWatchers();
+    TellHealth();
+  });
   admission_ = std::make_unique<Admission>(*tokens_);
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
@@ -243,6 +248,11 @@ absl::Status Frontend::ListenForClients() {
   for (const char* service : {"", "kino.v1.VideoService", "kino.v1.ModelService"}) {
     health->SetServingStatus(service, true);
   }
+  {
+    absl::MutexLock lock(&health_mutex_);
+    health_ = health;
+  }
+  TellHealth();
   absl::Status written = config::WriteAddressFile(config, "metrics.addr", metrics_address_);
   if (written.ok()) written = config::WriteAddressFile(config, "frontend.addr", address_);
   if (!written.ok()) return written;
@@ -251,11 +261,31 @@ absl::Status Frontend::ListenForClients() {
   return absl::OkStatus();
 }
 
+void Frontend::TellHealth() {
+  std::map<std::string, bool> serving;
+  for (const config::ModelConfig& model : options_.config.models)
+    serving["model/" + model.name] = false;
+  for (const config::WorkerConfig& worker : options_.config.workers)
+    serving["worker/" + worker.name] = false;
+  for (const scheduler::WorkerSnapshot& worker : link_->Workers()) {
+    if (worker.session == 0 || worker.is_draining || worker.is_out) continue;
+    serving["worker/" + worker.name] = true;
+    for (const scheduler::WorkerModel& model : worker.models) serving["model/" + model.name] = true;
+  }
+  absl::MutexLock lock(&health_mutex_);
+  if (health_ == nullptr) return;
+  for (const auto& [name, is_serving] : serving) health_->SetServingStatus(name, is_serving);
+}
+
 void Frontend::Stop() {
   if (is_stopped_) return;
   is_stopped_ = true;
   const absl::Time begun = absl::Now();
   if (server_ != nullptr) {
+    {
+      absl::MutexLock lock(&health_mutex_);
+      health_ = nullptr;
+    }
     server_->GetHealthCheckService()->SetServingStatus(false);
     unlink(absl::StrCat(options_.config.data_dir, "/frontend.addr").c_str());
     unlink(absl::StrCat(options_.config.data_dir, "/metrics.addr").c_str());

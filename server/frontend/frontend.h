@@ -4,12 +4,15 @@
 #pragma once
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 
 #include <atomic>
 #include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
 #include "scheduler/random.h"
@@ -68,6 +71,8 @@ class Frontend {
   absl::Status RemoveLeftovers();
   absl::Status ListenForWorkers();
   absl::Status ListenForClients();
+  // Of each model ("model/NAME") and worker ("worker/NAME"), beside the services.
+  void TellHealth();
 
   const FrontendOptions options_;
   scheduler::SystemClock clock_;
@@ -105,6 +110,9 @@ class Frontend {
   std::unique_ptr<LinkService> link_service_;
   std::unique_ptr<grpc::Server> link_server_;
   std::unique_ptr<grpc::Server> server_;
+  absl::Mutex health_mutex_;
+  // Null before the server serves, and once it stops.
+  grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(health_mutex_) = nullptr;
   std::string address_;
   std::string metrics_address_;
   bool is_stopped_ = false;

@@ -169,6 +169,7 @@ void Attempts::Start(const scheduler::Reservation& reservation,
                 .stats = ""});
   }
   kept.device = peer->device;
+  kept.receipt = ReceiptOf(*peer, kept.model);
   absl::StatusOr<v1::StartAttempt> start = MakeStartAttempt(claimed);
   if (!start.ok()) {
     // A missing asset and a request that cannot be read are the job's; that the server could not
@@ -224,6 +225,7 @@ void Attempts::AfterHello(const Peer& peer, const scheduler::HelloResult& result
       continue;
     }
     live->device = peer.device;
+    live->receipt = ReceiptOf(peer, live->model);
     if (live->cancel_deadline == absl::InfiniteDuration()) continue;
     live->cancel_deadline = absl::InfiniteDuration();
     AskToCancel(*live);
@@ -272,8 +274,9 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       KINO_FAULT_POINT("frontend.started");
       parts_.registry.Begun(ref);
       // The plan is told again with the result; a store that is full for now costs nothing here.
-      parts_.store.RecordStats(ref, EncodeStats({}, live.plan.has_value() ? &*live.plan : nullptr),
-                               [](const absl::StatusOr<scheduler::Job>&) {});
+      parts_.store.RecordStats(
+          ref, EncodeStats({}, live.plan.has_value() ? &*live.plan : nullptr, live.receipt),
+          [](const absl::StatusOr<scheduler::Job>&) {});
       break;
     case v1::AttemptEvent::kChunk: {
       const v1::Chunk& chunk = event.chunk();
@@ -303,7 +306,8 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       End(live,
           {.cause = cause,
            .error = error,
-           .stats = EncodeStats(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr),
+           .stats = EncodeStats(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr,
+                                live.receipt),
            .evidence = IsCrash(cause) ? Evidence(live, parts_.registry.PulseOf(ref), nullptr) : ""},
           number);
       return absl::OkStatus();
@@ -373,9 +377,13 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
                     .num_frames = artifact.num_frames(),
                     .fps = artifact.fps(),
                     .file_name = FileStore::VideoName(ref.job_id, ref.attempt)};
-  live->stats = EncodeStats(live->done.stages(), live->done.has_plan()    ? &live->done.plan()
-                                                 : live->plan.has_value() ? &*live->plan
-                                                                          : nullptr);
+  const v1::Plan* plan = live->done.has_plan()    ? &live->done.plan()
+                         : live->plan.has_value() ? &*live->plan
+                                                  : nullptr;
+  // The model's fingerprint is known once it has been loaded.
+  if (const Peer* peer = parts_.peers.Find(live->worker))
+    live->receipt = ReceiptOf(*peer, live->model);
+  live->stats = EncodeStats(live->done.stages(), plan, live->receipt);
   live->phase = Phase::kEnding;
   Store(*live);
 }
@@ -517,8 +525,9 @@ Attempts::Live* Attempts::Find(const scheduler::AttemptRef& ref) {
 }
 
 std::string EncodeStats(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                        const v1::Plan* plan) {
+                        const v1::Plan* plan, const v1::Receipt& receipt) {
   v1::Job stats;
+  *stats.mutable_receipt() = receipt;
   *stats.mutable_stages() = stages;
   if (plan != nullptr) *stats.mutable_plan() = *plan;
   return stats.SerializeAsString();

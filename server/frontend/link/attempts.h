@@ -103,6 +103,7 @@ class Attempts {
     std::optional<int64_t> applied;
     std::optional<v1::Plan> plan;  // that runs
     v1::Progress progress;         // the last it told
+    v1::Receipt receipt;
     absl::Duration cancel_deadline = absl::InfiniteDuration();
 
     Phase phase = Phase::kRunning;
@@ -139,8 +140,8 @@ class Attempts {
   std::map<std::string, Live> live_;  // by job
 };
 
-// The opaque statistics of a job's row: stages and plan of the last attempt.
+// The opaque statistics of a job's row: stages, plan and receipt of the last attempt.
 std::string EncodeStats(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                        const v1::Plan* plan);
+                        const v1::Plan* plan, const v1::Receipt& receipt);
 
 }  // namespace kino::frontend

@@ -64,6 +64,17 @@ void SetDuration(absl::Duration duration, google::protobuf::Duration* out) {
       absl::ToInt64Nanoseconds(bounded - absl::Seconds(absl::ToInt64Seconds(bounded)))));
 }
 
+v1::Receipt ReceiptOf(const Peer& peer, const std::string& model) {
+  v1::Receipt receipt;
+  receipt.set_worker(peer.name);
+  receipt.set_worker_version(peer.version);
+  receipt.set_device(peer.device);
+  receipt.set_device_name(peer.device_name);
+  if (const auto found = peer.fingerprints.find(model); found != peer.fingerprints.end())
+    receipt.set_model_sha256(found->second);
+  return receipt;
+}
+
 void SendAck(const Peer& peer, const scheduler::AttemptRef& ref, int64_t number, int64_t offset) {
   v1::FrontendMessage message;
   *message.mutable_ack()->mutable_ref() = ToProto(ref);

@@ -19,7 +19,9 @@ struct Peer {
   scheduler::SessionId id = 0;
   std::string name;
   std::string device;
+  std::string device_name;
   std::string version;
+  std::map<std::string, std::string> fingerprints;  // of its models, by name
   int64_t device_memory_bytes = 0;
   int64_t device_memory_used_bytes = 0;  // as the last heartbeat said
   int pid = 0;
@@ -40,6 +42,9 @@ class Peers {
  private:
   std::map<const Session*, Peer> peers_;
 };
+
+// What the receipt of a job of `model` tells of its worker.
+v1::Receipt ReceiptOf(const Peer& peer, const std::string& model);
 
 void SendAck(const Peer& peer, const scheduler::AttemptRef& ref, int64_t number, int64_t offset);
 void SendDrop(const Peer& peer, const scheduler::AttemptRef& ref);

@@ -82,6 +82,16 @@ void Upkeep::Purge() {
           if (!files.empty()) spdlog::info("purged {} results that have aged out", files.size());
         });
       });
+  parts_.store.PurgeJobs(now - retention_.jobs, kPurgeBatch,
+                         [this, post = parts_.post](absl::StatusOr<scheduler::PurgedJobs> purged) {
+                           if (!purged.ok()) return;
+                           post([this, purged = *std::move(purged)] {
+                             for (const std::string& file : purged.files)
+                               parts_.files.RemoveVideo(file);
+                             if (purged.jobs > 0)
+                               spdlog::info("forgot {} jobs that ended long ago", purged.jobs);
+                           });
+                         });
   parts_.store.DeleteUnusedAssets(
       now - retention_.assets, kPurgeBatch,
       [this, post = parts_.post](absl::StatusOr<std::vector<std::string>> files) {
@@ -106,7 +116,8 @@ void Upkeep::Tick() {
     parts_.dispatcher.Pump();
   }
   if (now >= next_purge_) {
-    const absl::Duration shortest = std::min(retention_.results, retention_.assets);
+    const absl::Duration shortest =
+        std::min({retention_.results, retention_.assets, retention_.jobs});
     next_purge_ = now + std::clamp(shortest / 10, kMinPurgeInterval, kMaxPurgeInterval);
     Purge();
   }

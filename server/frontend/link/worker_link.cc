@@ -35,6 +35,13 @@ std::vector<scheduler::WorkerModel> ModelsOf(
   return out;
 }
 
+std::map<std::string, std::string> FingerprintsOf(
+    const google::protobuf::RepeatedPtrField<v1::WorkerModel>& models) {
+  std::map<std::string, std::string> fingerprints;
+  for (const v1::WorkerModel& model : models) fingerprints[model.name()] = model.fingerprint();
+  return fingerprints;
+}
+
 }  // namespace
 
 WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
@@ -239,6 +246,7 @@ void WorkerLink::Publish() {
   if (published_.version == version) return;
   published_.version = version;
   published_.workers = registry_.Snapshot();
+  published_.unfit = registry_.Unfit();
 }
 
 void WorkerLink::CheckAbsent() {
@@ -355,7 +363,9 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
                                 .id = result->session,
                                 .name = hello.worker(),
                                 .device = hello.device(),
+                                .device_name = hello.device_name(),
                                 .version = hello.version(),
+                                .fingerprints = FingerprintsOf(hello.models()),
                                 .device_memory_bytes = hello.device_memory_bytes(),
                                 .pid = hello.pid()});
   spdlog::info("worker {}: connected, {} ({}), pid {}, version {}, holds {} attempts", peer.name,
@@ -396,6 +406,7 @@ void WorkerLink::HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbea
                       .usual_step = absl::Seconds(pulse.step_seconds())});
   }
   (void)registry_.Heartbeat(peer.id, pulses, ModelsOf(heartbeat.models()));
+  peer.fingerprints = FingerprintsOf(heartbeat.models());
   peer.device_memory_used_bytes = heartbeat.device_memory_used_bytes();
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, heartbeat.device_memory_used_bytes(),
                                  peer.device_memory_bytes);
@@ -439,6 +450,11 @@ std::vector<WorkerMemory> WorkerLink::Memories() const {
   std::vector<WorkerMemory> memories;
   for (const auto& [name, memory] : published_.memories) memories.push_back(memory);
   return memories;
+}
+
+bool WorkerLink::WaitsForMemory(const std::string& job_id) const {
+  absl::MutexLock lock(&mutex_);
+  return published_.unfit.contains(job_id);
 }
 
 std::string WorkerLink::Hold() const {

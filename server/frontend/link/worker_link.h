@@ -108,6 +108,9 @@ class WorkerLink {
   // Why no job is started; empty: jobs are.
   std::string Hold() const;
 
+  // Whether a queued job was held against a worker and did not fit: it waits for another one.
+  bool WaitsForMemory(const std::string& job_id) const;
+
   // No attempt is started any more, and model commands under way fail with UNAVAILABLE.
   void StopClaiming();
   // Blocks until no worker holds an attempt, at most until `timeout` has passed.
@@ -119,7 +122,8 @@ class WorkerLink {
  private:
   struct Published {
     std::vector<scheduler::WorkerSnapshot> workers;
-    int64_t version = -1;  // of the registry
+    std::set<std::string> unfit;  // jobs that some worker is not to get
+    int64_t version = -1;         // of the registry
     std::string hold;
     int attempts_held = 0;
     std::map<std::string, WorkerMemory> memories;  // by worker

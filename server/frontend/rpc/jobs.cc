@@ -167,6 +167,13 @@ absl::StatusOr<v1::Job> CancelJob(const Context& context, const std::string& ten
   return ToProto(*job);
 }
 
+absl::StatusOr<v1::Job> RequeueJob(const Context& context, const std::string& tenant,
+                                   const std::string& id) {
+  const absl::StatusOr<scheduler::Job> job = context.store.Requeue(tenant, id);
+  if (!job.ok()) return job.status();
+  return View(context, *job);
+}
+
 void CancelJobs(const Context& context, const std::string& tenant,
                 const v1::CancelJobsRequest& request, std::function<bool()> is_abandoned,
                 CancelJobsDone done) {

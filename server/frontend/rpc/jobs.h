@@ -26,6 +26,10 @@ absl::StatusOr<v1::ListJobsResponse> ListJobs(const Context& context, const std:
 absl::StatusOr<v1::Job> CancelJob(const Context& context, const std::string& tenant,
                                   const std::string& id);
 
+// NOT_FOUND; FAILED_PRECONDITION: it cannot run again.
+absl::StatusOr<v1::Job> RequeueJob(const Context& context, const std::string& tenant,
+                                   const std::string& id);
+
 // Cancels what matches, some jobs at a time: between two batches other work of context.slow has its
 // turn, and within one others' writes. Calls `done` once, from any thread; `is_abandoned` is asked
 // before each batch whether anybody still waits for it. INVALID_ARGUMENT: no condition, or a state

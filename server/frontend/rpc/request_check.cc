@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
+#include "scheduler/status.h"
 #include "server/convert/status.h"
 #include "server/frontend/rpc/errors.h"
 
@@ -261,6 +262,16 @@ Violations WithoutRepeats(Violations violations) {
     violation.description = CutText(violation.description, kMaxViolationBytes);
   }
   return violations;
+}
+
+absl::Status CheckRoom(const FileStore& files, const config::LimitsConfig& limits) {
+  const int64_t reserve = limits.min_free_disk_bytes;
+  const absl::StatusOr<int64_t> free_bytes = files.FreeBytes();
+  if (!free_bytes.ok() || *free_bytes >= reserve) return absl::OkStatus();
+  return scheduler::WithReason(
+      absl::ResourceExhaustedError(absl::StrCat("the server's disk is full: ", *free_bytes,
+                                                " bytes are free, expected at least ", reserve)),
+      scheduler::kReasonDiskFull);
 }
 
 }  // namespace kino::frontend

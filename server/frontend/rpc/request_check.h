@@ -11,6 +11,7 @@
 #include "google/protobuf/message.h"
 #include "kino/v1/video.pb.h"
 #include "server/config/config.h"
+#include "server/frontend/artifacts/file_store.h"
 
 namespace kino::frontend {
 
@@ -35,5 +36,9 @@ void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsC
 // Keeps the first violation of each field, and of all no more than an error can tell; long texts
 // are cut.
 std::vector<engine::FieldViolation> WithoutRepeats(std::vector<engine::FieldViolation> violations);
+
+// RESOURCE_EXHAUSTED (DISK_FULL): less is free on the disk than limits.min_free_disk. What cannot
+// be looked at is no reason to refuse.
+absl::Status CheckRoom(const FileStore& files, const config::LimitsConfig& limits);
 
 }  // namespace kino::frontend

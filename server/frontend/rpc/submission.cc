@@ -174,6 +174,8 @@ absl::StatusOr<std::optional<scheduler::Job>> FindMade(const Submission& submiss
 // Everything but inline media.
 absl::Status Prepare(Submission& submission) {
   const Context& context = submission.context;
+  const absl::Status room = CheckRoom(context.files, context.config.limits);
+  if (!room.ok()) return room;
   const v1::GenerateRequest& request = submission.request;
   const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
   if (!resolved.ok()) return resolved.status();

@@ -50,6 +50,8 @@ absl::Status UploadReceiver::TakeHeader(const v1::UploadAssetRequest::Header& he
                                              " bytes, got ", header.display_name().size())});
   }
   if (!violations.empty()) return convert::InvalidRequest(violations);
+  const absl::Status room = CheckRoom(context_.files, context_.config.limits);
+  if (!room.ok()) return room;
   const int64_t limit = context_.config.limits.max_upload_bytes;
   if (header.size_bytes() > limit) {
     return WithErrorInfo(

@@ -70,6 +70,15 @@ grpc::ServerUnaryReactor* VideoService::CancelJob(grpc::CallbackServerContext* c
                     });
 }
 
+grpc::ServerUnaryReactor* VideoService::RequeueJob(grpc::CallbackServerContext* call,
+                                                   const v1::RequeueJobRequest* request,
+                                                   v1::Job* response) {
+  return ServeUnary(context_, context_.rpc, call, request,
+                    [this, request, response](const std::string& tenant) {
+                      return Put(frontend::RequeueJob(context_, tenant, request->id()), response);
+                    });
+}
+
 grpc::ServerUnaryReactor* VideoService::CancelJobs(grpc::CallbackServerContext* call,
                                                    const v1::CancelJobsRequest* request,
                                                    v1::CancelJobsResponse* response) {

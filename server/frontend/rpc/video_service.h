@@ -26,6 +26,9 @@ class VideoService final : public v1::VideoService::CallbackService {
   grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* call,
                                       const v1::CancelJobRequest* request,
                                       v1::Job* response) override;
+  grpc::ServerUnaryReactor* RequeueJob(grpc::CallbackServerContext* call,
+                                       const v1::RequeueJobRequest* request,
+                                       v1::Job* response) override;
   grpc::ServerUnaryReactor* CancelJobs(grpc::CallbackServerContext* call,
                                        const v1::CancelJobsRequest* request,
                                        v1::CancelJobsResponse* response) override;

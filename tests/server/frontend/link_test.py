@@ -6,10 +6,12 @@ import resource
 import signal
 import time
 
+import grpc
 import pytest
 
-from frontend_fixture import DEADLINE, FakeWorker, eventually, video, worker
+from frontend_fixture import DEADLINE, FakeWorker, eventually, reason, video, worker
 from faults_test import FAST, crash
+from request_helpers import png, upload
 
 
 def beats(fake, count):
@@ -252,3 +254,69 @@ def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blam
         assert attempt.ref.job_id == job.id
         attempt.succeed()
         assert frontend.wait_for(job.id, video.SUCCEEDED)
+
+
+def test_job_that_failed_runs_again_at_an_operators_word(start):
+    frontend = start()
+    job = frontend.submit()
+    fake = FakeWorker(frontend)
+    fake.attempt().failed(worker.AttemptFailed.CLIENT, code=3, message="cannot run")
+    frontend.wait_for(job.id, video.FAILED)
+    again = frontend.video.RequeueJob(video.RequeueJobRequest(id=job.id))
+    assert again.state == video.QUEUED and not again.HasField("error")
+    attempt = fake.attempt()
+    assert attempt.ref.attempt == 2
+    with pytest.raises(grpc.RpcError) as error:
+        frontend.video.RequeueJob(video.RequeueJobRequest(id=job.id))
+    assert reason(error.value) == "JOB_NOT_REQUEUABLE"
+    attempt.succeed()
+    assert [a.cause for a in frontend.wait_for(job.id, video.SUCCEEDED).attempts] == ["CLIENT", ""]
+
+
+def test_receipt_tells_what_made_the_video(start):
+    frontend = start()
+    job = frontend.submit()
+    model = worker.WorkerModel(name="demo", fingerprint="ab" * 32)
+    FakeWorker(frontend, models=[model], device="cuda:0", device_name="a fast one").attempt().succeed()
+    receipt = frontend.wait_for(job.id, video.SUCCEEDED).receipt
+    assert receipt == video.Receipt(worker="cpu", worker_version="test", device="cuda:0", device_name="a fast one",
+                                    model_sha256="ab" * 32)
+
+
+def test_disk_below_its_reserve_refuses_jobs_and_uploads_clearly(start):
+    frontend = start("limits: {min_free_disk: 900000GiB}\n")
+    for call in (frontend.submit, lambda: upload(frontend, png())):
+        with pytest.raises(grpc.RpcError) as error:
+            call()
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and reason(error.value) == "DISK_FULL"
+
+
+def test_health_tells_of_models_and_workers(start):
+    frontend = start("workers: [{name: cpu}]\n")
+    health = frontend.channel.unary_unary("/grpc.health.v1.Health/Check")
+
+    def is_serving(name):
+        return health(bytes([10, len(name)]) + name.encode()) == bytes([8, 1])
+
+    assert not is_serving("model/demo") and not is_serving("worker/cpu")
+    fake = FakeWorker(frontend)
+    eventually(lambda: is_serving("model/demo") and is_serving("worker/cpu"), "they serve")
+    fake.send(draining=worker.Draining())
+    eventually(lambda: not is_serving("model/demo") and not is_serving("worker/cpu"), "they serve no more")
+    assert is_serving("")
+
+
+def test_jobs_are_forgotten_after_their_time(start):
+    frontend = start("retention: {jobs: 1s}\n")
+    job = frontend.submit()
+    FakeWorker(frontend).attempt().succeed()
+
+    def is_gone():
+        try:
+            frontend.job(job.id)
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.NOT_FOUND
+        return False
+
+    eventually(is_gone, "the job is forgotten")
+    eventually(lambda: not list((frontend.data / "videos").iterdir()), "its file is removed")
