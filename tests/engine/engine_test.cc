@@ -460,19 +460,32 @@ TEST(EngineTest, ACancelledLoadHarmsNoModelThatSharesItsComponents) {
   const auto held = LoadDemo(ways[0]);
   const Request request = DemoRequest(*held);
   const std::vector<float> expected = Render(*held, request).pixels;
+  int64_t text_encoder_bytes = 0;
+  for (const ComponentDescription& component : held->description().components) {
+    if (component.name != "text_encoder") continue;
+    for (const WeightTensor& weight : component.weights) text_encoder_bytes += weight.elements * 4;
+  }
+  const int64_t weights_before = DeviceWeightCount().live_bytes;
   for (size_t i = 1; i < ways.size(); ++i) {
     SCOPED_TRACE(i);
     const auto cancel_halfway = [&] {
       CancelToken cancel;
-      cancel.CancelAtLook(20);
+      // One look at the beginning, one for each of three components, then one for each weight.
+      cancel.CancelAtLook(7);
       EXPECT_EQ(TheEngine().Load(ways[i], &cancel).status().code(), absl::StatusCode::kCancelled);
     };
     cancel_halfway();
+    // It was in the middle of the first component, of which nothing is held now.
+    EXPECT_EQ(DeviceWeightCount().live_bytes, weights_before - text_encoder_bytes);
     EXPECT_EQ(Render(*held, request).pixels, expected) << "what was taken from it is brought again";
     // The same without the held model's own run in between.
     cancel_halfway();
     const auto other = LoadDemo(ways[i]);
-    EXPECT_TRUE(Render(*other, request).status.ok());
+    // No prompt whose encoding is known, so that the text encoder has to be there.
+    Request fresh = request;
+    fresh.prompt = absl::StrCat("a prompt after a cancelled load, ", i);
+    const Rendered rendered = Render(*other, fresh);
+    EXPECT_TRUE(rendered.status.ok()) << rendered.status;
     EXPECT_EQ(Render(*held, request).pixels, expected);
   }
 }

@@ -34,6 +34,10 @@ class SlowDevice {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this] { return waiting_ > 0; });
   }
+  int looks() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return looks_;
+  }
   int marks() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return marks_;
@@ -50,6 +54,7 @@ class SlowDevice {
     std::optional<double> Between(const TimeMark&, const TimeMark&, bool) override { return 0; }
     bool Reached(const TimeMark& mark) override {
       std::unique_lock<std::mutex> lock(device_.mutex_);
+      ++device_.looks_;
       ++device_.waiting_;
       device_.changed_.notify_all();
       device_.changed_.wait(lock, [this] { return !device_.blocked_; });
@@ -63,7 +68,7 @@ class SlowDevice {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  int marks_ = 0, done_ = 0, waiting_ = 0;
+  int marks_ = 0, done_ = 0, waiting_ = 0, looks_ = 0;
   bool blocked_ = false;
 };
 
@@ -96,6 +101,23 @@ TEST(DeviceWorkCounterTest, MarksBeyondTheBoundLoseNoUnit) {
   AwaitDone(counter, 2);
   device.Do(8);
   AwaitDone(counter, 10);
+}
+
+TEST(DeviceWorkCounterTest, AMarkThatMovesOnWhileItIsLookedAtIsLookedAtAgain) {
+  SlowDevice device;
+  DeviceWorkCounter counter(device.MakeClock(), /*most_marks=*/1);
+  device.Block(true);
+  counter.Count();
+  device.AwaitBlocked();
+  counter.Count();
+  device.Do(1);
+  const int looks = device.looks();
+  device.Block(false);
+  for (int i = 0; i < 20000 && device.looks() == looks && counter.done() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(counter.done(), 0u) << "of the two one is done, and that one has no mark any more";
+  device.Do(1);
+  AwaitDone(counter, 2);
 }
 
 TEST(DeviceWorkCounterTest, ADriverThatLetsNobodyThroughHoldsUpNeitherReaderNorComputation) {
