@@ -100,8 +100,6 @@ class Worker : public LinkDelegate {
   void TakeSignal();
   // The main thread's round; whether the process should go on.
   bool Tick();
-  // What runs without a word from the frontend is given up in the end.
-  void JudgeSilence(absl::Duration now);
   // Whether the worker, which takes nothing more, has something left to do.
   bool GoesOnDraining(absl::Duration now);
   void StopAttempts(StopReason reason) {
@@ -123,7 +121,7 @@ class Worker : public LinkDelegate {
   // The main thread's.
   int exit_code_ = kExitDrained;
   absl::Duration interrupt_at_ = absl::InfiniteDuration();
-  Patience silence_, stopping_;
+  Patience stopping_;
 
   absl::Mutex mutex_;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
@@ -190,15 +188,6 @@ void Worker::Answer(int64_t command_id, const absl::Status& status) {
   link_.SendModelResult(std::move(result));
 }
 
-void Worker::JudgeSilence(absl::Duration now) {
-  link_.CheckLease();
-  silence_.Round(now, link_.last_contact());
-  if (held_.empty() || !silence_.IsOver(link_.lease() + options_.reattach_grace)) return;
-  spdlog::error("no word from the frontend for {}: its attempts are given up",
-                absl::FormatDuration(silence_.waited()));
-  StopAttempts(StopReason::kDropped);
-}
-
 bool Worker::GoesOnDraining(absl::Duration now) {
   link_.SetDraining();
   if (engine_thread_.is_idle() && held_.active() == 0) return false;
@@ -217,7 +206,9 @@ bool Worker::GoesOnDraining(absl::Duration now) {
 
 bool Worker::Tick() {
   const absl::Duration now = clock_.Monotonic();
-  JudgeSilence(now);
+  // Attempts go on without the frontend for as long as their spool has room: whoever comes back says
+  // which of them still count.
+  link_.CheckLease();
   held_.StopOverdue(now);
   if (absl::Status refused = link_.refused(); !refused.ok()) {
     spdlog::error("{}", std::string(refused.message()));

@@ -28,8 +28,6 @@ struct WorkerOptions {
   int64_t max_host_memory = 0;
   // Left-overs of an earlier process are removed from it at the start.
   std::string spool_folder;
-  // How much longer than the lease a run goes on without the frontend.
-  absl::Duration reattach_grace = absl::Seconds(15);
   // From the first SIGTERM until a running attempt is interrupted.
   absl::Duration drain_deadline = absl::Seconds(20);
   // Limits of the conditions' files. The token is each attempt's own.

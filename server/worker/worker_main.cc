@@ -100,7 +100,6 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.max_device_memory = worker->max_device_memory;
   options.max_host_memory = worker->max_host_memory;
   options.spool_folder = config->data_dir + "/spool/" + name;
-  options.reattach_grace = config->link.reattach_grace;
   const config::StopTimes times = config::StopTimesOf(config->supervisor.stop_deadline);
   options.drain_deadline = drain_seconds > 0 ? absl::Seconds(drain_seconds) : times.drain;
   options.stop_grace = times.grace;

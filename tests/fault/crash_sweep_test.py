@@ -99,11 +99,17 @@ class Sweep:
                 pass
         return None
 
+    def kill_worker(self):
+        try:
+            return self.server.kill("kino-worker")
+        except (RuntimeError, ProcessLookupError):
+            return None  # it is just being started again
+
     def run_cell(self, point, action):
         (self.armed / f".{point}").write_text(action)
         (self.armed / f".{point}").rename(self.armed / point)
         if ".hello." in point:
-            self.server.kill("kino-worker")
+            eventually("a worker is killed", self.kill_worker)
         is_cancel = ".cancel" in point
         waits = self.armed / "go"
         prompt = f"steps=3 chunks=3 chunk_bytes=3000 at=1 do=wait until={waits}" if is_cancel else \

@@ -14,14 +14,15 @@ from kino_client import Follower, eventually
 
 BIN = os.environ["KINO_BIN_DIR"]
 DISK_MIB = 12
+# The whole disk is smaller than what the default keeps free.
+NO_RESERVE = {"limits": {"min_free_disk": "0"}}
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of a few MiB; full(True) fills it, full(False) frees it again."""
+def mounted_disk(tmp_path, mebibytes, ballast_bytes=None):
+    """A file system of so many MiB; full(True) fills it (or takes so many bytes of it), full(False) frees it again."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)],
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)],
                              capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(f"a small disk needs root: {mounted.stderr.strip()}")
@@ -32,6 +33,9 @@ def small_disk(tmp_path):
             ballast.unlink()
             return
         with open(ballast, "wb", buffering=0) as file:
+            if ballast_bytes is not None:
+                os.posix_fallocate(file.fileno(), 0, ballast_bytes)
+                return
             for size in (1 << 20, 4096, 1):
                 try:
                     while True:
@@ -43,9 +47,21 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Of a few MiB, which full(True) fills to the last byte."""
+    yield from mounted_disk(tmp_path, DISK_MIB)
+
+
+@pytest.fixture
+def large_disk(tmp_path):
+    """With more room than a server keeps free; full(True) leaves less than that, and still some."""
+    yield from mounted_disk(tmp_path, 400, ballast_bytes=200 << 20)
+
+
 def test_full_disk_refuses_new_work_and_recovers(stubs, start_kinod, small_disk):
     folder, full = small_disk
-    server = start_kinod({**QUICK, "data_dir": str(folder / "data")})
+    server = start_kinod({**QUICK, **NO_RESERVE, "data_dir": str(folder / "data")})
     with server.client() as client:
         before = client.generate(client.demo_request()).job
         full(True)
@@ -79,20 +95,41 @@ def test_full_disk_refuses_new_work_and_recovers(stubs, start_kinod, small_disk)
 
 def test_disk_that_fills_up_under_a_running_job_fails_no_job_when_space_returns(stubs, start_kinod, small_disk, client):
     folder, full = small_disk
-    server = start_kinod({"data_dir": str(folder / "data"), "supervisor": QUICK["supervisor"],
-                          "retry": {"max_attempts": 8, "min_backoff": "200ms", "max_backoff": "1s"}})
+    server = start_kinod({**NO_RESERVE, "data_dir": str(folder / "data")})
     request = client.demo_request(num_inference_steps=100, output=stubs.video.OutputOptions(quality=100))
     with server.client() as own:
         watch = Follower(own, own.submit(request).id)
         watch.denoised(5)
         full(True)
         frontend = server.pid_of("kino-frontend")
-        eventually("the result cannot be kept", lambda: "No space left" in server.log_text())
+        eventually("the result cannot be kept", lambda: "DISK_FULL" in server.log_text(None))
         full(False)
         job = watch.finish()
         assert job.state == stubs.video.SUCCEEDED, job.error
+        assert {attempt.cause for attempt in job.attempts} <= {"DISK_FULL", ""}
         assert own.download(job.id) == bytes(watch.recording.data) == bytes(client.generate(request).data)
         assert server.pid_of("kino-frontend") == frontend
+
+
+def test_default_settings_keep_room_before_the_disk_is_full(stubs, start_kinod, large_disk):
+    """Nothing is submitted or started below the reserve; what waits goes on when there is room, and no attempt was lost."""
+    folder, full = large_disk
+    server = start_kinod({"data_dir": str(folder / "data")})
+    with server.client() as client:
+        long = Follower(client, client.submit(client.long_request()).id)
+        long.denoised(1)
+        waiting = client.submit(client.demo_request(num_inference_steps=2))
+        full(True)
+        eventually("jobs are held back", lambda: "no job is started" in server.log_text(None))
+        with pytest.raises(grpc.RpcError) as caught:
+            client.submit(client.demo_request())
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert kino_client.error_details(caught.value)["ErrorInfo"].reason == "DISK_FULL"
+        assert long.finish().state == stubs.video.SUCCEEDED  # what runs has room for its end
+        held = eventually("it says why it waits", lambda: client.get(waiting.id).waiting_reason)
+        assert held == "DISK_FULL"
+        full(False)
+        assert len(client.wait(waiting.id).attempts) == 1
 
 
 def start_refused(config, *command):

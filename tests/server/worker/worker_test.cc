@@ -776,25 +776,6 @@ TEST_F(WorkerTest, ADrainCommandEndsTheWorkerAfterItsAttempt) {
   EXPECT_EQ(worker_->Wait(), 0);
 }
 
-TEST_F(WorkerTest, AttemptsAreGivenUpAfterLeaseAndGrace) {
-  frontend_.OnHello([](const v1::WorkerHello&) {
-    v1::HelloReply reply;
-    reply.mutable_lease()->set_nanos(100'000'000);
-    return reply;
-  });
-  StartWorker("link: {reattach_grace: 100ms}\n");
-  Start("job", "at=1 do=hang touch=" + folder_ + "/reached");
-  AwaitFile("reached");
-  frontend_.Close();
-  for (int i = 0; i < 60000 && ReadAll(log_).find("given up") == std::string::npos; ++i) {
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  EXPECT_THAT(ReadAll(log_), HasSubstr("given up"));
-  frontend_.Listen();
-  EXPECT_EQ(Hello().held_size(), 0);
-  AwaitDone(Start("next", ""));
-}
-
 TEST_F(WorkerTest, AFrontendThatStopsAnsweringIsDialledAgain) {
   frontend_.OnHello([](const v1::WorkerHello&) {
     v1::HelloReply reply;
