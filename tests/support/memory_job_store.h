@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -263,7 +264,14 @@ class MemoryJobStore final : public JobStore {
   void PurgeResults(absl::Time, int, Done<std::vector<std::string>> done) override {
     done(absl::UnimplementedError("PurgeResults"));
   }
-  absl::StatusOr<JobPage> List(const JobFilter&, int, const std::string&) override {
+  void PurgeJobs(absl::Time, int, Done<PurgedJobs> done) override {
+    done(absl::UnimplementedError("PurgeJobs"));
+  }
+  absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string&,
+                                                     const std::string&) override {
+    return absl::UnimplementedError("FindByRequestId");
+  }
+  absl::StatusOr<JobPage> List(const JobFilter&, int, const std::string&, int64_t) override {
     return absl::UnimplementedError("List");
   }
   absl::StatusOr<QueueLoad> Load() override { return absl::UnimplementedError("Load"); }
@@ -291,6 +299,10 @@ class MemoryJobStore final : public JobStore {
   }
   absl::StatusOr<std::vector<std::string>> ListLiveFiles() override {
     return absl::UnimplementedError("ListLiveFiles");
+  }
+  absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
+      const std::vector<std::string>&) override {
+    return absl::UnimplementedError("FindLeftOverFiles");
   }
 
  private:

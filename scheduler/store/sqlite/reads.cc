@@ -67,11 +67,6 @@ Asset ReadAsset(const Statement& row) {
           .file_name = row.Text(9)};
 }
 
-constexpr char kQueueInOrder[] =
-    "SELECT seq FROM jobs INDEXED BY queue_by_order WHERE state = 1 ORDER BY priority DESC, seq";
-// Up to so many places are counted each by itself, by blocks of the queue.
-constexpr size_t kFewPositions = 64;
-
 StateEvent ReadEvent(const Statement& row, int column) {
   return {.number = row.Int64(column),
           .state = static_cast<JobState>(row.Int(column + 1)),
@@ -202,25 +197,31 @@ absl::StatusOr<QueueLoad> SqliteJobStore::Load() {
 absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
   using Jobs = std::vector<QueuedJob>;
   return Read<Jobs>([&](Connection& db) -> absl::StatusOr<Jobs> {
-    KINO_ASSIGN_OR_RETURN(
-        Statement rows,
-        db.Query("SELECT id, model, priority, seq, not_before_us, start_deadline_us "
-                 "FROM jobs INDEXED BY queue_by_order WHERE state = 1 "
-                 "ORDER BY priority DESC, seq"));
     const int64_t farthest = SaturatingMicros(clock_.Now() + 2 * options_.retry.max_backoff);
     Jobs jobs;
-    while (true) {
-      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
-      if (!has_row) return jobs;
-      QueuedJob& job = jobs.emplace_back();
-      job = {.id = rows.Text(0),
-             .model = rows.Text(1),
-             .priority = static_cast<Priority>(rows.Int(2)),
-             .order = rows.Int64(3)};
-      if (!rows.IsNull(4) && rows.Int64(4) <= farthest)
-        job.retry_not_before = absl::FromUnixMicros(rows.Int64(4));
-      if (!rows.IsNull(5)) job.start_deadline = absl::FromUnixMicros(rows.Int64(5));
+    // Class by class, each as the index holds it: nothing is sorted.
+    for (const Priority priority : kPrioritiesHighestFirst) {
+      KINO_ASSIGN_OR_RETURN(
+          Statement rows,
+          db.Query("SELECT id, model, seq, not_before_us, start_deadline_us "
+                   "FROM jobs INDEXED BY queue_by_order WHERE state = 1 AND priority = ? "
+                   "ORDER BY seq",
+                   static_cast<int>(priority)));
+      while (true) {
+        KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+        if (!has_row) break;
+        QueuedJob& job = jobs.emplace_back();
+        job = {.id = rows.Text(0),
+               .model = rows.Text(1),
+               .priority = priority,
+               .order = rows.Int64(2)};
+        if (!rows.IsNull(3) && rows.Int64(3) <= farthest) {
+          job.retry_not_before = absl::FromUnixMicros(rows.Int64(3));
+        }
+        if (!rows.IsNull(4)) job.start_deadline = absl::FromUnixMicros(rows.Int64(4));
+      }
     }
+    return jobs;
   });
 }
 
