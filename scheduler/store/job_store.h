@@ -210,6 +210,8 @@ class JobStore {
   virtual absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id,
                                                              int64_t after, int limit) = 0;
   // Changes with cursor > `after`, in order, at most `limit`. Those of deleted jobs are gone.
+  // Unlike what a listener gets, a QUEUED one has no `queued` when the job has changed again since:
+  // what it was then is not kept.
   virtual absl::StatusOr<std::vector<Change>> ReadChanges(int64_t after, int limit) = 0;
   virtual absl::StatusOr<int64_t> LatestCursor() = 0;
   // RemoveChangeListener returns when the listener is not running and will not again; not to be
@@ -232,10 +234,6 @@ class JobStore {
                                          const std::string& asset_id) = 0;
   // Newest first; all of a tenant's (all tenants' when empty), at most `limit`.
   virtual absl::StatusOr<std::vector<Asset>> ListAssets(const std::string& tenant, int limit) = 0;
-
-  // File names of every artifact and asset that a row names. Anything else that no running attempt
-  // writes is left over.
-  virtual absl::StatusOr<std::vector<std::string>> ListLiveFiles() = 0;
 
   // Those of `names` that no row names, in their order: for a sweep that asks for a folder's names
   // some at a time. A running attempt's file is among them.

@@ -297,9 +297,6 @@ class MemoryJobStore final : public JobStore {
   absl::StatusOr<std::vector<Asset>> ListAssets(const std::string&, int) override {
     return absl::UnimplementedError("ListAssets");
   }
-  absl::StatusOr<std::vector<std::string>> ListLiveFiles() override {
-    return absl::UnimplementedError("ListLiveFiles");
-  }
   absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
       const std::vector<std::string>&) override {
     return absl::UnimplementedError("FindLeftOverFiles");

@@ -76,7 +76,6 @@ class SqliteJobStore final : public JobStore {
                           Done<std::vector<std::string>> done) override;
   absl::StatusOr<Asset> GetAsset(const std::string& tenant, const std::string& asset_id) override;
   absl::StatusOr<std::vector<Asset>> ListAssets(const std::string& tenant, int limit) override;
-  absl::StatusOr<std::vector<std::string>> ListLiveFiles() override;
   absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
       const std::vector<std::string>& names) override;
 

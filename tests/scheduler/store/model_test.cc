@@ -527,6 +527,13 @@ class Trial {
     for (size_t i = 1; i < changes->size(); ++i) {
       if ((*changes)[i].cursor <= (*changes)[i - 1].cursor) return "a cursor falls";
     }
+    for (const Change& change : *changes) {
+      const ModelJob& job = model_.jobs().at(change.job_id);
+      const bool is_last = job.job.state_number == change.event.number;
+      if (change.queued.has_value() != (is_last && job.job.state == JobState::kQueued)) {
+        return absl::StrCat("what is queued of ", change.job_id);
+      }
+    }
     const int64_t cursor = *store_->LatestCursor();
     if (cursor < last_cursor_ || (!changes->empty() && cursor < changes->back().cursor)) {
       return "the latest cursor falls";
