@@ -118,8 +118,10 @@ class JobStore {
   // Leases the job to `worker`: RUNNING, next attempt number, a new token. Nothing when it cannot
   // start (any more): it has gone, or is not QUEUED. Whose turn it is, the caller knows.
   // `process_id` is the worker's: it tells a later frontend whether the worker has died since.
+  // `start_left`: how much of its start_timeout is left, for when it is queued again; the caller
+  // knows it on a clock that nobody sets. More than start_timeout, such as infinite: all of it.
   virtual void Claim(std::string job_id, std::string worker, int64_t process_id,
-                     Done<std::optional<ClaimedAttempt>> done) = 0;
+                     absl::Duration start_left, Done<std::optional<ClaimedAttempt>> done) = 0;
 
   // The attempt has begun to compute; `stats` (opaque, such as the plan) replaces the job's unless
   // it is empty.
@@ -243,8 +245,9 @@ class JobStore {
   // --- The blocking forms of the writes above. ---
 
   absl::StatusOr<SubmitResult> Submit(NewJob job);
-  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(std::string job_id, std::string worker,
-                                                      int64_t process_id = 0);
+  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(
+      std::string job_id, std::string worker, int64_t process_id = 0,
+      absl::Duration start_left = absl::InfiniteDuration());
   absl::StatusOr<Job> RecordStats(AttemptRef ref, std::string stats);
   absl::StatusOr<Job> Commit(AttemptRef ref, Artifact artifact, std::string stats);
   absl::StatusOr<Job> Fail(AttemptRef ref, AttemptFailure failure);

@@ -230,10 +230,13 @@ class Trial {
   }
 
   std::string DoClaim(const std::string& id, const std::string& worker) {
-    const auto got = store_->Claim(id, worker);
+    const absl::Duration start_left = Throw(4) == 0
+                                          ? absl::InfiniteDuration()
+                                          : absl::Seconds(static_cast<int64_t>(Throw(35)) - 2);
+    const auto got = store_->Claim(id, worker, 0, start_left);
     if (!got.ok()) return got.status().ToString();
     const std::string token = got->has_value() ? (*got)->ref.token : "";
-    const bool want = model_.Claim(id, worker, token);
+    const bool want = model_.Claim(id, worker, start_left, token);
     if (got->has_value() != want) return absl::StrCat("the model says ", want ? "yes" : "no");
     if (!want) return "";
     for (const AttemptRef& old : old_refs_) {

@@ -168,14 +168,13 @@ std::optional<std::string> StoreModel::FindNext(const ReadyWorker& worker) const
   return std::nullopt;
 }
 
-bool StoreModel::Claim(const std::string& id, const std::string& worker,
+bool StoreModel::Claim(const std::string& id, const std::string& worker, absl::Duration start_left,
                        const std::string& made_token) {
   const auto found = jobs_.find(id);
   if (found == jobs_.end() || found->second.job.state != JobState::kQueued) return false;
   ModelJob& job = found->second;
-  if (job.start_by) {
-    job.start_left =
-        std::clamp(*job.start_by - clock_.Now(), absl::ZeroDuration(), job.job.start_timeout);
+  if (job.job.start_timeout != absl::InfiniteDuration()) {
+    job.start_left = std::clamp(start_left, absl::ZeroDuration(), job.job.start_timeout);
   }
   Attempt attempt;
   attempt.number = static_cast<int>(job.job.attempts.size()) + 1;

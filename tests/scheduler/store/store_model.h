@@ -38,7 +38,8 @@ class StoreModel {
   // to be taken over.
   absl::Status Submit(const NewJob& job, const std::string& made_id, std::string& id);
   std::optional<std::string> FindNext(const ReadyWorker& worker) const;
-  bool Claim(const std::string& id, const std::string& worker, const std::string& made_token);
+  bool Claim(const std::string& id, const std::string& worker, absl::Duration start_left,
+             const std::string& made_token);
   absl::Status CheckAttempt(const AttemptRef& ref) const;
   absl::Status RecordStats(const AttemptRef& ref, const std::string& stats);
   absl::Status Commit(const AttemptRef& ref, const Artifact& artifact, const std::string& stats);

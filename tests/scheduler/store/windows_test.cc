@@ -52,7 +52,9 @@ TEST_F(WindowsTest, NothingIsAcknowledgedOrToldBeforeItIsSynced) {
        [&]() -> Begin { return [&](auto done) { store_->Submit(MakeJob(), end_of(done)); }; }},
       {"Claim",
        [&]() -> Begin {
-         return [&, id = Submit()](auto done) { store_->Claim(id, "w", 0, end_of(done)); };
+         return [&, id = Submit()](auto done) {
+           store_->Claim(id, "w", 0, absl::InfiniteDuration(), end_of(done));
+         };
        }},
       {"RecordStats",
        [&]() -> Begin {
