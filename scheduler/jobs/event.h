@@ -24,7 +24,7 @@ struct Change {
   int64_t cursor = 0;  // rises with every change of the store; may have gaps
   std::string job_id{};
   StateEvent event{};
-  // Where the event says QUEUED.
+  // Where the event says QUEUED; read later on, only while that is the job's last event.
   std::optional<QueuedJob> queued{};
 };
 

@@ -21,13 +21,14 @@ void JobQueue::Add(const QueuedJob& job) {
   entry.deadline = job.start_deadline == absl::InfiniteFuture()
                        ? absl::InfiniteDuration()
                        : now + std::max(job.start_deadline - wall, absl::ZeroDuration());
+  entry.tell_at = entry.deadline;
   order_[KeyOf(job)] = &entry;
   if (entry.ready_at > now) {
     backing_off_.emplace(entry.ready_at, job.id);
   } else {
     ready_[job.model][KeyOf(job)] = &entry;
   }
-  if (entry.deadline != absl::InfiniteDuration()) deadlines_.emplace(entry.deadline, job.id);
+  if (entry.deadline != absl::InfiniteDuration()) deadlines_.emplace(entry.tell_at, job.id);
 }
 
 void JobQueue::Remove(const std::string& id) {
@@ -36,7 +37,7 @@ void JobQueue::Remove(const std::string& id) {
   const Entry& entry = found->second;
   order_.erase(KeyOf(entry.job));
   backing_off_.erase({entry.ready_at, id});
-  deadlines_.erase({entry.deadline, id});
+  deadlines_.erase({entry.tell_at, id});
   if (const auto model = ready_.find(entry.job.model); model != ready_.end()) {
     const auto at = model->second.find(KeyOf(entry.job));
     if (at != model->second.end() && at->second == &entry) model->second.erase(at);
@@ -89,6 +90,12 @@ QueueSnapshot JobQueue::Heads(const std::vector<ReadyWorker>& workers) {
   return heads;
 }
 
+absl::Duration JobQueue::StartLeft(const std::string& id) const {
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) return absl::InfiniteDuration();
+  return std::max(found->second.deadline - clock_.Monotonic(), absl::ZeroDuration());
+}
+
 std::vector<std::string> JobQueue::TakeOverdue() {
   const absl::Duration now = clock_.Monotonic();
   std::vector<std::string> overdue;
@@ -98,8 +105,8 @@ std::vector<std::string> JobQueue::TakeOverdue() {
   }
   for (const std::string& id : overdue) {
     Entry& entry = entries_.at(id);
-    entry.deadline = now + kAskAgain;
-    deadlines_.emplace(entry.deadline, id);
+    entry.tell_at = now + kAskAgain;
+    deadlines_.emplace(entry.tell_at, id);
   }
   return overdue;
 }

@@ -43,6 +43,9 @@ class JobQueue {
   // The jobs that may start now, cut down as QueueSnapshot says.
   QueueSnapshot Heads(const std::vector<ReadyWorker>& workers);
 
+  // What is left of the job's start_timeout, whatever the wall clock was set to since it came.
+  // Infinite: it has none, or is not there.
+  absl::Duration StartLeft(const std::string& id) const;
   // Jobs whose start_timeout has passed; asked again a second later they are told again.
   std::vector<std::string> TakeOverdue();
   // Monotonic time of the next end of a back-off or passing of a start_timeout; infinite: never.
@@ -65,6 +68,7 @@ class JobQueue {
     QueuedJob job;
     absl::Duration ready_at;  // monotonic
     absl::Duration deadline;  // monotonic
+    absl::Duration tell_at;   // that it has passed: first at the deadline
     bool is_held = false;
   };
   static Key KeyOf(const QueuedJob& job) { return {-static_cast<int>(job.priority), job.order}; }
@@ -75,7 +79,7 @@ class JobQueue {
   std::map<Key, const Entry*> order_;                             // all of them
   std::map<std::string, std::map<Key, const Entry*>> ready_;      // by model
   std::set<std::pair<absl::Duration, std::string>> backing_off_;  // until when, id
-  std::set<std::pair<absl::Duration, std::string>> deadlines_;
+  std::set<std::pair<absl::Duration, std::string>> deadlines_;    // when to tell, id
 };
 
 }  // namespace kino::scheduler

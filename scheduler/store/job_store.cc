@@ -30,10 +30,11 @@ absl::StatusOr<SubmitResult> JobStore::Submit(NewJob job) {
 
 absl::StatusOr<std::optional<ClaimedAttempt>> JobStore::Claim(std::string job_id,
                                                               std::string worker,
-                                                              int64_t process_id) {
+                                                              int64_t process_id,
+                                                              absl::Duration start_left) {
   using Lease = std::optional<ClaimedAttempt>;
   return Await<Lease>([&](Done<Lease> done) {
-    Claim(std::move(job_id), std::move(worker), process_id, std::move(done));
+    Claim(std::move(job_id), std::move(worker), process_id, start_left, std::move(done));
   });
 }
 

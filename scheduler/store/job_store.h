@@ -118,8 +118,10 @@ class JobStore {
   // Leases the job to `worker`: RUNNING, next attempt number, a new token. Nothing when it cannot
   // start (any more): it has gone, or is not QUEUED. Whose turn it is, the caller knows.
   // `process_id` is the worker's: it tells a later frontend whether the worker has died since.
+  // `start_left`: how much of its start_timeout is left, for when it is queued again; the caller
+  // knows it on a clock that nobody sets. More than start_timeout, such as infinite: all of it.
   virtual void Claim(std::string job_id, std::string worker, int64_t process_id,
-                     Done<std::optional<ClaimedAttempt>> done) = 0;
+                     absl::Duration start_left, Done<std::optional<ClaimedAttempt>> done) = 0;
 
   // The attempt has begun to compute; `stats` (opaque, such as the plan) replaces the job's unless
   // it is empty.
@@ -210,6 +212,8 @@ class JobStore {
   virtual absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id,
                                                              int64_t after, int limit) = 0;
   // Changes with cursor > `after`, in order, at most `limit`. Those of deleted jobs are gone.
+  // Unlike what a listener gets, a QUEUED one has no `queued` when the job has changed again since:
+  // what it was then is not kept.
   virtual absl::StatusOr<std::vector<Change>> ReadChanges(int64_t after, int limit) = 0;
   virtual absl::StatusOr<int64_t> LatestCursor() = 0;
   // RemoveChangeListener returns when the listener is not running and will not again; not to be
@@ -233,10 +237,6 @@ class JobStore {
   // Newest first; all of a tenant's (all tenants' when empty), at most `limit`.
   virtual absl::StatusOr<std::vector<Asset>> ListAssets(const std::string& tenant, int limit) = 0;
 
-  // File names of every artifact and asset that a row names. Anything else that no running attempt
-  // writes is left over.
-  virtual absl::StatusOr<std::vector<std::string>> ListLiveFiles() = 0;
-
   // Those of `names` that no row names, in their order: for a sweep that asks for a folder's names
   // some at a time. A running attempt's file is among them.
   virtual absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
@@ -245,8 +245,9 @@ class JobStore {
   // --- The blocking forms of the writes above. ---
 
   absl::StatusOr<SubmitResult> Submit(NewJob job);
-  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(std::string job_id, std::string worker,
-                                                      int64_t process_id = 0);
+  absl::StatusOr<std::optional<ClaimedAttempt>> Claim(
+      std::string job_id, std::string worker, int64_t process_id = 0,
+      absl::Duration start_left = absl::InfiniteDuration());
   absl::StatusOr<Job> RecordStats(AttemptRef ref, std::string stats);
   absl::StatusOr<Job> Commit(AttemptRef ref, Artifact artifact, std::string stats);
   absl::StatusOr<Job> Fail(AttemptRef ref, AttemptFailure failure);

@@ -98,6 +98,7 @@ void Dispatcher::Settle(int64_t id, const Verdict& verdict) {
 void Dispatcher::Claim(const Question& question) {
   store_.Claim(
       question.job.id, question.reservation.worker.name, question.reservation.process_id,
+      queue_.StartLeft(question.job.id),
       [post = post_, this,
        question](absl::StatusOr<std::optional<ClaimedAttempt>> claimed) mutable {
         post([this, question = std::move(question), claimed = std::move(claimed)]() mutable {

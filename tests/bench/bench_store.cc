@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "scheduler/clock.h"
+#include "scheduler/queue/job_queue.h"
+#include "scheduler/queue/policy.h"
 #include "scheduler/random.h"
 #include "scheduler/store/sqlite/database.h"
 #include "scheduler/store/sqlite/open.h"
@@ -220,10 +223,18 @@ void Run(const Options& options) {
   });
   TimeLists(*store, options.rounds);
   Time("Load", options.rounds, [&](int) { Check(store->Load().status()); });
-  Time("NextTimer", options.rounds, [&](int) { Check(store->NextTimer().status()); });
-  Time("QueuePositions of one", options.rounds, [&](int i) {
-    Check(store->QueuePositions({IdOf(options.ended + 1 + i * options.queued / options.rounds)})
-              .status());
+  Time("FindByRequestId", options.rounds, [&](int i) {
+    Check(store->FindByRequestId("default", absl::StrCat("request-", i * 1000 + 1)).status());
+  });
+  std::vector<QueuedJob> jobs;
+  Time("Queue", 5, [&](int) {
+    auto queue = store->Queue();
+    Check(queue.status());
+    jobs = *std::move(queue);
+  });
+  JobQueue queue(clock, RetryPolicy().max_backoff);
+  Time(absl::StrCat("JobQueue: ", jobs.size(), " jobs added"), 1, [&](int) {
+    for (const QueuedJob& job : jobs) queue.Add(job);
   });
 
   NewJob job;
@@ -235,36 +246,44 @@ void Run(const Options& options) {
   job.labels = {{"half", "yes"}};
   Time("Submit", options.rounds, [&](int) { Check(store->Submit(job).status()); });
   ReadyWorker worker{.name = "worker-0", .models = {"ltx", "mochi", "wan", "rare"}};
-  std::vector<std::string> found;
-  const auto find = [&](int) {
-    const auto next = store->FindNext(worker);
-    Check(next.status());
-    if (next->has_value()) found.push_back((*next)->id);
+  const auto next = [&] {
+    const QueueSnapshot heads = queue.Heads({worker});
+    const std::optional<Choice> choice = PickNext(heads, {worker});
+    return choice ? heads.jobs[choice->job].id : std::string();
   };
-  Time("FindNext", options.rounds, find);
-  // As many of the first as a worker's memory holds do not fit it.
-  {
-    auto db = Connection::Open(path, SQLITE_OPEN_READONLY, "");
-    Check(db.status());
-    auto rows = (*db)->PrepareOnce(
-        "SELECT id FROM jobs WHERE state = 1 ORDER BY priority DESC, seq LIMIT 10000");
-    Check(rows.status());
-    while (*rows->Step()) worker.unfit_jobs.insert(rows->Text(0));
-  }
-  Time(absl::StrCat("FindNext, ", worker.unfit_jobs.size(), " unfit"), options.rounds, find);
+  Time("JobQueue: Heads and PickNext", options.rounds, [&](int) { next(); });
+  // The first ones of the queue do not fit the worker, as many as it may remember.
+  for (size_t i = 0; i < jobs.size() && i < 1000; ++i) worker.unfit_jobs.insert(jobs[i].id);
+  Time(absl::StrCat("JobQueue: Heads and PickNext, ", worker.unfit_jobs.size(), " unfit"),
+       options.rounds, [&](int) { next(); });
   worker.unfit_jobs.clear();
+  Time("JobQueue: InOrder", 5, [&](int) {
+    if (queue.InOrder().size() != jobs.size()) Die("the queue has lost jobs");
+  });
+  std::vector<std::string> ids;
+  for (int i = 0; i < options.rounds; ++i) {
+    ids.push_back(next());
+    if (ids.back().empty()) Die("fewer jobs are queued than there are rounds");
+    queue.Remove(ids.back());
+  }
   std::vector<AttemptRef> refs;
-  Time("FindNext and Claim", options.rounds, [&](int) {
-    const auto next = store->FindNext(worker);
-    Check(next.status());
-    if (!next->has_value()) return;
-    const auto claim = store->Claim((*next)->id, worker.name);
+  Time("Claim", options.rounds, [&](int i) {
+    const auto claim = store->Claim(ids[static_cast<size_t>(i)], worker.name);
     Check(claim.status());
     if (claim->has_value()) refs.push_back((*claim)->ref);
   });
   Time("Commit", static_cast<int>(refs.size()), [&](int i) {
     const AttemptRef& ref = refs[static_cast<size_t>(i)];
     Check(store->Commit(ref, {.file_name = ref.job_id + ".1.mp4"}, std::string(400, 's')).status());
+  });
+  Time("Expire", options.rounds, [&](int i) {
+    Check(store->Expire(jobs[jobs.size() - 1 - static_cast<size_t>(i)].id).status());
+  });
+  Time("Requeue", options.rounds, [&](int i) {
+    // Of whatever tenant.
+    const auto expired = store->GetAnyTenant(jobs[jobs.size() - 1 - static_cast<size_t>(i)].id);
+    Check(expired.status());
+    Check(store->Requeue(expired->tenant, expired->id).status());
   });
   Time("PurgeResults of 100", 10,
        [&](int) { Check(store->PurgeResults(absl::Now() - absl::Hours(24), 100).status()); });

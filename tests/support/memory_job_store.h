@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -84,23 +85,28 @@ class MemoryJobStore final : public JobStore {
                         });
   }
 
-  void Claim(std::string job_id, std::string worker, int64_t process_id,
+  void Claim(std::string job_id, std::string worker, int64_t process_id, absl::Duration start_left,
              Done<std::optional<ClaimedAttempt>> done) override {
     using Lease = std::optional<ClaimedAttempt>;
-    Write<Lease>(std::move(done), [this, job_id, worker, process_id]() -> absl::StatusOr<Lease> {
-      const auto found = records_.find(job_id);
-      if (found == records_.end() || found->second.job.state != JobState::kQueued) return Lease();
-      Record& record = found->second;
-      const int number = static_cast<int>(record.job.attempts.size()) + 1;
-      record.running = {.job_id = job_id, .attempt = number, .token = MakeToken(random_)};
-      record.worker = worker;
-      record.process_id = process_id;
-      record.start_left = std::max(absl::ZeroDuration(), record.deadline - clock_.Monotonic());
-      record.job.attempts.push_back(
-          {.number = number, .token = record.running.token, .worker = worker});
-      Move(record, JobTrigger::kClaimed, "");
-      return Lease(ClaimedAttempt{.ref = record.running, .job = record.job});
-    });
+    Write<Lease>(
+        std::move(done), [this, job_id, worker, process_id, start_left]() -> absl::StatusOr<Lease> {
+          const auto found = records_.find(job_id);
+          if (found == records_.end() || found->second.job.state != JobState::kQueued)
+            return Lease();
+          Record& record = found->second;
+          const int number = static_cast<int>(record.job.attempts.size()) + 1;
+          record.running = {.job_id = job_id, .attempt = number, .token = MakeToken(random_)};
+          record.worker = worker;
+          record.process_id = process_id;
+          if (record.job.start_timeout != absl::InfiniteDuration()) {
+            record.start_left =
+                std::clamp(start_left, absl::ZeroDuration(), record.job.start_timeout);
+          }
+          record.job.attempts.push_back(
+              {.number = number, .token = record.running.token, .worker = worker});
+          Move(record, JobTrigger::kClaimed, "");
+          return Lease(ClaimedAttempt{.ref = record.running, .job = record.job});
+        });
   }
 
   void RecordStats(AttemptRef ref, std::string stats, Done<Job> done) override {
@@ -263,7 +269,14 @@ class MemoryJobStore final : public JobStore {
   void PurgeResults(absl::Time, int, Done<std::vector<std::string>> done) override {
     done(absl::UnimplementedError("PurgeResults"));
   }
-  absl::StatusOr<JobPage> List(const JobFilter&, int, const std::string&) override {
+  void PurgeJobs(absl::Time, int, Done<PurgedJobs> done) override {
+    done(absl::UnimplementedError("PurgeJobs"));
+  }
+  absl::StatusOr<std::optional<Job>> FindByRequestId(const std::string&,
+                                                     const std::string&) override {
+    return absl::UnimplementedError("FindByRequestId");
+  }
+  absl::StatusOr<JobPage> List(const JobFilter&, int, const std::string&, int64_t) override {
     return absl::UnimplementedError("List");
   }
   absl::StatusOr<QueueLoad> Load() override { return absl::UnimplementedError("Load"); }
@@ -289,8 +302,9 @@ class MemoryJobStore final : public JobStore {
   absl::StatusOr<std::vector<Asset>> ListAssets(const std::string&, int) override {
     return absl::UnimplementedError("ListAssets");
   }
-  absl::StatusOr<std::vector<std::string>> ListLiveFiles() override {
-    return absl::UnimplementedError("ListLiveFiles");
+  absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
+      const std::vector<std::string>&) override {
+    return absl::UnimplementedError("FindLeftOverFiles");
   }
 
  private:

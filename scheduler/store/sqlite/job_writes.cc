@@ -140,7 +140,8 @@ absl::StatusOr<SubmitResult> SqliteJobStore::SubmitNow(Transaction& transaction,
 absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transaction& transaction,
                                                                        const std::string& job_id,
                                                                        const std::string& worker,
-                                                                       int64_t process_id) {
+                                                                       int64_t process_id,
+                                                                       absl::Duration start_left) {
   Connection& db = transaction.db;
   const absl::Time now = clock_.Now();
   const int64_t now_us = SaturatingMicros(now);
@@ -154,9 +155,8 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
   after.token = MakeToken(random_);
   if (!after.job.start_time) after.job.start_time = now;
   if (before.start_deadline_us) {
-    // Not more than it ever had, though the wall clock was set back.
-    after.start_left_us = std::clamp<int64_t>(*before.start_deadline_us - now_us, 0,
-                                              ToInt64Microseconds(before.job.start_timeout));
+    after.start_left_us = absl::ToInt64Microseconds(
+        std::clamp(start_left, absl::ZeroDuration(), before.job.start_timeout));
   }
   KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, JobTrigger::kClaimed, now, "", after));
   KINO_RETURN_IF_ERROR(
@@ -332,11 +332,13 @@ void SqliteJobStore::Submit(NewJob job, Done<SubmitResult> done) {
 }
 
 void SqliteJobStore::Claim(std::string job_id, std::string worker, int64_t process_id,
-                           Done<std::optional<ClaimedAttempt>> done) {
+                           absl::Duration start_left, Done<std::optional<ClaimedAttempt>> done) {
   Write<std::optional<ClaimedAttempt>>(
       From::kServer, std::move(done),
-      [this, job_id = std::move(job_id), worker = std::move(worker), process_id](
-          Transaction& transaction) { return ClaimNow(transaction, job_id, worker, process_id); });
+      [this, job_id = std::move(job_id), worker = std::move(worker), process_id,
+       start_left](Transaction& transaction) {
+        return ClaimNow(transaction, job_id, worker, process_id, start_left);
+      });
 }
 
 void SqliteJobStore::RecordStats(AttemptRef ref, std::string stats, Done<Job> done) {

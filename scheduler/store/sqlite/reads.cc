@@ -67,17 +67,27 @@ Asset ReadAsset(const Statement& row) {
           .file_name = row.Text(9)};
 }
 
-constexpr char kQueueInOrder[] =
-    "SELECT seq FROM jobs INDEXED BY queue_by_order WHERE state = 1 ORDER BY priority DESC, seq";
-// Up to so many places are counted each by itself, by blocks of the queue.
-constexpr size_t kFewPositions = 64;
-
 StateEvent ReadEvent(const Statement& row, int column) {
   return {.number = row.Int64(column),
           .state = static_cast<JobState>(row.Int(column + 1)),
           .attempt = row.Int(column + 2),
           .time = absl::FromUnixMicros(row.Int64(column + 3)),
           .reason = row.Text(column + 4)};
+}
+
+// id, model, priority, seq, not_before_us, start_deadline_us. A back-off that ends after `farthest`
+// is left out.
+QueuedJob ReadQueued(const Statement& row, int column, absl::Time farthest) {
+  QueuedJob job{.id = row.Text(column),
+                .model = row.Text(column + 1),
+                .priority = static_cast<Priority>(row.Int(column + 2)),
+                .order = row.Int64(column + 3)};
+  if (!row.IsNull(column + 4)) {
+    const absl::Time end = absl::FromUnixMicros(row.Int64(column + 4));
+    if (end <= farthest) job.retry_not_before = end;
+  }
+  if (!row.IsNull(column + 5)) job.start_deadline = absl::FromUnixMicros(row.Int64(column + 5));
+  return job;
 }
 
 }  // namespace
@@ -202,25 +212,23 @@ absl::StatusOr<QueueLoad> SqliteJobStore::Load() {
 absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
   using Jobs = std::vector<QueuedJob>;
   return Read<Jobs>([&](Connection& db) -> absl::StatusOr<Jobs> {
-    KINO_ASSIGN_OR_RETURN(
-        Statement rows,
-        db.Query("SELECT id, model, priority, seq, not_before_us, start_deadline_us "
-                 "FROM jobs INDEXED BY queue_by_order WHERE state = 1 "
-                 "ORDER BY priority DESC, seq"));
-    const int64_t farthest = SaturatingMicros(clock_.Now() + 2 * options_.retry.max_backoff);
+    const absl::Time farthest = clock_.Now() + 2 * options_.retry.max_backoff;
     Jobs jobs;
-    while (true) {
-      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
-      if (!has_row) return jobs;
-      QueuedJob& job = jobs.emplace_back();
-      job = {.id = rows.Text(0),
-             .model = rows.Text(1),
-             .priority = static_cast<Priority>(rows.Int(2)),
-             .order = rows.Int64(3)};
-      if (!rows.IsNull(4) && rows.Int64(4) <= farthest)
-        job.retry_not_before = absl::FromUnixMicros(rows.Int64(4));
-      if (!rows.IsNull(5)) job.start_deadline = absl::FromUnixMicros(rows.Int64(5));
+    // Class by class, each as the index holds it: nothing is sorted.
+    for (const Priority priority : kPrioritiesHighestFirst) {
+      KINO_ASSIGN_OR_RETURN(
+          Statement rows,
+          db.Query("SELECT id, model, priority, seq, not_before_us, start_deadline_us "
+                   "FROM jobs INDEXED BY queue_by_order WHERE state = 1 AND priority = ? "
+                   "ORDER BY seq",
+                   static_cast<int>(priority)));
+      while (true) {
+        KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+        if (!has_row) break;
+        jobs.push_back(ReadQueued(rows, 0, farthest));
+      }
     }
+    return jobs;
   });
 }
 
@@ -252,16 +260,21 @@ absl::StatusOr<std::vector<Change>> SqliteJobStore::ReadChanges(int64_t after, i
   return Read<Changes>([&](Connection& db) -> absl::StatusOr<Changes> {
     KINO_ASSIGN_OR_RETURN(
         Statement rows,
-        db.Query("SELECT events.cursor, jobs.id, number, events.state, events.attempt, time_us, "
-                 "reason FROM events JOIN jobs ON jobs.seq = events.job "
+        db.Query("SELECT events.cursor, number, events.state, events.attempt, time_us, reason, "
+                 "jobs.state = 1 AND jobs.state_number = number, id, model, priority, seq, "
+                 "not_before_us, start_deadline_us FROM events JOIN jobs ON jobs.seq = events.job "
                  "WHERE events.cursor > ? ORDER BY events.cursor LIMIT ?",
                  after, limit));
+    const absl::Time farthest = clock_.Now() + 2 * options_.retry.max_backoff;
     Changes changes;
     while (true) {
       KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
       if (!has_row) return changes;
-      changes.push_back(
-          {.cursor = rows.Int64(0), .job_id = rows.Text(1), .event = ReadEvent(rows, 2)});
+      Change& change = changes.emplace_back();
+      change.cursor = rows.Int64(0);
+      change.job_id = rows.Text(7);
+      change.event = ReadEvent(rows, 1);
+      if (rows.Int(6) != 0) change.queued = ReadQueued(rows, 7, farthest);
     }
   });
 }
@@ -313,21 +326,6 @@ absl::StatusOr<std::vector<Asset>> SqliteJobStore::ListAssets(const std::string&
       KINO_ASSIGN_OR_RETURN(const bool has_row, rows->Step());
       if (!has_row) return assets;
       assets.push_back(ReadAsset(*rows));
-    }
-  });
-}
-
-absl::StatusOr<std::vector<std::string>> SqliteJobStore::ListLiveFiles() {
-  using Files = std::vector<std::string>;
-  return Read<Files>([&](Connection& db) -> absl::StatusOr<Files> {
-    KINO_ASSIGN_OR_RETURN(Statement rows,
-                          db.Query("SELECT artifact_file FROM jobs WHERE artifact_file IS NOT NULL "
-                                   "UNION ALL SELECT file FROM assets"));
-    Files files;
-    while (true) {
-      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
-      if (!has_row) return files;
-      files.push_back(rows.Text(0));
     }
   });
 }

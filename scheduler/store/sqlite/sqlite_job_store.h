@@ -38,7 +38,7 @@ class SqliteJobStore final : public JobStore {
   ~SqliteJobStore() override;
 
   void Submit(NewJob job, Done<SubmitResult> done) override;
-  void Claim(std::string job_id, std::string worker, int64_t process_id,
+  void Claim(std::string job_id, std::string worker, int64_t process_id, absl::Duration start_left,
              Done<std::optional<ClaimedAttempt>> done) override;
   void RecordStats(AttemptRef ref, std::string stats, Done<Job> done) override;
   void Commit(AttemptRef ref, Artifact artifact, std::string stats, Done<Job> done) override;
@@ -76,7 +76,6 @@ class SqliteJobStore final : public JobStore {
                           Done<std::vector<std::string>> done) override;
   absl::StatusOr<Asset> GetAsset(const std::string& tenant, const std::string& asset_id) override;
   absl::StatusOr<std::vector<Asset>> ListAssets(const std::string& tenant, int limit) override;
-  absl::StatusOr<std::vector<std::string>> ListLiveFiles() override;
   absl::StatusOr<std::vector<std::string>> FindLeftOverFiles(
       const std::vector<std::string>& names) override;
 
@@ -108,7 +107,8 @@ class SqliteJobStore final : public JobStore {
   absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNow(Transaction& transaction,
                                                          const std::string& job_id,
                                                          const std::string& worker,
-                                                         int64_t process_id);
+                                                         int64_t process_id,
+                                                         absl::Duration start_left);
   absl::StatusOr<Job> CommitNow(Transaction& transaction, const AttemptRef& ref,
                                 const Artifact& artifact, const std::string& stats);
   absl::StatusOr<Job> FailNow(Transaction& transaction, const AttemptRef& ref,

@@ -180,6 +180,28 @@ TEST_F(JobQueueTest, StartTimeoutPassesOnMonotonicTimeWhateverTheWallClockDoes) 
   }
 }
 
+TEST_F(JobQueueTest, WhatIsLeftOfStartTimeoutIsCountedOnMonotonicTime) {
+  for (const absl::Duration step : kWallSteps) {
+    SCOPED_TRACE(absl::FormatDuration(step));
+    queue_.Add(Hurried("a", 1, absl::Seconds(100)));
+    Add("b", 2);
+    clock_.Advance(absl::Seconds(30));
+    clock_.JumpWall(step);
+    queue_.Hold("a");
+    EXPECT_EQ(queue_.StartLeft("a"), absl::Seconds(70));
+    EXPECT_EQ(queue_.StartLeft("b"), absl::InfiniteDuration());
+    EXPECT_EQ(queue_.StartLeft("nonsense"), absl::InfiniteDuration());
+    clock_.Advance(absl::Seconds(70));
+    EXPECT_EQ(queue_.StartLeft("a"), absl::ZeroDuration());
+    EXPECT_EQ(queue_.TakeOverdue().size(), 1u);
+    EXPECT_EQ(queue_.StartLeft("a"), absl::ZeroDuration()) << "to be told again is no time left";
+    clock_.Advance(absl::Minutes(5));
+    EXPECT_EQ(queue_.StartLeft("a"), absl::ZeroDuration());
+    queue_.Remove("a");
+    queue_.Remove("b");
+  }
+}
+
 TEST_F(JobQueueTest, OverdueJobIsToldAgainASecondLaterUntilItIsGone) {
   queue_.Add(Hurried("a", 1, absl::Seconds(5)));
   queue_.Add(Hurried("b", 2, absl::Seconds(5)));

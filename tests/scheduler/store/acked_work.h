@@ -6,7 +6,6 @@
 
 #include <functional>
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -19,8 +18,9 @@ namespace kino::scheduler {
 
 class AckedWork {
  public:
-  // Submits, claims, records, commits, fails, cancels, expires, deletes, purges; goes on behind
-  // what is refused. Each request has `request_bytes`. Gives how many operations were refused.
+  // Submits, claims, records, commits, fails, forgives, cancels, expires, requeues, deletes,
+  // purges; goes on behind what is refused. Each request has `request_bytes`. Gives how many
+  // operations were refused.
   int Do(JobStore& store, FakeClock& clock, size_t request_bytes) {
     refused_ = 0;
     NewJob job = MakeJob();
@@ -57,12 +57,24 @@ class AckedWork {
       NoteJob(store.Fail(
           ref, {.cause = FailureCause::kInterrupted, .error = absl::UnavailableError("x")}));
     });
+    Claim(store, [&](const AttemptRef& ref) {
+      NoteJob(store.Fail(ref, {.cause = FailureCause::kCrash, .error = absl::InternalError("x")}));
+      const auto forgiven = store.ForgiveCrashes({ref});
+      if (Acked(forgiven) && *forgiven == 1) forgiven_.insert(ref.job_id);
+    });
     if (!cancelled.empty()) NoteJob(store.Cancel("default", cancelled));
     clock.Advance(absl::Seconds(10));
-    if (Acked(store.ExpireDue()) && !expired.empty()) NoteAtLeast(expired, 2);
+    if (!expired.empty()) {
+      NoteJob(store.Expire(expired));
+      NoteJob(store.Requeue("default", expired));
+    }
     Acked(store.List({.tenant = "default", .labels = {{"k", "v"}}}, 2, ""));
-    Acked(store.QueuePositions({named}));
-    Acked(store.NextTimer());
+    Acked(store.Queue());
+    Acked(store.RunningAttempts());
+    const auto found = store.FindByRequestId("default", "once");
+    if (Acked(found) && !named.empty()) {
+      EXPECT_TRUE(found->has_value());
+    }
     if (!cancelled.empty()) {
       gone_[cancelled] = Acked(store.Delete("default", cancelled));
       NoteMaybeGone(cancelled);
@@ -91,7 +103,7 @@ class AckedWork {
       if (gone != gone_.end() && gone->second) ++lost;
       for (const auto& [number, state] : numbers) {
         if (static_cast<int64_t>(events->size()) < number ||
-            (state && (*events)[static_cast<size_t>(number) - 1].state != *state)) {
+            (*events)[static_cast<size_t>(number) - 1].state != state) {
           ++lost;
         }
       }
@@ -99,6 +111,7 @@ class AckedWork {
       // From "" to "plan" to "stats".
       if (job->stats < stats_.at(id)) ++lost;
       if (has_purged_results_ && job->artifact) ++lost;
+      if (forgiven_.contains(id) && job->failures.crashes > 0) ++lost;
     }
     for (const auto& [id, is_there] : assets_) {
       if (!store.GetAsset("default", id).ok()) ++lost;
@@ -124,7 +137,6 @@ class AckedWork {
   void NoteMaybeGone(const std::string& id) {
     if (gone_[id] || refused_ == 1) maybe_gone_.insert(id);
   }
-  void NoteAtLeast(const std::string& id, int64_t number) { acked_[id][number] = std::nullopt; }
   std::string Submit(JobStore& store, const NewJob& job) {
     const auto submitted = store.Submit(job);
     if (!Acked(submitted)) return "";
@@ -139,9 +151,9 @@ class AckedWork {
   }
 
   // The numbered states that were acknowledged, by job.
-  std::map<std::string, std::map<int64_t, std::optional<JobState>>> acked_;
+  std::map<std::string, std::map<int64_t, JobState>> acked_;
   std::map<std::string, std::string> stats_;
-  std::set<std::string> maybe_gone_;
+  std::set<std::string> maybe_gone_, forgiven_;
   std::map<std::string, bool> gone_, assets_;
   bool has_purged_results_ = false;
   int refused_ = 0;

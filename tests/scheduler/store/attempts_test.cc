@@ -255,7 +255,7 @@ TEST_P(AttemptsTest, CommitAfterACancelRequestIsNotTaken) {
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->state, JobState::kCancelled);
   EXPECT_FALSE(job->artifact);
-  EXPECT_THAT(*store_->ListLiveFiles(), testing::IsEmpty());
+  EXPECT_THAT(*store_->FindLeftOverFiles({"a.mp4"}), testing::ElementsAre("a.mp4"));
 }
 
 TEST_P(AttemptsTest, LostAttemptOfACancelledJobDoesNotRunAgain) {

@@ -30,7 +30,10 @@ inline absl::StatusOr<std::optional<ClaimedAttempt>> ClaimNext(
     const absl::StatusOr<std::optional<QueuedJob>> found = FindNext(store, worker, now);
     if (!found.ok()) return found.status();
     if (!found->has_value()) return std::nullopt;
-    absl::StatusOr<std::optional<ClaimedAttempt>> claim = store.Claim((*found)->id, worker.name);
+    const absl::Duration start_left =
+        now == absl::InfiniteFuture() ? absl::InfiniteDuration() : (*found)->start_deadline - now;
+    absl::StatusOr<std::optional<ClaimedAttempt>> claim =
+        store.Claim((*found)->id, worker.name, /*process_id=*/0, start_left);
     if (!claim.ok() || claim->has_value()) return claim;
   }
 }

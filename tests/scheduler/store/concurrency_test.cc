@@ -51,7 +51,10 @@ TEST_P(ConcurrencyTest, EachJobIsClaimedOnceByManyThreads) {
   EXPECT_EQ(claimed.size(), static_cast<size_t>(kJobs));
   EXPECT_EQ(std::set<std::string>(claimed.begin(), claimed.end()).size(), claimed.size());
   EXPECT_EQ(store_->Load()->jobs.at(JobState::kSucceeded), kJobs);
-  EXPECT_EQ(store_->ListLiveFiles()->size(), static_cast<size_t>(kJobs));
+  // Each artifact has the name of its job.
+  const auto left_over = store_->FindLeftOverFiles({claimed.begin(), claimed.end()});
+  ASSERT_TRUE(left_over.ok()) << left_over.status();
+  EXPECT_THAT(*left_over, testing::IsEmpty());
 }
 
 TEST_P(ConcurrencyTest, OneOfTwoRacersEndsTheAttempt) {

@@ -1,3 +1,6 @@
+#include <map>
+#include <optional>
+
 #include "absl/synchronization/mutex.h"
 #include "tests/scheduler/store/store_fixture.h"
 
@@ -58,6 +61,41 @@ TEST_P(EventsTest, CursorTellsAllChangesInOrderAndOutlivesTheProcess) {
   EXPECT_EQ(*store_->LatestCursor(), (*changes)[1].cursor);
   EXPECT_TRUE(store_->ReadChanges((*changes)[1].cursor, 10)->empty());
   EXPECT_EQ(store_->ReadChanges(0, 3)->size(), 3u);
+}
+
+TEST_P(EventsTest, ChangesThatAreReadTellOfTheQueueWhatIsSoNow) {
+  NewJob job = MakeJob("mochi");
+  job.priority = Priority::kHigh;
+  job.start_timeout = absl::Minutes(3);
+  const std::string waits = Submit(job).id;
+  const std::string runs = Submit(MakeJob()).id, again = Submit(MakeJob()).id;
+  ASSERT_TRUE(store_->Claim(runs, "w")->has_value());
+  Fail((*store_->Claim(again, "w"))->ref, FailureCause::kLeaseLost);
+  const auto changes = store_->ReadChanges(0, 10);
+  ASSERT_TRUE(changes.ok()) << changes.status();
+  ASSERT_EQ(changes->size(), 6u);
+  std::map<std::string, QueuedJob> queue;
+  const auto read = store_->Queue();
+  ASSERT_TRUE(read.ok()) << read.status();
+  for (const QueuedJob& queued : *read) queue[queued.id] = queued;
+  for (size_t i = 0; i < changes->size(); ++i) {
+    SCOPED_TRACE(i);
+    const std::optional<QueuedJob>& told = (*changes)[i].queued;
+    // The first of the one that waits, and the last of the one that waits again.
+    ASSERT_EQ(told.has_value(), i == 0 || i == 5);
+    if (!told) continue;
+    const QueuedJob& want = queue.at((*changes)[i].job_id);
+    EXPECT_EQ(told->id, want.id);
+    EXPECT_EQ(told->model, want.model);
+    EXPECT_EQ(told->priority, want.priority);
+    EXPECT_EQ(told->order, want.order);
+    EXPECT_EQ(told->retry_not_before, want.retry_not_before);
+    EXPECT_EQ(told->start_deadline, want.start_deadline);
+  }
+  EXPECT_EQ((*changes)[0].queued->start_deadline, clock_.Now() + absl::Minutes(3));
+  EXPECT_GT((*changes)[5].queued->retry_not_before, clock_.Now());
+  ASSERT_TRUE(store_->Cancel("default", waits).ok());
+  EXPECT_FALSE(store_->ReadChanges(0, 10)->front().queued);
 }
 
 TEST_P(EventsTest, CursorNeverFallsWhenJobsAreDeleted) {

@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <random>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -30,7 +32,9 @@ enum class Kind {
   kFail,
   kCancel,
   kFailQueued,
-  kExpireDue,
+  kExpire,
+  kRequeue,
+  kForgiveCrashes,
   kDelete,
   kPurgeResults,
   kPurgeJobs,
@@ -44,10 +48,10 @@ enum class Kind {
   kCompare,
 };
 constexpr const char* kNames[] = {
-    "Submit",    "FindNext",    "Claim",       "ClaimNext",          "RecordStats", "Commit",
-    "Fail",      "Cancel",      "FailQueued",  "ExpireDue",          "Delete",      "PurgeResults",
-    "PurgeJobs", "InsertAsset", "DeleteAsset", "DeleteUnusedAssets", "Advance",     "Jump",
-    "Reopen",    "CutPower",    "Compare"};
+    "Submit",  "FindNext",     "Claim",      "ClaimNext",   "RecordStats", "Commit",
+    "Fail",    "Cancel",       "FailQueued", "Expire",      "Requeue",     "ForgiveCrashes",
+    "Delete",  "PurgeResults", "PurgeJobs",  "InsertAsset", "DeleteAsset", "DeleteUnusedAssets",
+    "Advance", "Jump",         "Reopen",     "CutPower",    "Compare"};
 
 // Numbers that each command turns into arguments that make sense where it is run: so that it still
 // does when others before it are left out.
@@ -57,17 +61,14 @@ struct Command {
 };
 
 constexpr std::pair<Kind, int> kWeights[] = {
-    {Kind::kSubmit, 22},     {Kind::kFindNext, 6},
-    {Kind::kClaim, 4},       {Kind::kClaimNext, 18},
-    {Kind::kRecordStats, 4}, {Kind::kCommit, 8},
-    {Kind::kFail, 14},       {Kind::kCancel, 7},
-    {Kind::kFailQueued, 2},  {Kind::kExpireDue, 3},
-    {Kind::kDelete, 3},      {Kind::kPurgeResults, 2},
-    {Kind::kPurgeJobs, 2},   {Kind::kInsertAsset, 4},
-    {Kind::kDeleteAsset, 2}, {Kind::kDeleteUnusedAssets, 1},
-    {Kind::kAdvance, 10},    {Kind::kJump, 2},
-    {Kind::kReopen, 1},      {Kind::kCutPower, 1},
-    {Kind::kCompare, 3}};
+    {Kind::kSubmit, 22},     {Kind::kFindNext, 6},     {Kind::kClaim, 4},
+    {Kind::kClaimNext, 18},  {Kind::kRecordStats, 4},  {Kind::kCommit, 8},
+    {Kind::kFail, 14},       {Kind::kCancel, 7},       {Kind::kFailQueued, 2},
+    {Kind::kExpire, 3},      {Kind::kRequeue, 6},      {Kind::kForgiveCrashes, 6},
+    {Kind::kDelete, 3},      {Kind::kPurgeResults, 2}, {Kind::kPurgeJobs, 2},
+    {Kind::kInsertAsset, 4}, {Kind::kDeleteAsset, 2},  {Kind::kDeleteUnusedAssets, 1},
+    {Kind::kAdvance, 10},    {Kind::kJump, 2},         {Kind::kReopen, 1},
+    {Kind::kCutPower, 1},    {Kind::kCompare, 3}};
 
 std::vector<Command> Generate(uint64_t seed) {
   SeededRandom random(seed);
@@ -130,6 +131,18 @@ class Trial {
     const auto& jobs = model_.jobs();
     if (jobs.empty() || Throw(20) == 0) return "nonsense";
     return std::next(jobs.begin(), static_cast<std::ptrdiff_t>(Throw(jobs.size())))->first;
+  }
+  // Mostly one that has ended, and its own tenant.
+  std::string EndedId() {
+    std::vector<std::string> ended;
+    for (const auto& [id, job] : model_.jobs()) {
+      if (IsTerminal(job.job.state)) ended.push_back(id);
+    }
+    return ended.empty() || Throw(10) == 0 ? JobId() : ended[Throw(ended.size())];
+  }
+  std::string TenantOf(const std::string& id) {
+    const auto job = model_.jobs().find(id);
+    return job == model_.jobs().end() || Throw(10) == 0 ? Tenant() : job->second.job.tenant;
   }
   // Mostly a running attempt; sometimes an old one, or one that is off by a part.
   AttemptRef Ref() {
@@ -201,11 +214,11 @@ class Trial {
 
   std::string DoFindNext(bool claims) {
     ReadyWorker worker{.name = absl::StrCat("worker-", Throw(2)), .models = {"ltx"}};
-    if (Throw(3) != 0) worker.models.push_back("mochi");
+    if (Throw(3) != 0) worker.models.insert("mochi");
     for (const auto& [id, job] : model_.jobs()) {
       if (Throw(6) == 0) worker.unfit_jobs.insert(id);
     }
-    const auto got = store_->FindNext(worker);
+    const auto got = FindNext(*store_, worker, clock_.Now());
     if (!got.ok()) return got.status().ToString();
     const std::optional<std::string> want = model_.FindNext(worker);
     const std::string found = got->has_value() ? (*got)->id : "none";
@@ -213,15 +226,17 @@ class Trial {
     if (found != want.value_or("none"))
       return absl::StrCat("the model finds ", want.value_or("none"));
     if (!want) return "";
-    if (std::string wrong = DifferJob(**got, *want); !wrong.empty()) return wrong;
     return claims ? DoClaim(*want, worker.name) : "";
   }
 
   std::string DoClaim(const std::string& id, const std::string& worker) {
-    const auto got = store_->Claim(id, worker);
+    const absl::Duration start_left = Throw(4) == 0
+                                          ? absl::InfiniteDuration()
+                                          : absl::Seconds(static_cast<int64_t>(Throw(35)) - 2);
+    const auto got = store_->Claim(id, worker, 0, start_left);
     if (!got.ok()) return got.status().ToString();
     const std::string token = got->has_value() ? (*got)->ref.token : "";
-    const bool want = model_.Claim(id, worker, token);
+    const bool want = model_.Claim(id, worker, start_left, token);
     if (got->has_value() != want) return absl::StrCat("the model says ", want ? "yes" : "no");
     if (!want) return "";
     for (const AttemptRef& old : old_refs_) {
@@ -239,10 +254,13 @@ class Trial {
         FailureCause::kInternal,    FailureCause::kInternal,    FailureCause::kInterrupted,
         FailureCause::kInterrupted, FailureCause::kCrash,       FailureCause::kHang,
         FailureCause::kLeaseLost,   FailureCause::kLeaseLost,   FailureCause::kCancelled,
-        FailureCause::kRunTimeout};
+        FailureCause::kRunTimeout,  FailureCause::kCrash,       FailureCause::kDiskFull,
+        FailureCause::kDeviceLost,  FailureCause::kDeviceLost,  FailureCause::kUncleanStop,
+        FailureCause::kUncleanStop};
     AttemptFailure failure{.cause = kCauses[Throw(std::size(kCauses))],
                            .error = absl::InternalError(absl::StrCat("broke ", Throw(3)))};
     if (Throw(3) == 0) failure.stats = "partial";
+    if (Throw(3) == 0) failure.evidence = absl::StrCat("signal ", Throw(32));
     text_ += absl::StrCat(" ", FailureCauseName(failure.cause));
     auto got = store_->Fail(ref, failure);
     // The store keeps microseconds.
@@ -252,6 +270,63 @@ class Trial {
     }
     const absl::Status want = model_.Fail(ref, failure, not_before);
     return DifferJob(got, want, ref.job_id);
+  }
+
+  // Mostly crashes, some of them twice.
+  std::string DoForgiveCrashes() {
+    std::vector<AttemptRef> crashes, refs;
+    for (const AttemptRef& ref : old_refs_) {
+      const auto job = model_.jobs().find(ref.job_id);
+      if (job == model_.jobs().end()) continue;
+      const FailureCause cause =
+          job->second.job.attempts[static_cast<size_t>(ref.attempt) - 1].cause;
+      if (CountFailure({}, cause).crashes > 0) crashes.push_back(ref);
+    }
+    for (uint64_t count = Throw(4); count > 0; --count) {
+      const std::vector<AttemptRef>& from = crashes.empty() || Throw(6) == 0 ? old_refs_ : crashes;
+      if (from.empty()) continue;
+      AttemptRef& ref = refs.emplace_back(from[Throw(from.size())]);
+      if (Throw(20) == 0) ref.attempt += static_cast<int>(Throw(3)) - 1;
+      if (Throw(20) == 0) ref.token = std::string(32, '0');
+      text_ += absl::StrCat(" ", ref.job_id, ".", ref.attempt);
+    }
+    const auto got = store_->ForgiveCrashes(refs);
+    if (!got.ok()) return got.status().ToString();
+    const int want = model_.ForgiveCrashes(refs);
+    if (*got != want) return absl::StrCat("the store forgives ", *got, ", the model ", want);
+    for (const AttemptRef& ref : refs) {
+      if (!model_.jobs().contains(ref.job_id)) continue;
+      const auto job = store_->GetAnyTenant(ref.job_id);
+      if (std::string wrong = DifferJob(job, absl::OkStatus(), ref.job_id); !wrong.empty()) {
+        return wrong;
+      }
+    }
+    return "";
+  }
+
+  // The queue as it is read, against the model's; the numbers of its order may be others.
+  std::string CompareQueue() {
+    const auto got = store_->Queue();
+    if (!got.ok()) return got.status().ToString();
+    const std::vector<QueuedJob> want = model_.Queue();
+    std::vector<std::string> seen, wanted;
+    std::map<int64_t, std::string> orders, wanted_orders;
+    for (const QueuedJob& job : *got) {
+      seen.push_back(Describe(job));
+      orders[job.order] = job.id;
+    }
+    for (const QueuedJob& job : want) {
+      wanted.push_back(Describe(job));
+      wanted_orders[job.order] = job.id;
+    }
+    if (seen != wanted) {
+      return absl::StrCat("the store's queue\n  ", absl::StrJoin(seen, "\n  "), "\nthe model's\n  ",
+                          absl::StrJoin(wanted, "\n  "));
+    }
+    const bool is_same =
+        std::equal(orders.begin(), orders.end(), wanted_orders.begin(), wanted_orders.end(),
+                   [](const auto& a, const auto& b) { return a.second == b.second; });
+    return is_same ? "" : "the orders of the queue";
   }
 
   std::string DoOne(Kind kind) {
@@ -276,6 +351,7 @@ class Trial {
       case Kind::kCommit: {
         const AttemptRef ref = Ref();
         const Artifact artifact = MakeArtifact(absl::StrCat(ref.job_id, ".", ref.attempt));
+        files_.insert(artifact.file_name);
         const std::string stats = Throw(2) == 0 ? "" : "end";
         const auto got = store_->Commit(ref, artifact, stats);
         return DifferJob(got, model_.Commit(ref, artifact, stats), ref.job_id);
@@ -296,12 +372,20 @@ class Trial {
         const auto got = store_->FailQueued(id, error);
         return DifferJob(got, model_.FailQueued(id, error), id);
       }
-      case Kind::kExpireDue: {
-        const auto got = store_->ExpireDue();
-        if (!got.ok()) return got.status().ToString();
-        const bool is_same = std::set<std::string>(got->begin(), got->end()) == model_.ExpireDue();
-        return is_same ? "" : absl::StrCat("the store expires ", absl::StrJoin(*got, " "));
+      case Kind::kExpire: {
+        const std::string id = JobId();
+        text_ += " " + id;
+        const auto got = store_->Expire(id);
+        return DifferJob(got, model_.Expire(id), id);
       }
+      case Kind::kRequeue: {
+        const std::string id = EndedId(), tenant = TenantOf(id);
+        text_ += absl::StrCat(" ", tenant, " ", id);
+        const auto got = store_->Requeue(tenant, id);
+        return DifferJob(got, model_.Requeue(tenant, id), id);
+      }
+      case Kind::kForgiveCrashes:
+        return DoForgiveCrashes();
       case Kind::kDelete: {
         const std::string id = JobId(), tenant = Tenant();
         text_ += absl::StrCat(" ", tenant, " ", id);
@@ -333,6 +417,7 @@ class Trial {
       case Kind::kInsertAsset: {
         Asset asset{.id = absl::StrCat("asset-", Throw(4)), .tenant = Tenant(), .size_bytes = 5};
         asset.file_name = asset.id + ".png";
+        files_.insert(asset.file_name);
         const auto got = store_->InsertAsset(asset);
         return Differ(got.status(), model_.InsertAsset(asset));
       }
@@ -377,12 +462,10 @@ class Trial {
 
   // Everything that can be read.
   std::string Compare() {
-    std::vector<std::string> all;
     std::map<JobState, int64_t> states;
     std::map<Priority, int64_t> queued;
     size_t events = 0, running = 0;
     for (const auto& [id, job] : model_.jobs()) {
-      all.push_back(id);
       ++states[job.job.state];
       if (job.job.state == JobState::kQueued) ++queued[job.job.priority];
       if (job.job.state == JobState::kRunning) ++running;
@@ -431,16 +514,28 @@ class Trial {
     for (const auto& [priority, count] : load->queued) {
       if (count != queued[priority]) return absl::StrCat(count, " of ", PriorityName(priority));
     }
-    const auto positions = store_->QueuePositions(all);
-    if (!positions.ok() || *positions != model_.Positions()) return "positions";
-    const auto timer = store_->NextTimer();
-    if (!timer.ok() || *timer != model_.NextTimer()) {
-      return absl::StrCat("the next timer is ", absl::FormatTime(*timer));
+    if (std::string wrong = CompareQueue(); !wrong.empty()) return wrong;
+    for (const char* tenant : {"a", "b"}) {
+      for (const char* request_id : {"", "request-0", "request-1", "request-2"}) {
+        const auto found = store_->FindByRequestId(tenant, request_id);
+        if (!found.ok()) return found.status().ToString();
+        const std::string id = found->has_value() ? (*found)->id : "none";
+        if (id != model_.FindByRequestId(tenant, request_id).value_or("none")) {
+          return absl::StrCat(tenant, "'s '", request_id, "' is ", id);
+        }
+      }
     }
     const auto changes = store_->ReadChanges(0, 100'000);
     if (!changes.ok() || changes->size() != events) return "changes";
     for (size_t i = 1; i < changes->size(); ++i) {
       if ((*changes)[i].cursor <= (*changes)[i - 1].cursor) return "a cursor falls";
+    }
+    for (const Change& change : *changes) {
+      const ModelJob& job = model_.jobs().at(change.job_id);
+      const bool is_last = job.job.state_number == change.event.number;
+      if (change.queued.has_value() != (is_last && job.job.state == JobState::kQueued)) {
+        return absl::StrCat("what is queued of ", change.job_id);
+      }
     }
     const int64_t cursor = *store_->LatestCursor();
     if (cursor < last_cursor_ || (!changes->empty() && cursor < changes->back().cursor)) {
@@ -451,15 +546,26 @@ class Trial {
     if (!attempts.ok() || attempts->size() != running) return "running attempts";
     for (const RunningAttempt& attempt : *attempts) {
       if (!model_.CheckAttempt(attempt.ref).ok()) return "an attempt runs that does not";
+      const Job& job = model_.jobs().at(attempt.ref.job_id).job;
+      if (attempt.worker != job.attempts.back().worker ||
+          attempt.start_time != job.attempts.back().start_time ||
+          attempt.run_timeout != job.run_timeout ||
+          attempt.cancel_requested != job.cancel_requested) {
+        return absl::StrCat("the running attempt of ", job.id);
+      }
     }
     for (const AttemptRef& ref : old_refs_) {
       std::string wrong = Differ(store_->CheckAttempt(ref), model_.CheckAttempt(ref));
       if (!wrong.empty()) return wrong;
     }
-    const auto live = store_->ListLiveFiles();
-    if (!live.ok() || std::set<std::string>(live->begin(), live->end()) != model_.LiveFiles()) {
-      return "live files";
+    const std::vector<std::string> names(files_.begin(), files_.end());
+    const std::set<std::string> live = model_.LiveFiles();
+    std::vector<std::string> left_over;
+    for (const std::string& name : names) {
+      if (!live.contains(name)) left_over.push_back(name);
     }
+    const auto found = store_->FindLeftOverFiles(names);
+    if (!found.ok() || *found != left_over) return "files that are left over";
     const auto assets = store_->ListAssets("", 100);
     if (!assets.ok() || assets->size() != model_.assets().size()) return "assets";
     return "";
@@ -469,11 +575,12 @@ class Trial {
   SimulatedDisk disk_;
   FakeClock clock_;
   SeededRandom random_;
-  const StoreOptions options_{.retry = {.max_interruptions = 3},
+  const StoreOptions options_{.retry = {.max_unclean_stops = 2},
                               .admission = {.max_queued_jobs = 8}};
   StoreModel model_{options_, clock_};
   std::unique_ptr<JobStore> store_;
   std::vector<AttemptRef> old_refs_;
+  std::set<std::string> files_;  // names that a row has or had
   int64_t last_cursor_ = 0;
   uint64_t dice_ = 0;
   std::string text_;

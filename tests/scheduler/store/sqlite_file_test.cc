@@ -28,16 +28,14 @@ class SqliteFileTest : public testing::Test {
     EXPECT_TRUE(db.ok()) << db.status();
     return *std::move(db);
   }
-  // Takes away what the third version added.
-  void UndoVersion3() {
-    const auto db = Raw();
-    for (const char* column :
-         {"jobs DROP COLUMN unclean_stops", "jobs DROP COLUMN uncounted_attempts",
-          "attempts DROP COLUMN process_id", "attempts DROP COLUMN evidence",
-          "attempts DROP COLUMN forgiven"}) {
-      EXPECT_TRUE(db->Execute(std::string("ALTER TABLE ") + column).ok()) << column;
-    }
-    EXPECT_TRUE(db->Execute("PRAGMA user_version = 2").ok());
+  // Makes the file as a Kino of that schema version did, with what `sql` puts in.
+  void MakeOlder(int version, const char* sql) {
+    auto db = Connection::Open(path_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "");
+    ASSERT_TRUE(db.ok()) << db.status();
+    absl::Status status = MigrateSchemaTo(**db, version);
+    ASSERT_TRUE(status.ok()) << status;
+    status = (*db)->Execute(sql);
+    ASSERT_TRUE(status.ok()) << status;
   }
 
   ScratchFolder folder_;
@@ -83,12 +81,7 @@ class OlderFileTest : public SqliteFileTest, public testing::WithParamInterface<
 INSTANTIATE_TEST_SUITE_P(All, OlderFileTest, testing::Range(1, SchemaVersion()));
 
 TEST_P(OlderFileTest, IsTakenOverWhole) {
-  {
-    auto db = Connection::Open(path_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "");
-    ASSERT_TRUE(db.ok()) << db.status();
-    ASSERT_TRUE(MigrateSchemaTo(**db, GetParam()).ok());
-    ASSERT_TRUE((*db)
-                    ->Execute(R"sql(
+  MakeOlder(GetParam(), R"sql(
 INSERT INTO jobs(seq, id, tenant, model, priority, fingerprint, server_version, create_us, state,
     state_number, attempt, token, cancel_requested, end_us, crashes, out_of_memory, interruptions,
     error_code, error_message, artifact_file, artifact_purged, stats) VALUES
@@ -97,9 +90,7 @@ INSERT INTO jobs(seq, id, tenant, model, priority, fingerprint, server_version, 
   (3, 'second', 'b', 'ltx', 2, x'', '', 5, 1, 1, 0, '', 0, NULL, 0, 0, 0, 0, '', NULL, 0, x'');
 INSERT INTO requests VALUES (1, x'41'), (2, x'42'), (3, x'43');
 INSERT INTO labels(job, key, value) VALUES (1, 'k', 'v'), (2, 'k', 'v'), (3, 'k', 'v');
-)sql")
-                    .ok());
-  }
+)sql");
   auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
   const auto ids = [&](const JobFilter& filter) {
@@ -113,35 +104,48 @@ INSERT INTO labels(job, key, value) VALUES (1, 'k', 'v'), (2, 'k', 'v'), (3, 'k'
   EXPECT_THAT(ids({}), testing::ElementsAre("secondC", "firstB", "oldA"));
   EXPECT_THAT(ids({.tenant = "a", .labels = {{"k", "v"}}}), testing::ElementsAre("firstB", "oldA"));
   EXPECT_THAT(ids({.tenant = "b", .labels = {{"k", "v"}}}), testing::ElementsAre("secondC"));
-  EXPECT_EQ((*store)->QueuePositions({"second"})->at("second"), 1);
+  const auto queue = [&] {
+    std::vector<std::string> found;
+    const auto jobs = (*store)->Queue();
+    EXPECT_TRUE(jobs.ok()) << jobs.status();
+    if (!jobs.ok()) return found;
+    for (const QueuedJob& job : *jobs) found.push_back(job.id);
+    return found;
+  };
+  EXPECT_THAT(queue(), testing::ElementsAre("first", "second"));
   EXPECT_THAT(*(*store)->FindLeftOverFiles({"x.mp4", "old.mp4"}), testing::ElementsAre("x.mp4"));
   ASSERT_TRUE(
       (*store)
           ->FailQueued("first", WithReason(absl::FailedPreconditionError("x"), kReasonDoesNotFit))
           .ok());
   EXPECT_EQ(ReasonOf((*store)->GetAnyTenant("first")->error), kReasonDoesNotFit);
-  EXPECT_EQ((*store)->QueuePositions({"second"})->at("second"), 0);
+  EXPECT_THAT(queue(), testing::ElementsAre("second"));
 }
 
 TEST_F(SqliteFileTest, StoreOfTheSecondVersionKeepsItsJobsAndTheirCounts) {
-  std::string crashed, running, ended;
-  {
-    auto store = Open();
-    ASSERT_TRUE(store.ok()) << store.status();
-    for (std::string* id : {&crashed, &running, &ended}) *id = (*store)->Submit(MakeJob())->job.id;
-    const AttemptRef ref = (*(*store)->Claim(crashed, "w", 7))->ref;
-    ASSERT_TRUE(
-        (*store)
-            ->Fail(ref, {.cause = FailureCause::kCrash, .error = absl::InternalError("it broke")})
-            .ok());
-    ASSERT_TRUE((*(*store)->Claim(running, "w", 7)).has_value());
-    const AttemptRef last = (*(*store)->Claim(ended, "w", 7))->ref;
-    ASSERT_TRUE((*store)->Commit(last, MakeArtifact("a.mp4"), "stats").ok());
-  }
-  UndoVersion3();
+  // One that crashed once and waits, one that runs, one that has ended.
+  MakeOlder(2, R"sql(
+INSERT INTO jobs(seq, id, tenant, model, priority, fingerprint, server_version, create_us, state,
+    state_number, attempt, token, cancel_requested, start_us, end_us, crashes, out_of_memory,
+    interruptions, error_code, error_message, error_reason, artifact_file, artifact_purged, stats)
+  VALUES
+  (1, 'crashed', 'a', 'ltx', 2, x'', '', 5, 1, 3, 1, '', 0, 6, NULL, 1, 0, 0, 0, '', '', NULL, 0,
+   x''),
+  (2, 'running', 'a', 'ltx', 2, x'', '', 5, 2, 2, 1, 't2', 0, 6, NULL, 0, 0, 0, 0, '', '', NULL, 0,
+   x''),
+  (3, 'ended', 'a', 'ltx', 2, x'', '', 5, 3, 3, 1, '', 0, 6, 7, 0, 0, 0, 0, '', '', 'a.mp4', 0,
+   x'');
+INSERT INTO requests VALUES (1, x'41'), (2, x'42'), (3, x'43');
+INSERT INTO attempts(job, number, token, worker, start_us, end_us, cause, error_code, error_message)
+  VALUES (1, 1, 't1', 'w', 6, 7, 6, 13, 'it broke'), (2, 1, 't2', 'w', 6, NULL, 0, 0, ''),
+         (3, 1, 't3', 'w', 6, 7, 0, 0, '');
+INSERT INTO events(job, number, state, attempt, time_us, reason) VALUES
+  (1, 1, 1, 0, 5, ''), (2, 1, 1, 0, 5, ''), (3, 1, 1, 0, 5, ''), (1, 2, 2, 1, 6, ''),
+  (2, 2, 2, 1, 6, ''), (3, 2, 2, 1, 6, ''), (1, 3, 1, 1, 7, 'it broke'), (3, 3, 3, 1, 7, '');
+)sql");
   auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
-  const auto job = (*store)->GetAnyTenant(crashed);
+  const auto job = (*store)->GetAnyTenant("crashed");
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->state, JobState::kQueued);
   EXPECT_EQ(job->failures.crashes, 1);
@@ -152,11 +156,11 @@ TEST_F(SqliteFileTest, StoreOfTheSecondVersionKeepsItsJobsAndTheirCounts) {
   const auto attempts = (*store)->RunningAttempts();
   ASSERT_TRUE(attempts.ok()) << attempts.status();
   ASSERT_EQ(attempts->size(), 1u);
-  EXPECT_EQ(attempts->front().ref.job_id, running);
+  EXPECT_EQ(attempts->front().ref.job_id, "running");
   EXPECT_EQ(attempts->front().process_id, 0) << "not known";
-  EXPECT_EQ((*store)->GetAnyTenant(ended)->artifact->file_name, "a.mp4");
+  EXPECT_EQ((*store)->GetAnyTenant("ended")->artifact->file_name, "a.mp4");
   // The attempt from before counts on.
-  const AttemptRef second = (*(*store)->Claim(crashed, "w", 7))->ref;
+  const AttemptRef second = (*(*store)->Claim("crashed", "w", 7))->ref;
   EXPECT_EQ(second.attempt, 2);
   EXPECT_EQ(
       (*store)

@@ -35,18 +35,25 @@ std::string Describe(const Job& job) {
     absl::StrAppend(&text, "\n    attempt ", attempt.number, " ", attempt.token, " ",
                     attempt.worker, " ", TimeText(attempt.start_time), "..",
                     TimeText(attempt.end_time), " ", FailureCauseName(attempt.cause), " ",
-                    static_cast<int>(attempt.error.code()), "/", attempt.error.message());
+                    static_cast<int>(attempt.error.code()), "/", attempt.error.message(),
+                    " evidence=", absl::CEscape(attempt.evidence));
   }
   absl::StrAppend(
       &text, "\n    crashes=", job.failures.crashes, " oom=", job.failures.out_of_memory,
-      " interruptions=", job.failures.interruptions, " created=", TimeText(job.create_time),
-      " started=", TimeText(job.start_time), " ended=", TimeText(job.end_time),
-      " not before=", TimeText(job.retry_not_before),
+      " interruptions=", job.failures.interruptions, " stops=", job.failures.unclean_stops,
+      " created=", TimeText(job.create_time), " started=", TimeText(job.start_time),
+      " ended=", TimeText(job.end_time), " not before=", TimeText(job.retry_not_before),
       " start_timeout=", absl::FormatDuration(job.start_timeout),
       " run_timeout=", absl::FormatDuration(job.run_timeout), " error=", StatusText(job.error),
       " stats=", absl::CEscape(job.stats), " purged=", job.artifact_purged);
   if (job.artifact) absl::StrAppend(&text, " artifact=", job.artifact->file_name);
   return text;
+}
+
+std::string Describe(const QueuedJob& job) {
+  return absl::StrCat(job.id, " ", job.model, " p", static_cast<int>(job.priority), " not before ",
+                      absl::FormatTime(job.retry_not_before, absl::UTCTimeZone()), " start by ",
+                      absl::FormatTime(job.start_deadline, absl::UTCTimeZone()));
 }
 
 void StoreModel::Enter(ModelJob& job, JobState state, const std::string& reason) {
@@ -82,17 +89,18 @@ ModelJob* StoreModel::Running(const AttemptRef& ref) {
   return is_that ? &job : nullptr;
 }
 
-bool StoreModel::IsBackingOff(const ModelJob& job, absl::Time& until) const {
-  if (!job.job.retry_not_before) return false;
-  until = *job.job.retry_not_before;
-  // One that is farther away was written under another wall clock.
-  return until > clock_.Now() && until <= clock_.Now() + 2 * options_.retry.max_backoff;
+bool StoreModel::HasGoneAsset(const ModelJob& job) const {
+  return std::any_of(job.job.asset_ids.begin(), job.job.asset_ids.end(),
+                     [&](const std::string& id) { return !assets_.contains(id); });
 }
 
-bool StoreModel::IsDue(const ModelJob& job) const {
-  absl::Time until;
-  return job.job.state == JobState::kQueued && !IsBackingOff(job, until) &&
-         (!job.start_by || *job.start_by > clock_.Now());
+void StoreModel::RunAgain(ModelJob& job, const std::string& reason) {
+  job.job.error = absl::OkStatus();
+  job.job.end_time.reset();
+  if (job.job.start_timeout != absl::InfiniteDuration()) {
+    job.start_by = clock_.Now() + job.job.start_timeout;
+  }
+  Enter(job, JobState::kQueued, reason);
 }
 
 bool StoreModel::IsAssetUsed(const std::string& id) const {
@@ -151,27 +159,23 @@ absl::Status StoreModel::Submit(const NewJob& job, const std::string& made_id, s
 }
 
 std::optional<std::string> StoreModel::FindNext(const ReadyWorker& worker) const {
-  const ModelJob* best = nullptr;
-  for (const auto& [id, job] : jobs_) {
-    if (!IsDue(job) || worker.unfit_jobs.count(id) != 0 ||
-        std::count(worker.models.begin(), worker.models.end(), job.job.model) == 0) {
-      continue;
-    }
-    if (best == nullptr || job.job.priority > best->job.priority ||
-        (job.job.priority == best->job.priority && job.order < best->order)) {
-      best = &job;
+  for (const QueuedJob& job : Queue()) {
+    if (job.retry_not_before <= clock_.Now() && worker.models.contains(job.model) &&
+        !worker.unfit_jobs.contains(job.id)) {
+      return job.id;
     }
   }
-  if (best == nullptr) return std::nullopt;
-  return best->job.id;
+  return std::nullopt;
 }
 
-bool StoreModel::Claim(const std::string& id, const std::string& worker,
+bool StoreModel::Claim(const std::string& id, const std::string& worker, absl::Duration start_left,
                        const std::string& made_token) {
   const auto found = jobs_.find(id);
-  if (found == jobs_.end() || !IsDue(found->second)) return false;
+  if (found == jobs_.end() || found->second.job.state != JobState::kQueued) return false;
   ModelJob& job = found->second;
-  if (job.start_by) job.start_left = *job.start_by - clock_.Now();
+  if (job.job.start_timeout != absl::InfiniteDuration()) {
+    job.start_left = std::clamp(start_left, absl::ZeroDuration(), job.job.start_timeout);
+  }
   Attempt attempt;
   attempt.number = static_cast<int>(job.job.attempts.size()) + 1;
   attempt.token = made_token;
@@ -219,7 +223,7 @@ absl::Status StoreModel::Fail(const AttemptRef& ref, const AttemptFailure& failu
   if (!failure.stats.empty()) job->job.stats = failure.stats;
   job->job.failures = CountFailure(job->job.failures, failure.cause);
   // What follows is the policy's word; it is pure and has tests of its own.
-  const FailedAttempt failed{.number = ref.attempt,
+  const FailedAttempt failed{.number = ref.attempt - job->uncounted_attempts,
                              .cause = failure.cause,
                              .error = failure.error,
                              .failures = job->job.failures,
@@ -227,6 +231,7 @@ absl::Status StoreModel::Fail(const AttemptRef& ref, const AttemptFailure& failu
   const RetryVerdict least = DecideAfterFailure(options_.retry, failed, 0);
   const RetryVerdict most = DecideAfterFailure(options_.retry, failed, 0.999999999);
   EndAttempt(*job, failure.cause, failure.error);
+  job->job.attempts.back().evidence = failure.evidence;
   const std::map<JobTrigger, JobState> ends = {{JobTrigger::kAttemptLost, JobState::kQueued},
                                                {JobTrigger::kFailed, JobState::kFailed},
                                                {JobTrigger::kQuarantined, JobState::kQuarantined},
@@ -237,7 +242,7 @@ absl::Status StoreModel::Fail(const AttemptRef& ref, const AttemptFailure& failu
     return absl::OkStatus();
   }
   if (job->start_left) {
-    job->start_by = clock_.Now() + std::max(absl::ZeroDuration(), *job->start_left);
+    job->start_by = clock_.Now() + *job->start_left;
     job->start_left.reset();
   }
   if (least.backoff > absl::ZeroDuration()) {
@@ -276,18 +281,58 @@ absl::Status StoreModel::FailQueued(const std::string& id, const absl::Status& e
   return absl::OkStatus();
 }
 
-std::set<std::string> StoreModel::ExpireDue() {
-  std::set<std::string> ids;
-  for (auto& [id, job] : jobs_) {
-    if (job.job.state != JobState::kQueued || !job.start_by || *job.start_by > clock_.Now()) {
+absl::Status StoreModel::Expire(const std::string& id) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) return absl::NotFoundError("");
+  ModelJob& job = found->second;
+  if (job.job.state != JobState::kQueued) return absl::FailedPreconditionError("");
+  job.job.error = absl::DeadlineExceededError(
+      absl::StrCat("not started within ", absl::FormatDuration(job.job.start_timeout)));
+  Enter(job, JobState::kExpired, "start_timeout passed");
+  return absl::OkStatus();
+}
+
+absl::Status StoreModel::Requeue(const std::string& tenant, const std::string& id) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end() || found->second.job.tenant != tenant) return absl::NotFoundError("");
+  ModelJob& job = found->second;
+  const JobState state = job.job.state;
+  if ((state != JobState::kFailed && state != JobState::kQuarantined &&
+       state != JobState::kExpired) ||
+      HasGoneAsset(job)) {
+    return absl::FailedPreconditionError(kReasonJobNotRequeuable);
+  }
+  job.job.failures = {};
+  job.uncounted_attempts = static_cast<int>(job.job.attempts.size());
+  RunAgain(job, "requeued");
+  return absl::OkStatus();
+}
+
+int StoreModel::ForgiveCrashes(const std::vector<AttemptRef>& attempts) {
+  const std::set<FailureCause> crashes = {FailureCause::kCrash, FailureCause::kHang,
+                                          FailureCause::kDeviceLost};
+  int forgiven = 0;
+  for (const AttemptRef& ref : attempts) {
+    const auto found = jobs_.find(ref.job_id);
+    if (found == jobs_.end()) continue;
+    ModelJob& job = found->second;
+    const auto attempt = std::find_if(job.job.attempts.begin(), job.job.attempts.end(),
+                                      [&](const Attempt& one) { return one.token == ref.token; });
+    if (attempt == job.job.attempts.end() || attempt->number != ref.attempt ||
+        ref.attempt <= job.uncounted_attempts || !crashes.contains(attempt->cause) ||
+        !job.forgiven.insert(ref.attempt).second) {
       continue;
     }
-    ids.insert(id);
-    job.job.error = absl::DeadlineExceededError(
-        absl::StrCat("not started within ", absl::FormatDuration(job.job.start_timeout)));
-    Enter(job, JobState::kExpired, "start_timeout passed");
+    ++forgiven;
+    --job.job.failures.crashes;
+    ++job.job.failures.interruptions;
+    if (job.job.state == JobState::kQuarantined &&
+        job.job.failures.crashes < options_.retry.max_crashes &&
+        job.job.failures.unclean_stops < options_.retry.max_unclean_stops && !HasGoneAsset(job)) {
+      RunAgain(job, "the device was to blame");
+    }
   }
-  return ids;
+  return forgiven;
 }
 
 absl::Status StoreModel::Delete(const std::string& tenant, const std::string& id,
@@ -397,31 +442,32 @@ std::vector<std::string> StoreModel::List(const JobFilter& filter) const {
   return ids;
 }
 
-std::map<std::string, int64_t> StoreModel::Positions() const {
-  std::map<std::string, int64_t> positions;
+std::vector<QueuedJob> StoreModel::Queue() const {
+  std::vector<QueuedJob> queue;
   for (const auto& [id, job] : jobs_) {
     if (job.job.state != JobState::kQueued) continue;
-    int64_t& ahead = positions[id];
-    for (const auto& [other_id, other] : jobs_) {
-      if (other.job.state != JobState::kQueued) continue;
-      if (other.job.priority > job.job.priority ||
-          (other.job.priority == job.job.priority && other.order < job.order)) {
-        ++ahead;
-      }
+    QueuedJob& queued = queue.emplace_back();
+    queued = {.id = id, .model = job.job.model, .priority = job.job.priority, .order = job.order};
+    if (job.start_by) queued.start_deadline = *job.start_by;
+    if (job.job.retry_not_before &&
+        *job.job.retry_not_before <= clock_.Now() + 2 * options_.retry.max_backoff) {
+      queued.retry_not_before = *job.job.retry_not_before;
     }
   }
-  return positions;
+  std::sort(queue.begin(), queue.end(), [](const QueuedJob& a, const QueuedJob& b) {
+    return a.priority != b.priority ? a.priority > b.priority : a.order < b.order;
+  });
+  return queue;
 }
 
-absl::Time StoreModel::NextTimer() const {
-  absl::Time next = absl::InfiniteFuture();
+std::optional<std::string> StoreModel::FindByRequestId(const std::string& tenant,
+                                                       const std::string& request_id) const {
   for (const auto& [id, job] : jobs_) {
-    if (job.job.state != JobState::kQueued) continue;
-    if (job.start_by) next = std::min(next, *job.start_by);
-    absl::Time until;
-    if (IsBackingOff(job, until)) next = std::min(next, until);
+    if (!request_id.empty() && job.job.tenant == tenant && job.job.request_id == request_id) {
+      return id;
+    }
   }
-  return next;
+  return std::nullopt;
 }
 
 std::set<std::string> StoreModel::LiveFiles() const {

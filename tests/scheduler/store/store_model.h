@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
+#include "scheduler/queue/policy.h"
 #include "scheduler/store/job_store.h"
 
 namespace kino::scheduler {
@@ -25,6 +26,8 @@ struct ModelJob {
   std::string token{};                         // while RUNNING
   std::optional<absl::Time> start_by{};        // while QUEUED: when start_timeout passes
   std::optional<absl::Duration> start_left{};  // while RUNNING: what is left of it
+  int uncounted_attempts = 0;                  // those before it was last requeued
+  std::set<int> forgiven{};                    // attempts whose crash counts no more
 };
 
 class StoreModel {
@@ -35,7 +38,8 @@ class StoreModel {
   // to be taken over.
   absl::Status Submit(const NewJob& job, const std::string& made_id, std::string& id);
   std::optional<std::string> FindNext(const ReadyWorker& worker) const;
-  bool Claim(const std::string& id, const std::string& worker, const std::string& made_token);
+  bool Claim(const std::string& id, const std::string& worker, absl::Duration start_left,
+             const std::string& made_token);
   absl::Status CheckAttempt(const AttemptRef& ref) const;
   absl::Status RecordStats(const AttemptRef& ref, const std::string& stats);
   absl::Status Commit(const AttemptRef& ref, const Artifact& artifact, const std::string& stats);
@@ -44,7 +48,9 @@ class StoreModel {
                     std::optional<absl::Time> not_before);
   absl::Status Cancel(const std::string& tenant, const std::string& id);
   absl::Status FailQueued(const std::string& id, const absl::Status& error);
-  std::set<std::string> ExpireDue();
+  absl::Status Expire(const std::string& id);
+  absl::Status Requeue(const std::string& tenant, const std::string& id);
+  int ForgiveCrashes(const std::vector<AttemptRef>& attempts);
   absl::Status Delete(const std::string& tenant, const std::string& id, std::string& file);
   // Whether the store's choice of files and jobs is one that it may make; takes it over.
   bool PurgeResults(absl::Time ended_before, int limit, const std::vector<std::string>& files);
@@ -58,13 +64,15 @@ class StoreModel {
   const std::map<std::string, ModelJob>& jobs() const { return jobs_; }
   const std::map<std::string, Asset>& assets() const { return assets_; }
   std::vector<std::string> List(const JobFilter& filter) const;  // ids, newest first
-  std::map<std::string, int64_t> Positions() const;              // of all queued jobs
-  absl::Time NextTimer() const;
+  // In the order of claims. A back-off that another wall clock wrote is left out.
+  std::vector<QueuedJob> Queue() const;
+  std::optional<std::string> FindByRequestId(const std::string& tenant,
+                                             const std::string& request_id) const;
   std::set<std::string> LiveFiles() const;
 
  private:
-  bool IsDue(const ModelJob& job) const;
-  bool IsBackingOff(const ModelJob& job, absl::Time& until) const;
+  bool HasGoneAsset(const ModelJob& job) const;
+  void RunAgain(ModelJob& job, const std::string& reason);
   bool IsAssetUsed(const std::string& id) const;
   void Enter(ModelJob& job, JobState state, const std::string& reason);
   void EndAttempt(ModelJob& job, FailureCause cause, const absl::Status& error);
@@ -80,5 +88,7 @@ class StoreModel {
 
 // Everything that a caller can see of a job, as a text to compare. Times in microseconds.
 std::string Describe(const Job& job);
+// The same without `order`, of which only the comparison counts.
+std::string Describe(const QueuedJob& job);
 
 }  // namespace kino::scheduler

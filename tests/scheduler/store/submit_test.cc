@@ -1,5 +1,6 @@
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "tests/scheduler/store/store_fixture.h"
 
 namespace kino::scheduler {
@@ -179,13 +180,36 @@ TEST_P(SubmitTest, StartTimeoutCountsQueueTimeOnly) {
   EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Seconds(4));
 }
 
-TEST_P(SubmitTest, StartTimeoutDoesNotGrowWhenTheWallClockIsSetBack) {
-  NewJob job = MakeJob();
-  job.start_timeout = absl::Seconds(10);
-  Submit(job);
-  clock_.JumpWall(-absl::Hours(24) * 3650);
-  Fail(Claim().ref, FailureCause::kInterrupted);
-  EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Seconds(10));
+TEST_P(SubmitTest, WhoClaimsSaysWhatIsLeftOfStartTimeoutAndNoWallClockDoes) {
+  const std::pair<absl::Duration, absl::Duration> cases[] = {
+      {absl::Seconds(4), absl::Seconds(4)},         {absl::Microseconds(1), absl::Microseconds(1)},
+      {absl::ZeroDuration(), absl::ZeroDuration()}, {-absl::Seconds(1), absl::ZeroDuration()},
+      {absl::Seconds(10), absl::Seconds(10)},       {absl::Seconds(11), absl::Seconds(10)},
+      {absl::InfiniteDuration(), absl::Seconds(10)}};
+  for (const absl::Duration step : {absl::Hours(1), -absl::Hours(1), absl::ZeroDuration()}) {
+    for (const auto& [told, want] : cases) {
+      SCOPED_TRACE(absl::StrCat(absl::FormatDuration(step), ", ", absl::FormatDuration(told)));
+      NewJob job = MakeJob();
+      job.start_timeout = absl::Seconds(10);
+      const std::string id = Submit(job).id;
+      clock_.JumpWall(step);
+      const auto claim = store_->Claim(id, "w", 0, told);
+      ASSERT_TRUE(claim.ok() && claim->has_value()) << claim.status();
+      clock_.JumpWall(step);
+      Fail((*claim)->ref, FailureCause::kInterrupted);
+      ASSERT_EQ(store_->Queue()->size(), 1u);
+      EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + want);
+      ASSERT_TRUE(store_->Cancel("default", id).ok());
+    }
+  }
+}
+
+TEST_P(SubmitTest, JobWithoutStartTimeoutGetsNoneByBeingClaimed) {
+  const std::string id = Submit(MakeJob()).id;
+  const auto claim = store_->Claim(id, "w", 0, absl::Seconds(3));
+  ASSERT_TRUE(claim.ok() && claim->has_value()) << claim.status();
+  Fail((*claim)->ref, FailureCause::kInterrupted);
+  EXPECT_EQ(store_->Queue()->front().start_deadline, absl::InfiniteFuture());
 }
 
 }  // namespace

@@ -52,7 +52,9 @@ TEST_F(WindowsTest, NothingIsAcknowledgedOrToldBeforeItIsSynced) {
        [&]() -> Begin { return [&](auto done) { store_->Submit(MakeJob(), end_of(done)); }; }},
       {"Claim",
        [&]() -> Begin {
-         return [&, id = Submit()](auto done) { store_->Claim(id, "w", end_of(done)); };
+         return [&, id = Submit()](auto done) {
+           store_->Claim(id, "w", 0, absl::InfiniteDuration(), end_of(done));
+         };
        }},
       {"RecordStats",
        [&]() -> Begin {
@@ -84,13 +86,31 @@ TEST_F(WindowsTest, NothingIsAcknowledgedOrToldBeforeItIsSynced) {
            store_->FailQueued(id, absl::InternalError("x"), end_of(done));
          };
        }},
-      {"ExpireDue",
+      {"Expire",
        [&]() -> Begin {
-         NewJob job = MakeJob();
-         job.start_timeout = absl::Seconds(1);
-         Submit(job);
-         clock_.Advance(absl::Seconds(2));
-         return [&](auto done) { store_->ExpireDue(end_of(done)); };
+         return [&, id = Submit()](auto done) { store_->Expire(id, end_of(done)); };
+       }},
+      {"Requeue",
+       [&]() -> Begin {
+         const std::string id = Submit();
+         EXPECT_TRUE(store_->Expire(id).ok());
+         return [&, id](auto done) { store_->Requeue("default", id, end_of(done)); };
+       }},
+      {"ForgiveCrashes",
+       [&]() -> Begin {
+         // Its job is quarantined for them and freed.
+         const std::string id = Submit();
+         std::vector<AttemptRef> crashes;
+         for (int i = 0; i < 2; ++i) {
+           const auto claim = store_->Claim(id, "w");
+           EXPECT_TRUE(claim.ok() && claim->has_value()) << claim.status();
+           crashes.push_back((*claim)->ref);
+           EXPECT_TRUE(store_
+                           ->Fail(crashes.back(), {.cause = FailureCause::kCrash,
+                                                   .error = absl::InternalError("x")})
+                           .ok());
+         }
+         return [&, crashes](auto done) { store_->ForgiveCrashes(crashes, end_of(done)); };
        }},
       {"Delete",
        [&]() -> Begin {
@@ -165,6 +185,7 @@ TEST_F(WindowsTest, ReadersThatCouldNotOpenAreNotCounted) {
 TEST_F(WindowsTest, AsManyClientsWaitAsMayAndOneMoreIsRefused) {
   constexpr int kMayWait = 3;
   Open({.max_pending = kMayWait});
+  const std::string late = Submit();
   disk_.Hold(DiskCall::kSync, "-wal");
   absl::BlockingCounter finished(1 + kMayWait + 1);
   std::atomic<int> accepted = 0;
@@ -189,7 +210,7 @@ TEST_F(WindowsTest, AsManyClientsWaitAsMayAndOneMoreIsRefused) {
     EXPECT_EQ(ReasonOf(refused), kReasonStoreUnavailable);
   }
   EXPECT_EQ(accepted, 0);
-  store_->ExpireDue([&](const auto& result) {
+  store_->Expire(late, [&](const auto& result) {
     EXPECT_TRUE(result.ok()) << "what the server needs is never refused";
     finished.DecrementCount();
   });
@@ -268,19 +289,40 @@ TEST_F(WindowsTest, LargestPageHoldsAThousand) {
   EXPECT_EQ(store_->List({}, 1, last->next_page_token)->jobs.size(), 1u);
 }
 
-TEST_F(WindowsTest, OneCallExpiresAThousandJobs) {
+TEST_F(WindowsTest, AThousandJobsExpireWhileTheDiskWaits) {
+  constexpr size_t kJobs = 1001;
   Open();
-  absl::BlockingCounter finished(1001);
-  NewJob job = MakeJob();
-  job.start_timeout = absl::Seconds(1);
-  for (int i = 0; i < 1001; ++i) {
-    store_->Submit(job, [&](const auto&) { finished.DecrementCount(); });
+  absl::BlockingCounter submitted(kJobs);
+  std::vector<std::string> ids;  // written on the store's thread only, until it is read
+  for (size_t i = 0; i < kJobs; ++i) {
+    store_->Submit(MakeJob(), [&](const absl::StatusOr<SubmitResult>& result) {
+      ids.push_back(result->job.id);
+      submitted.DecrementCount();
+    });
   }
-  finished.Wait();
-  clock_.Advance(absl::Seconds(1));
-  EXPECT_EQ(store_->ExpireDue()->size(), 1000u);
-  EXPECT_EQ(store_->ExpireDue()->size(), 1u);
-  EXPECT_EQ(store_->ExpireDue()->size(), 0u);
+  submitted.Wait();
+  disk_.Hold(DiskCall::kSync, "-wal");
+  absl::Notification cancelled;
+  store_->Cancel("default", ids[0], [&](const auto&) { cancelled.Notify(); });
+  EXPECT_TRUE(disk_.WaitUntilHeld());
+  // All wait: the server's own operations are never too many.
+  absl::BlockingCounter expired(kJobs);
+  std::vector<std::string> order;
+  int refused = 0;
+  for (const std::string& id : ids) {
+    store_->Expire(id, [&, id](const absl::StatusOr<Job>& job) {
+      order.push_back(id);
+      if (!job.ok()) ++refused;
+      expired.DecrementCount();
+    });
+  }
+  disk_.Release();
+  cancelled.WaitForNotification();
+  expired.Wait();
+  EXPECT_EQ(refused, 1) << "the one that was cancelled before";
+  EXPECT_EQ(order, ids) << "answered in the order they were asked";
+  EXPECT_EQ(store_->Load()->jobs.at(JobState::kExpired), 1000);
+  EXPECT_TRUE(store_->Queue()->empty());
 }
 
 }  // namespace

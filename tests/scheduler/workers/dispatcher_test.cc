@@ -190,6 +190,37 @@ TEST_F(DispatcherTest, JobWaitsForTheEndOfItsBackoff) {
   EXPECT_EQ(queue_->NextTimer(), absl::InfiniteDuration());
 }
 
+TEST_F(JudgeTest, TimeInTheQueueCountsWhateverTheWallClockDoes) {
+  size_t count = 0;
+  Connect("w", 1);
+  for (const absl::Duration step : {absl::Hours(1), -absl::Hours(1)}) {
+    SCOPED_TRACE(absl::FormatDuration(step));
+    NewJob job;
+    job.model = "ltx";
+    job.start_timeout = absl::Minutes(30);
+    const std::string id = Submit(job);
+    clock_.Advance(absl::Minutes(10));
+    clock_.JumpWall(step);
+    // The question was asked before; what counts is when the job is claimed.
+    Answer(Asked(++count), kFitsHere);
+    const AttemptRef ref = StartedLast(count);
+    ASSERT_EQ(ref.job_id, id);
+    clock_.Advance(absl::Hours(5));
+    clock_.JumpWall(step);
+    ASSERT_TRUE(
+        store_
+            ->Fail(ref, {.cause = FailureCause::kInterrupted, .error = absl::UnavailableError("x")})
+            .ok());
+    Settle();
+    EXPECT_EQ(queue_->StartLeft(id), absl::Minutes(20));
+    EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Minutes(20));
+    EXPECT_EQ(Cancel(id), JobState::kCancelled);
+    registry_->Release(ref);
+    dispatcher_->Pump();
+    Settle();
+  }
+}
+
 TEST_F(DispatcherTest, BackoffThatEndsWhileNobodyIsReadyIsNoTimerAnyMore) {
   // What would be wrong: the timer is always due, and whoever waits for it runs in a circle.
   for (const bool is_held : {false, true}) {
