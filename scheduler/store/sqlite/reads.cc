@@ -1,6 +1,4 @@
 // The reads. Each sees one snapshot of the file.
-#include <algorithm>
-#include <set>
 #include <utility>
 
 #include "absl/strings/numbers.h"

@@ -60,26 +60,35 @@ struct Command {
   uint64_t dice = 0;
 };
 
-constexpr std::pair<Kind, int> kWeights[] = {
-    {Kind::kSubmit, 22},     {Kind::kFindNext, 6},     {Kind::kClaim, 4},
-    {Kind::kClaimNext, 18},  {Kind::kRecordStats, 4},  {Kind::kCommit, 8},
-    {Kind::kFail, 14},       {Kind::kCancel, 7},       {Kind::kFailQueued, 2},
-    {Kind::kExpire, 3},      {Kind::kRequeue, 6},      {Kind::kForgiveCrashes, 6},
-    {Kind::kDelete, 3},      {Kind::kPurgeResults, 2}, {Kind::kPurgeJobs, 2},
-    {Kind::kInsertAsset, 4}, {Kind::kDeleteAsset, 2},  {Kind::kDeleteUnusedAssets, 1},
-    {Kind::kAdvance, 10},    {Kind::kJump, 2},         {Kind::kReopen, 1},
-    {Kind::kCutPower, 1},    {Kind::kCompare, 3}};
+struct Weight {
+  Kind kind;
+  int usual;
+  int troubled;  // few jobs, whose attempts fail again and again
+};
+constexpr Weight kWeights[] = {
+    {Kind::kSubmit, 22, 6},     {Kind::kFindNext, 6, 0},     {Kind::kClaim, 4, 30},
+    {Kind::kClaimNext, 18, 4},  {Kind::kRecordStats, 4, 0},  {Kind::kCommit, 8, 1},
+    {Kind::kFail, 14, 36},      {Kind::kCancel, 7, 1},       {Kind::kFailQueued, 2, 1},
+    {Kind::kExpire, 3, 2},      {Kind::kRequeue, 6, 6},      {Kind::kForgiveCrashes, 6, 12},
+    {Kind::kDelete, 3, 0},      {Kind::kPurgeResults, 2, 0}, {Kind::kPurgeJobs, 2, 0},
+    {Kind::kInsertAsset, 4, 6}, {Kind::kDeleteAsset, 2, 6},  {Kind::kDeleteUnusedAssets, 1, 1},
+    {Kind::kAdvance, 10, 4},    {Kind::kJump, 2, 1},         {Kind::kReopen, 1, 1},
+    {Kind::kCutPower, 1, 1},    {Kind::kCompare, 3, 1}};
 
 std::vector<Command> Generate(uint64_t seed) {
   SeededRandom random(seed);
+  const bool is_troubled = seed % 3 == 0;
+  const auto weight_of = [&](const Weight& weight) {
+    return is_troubled ? weight.troubled : weight.usual;
+  };
   int total = 0;
-  for (const auto& [kind, weight] : kWeights) total += weight;
-  std::vector<Command> commands(10 + random.Next() % 50);
+  for (const Weight& weight : kWeights) total += weight_of(weight);
+  std::vector<Command> commands(10 + random.Next() % 50 + (is_troubled ? 30 : 0));
   for (Command& command : commands) {
     int left = static_cast<int>(random.Next() % static_cast<uint64_t>(total));
-    for (const auto& [kind, weight] : kWeights) {
-      command.kind = kind;
-      if ((left -= weight) < 0) break;
+    for (const Weight& weight : kWeights) {
+      command.kind = weight.kind;
+      if ((left -= weight_of(weight)) < 0) break;
     }
     command.dice = random.Next();
   }
@@ -257,8 +266,12 @@ class Trial {
         FailureCause::kRunTimeout,  FailureCause::kCrash,       FailureCause::kDiskFull,
         FailureCause::kDeviceLost,  FailureCause::kDeviceLost,  FailureCause::kUncleanStop,
         FailureCause::kUncleanStop};
-    AttemptFailure failure{.cause = kCauses[Throw(std::size(kCauses))],
-                           .error = absl::InternalError(absl::StrCat("broke ", Throw(3)))};
+    constexpr FailureCause kDeaths[] = {FailureCause::kCrash, FailureCause::kHang,
+                                        FailureCause::kDeviceLost, FailureCause::kUncleanStop};
+    const bool is_death = Throw(3) == 0;
+    AttemptFailure failure{
+        .cause = is_death ? kDeaths[Throw(std::size(kDeaths))] : kCauses[Throw(std::size(kCauses))],
+        .error = absl::InternalError(absl::StrCat("broke ", Throw(3)))};
     if (Throw(3) == 0) failure.stats = "partial";
     if (Throw(3) == 0) failure.evidence = absl::StrCat("signal ", Throw(32));
     text_ += absl::StrCat(" ", FailureCauseName(failure.cause));

@@ -97,6 +97,7 @@ TEST_P(RequeueTest, RequeuedJobIsAsIfNothingHadFailed) {
   EXPECT_EQ(job.failures.interruptions, 0);
   EXPECT_EQ(job.attempts.size(), 2u) << "they stay";
   EXPECT_EQ(Events(id).back().reason, "requeued");
+  EXPECT_EQ(Events(id).back().time, clock_.Now());
   Reopen();
   const auto queue = store_->Queue();
   ASSERT_EQ(queue->size(), 2u);
@@ -210,6 +211,7 @@ TEST_P(RequeueTest, JobQuarantinedForThemIsFreed) {
   EXPECT_EQ(freed.failures.crashes, 0);
   EXPECT_EQ(freed.failures.interruptions, 2);
   EXPECT_EQ(Events(id).back().reason, "the device was to blame");
+  EXPECT_EQ(Events(id).back().time, clock_.Now());
   EXPECT_EQ(store_->Queue()->front().start_deadline, clock_.Now() + absl::Hours(1)) << "anew";
   EXPECT_EQ(Claim().ref.attempt, 3);
 }
@@ -223,6 +225,25 @@ TEST_P(RequeueTest, OneOfTwoCrashesForgivenIsEnough) {
   EXPECT_EQ(Read(id).failures.crashes, 1);
   RunAndFail(id, FailureCause::kCrash);
   EXPECT_EQ(StateOf(id), JobState::kQuarantined);
+}
+
+TEST_P(RequeueTest, JobIsFreedOnceFewerCrashesAreLeftThanQuarantine) {
+  options_.retry.max_crashes = 5;
+  Reopen();
+  const std::string id = Submit(MakeJob()).id;
+  std::vector<AttemptRef> refs;
+  for (int i = 0; i < 3; ++i) refs.push_back(RunAndFail(id, FailureCause::kCrash));
+  // The next configuration allows less.
+  options_.retry.max_crashes = 2;
+  Reopen();
+  EXPECT_EQ(StateOf(id), JobState::kQueued) << "what has happened is not judged anew";
+  refs.push_back(RunAndFail(id, FailureCause::kCrash));
+  for (size_t i = 0; i < refs.size() && i < 3; ++i) {
+    EXPECT_EQ(StateOf(id), JobState::kQuarantined) << Read(id).failures.crashes << " are left";
+    EXPECT_EQ(Forgive({refs[i]}), 1);
+  }
+  EXPECT_EQ(StateOf(id), JobState::kQueued);
+  EXPECT_EQ(Read(id).failures.crashes, 1);
 }
 
 TEST_P(RequeueTest, ForgivingTwiceCountsOnce) {

@@ -1,6 +1,5 @@
 // The dispatcher with a judge: what becomes of a job that fits here, elsewhere or nowhere, and of
 // what happens while it is judged.
-#include <map>
 #include <set>
 
 #include "scheduler/status.h"
