@@ -86,6 +86,11 @@ def test_planned_table(tiny, tmp_path):
         assert block < none and nf4 < none
 
 
+def test_submissions_and_starts(tiny):
+    table = rows(tiny("bench_queue.py"), "what")
+    assert len(table) == 5 and all(float(figure) > 0 for _, figure in table)
+
+
 def test_counted_table(tiny, tmp_path):
     path = tmp_path / "counts.json"
     text = tiny("count_diffusers.py", "--work", str(tmp_path / "work"), "--json", str(path))

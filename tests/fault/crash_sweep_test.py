@@ -13,12 +13,11 @@ import signal
 import threading
 import time
 
-import grpc
 import pytest
 
 import kino_client
 from fault_settings import at_fixed_port
-from history import History
+from history import History, again
 from kino_client import Follower, eventually
 
 SOURCE = pathlib.Path(os.environ["KINO_SOURCE_DIR"])
@@ -68,26 +67,17 @@ class Sweep:
         self.number += 1
         request_id = f"job-{self.number}"
         request = self.client.demo_request(prompt=prompt, request_id=request_id, seed=self.number, **fields)
-        job = self.again(lambda: self.client.submit(request))
+        job = again(lambda: self.client.submit(request))
         self.history.on_submit(request_id, job)
         return job
 
     def cancel(self, job):
-        self.history.on_cancel(self.again(lambda: self.client.cancel(job.id)))
+        self.history.on_cancel(again(lambda: self.client.cancel(job.id)))
 
     def follow(self, job):
         follower = Follower(self.client, job.id)
         self.history.on_watch(job.id, follower.recording)
         return follower
-
-    @staticmethod
-    def again(call):
-        while True:
-            try:
-                return call()
-            except grpc.RpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                    raise
 
     def stopped_child(self):
         for pid in list(self.server.children()):

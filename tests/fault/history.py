@@ -6,9 +6,21 @@ import sqlite3
 import threading
 import urllib.request
 
+import grpc
+
 import kino_client
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELLED", "QUARANTINED", "EXPIRED"}
+
+
+def again(call):
+    """What a client does whose server went away: until there is an answer."""
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                raise
 
 
 class History:
@@ -34,11 +46,12 @@ class History:
         with self._lock:
             self.watched.append((job_id, recording))
 
-    def check(self, client, tenant_client=None):
+    def check(self, client):
         """Raises with every promise that was broken. REQUIRES: all jobs have ended, nothing is under way."""
         name = self.server.stubs.video.JobState.Name
         broken = []
-        jobs = {job.id: job for job in client.jobs()}
+        # The process that was stopped last may just be coming back.
+        jobs = {job.id: job for job in again(lambda: list(client.jobs()))}
 
         def demand(holds, promise, *what):
             if not holds:
@@ -54,7 +67,7 @@ class History:
             numbers = [attempt.number for attempt in job.attempts]
             demand(numbers == list(range(1, len(numbers) + 1)), "I3, attempts are numbered without gaps", job.id, numbers)
             if name(job.state) == "SUCCEEDED":
-                demand(kino_client.sha256(client.download(job.id)) == job.artifact.sha256, "I4, bytes are the artifact", job.id)
+                demand(kino_client.sha256(again(lambda job=job: client.download(job.id))) == job.artifact.sha256, "I4, bytes are the artifact", job.id)
         for job_id, state in self.cancelled.items():
             demand(state == "SUCCEEDED" or name(jobs[job_id].state) != "SUCCEEDED", "I5, no success after a cancel", job_id, state)
         for job_id, recording in self.watched:
