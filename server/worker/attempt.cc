@@ -58,6 +58,7 @@ class AttemptRun {
     request.request.plan = context_.models.Limited(request.request.plan);
     std::shared_ptr<engine::Model> model;
     if (std::optional<Failure> failure = LoadModel(&model)) return failure;
+    KINO_FAULT_POINT("worker.model.loaded");
     std::vector<engine::MediaInput> media;
     if (std::optional<Failure> failure = DecodeConditions(request.request, &media)) return failure;
 
@@ -67,6 +68,7 @@ class AttemptRun {
     auto run = model->Start(request.request, std::move(media), std::move(options));
     if (!run.ok()) return RunFailure(run.status());
     attempt_.pulse().RunBegins(run->get());
+    KINO_FAULT_POINT("worker.run.begun");
     absl::Status status = Drive(**run);
     attempt_.pulse().RunEnds();
     if (!status.ok()) {

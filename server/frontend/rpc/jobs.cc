@@ -8,6 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "scheduler/fault_point.h"
 #include "scheduler/store/job_store.h"
 #include "server/convert/status.h"
 #include "server/frontend/rpc/job_view.h"
@@ -163,6 +164,7 @@ absl::StatusOr<v1::Job> CancelJob(const Context& context, const std::string& ten
                                   const std::string& id) {
   const absl::StatusOr<scheduler::Job> job = context.store.Cancel(tenant, id);
   if (!job.ok()) return job.status();
+  KINO_FAULT_POINT("frontend.cancel.stored");
   if (job->state == scheduler::JobState::kRunning) context.link.CancelRunning(job->id);
   return ToProto(*job);
 }

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "scheduler/fault_point.h"
 #include "scheduler/queue/admission.h"
 #include "scheduler/status.h"
 #include "server/config/effective_plan.h"
@@ -245,6 +246,7 @@ void Enter(SubmissionPtr submission) {
   submission->job.request = submission->effective.SerializeAsString();
   absl::StatusOr<scheduler::SubmitResult> result =
       submission->context.store.Submit(submission->job);
+  KINO_FAULT_POINT("frontend.submit.stored");
   if (!result.ok() || !result->is_new) RemoveMadeAssets(*submission);
   if (!result.ok()) return submission->done(result.status());
   if (result->is_new) {
