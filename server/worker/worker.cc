@@ -206,8 +206,8 @@ bool Worker::GoesOnDraining(absl::Duration now) {
 
 bool Worker::Tick() {
   const absl::Duration now = clock_.Monotonic();
-  // Attempts go on without the frontend for as long as their spool has room: whoever comes back says
-  // which of them still count.
+  // Attempts go on without the frontend for as long as their spool has room: whoever comes back
+  // says which of them still count.
   link_.CheckLease();
   held_.StopOverdue(now);
   if (absl::Status refused = link_.refused(); !refused.ok()) {
