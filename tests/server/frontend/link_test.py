@@ -320,3 +320,21 @@ def test_jobs_are_forgotten_after_their_time(start):
 
     eventually(is_gone, "the job is forgotten")
     eventually(lambda: not list((frontend.data / "videos").iterdir()), "its file is removed")
+
+
+def test_worker_that_dies_while_its_result_is_made_durable_costs_nothing(start):
+    """MUTANTS F12: all bytes are here, and only their digest and sync are under way. A large video makes that take a while."""
+    frontend = start(with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend, pid=300)
+    attempt = fake.attempt()
+    attempt.started()
+    piece = b"v" * (256 * 1024)
+    for _ in range(256):
+        attempt.chunk(piece)
+    fake.acked(attempt.number)
+    attempt.done()
+    beats(fake, 1)  # it has been heard
+    crash(frontend, pid=300, signal=9)
+    fake.disconnect()
+    assert [a.cause for a in frontend.wait_for(job.id, video.SUCCEEDED).attempts] == [""]
