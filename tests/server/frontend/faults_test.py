@@ -3,6 +3,7 @@
 import hashlib
 import resource
 import subprocess
+import time
 
 import grpc
 import pytest
@@ -223,6 +224,7 @@ def test_full_disk_costs_no_attempt_however_long_it_lasts(start):
     frontend = start(max_file_bytes=2 << 20)
     job = frontend.submit()
     fake = FakeWorker(frontend)
+    begin = time.monotonic()
     for _ in range(5):
         attempt = fake.attempt()
         attempt.started()
@@ -231,6 +233,7 @@ def test_full_disk_costs_no_attempt_however_long_it_lasts(start):
         assert fake.expect("drop").ref == attempt.ref
         # The file goes after the state is told.
         eventually(lambda: not list((frontend.data / "videos").iterdir()), "the half video is removed")
+    assert time.monotonic() > begin + 4, "it is not tried again at once"
     resource.prlimit(frontend.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     fake.attempt().succeed()
     done = frontend.wait_for(job.id, video.SUCCEEDED)

@@ -338,3 +338,24 @@ def test_worker_that_dies_while_its_result_is_made_durable_costs_nothing(start):
     crash(frontend, pid=300, signal=9)
     fake.disconnect()
     assert [a.cause for a in frontend.wait_for(job.id, video.SUCCEEDED).attempts] == [""]
+
+
+def test_cancel_that_was_obeyed_while_the_frontend_stood_still_costs_no_worker(start):
+    """The grace of a cancel passed while nobody listened; the worker's answer lies unread."""
+    frontend = start("limits: {cancel_grace: 1s}\n", with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend, pid=300)
+    attempt = fake.attempt()
+    attempt.started()
+    fake.acked(1)
+    frontend.video.CancelJob(video.CancelJobRequest(id=job.id))
+    fake.expect("cancel")
+    frontend.process.send_signal(signal.SIGSTOP)
+    attempt.failed(worker.AttemptFailed.CANCELLED_BY_US, code=1, message="cancelled")
+    time.sleep(2.5)  # not to wait for anything: this is what the test is about
+    frontend.process.send_signal(signal.SIGCONT)
+    frontend.wait_for(job.id, video.CANCELLED)
+    beats(fake, 3)
+    frontend.control.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        frontend.control.recv(512)  # nobody was to be killed
