@@ -243,6 +243,7 @@ class FakeWorker:
         self.counter = 0  # of progress
         self.stage = stage  # that it is in
         self.beats = 0  # heartbeats that were answered
+        self.moving = set()  # jobs that make progress with every heartbeat
         self.running = list(held)
         self.outgoing = queue.Queue()
         self.messages = queue.Queue()
@@ -278,7 +279,8 @@ class FakeWorker:
 
     def _beat(self, interval):
         while not self.beating.wait(interval):
-            pulses = [worker.AttemptPulse(ref=ref, stage=self.stage, counter=self.counter) for ref in list(self.running)]
+            pulses = [worker.AttemptPulse(ref=ref, stage=self.stage, counter=self.beats if ref.job_id in self.moving else self.counter)
+                      for ref in list(self.running)]
             self.send(heartbeat=worker.WorkerHeartbeat(models=self.models, attempts=pulses))
 
     def expect(self, kind, passing=("ack", "hello_reply")):

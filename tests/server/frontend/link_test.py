@@ -359,3 +359,16 @@ def test_cancel_that_was_obeyed_while_the_frontend_stood_still_costs_no_worker(s
     frontend.control.setblocking(False)
     with pytest.raises(BlockingIOError):
         frontend.control.recv(512)  # nobody was to be killed
+
+
+def test_attempt_beside_one_that_hangs_is_not_blamed(start):
+    frontend = start(FAST + "limits: {no_progress: 500ms}\n", with_control=True)
+    jobs = [frontend.submit() for _ in range(2)]
+    fake = FakeWorker(frontend, pid=300, max_attempts=2)
+    fake.moving.add(jobs[1].id)
+    assert {fake.attempt().ref.job_id for _ in range(2)} == {job.id for job in jobs}
+    assert frontend.control.recv(512) == b"kill cpu 300"
+    crash(frontend, pid=300, signal=9)
+    fake.disconnect()
+    for job, cause in zip(jobs, ("HANG", "INTERRUPTED")):
+        assert [a.cause for a in frontend.wait_for(job.id, video.QUEUED).attempts] == [cause]
