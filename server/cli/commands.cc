@@ -46,9 +46,21 @@ struct OneArgument {
   }
 };
 
-ExitCode ShowJobResult(const CommonFlags& common, const absl::Status& status, const v1::Job& job) {
-  if (!status.ok()) return ReportError(status, common.errors());
-  common.is_json ? PrintJson(job) : PrintJob(job);
+// Parses the command's id, makes one call of the video service with it and shows the job it answers
+// with.
+template <typename Request>
+ExitCode CallAndShowJob(OneArgument& command, const std::vector<std::string>& arguments,
+                        grpc::Status (v1::VideoService::Stub::*method)(grpc::ClientContext*,
+                                                                       const Request&, v1::Job*)) {
+  if (auto code = Parse(command.app, arguments)) return *code;
+  Client client(command.common.server);
+  Request request;
+  request.set_id(command.argument);
+  v1::Job job;
+  auto context = client.UnaryContext();
+  const absl::Status status = ToStatus((client.videos().*method)(context.get(), request, &job));
+  if (!status.ok()) return ReportError(status, command.common.errors());
+  command.common.is_json ? PrintJson(job) : PrintJob(job);
   return kOk;
 }
 
@@ -189,40 +201,19 @@ ExitCode JobsCommand(const std::vector<std::string>& arguments) {
 
 ExitCode ShowCommand(const std::vector<std::string>& arguments) {
   OneArgument command("show", "ID", "The job.", "Shows one job.");
-  if (auto code = Parse(command.app, arguments)) return *code;
-  Client client(command.common.server);
-  v1::GetJobRequest request;
-  request.set_id(command.argument);
-  v1::Job job;
-  auto context = client.UnaryContext();
-  const absl::Status status = ToStatus(client.videos().GetJob(context.get(), request, &job));
-  return ShowJobResult(command.common, status, job);
+  return CallAndShowJob(command, arguments, &v1::VideoService::Stub::GetJob);
 }
 
 ExitCode CancelCommand(const std::vector<std::string>& arguments) {
   OneArgument command("cancel", "ID", "The job.",
                       "Cancels a job: at once when queued, within a step when running.");
-  if (auto code = Parse(command.app, arguments)) return *code;
-  Client client(command.common.server);
-  v1::CancelJobRequest request;
-  request.set_id(command.argument);
-  v1::Job job;
-  auto context = client.UnaryContext();
-  const absl::Status status = ToStatus(client.videos().CancelJob(context.get(), request, &job));
-  return ShowJobResult(command.common, status, job);
+  return CallAndShowJob(command, arguments, &v1::VideoService::Stub::CancelJob);
 }
 
 ExitCode RequeueCommand(const std::vector<std::string>& arguments) {
   OneArgument command("requeue", "ID", "The job.",
                       "Lets a QUARANTINED, FAILED or EXPIRED job run again.");
-  if (auto code = Parse(command.app, arguments)) return *code;
-  Client client(command.common.server);
-  v1::RequeueJobRequest request;
-  request.set_id(command.argument);
-  v1::Job job;
-  auto context = client.UnaryContext();
-  const absl::Status status = ToStatus(client.videos().RequeueJob(context.get(), request, &job));
-  return ShowJobResult(command.common, status, job);
+  return CallAndShowJob(command, arguments, &v1::VideoService::Stub::RequeueJob);
 }
 
 ExitCode DeleteCommand(const std::vector<std::string>& arguments) {
