@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "scheduler/status.h"
+#include "server/command_line/utf8.h"
 #include "server/convert/status.h"
 
 namespace kino::frontend {
@@ -110,10 +111,9 @@ google::rpc::Status ToShortWireStatus(const absl::Status& status) {
 std::string CutText(absl::string_view text, size_t most) {
   if (text.size() <= most) return std::string(text);
   constexpr absl::string_view kEllipsis = "...";
-  size_t end = most < kEllipsis.size() ? 0 : most - kEllipsis.size();
-  // Not in the middle of a character: its later bytes begin with the bits 10.
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return absl::StrCat(text.substr(0, end), most < kEllipsis.size() ? "" : kEllipsis);
+  if (most < kEllipsis.size()) return "";
+  return absl::StrCat(
+      command_line::TruncateUtf8({text.data(), text.size()}, most - kEllipsis.size()), kEllipsis);
 }
 
 }  // namespace kino::frontend
