@@ -107,13 +107,11 @@ void Upkeep::Tick() {
   for (const std::string& id : parts_.queue.TakeOverdue()) {
     parts_.store.Expire(id, [](const absl::StatusOr<scheduler::Job>&) {});
   }
-  if (parts_.queue.NextTimer() <= now) parts_.dispatcher.Pump();
   if (now >= next_look_) {
     next_look_ = now + kLookInterval;
     CheckRoom(now);
     FailUnknownModels();
     if (const auto load = parts_.store.Load(); load.ok()) parts_.metrics.SetQueue(*load);
-    parts_.dispatcher.Pump();
   }
   if (now >= next_purge_) {
     const absl::Duration shortest =

@@ -233,7 +233,8 @@ void WorkerLink::Tick() {
   CheckAbsent();
   CheckDevices();
   upkeep_.Tick();
-  dispatcher_.Pump();  // whoever was lost has freed slots, and marks with them
+  // Whoever was lost has freed slots, and marks with them; a back-off may have ended.
+  dispatcher_.Pump();
   parts_.metrics.SetWatchers(parts_.hub.watchers());
   Publish();
 }
