@@ -56,6 +56,12 @@ enum class FailureCause : int {
 };
 const char* FailureCauseName(FailureCause cause);  // "OUT_OF_MEMORY", ...
 
+// Stages of a run that the scheduler knows: numbers of proto/kino/v1/video.proto's Stage.
+// Behind something else on its worker. While that is another attempt, waiting is no hang.
+inline constexpr int kStageWaiting = 0;
+inline constexpr int kStageLoad = 1;
+inline constexpr int kStageDenoise = 4;  // the one whose steps a request asks for
+
 // Names one attempt and proves the right to speak for it.
 struct AttemptRef {
   std::string job_id{};
@@ -96,6 +102,15 @@ struct FailureCounts {
   int unclean_stops = 0;
 };
 
+// How much work a run is: what its length is estimated from (scheduler/queue/run_history.h).
+struct JobWork {
+  // Opaque. Jobs of one model with equal shapes take the same time for a step. Empty: not known.
+  std::string shape{};
+  int steps = 0;
+  double flops = 0;  // floating-point operations of all stages; 0: not known
+  bool operator==(const JobWork&) const = default;
+};
+
 struct Job {
   std::string id{};
   std::string tenant{};
@@ -119,7 +134,10 @@ struct Job {
   absl::Duration start_timeout =
       absl::InfiniteDuration();  // limits time in the queue, over all attempts
   absl::Duration run_timeout = absl::InfiniteDuration();  // limits one attempt
-  std::optional<absl::Time> retry_not_before{};           // back-off of a requeued job
+  // How long its artifact is kept after the end; none: as long as the server keeps them.
+  std::optional<absl::Duration> result_ttl{};
+  JobWork work{};
+  std::optional<absl::Time> retry_not_before{};  // back-off of a requeued job
   // Not OK on FAILED, QUARANTINED, EXPIRED. A store keeps code, message and reason
   // (scheduler/status.h), no other payload.
   absl::Status error{};
@@ -136,6 +154,8 @@ struct QueuedJob {
   int64_t order = 0;  // of submission; kept when the job is queued again
   absl::Time retry_not_before = absl::InfinitePast();
   absl::Time start_deadline = absl::InfiniteFuture();
+  std::string tenant{};
+  JobWork work{};
 };
 
 // A submission. Text is UTF-8 without NUL; the frontend has checked formats and sizes of fields.
@@ -152,6 +172,8 @@ struct NewJob {
   std::string server_version{};
   absl::Duration start_timeout = absl::InfiniteDuration();
   absl::Duration run_timeout = absl::InfiniteDuration();
+  std::optional<absl::Duration> result_ttl{};
+  JobWork work{};
 };
 
 // An uploaded input.

@@ -26,9 +26,34 @@ void JobQueue::Add(const QueuedJob& job) {
   if (entry.ready_at > now) {
     backing_off_.emplace(entry.ready_at, job.id);
   } else {
-    ready_[job.model][KeyOf(job)] = &entry;
+    SetReady(entry);
   }
   if (entry.deadline != absl::InfiniteDuration()) deadlines_.emplace(entry.tell_at, job.id);
+}
+
+void JobQueue::SetReady(const Entry& entry) {
+  if (!held_tenants_.contains(entry.job.tenant)) ready_[entry.job.model][KeyOf(entry.job)] = &entry;
+}
+
+void JobQueue::UnsetReady(const Entry& entry) {
+  const auto model = ready_.find(entry.job.model);
+  if (model == ready_.end()) return;
+  const auto at = model->second.find(KeyOf(entry.job));
+  if (at != model->second.end() && at->second == &entry) model->second.erase(at);
+  if (model->second.empty()) ready_.erase(model);
+}
+
+void JobQueue::HoldTenants(std::set<std::string> tenants) {
+  if (tenants == held_tenants_) return;
+  held_tenants_ = std::move(tenants);
+  for (const auto& [id, entry] : entries_) {
+    if (backing_off_.contains({entry.ready_at, id})) continue;
+    if (held_tenants_.contains(entry.job.tenant)) {
+      UnsetReady(entry);
+    } else {
+      SetReady(entry);
+    }
+  }
 }
 
 void JobQueue::Remove(const std::string& id) {
@@ -38,11 +63,7 @@ void JobQueue::Remove(const std::string& id) {
   order_.erase(KeyOf(entry.job));
   backing_off_.erase({entry.ready_at, id});
   deadlines_.erase({entry.tell_at, id});
-  if (const auto model = ready_.find(entry.job.model); model != ready_.end()) {
-    const auto at = model->second.find(KeyOf(entry.job));
-    if (at != model->second.end() && at->second == &entry) model->second.erase(at);
-    if (model->second.empty()) ready_.erase(model);
-  }
+  UnsetReady(entry);
   entries_.erase(found);
 }
 
@@ -65,8 +86,7 @@ void JobQueue::Unhold(const std::string& id) {
 void JobQueue::EndBackoffs() {
   const absl::Duration now = clock_.Monotonic();
   while (!backing_off_.empty() && backing_off_.begin()->first <= now) {
-    const Entry& entry = entries_.at(backing_off_.begin()->second);
-    ready_[entry.job.model][KeyOf(entry.job)] = &entry;
+    SetReady(entries_.at(backing_off_.begin()->second));
     backing_off_.erase(backing_off_.begin());
   }
 }

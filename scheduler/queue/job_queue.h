@@ -38,6 +38,10 @@ class JobQueue {
   void Hold(const std::string& id);
   void Unhold(const std::string& id);
 
+  // Jobs of these tenants are in no snapshot, but keep their places; others are again. Costs a step
+  // for each job where the tenants are others than before.
+  void HoldTenants(std::set<std::string> tenants);
+
   // Jobs whose back-off is over may start, and are no timer any more. Heads does this, too.
   void EndBackoffs();
   // The jobs that may start now, cut down as QueueSnapshot says.
@@ -71,13 +75,18 @@ class JobQueue {
     absl::Duration tell_at;   // that it has passed: first at the deadline
     bool is_held = false;
   };
+  // The job may start, unless its tenant is held.
+  void SetReady(const Entry& entry);
+  void UnsetReady(const Entry& entry);
+
   static Key KeyOf(const QueuedJob& job) { return {-static_cast<int>(job.priority), job.order}; }
 
   const Clock& clock_;
   const absl::Duration max_backoff_;
-  std::map<std::string, Entry> entries_;                          // by id
-  std::map<Key, const Entry*> order_;                             // all of them
-  std::map<std::string, std::map<Key, const Entry*>> ready_;      // by model
+  std::map<std::string, Entry> entries_;                      // by id
+  std::map<Key, const Entry*> order_;                         // all of them
+  std::map<std::string, std::map<Key, const Entry*>> ready_;  // by model; not of held tenants
+  std::set<std::string> held_tenants_;
   std::set<std::pair<absl::Duration, std::string>> backing_off_;  // until when, id
   std::set<std::pair<absl::Duration, std::string>> deadlines_;    // when to tell, id
 };

@@ -165,8 +165,9 @@ class JobStore {
   // NOT_FOUND; FAILED_PRECONDITION (JOB_NOT_ENDED).
   virtual void Delete(std::string tenant, std::string job_id, Done<std::string> done) = 0;
 
-  // Marks the artifacts of jobs that ended before `ended_before` as purged, at most `limit`; the
-  // jobs stay SUCCEEDED. The files to unlink.
+  // Marks artifacts as purged, at most `limit`: those of jobs whose own result_ttl has passed, and
+  // those of jobs without one that ended before `ended_before`. The jobs stay SUCCEEDED. The files
+  // to unlink.
   virtual void PurgeResults(absl::Time ended_before, int limit,
                             Done<std::vector<std::string>> done) = 0;
 
@@ -204,6 +205,10 @@ class JobStore {
   // another wall clock wrote, further away than any, is left out.
   virtual absl::StatusOr<std::vector<QueuedJob>> Queue() = 0;
   virtual absl::StatusOr<QueueLoad> Load() = 0;
+
+  // Bytes of the artifacts and assets that each tenant has; who has none is left out. Partial files
+  // of running attempts and uploads are not among them.
+  virtual absl::StatusOr<std::map<std::string, int64_t>> DiskUse() = 0;
 
   // --- Events. ---
 

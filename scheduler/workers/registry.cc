@@ -37,6 +37,7 @@ void WorkerRegistry::Adopt(const std::vector<RunningAttempt>& running) {
                            .run_timeout = attempt.run_timeout,
                            .run_deadline = now + attempt.run_timeout + options_.run_timeout_slack,
                            .pulse = {},
+                           .usual = {},
                            .progress_time = now});
   }
   ++version_;
@@ -289,6 +290,7 @@ absl::Status WorkerRegistry::Assign(const Reservation& reservation, const Attemp
                          .run_timeout = run_timeout,
                          .run_deadline = absl::InfiniteDuration(),
                          .pulse = {},
+                         .usual = {},
                          .progress_time = clock_.Monotonic()});
   return absl::OkStatus();
 }
@@ -297,6 +299,11 @@ void WorkerRegistry::Begun(const AttemptRef& ref) {
   Held* held = FindHeld(ref);
   if (held == nullptr) return;
   held->run_deadline = clock_.Monotonic() + held->run_timeout + options_.run_timeout_slack;
+}
+
+void WorkerRegistry::SetUsualSteps(const AttemptRef& ref, UsualSteps steps) {
+  Held* held = FindHeld(ref);
+  if (held != nullptr) held->usual = std::move(steps);
 }
 
 AttemptPulse WorkerRegistry::PulseOf(const AttemptRef& ref) const {
@@ -332,12 +339,17 @@ void WorkerRegistry::Release(const AttemptRef& ref) {
   }
 }
 
-absl::Duration WorkerRegistry::HangLimit(const AttemptPulse& pulse) const {
+absl::Duration WorkerRegistry::HangLimit(const Held& held) const {
   const HangLimits& limits = options_.hang;
+  const AttemptPulse& pulse = held.pulse;
   if (pulse.stage == kStageLoad || pulse.stage == kStageWaiting) return limits.loading;
-  if (pulse.steps < limits.steps_to_know || pulse.usual_step <= absl::ZeroDuration())
-    return limits.unknown;
-  return std::max(limits.least, limits.factor * pulse.usual_step);
+  absl::Duration usual;
+  if (pulse.steps >= limits.steps_to_know) usual = pulse.usual_step;
+  const auto before = held.usual.find(pulse.stage);
+  if (before != held.usual.end() && before->second.steps >= limits.steps_to_know)
+    usual = std::max(usual, before->second.time);
+  if (usual <= absl::ZeroDuration()) return limits.unknown;
+  return std::max(limits.least, limits.factor * usual);
 }
 
 void WorkerRegistry::ListenFirst(absl::Duration now) {
@@ -393,7 +405,7 @@ std::vector<LostAttempt> WorkerRegistry::TakeLost() {
         lose(name, worker, held, FailureCause::kRunTimeout, "run_timeout passed");
         return true;
       }
-      const absl::Duration limit = HangLimit(held.pulse);
+      const absl::Duration limit = HangLimit(held);
       // One that is not connected is judged by its grace.
       if (worker.session == 0 || now - held.progress_time < limit) return false;
       lose(name, worker, held, FailureCause::kHang,

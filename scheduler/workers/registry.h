@@ -27,6 +27,7 @@
 #include "scheduler/clock.h"
 #include "scheduler/jobs/job.h"
 #include "scheduler/queue/policy.h"
+#include "scheduler/queue/run_history.h"
 #include "scheduler/store/job_store.h"
 
 namespace kino::scheduler {
@@ -45,7 +46,8 @@ struct HangLimits {
   // Once it is: `factor` usual steps, and not less than `least`.
   double factor = 5;
   absl::Duration least = absl::Minutes(2);
-  // A step is usual once so many of the stage have finished.
+  // A step is usual once so many of the stage have finished, in the attempt or in earlier ones of
+  // the same kind. Where both are known the longer one holds.
   int steps_to_know = 3;
 };
 
@@ -61,10 +63,7 @@ struct LeaseOptions {
   absl::Duration look_interval = absl::Milliseconds(500);
 };
 
-// Of an attempt, as its worker tells: numbers of proto/kino/v1/video.proto's Stage.
-// Behind something else on its worker. While that is another attempt, waiting is no hang.
-inline constexpr int kStageWaiting = 0;
-inline constexpr int kStageLoad = 1;
+// Of an attempt, as its worker tells.
 struct AttemptPulse {
   AttemptRef ref{};
   int stage = kStageWaiting;
@@ -190,6 +189,9 @@ class WorkerRegistry {
   // The worker has begun to run the attempt. No effect when it is not held.
   void Begun(const AttemptRef& ref);
 
+  // How long steps of such a run usually take. No effect when it is not held.
+  void SetUsualSteps(const AttemptRef& ref, UsualSteps steps);
+
   // The session that holds exactly this attempt now. ABORTED (STALE_ATTEMPT): none, or it is not
   // connected.
   absl::StatusOr<SessionId> Holder(const AttemptRef& ref) const;
@@ -216,6 +218,7 @@ class WorkerRegistry {
     absl::Duration run_timeout = absl::InfiniteDuration();
     absl::Duration run_deadline = absl::InfiniteDuration();
     AttemptPulse pulse;
+    UsualSteps usual;              // of earlier runs
     absl::Duration progress_time;  // when the pulse last moved, or the attempt was given
   };
   struct Worker {
@@ -238,7 +241,7 @@ class WorkerRegistry {
   Held* FindHeld(const AttemptRef& ref);
   bool IsReady(const Worker& worker) const;
   ReadyWorker Describe(const std::string& name, const Worker& worker) const;
-  absl::Duration HangLimit(const AttemptPulse& pulse) const;
+  absl::Duration HangLimit(const Held& held) const;
   // Moves all deadlines by what this look comes late.
   void ListenFirst(absl::Duration now);
 

@@ -279,6 +279,9 @@ class MemoryJobStore final : public JobStore {
   absl::StatusOr<JobPage> List(const JobFilter&, int, const std::string&, int64_t) override {
     return absl::UnimplementedError("List");
   }
+  absl::StatusOr<std::map<std::string, int64_t>> DiskUse() override {
+    return absl::UnimplementedError("DiskUse");
+  }
   absl::StatusOr<QueueLoad> Load() override { return absl::UnimplementedError("Load"); }
   absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string&, int64_t, int) override {
     return absl::UnimplementedError("ReadEvents");

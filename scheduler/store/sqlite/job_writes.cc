@@ -74,11 +74,14 @@ absl::Status InsertJob(Connection& db, const NewJob& job, const std::string& id,
       db.Run("INSERT INTO jobs(id, tenant, model, priority, request_id, fingerprint, "
              "server_version, create_us, start_timeout_us, run_timeout_us, start_deadline_us, "
              "state, state_number, attempt, token, cancel_requested, crashes, out_of_memory, "
-             "interruptions, error_code, error_message, artifact_purged, stats) "
-             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 1, 0, '', 0, 0, 0, 0, 0, '', 0, x'')",
+             "interruptions, error_code, error_message, artifact_purged, stats, result_ttl_us, "
+             "shape, steps, flops) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 1, 0, '', 0, 0, 0, "
+             "0, 0, '', 0, x'', ?, ?, ?, ?)",
              id, job.tenant, job.model, static_cast<int>(job.priority), request_id,
              Blob{job.request_fingerprint}, job.server_version, SaturatingMicros(now),
-             OptionalMicros(job.start_timeout), OptionalMicros(job.run_timeout), start_deadline)
+             OptionalMicros(job.start_timeout), OptionalMicros(job.run_timeout), start_deadline,
+             job.result_ttl ? OptionalMicros(*job.result_ttl) : std::nullopt, job.work.shape,
+             job.work.steps, job.work.flops)
           .status());
   seq = db.last_insert_rowid();
   KINO_RETURN_IF_ERROR(
@@ -186,6 +189,7 @@ absl::StatusOr<Job> SqliteJobStore::CommitNow(Transaction& transaction, const At
     return Complete(db, std::move(after));
   }
   after.job.artifact = artifact;
+  if (after.job.result_ttl) after.expire_us = SaturatingMicros(now + *after.job.result_ttl);
   KINO_RETURN_IF_ERROR(EndAttempt(db, before, now, FailureCause::kNone, absl::OkStatus()));
   KINO_RETURN_IF_ERROR(
       ApplyTransition(transaction, before, JobTrigger::kCommitted, now, "", after));

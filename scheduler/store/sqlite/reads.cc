@@ -73,18 +73,24 @@ StateEvent ReadEvent(const Statement& row, int column) {
           .reason = row.Text(column + 4)};
 }
 
-// id, model, priority, seq, not_before_us, start_deadline_us. A back-off that ends after `farthest`
-// is left out.
+// What ReadQueued reads.
+constexpr char kQueuedColumns[] =
+    "jobs.id, jobs.tenant, jobs.model, jobs.priority, jobs.seq, jobs.not_before_us, "
+    "jobs.start_deadline_us, jobs.shape, jobs.steps, jobs.flops";
+
+// A back-off that ends after `farthest` is left out.
 QueuedJob ReadQueued(const Statement& row, int column, absl::Time farthest) {
   QueuedJob job{.id = row.Text(column),
-                .model = row.Text(column + 1),
-                .priority = static_cast<Priority>(row.Int(column + 2)),
-                .order = row.Int64(column + 3)};
-  if (!row.IsNull(column + 4)) {
-    const absl::Time end = absl::FromUnixMicros(row.Int64(column + 4));
+                .model = row.Text(column + 2),
+                .priority = static_cast<Priority>(row.Int(column + 3)),
+                .order = row.Int64(column + 4),
+                .tenant = row.Text(column + 1),
+                .work = ReadWork(row, column + 7)};
+  if (!row.IsNull(column + 5)) {
+    const absl::Time end = absl::FromUnixMicros(row.Int64(column + 5));
     if (end <= farthest) job.retry_not_before = end;
   }
-  if (!row.IsNull(column + 5)) job.start_deadline = absl::FromUnixMicros(row.Int64(column + 5));
+  if (!row.IsNull(column + 6)) job.start_deadline = absl::FromUnixMicros(row.Int64(column + 6));
   return job;
 }
 
@@ -207,6 +213,20 @@ absl::StatusOr<QueueLoad> SqliteJobStore::Load() {
   });
 }
 
+absl::StatusOr<std::map<std::string, int64_t>> SqliteJobStore::DiskUse() {
+  using Bytes = std::map<std::string, int64_t>;
+  return Read<Bytes>([&](Connection& db) -> absl::StatusOr<Bytes> {
+    Bytes bytes;
+    KINO_ASSIGN_OR_RETURN(Statement rows,
+                          db.Query("SELECT tenant, bytes FROM disk_use WHERE bytes > 0"));
+    while (true) {
+      KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
+      if (!has_row) return bytes;
+      bytes[rows.Text(0)] = rows.Int64(1);
+    }
+  });
+}
+
 absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
   using Jobs = std::vector<QueuedJob>;
   return Read<Jobs>([&](Connection& db) -> absl::StatusOr<Jobs> {
@@ -216,9 +236,9 @@ absl::StatusOr<std::vector<QueuedJob>> SqliteJobStore::Queue() {
     for (const Priority priority : kPrioritiesHighestFirst) {
       KINO_ASSIGN_OR_RETURN(
           Statement rows,
-          db.Query("SELECT id, model, priority, seq, not_before_us, start_deadline_us "
-                   "FROM jobs INDEXED BY queue_by_order WHERE state = 1 AND priority = ? "
-                   "ORDER BY seq",
+          db.Query(absl::StrCat("SELECT ", kQueuedColumns,
+                                " FROM jobs INDEXED BY queue_by_order WHERE state = 1 AND "
+                                "priority = ? ORDER BY seq"),
                    static_cast<int>(priority)));
       while (true) {
         KINO_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
@@ -258,11 +278,13 @@ absl::StatusOr<std::vector<Change>> SqliteJobStore::ReadChanges(int64_t after, i
   return Read<Changes>([&](Connection& db) -> absl::StatusOr<Changes> {
     KINO_ASSIGN_OR_RETURN(
         Statement rows,
-        db.Query("SELECT events.cursor, number, events.state, events.attempt, time_us, reason, "
-                 "jobs.state = 1 AND jobs.state_number = number, id, model, priority, seq, "
-                 "not_before_us, start_deadline_us FROM events JOIN jobs ON jobs.seq = events.job "
-                 "WHERE events.cursor > ? ORDER BY events.cursor LIMIT ?",
-                 after, limit));
+        db.Query(
+            absl::StrCat("SELECT events.cursor, number, events.state, events.attempt, time_us, "
+                         "reason, jobs.state = 1 AND jobs.state_number = number, ",
+                         kQueuedColumns,
+                         " FROM events JOIN jobs ON jobs.seq = events.job "
+                         "WHERE events.cursor > ? ORDER BY events.cursor LIMIT ?"),
+            after, limit));
     const absl::Time farthest = clock_.Now() + 2 * options_.retry.max_backoff;
     Changes changes;
     while (true) {

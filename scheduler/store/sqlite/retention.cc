@@ -10,33 +10,39 @@ namespace kino::scheduler {
 void SqliteJobStore::PurgeResults(absl::Time ended_before, int limit,
                                   Done<std::vector<std::string>> done) {
   using Files = std::vector<std::string>;
-  Write<Files>(From::kServer, std::move(done),
-               [ended_before, limit](Transaction& transaction) -> absl::StatusOr<Files> {
-                 std::vector<std::string> ids;
-                 {
-                   KINO_ASSIGN_OR_RETURN(
-                       Statement old,
-                       transaction.db.Query("SELECT id FROM jobs INDEXED BY jobs_with_artifact "
-                                            "WHERE artifact_file IS NOT NULL AND end_us < ? "
-                                            "ORDER BY end_us LIMIT ?",
-                                            SaturatingMicros(ended_before), limit));
-                   while (true) {
-                     KINO_ASSIGN_OR_RETURN(const bool has_row, old.Step());
-                     if (!has_row) break;
-                     ids.push_back(old.Text(0));
-                   }
-                 }
-                 Files files;
-                 for (const std::string& id : ids) {
-                   KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(transaction.db, id));
-                   JobRow after = before;
-                   files.push_back(before.job.artifact->file_name);
-                   after.job.artifact.reset();
-                   after.job.artifact_purged = true;
-                   KINO_RETURN_IF_ERROR(UpdateRow(transaction.db, before, after));
-                 }
-                 return files;
-               });
+  Write<Files>(
+      From::kServer, std::move(done),
+      [this, ended_before, limit](Transaction& transaction) -> absl::StatusOr<Files> {
+        Connection& db = transaction.db;
+        std::vector<std::string> ids;
+        const auto collect = [&](const char* sql, absl::Time before) -> absl::Status {
+          KINO_ASSIGN_OR_RETURN(Statement old, db.Query(sql, SaturatingMicros(before),
+                                                        limit - static_cast<int>(ids.size())));
+          while (true) {
+            KINO_ASSIGN_OR_RETURN(const bool has_row, old.Step());
+            if (!has_row) return absl::OkStatus();
+            ids.push_back(old.Text(0));
+          }
+        };
+        KINO_RETURN_IF_ERROR(
+            collect("SELECT id FROM jobs INDEXED BY results_by_expiry WHERE artifact_file IS NOT "
+                    "NULL AND expire_us IS NOT NULL AND expire_us <= ? ORDER BY expire_us LIMIT ?",
+                    clock_.Now()));
+        KINO_RETURN_IF_ERROR(
+            collect("SELECT id FROM jobs INDEXED BY results_by_end WHERE artifact_file IS NOT "
+                    "NULL AND expire_us IS NULL AND end_us < ? ORDER BY end_us LIMIT ?",
+                    ended_before));
+        Files files;
+        for (const std::string& id : ids) {
+          KINO_ASSIGN_OR_RETURN(const JobRow before, LoadRow(db, id));
+          JobRow after = before;
+          files.push_back(before.job.artifact->file_name);
+          after.job.artifact.reset();
+          after.job.artifact_purged = true;
+          KINO_RETURN_IF_ERROR(UpdateRow(db, before, after));
+        }
+        return files;
+      });
 }
 
 void SqliteJobStore::PurgeJobs(absl::Time ended_before, int limit, Done<PurgedJobs> done) {

@@ -16,7 +16,8 @@ constexpr char kSelectById[] =
     "interruptions, error_code, error_message, error_reason, artifact_file, artifact_type, "
     "artifact_bytes, artifact_sha256, artifact_width, artifact_height, artifact_frames, "
     "artifact_fps, "
-    "artifact_purged, stats, unclean_stops, uncounted_attempts FROM jobs WHERE id = ?";
+    "artifact_purged, stats, unclean_stops, uncounted_attempts, result_ttl_us, expire_us, shape, "
+    "steps, flops FROM jobs WHERE id = ?";
 
 absl::Duration DurationFrom(const std::optional<int64_t>& micros) {
   return micros ? absl::Microseconds(*micros) : absl::InfiniteDuration();
@@ -84,6 +85,10 @@ JobRow ReadRow(const Statement& row) {
   job.stats = row.Text(column++);
   job.failures.unclean_stops = row.Int(column++);
   result.uncounted_attempts = row.Int(column++);
+  const std::optional<int64_t> ttl_us = row.OptionalInt64(column++);
+  if (ttl_us) job.result_ttl = absl::Microseconds(*ttl_us);
+  result.expire_us = row.OptionalInt64(column++);
+  job.work = ReadWork(row, column);
   return result;
 }
 
@@ -101,6 +106,10 @@ std::optional<int64_t> OptionalMicros(absl::Duration duration) {
 }
 
 int64_t SaturatingMicros(absl::Time time) { return absl::ToUnixMicros(time); }
+
+JobWork ReadWork(const Statement& row, int column) {
+  return {.shape = row.Text(column), .steps = row.Int(column + 1), .flops = row.Double(column + 2)};
+}
 
 absl::Status NoSuchJob(const std::string& id) {
   return absl::NotFoundError(absl::StrCat("there is no job '", id, "'"));
@@ -196,7 +205,7 @@ absl::Status UpdateRow(Connection& db, const JobRow& before, const JobRow& after
              "artifact_file = ?, artifact_type = ?, artifact_bytes = ?, artifact_sha256 = ?, "
              "artifact_width = ?, "
              "artifact_height = ?, artifact_frames = ?, artifact_fps = ?, artifact_purged = ?, "
-             "stats = ?, unclean_stops = ?, uncounted_attempts = ? "
+             "stats = ?, unclean_stops = ?, uncounted_attempts = ?, expire_us = ? "
              "WHERE seq = ? AND state = ? AND attempt = ? AND token = ? AND cancel_requested = ?",
              static_cast<int>(job.state), job.state_number, after.attempt, after.token,
              job.cancel_requested, MicrosFrom(job.start_time), MicrosFrom(job.end_time),
@@ -208,8 +217,9 @@ absl::Status UpdateRow(Connection& db, const JobRow& before, const JobRow& after
              artifact_field(&Artifact::width), artifact_field(&Artifact::height),
              artifact_field(&Artifact::num_frames), artifact_field(&Artifact::fps),
              job.artifact_purged, Blob{job.stats}, job.failures.unclean_stops,
-             after.uncounted_attempts, before.seq, static_cast<int>(before.job.state),
-             before.attempt, before.token, before.job.cancel_requested));
+             after.uncounted_attempts, after.expire_us, before.seq,
+             static_cast<int>(before.job.state), before.attempt, before.token,
+             before.job.cancel_requested));
   if (changed != 1) {
     return WithReason(
         absl::AbortedError(absl::StrCat("job '", before.job.id, "' changed in between")),
@@ -237,7 +247,12 @@ absl::Status AppendEvent(Transaction& transaction, const JobRow& row, absl::Time
                                  .queued = {}});
   if (job.state == JobState::kQueued) {
     QueuedJob& queued = transaction.changes.back().queued.emplace();
-    queued = {.id = job.id, .model = job.model, .priority = job.priority, .order = row.seq};
+    queued = {.id = job.id,
+              .model = job.model,
+              .priority = job.priority,
+              .order = row.seq,
+              .tenant = job.tenant,
+              .work = job.work};
     queued.retry_not_before = job.retry_not_before.value_or(absl::InfinitePast());
     if (row.start_deadline_us) queued.start_deadline = absl::FromUnixMicros(*row.start_deadline_us);
   }

@@ -27,10 +27,14 @@ struct JobRow {
   std::optional<int64_t>
       start_left_us;           // while RUNNING: what start_timeout leaves for queueing again
   int uncounted_attempts = 0;  // those before it was last requeued
+  std::optional<int64_t> expire_us{};  // of the artifact, where the job has a result_ttl
 };
 
 std::optional<int64_t> OptionalMicros(absl::Duration duration);  // none for infinite
 int64_t SaturatingMicros(absl::Time time);
+
+// shape, steps, flops, from `column` on.
+JobWork ReadWork(const Statement& row, int column);
 
 absl::Status NoSuchJob(const std::string& id);
 

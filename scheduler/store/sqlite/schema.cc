@@ -187,8 +187,55 @@ ALTER TABLE attempts ADD COLUMN evidence BLOB NOT NULL DEFAULT x'';
 ALTER TABLE attempts ADD COLUMN forgiven INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+constexpr char kVersion4[] =
+    // How long a result is kept where the job says so, and when it goes; what a run's length is
+    // estimated from.
+    R"sql(
+ALTER TABLE jobs ADD COLUMN result_ttl_us INTEGER;
+ALTER TABLE jobs ADD COLUMN expire_us INTEGER;
+ALTER TABLE jobs ADD COLUMN shape TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN flops REAL NOT NULL DEFAULT 0;
+DROP INDEX jobs_with_artifact;
+CREATE INDEX results_by_end ON jobs(end_us)
+  WHERE artifact_file IS NOT NULL AND expire_us IS NULL;
+CREATE INDEX results_by_expiry ON jobs(expire_us)
+  WHERE artifact_file IS NOT NULL AND expire_us IS NOT NULL;
+)sql"
+    // Bytes of the artifacts and assets that a tenant has on the disk.
+    R"sql(
+CREATE TABLE disk_use (
+  tenant TEXT PRIMARY KEY,
+  bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO disk_use
+  SELECT tenant, sum(bytes) FROM (
+    SELECT tenant, artifact_bytes AS bytes FROM jobs
+      WHERE artifact_file IS NOT NULL AND artifact_bytes IS NOT NULL
+    UNION ALL SELECT tenant, bytes FROM assets) GROUP BY tenant;
+CREATE TRIGGER use_result AFTER UPDATE OF artifact_file ON jobs
+  WHEN OLD.artifact_file IS NULL AND NEW.artifact_file IS NOT NULL BEGIN
+  INSERT INTO disk_use VALUES (NEW.tenant, NEW.artifact_bytes)
+    ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER free_result AFTER UPDATE OF artifact_file ON jobs
+  WHEN OLD.artifact_file IS NOT NULL AND NEW.artifact_file IS NULL BEGIN
+  UPDATE disk_use SET bytes = bytes - coalesce(OLD.artifact_bytes, 0) WHERE tenant = OLD.tenant;
+END;
+CREATE TRIGGER free_job AFTER DELETE ON jobs WHEN OLD.artifact_file IS NOT NULL BEGIN
+  UPDATE disk_use SET bytes = bytes - coalesce(OLD.artifact_bytes, 0) WHERE tenant = OLD.tenant;
+END;
+CREATE TRIGGER use_asset AFTER INSERT ON assets BEGIN
+  INSERT INTO disk_use VALUES (NEW.tenant, NEW.bytes)
+    ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER free_asset AFTER DELETE ON assets BEGIN
+  UPDATE disk_use SET bytes = bytes - OLD.bytes WHERE tenant = OLD.tenant;
+END;
+)sql";
+
 // Step i brings version i to version i + 1. Steps of released versions are never changed.
-constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3};
+constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3, kVersion4};
 
 }  // namespace
 

@@ -63,6 +63,7 @@ class SqliteJobStore final : public JobStore {
   absl::StatusOr<std::vector<RunningAttempt>> RunningAttempts() override;
   absl::StatusOr<std::vector<QueuedJob>> Queue() override;
   absl::StatusOr<QueueLoad> Load() override;
+  absl::StatusOr<std::map<std::string, int64_t>> DiskUse() override;
   absl::StatusOr<std::vector<StateEvent>> ReadEvents(const std::string& job_id, int64_t after,
                                                      int limit) override;
   absl::StatusOr<std::vector<Change>> ReadChanges(int64_t after, int limit) override;

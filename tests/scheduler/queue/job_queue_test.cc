@@ -80,6 +80,38 @@ TEST_F(JobQueueTest, JobsGoByClassThenByOrderOfSubmission) {
   EXPECT_THAT(taken, testing::ElementsAre("high", "first", "second", "low"));
 }
 
+TEST_F(JobQueueTest, JobsOfHeldTenantsKeepTheirPlacesAndStartLater) {
+  const auto add = [&](const std::string& id, int64_t order, const std::string& tenant) {
+    QueuedJob job = Make(id, order);
+    job.tenant = tenant;
+    if (id == "later") job.retry_not_before = clock_.Now() + absl::Seconds(1);
+    queue_.Add(job);
+  };
+  add("a", 1, "greedy");
+  add("later", 2, "greedy");
+  add("b", 3, "modest");
+  queue_.HoldTenants({"greedy"});
+  EXPECT_EQ(Next(), "b");
+  add("c", 0, "greedy");
+  clock_.Advance(absl::Seconds(2));
+  EXPECT_EQ(Next(), "b") << "neither a new one nor one whose back-off has ended";
+  EXPECT_THAT(Order(), testing::ElementsAre("c", "a", "later", "b"));
+  queue_.Remove("a");
+  queue_.HoldTenants({"modest"});
+  EXPECT_EQ(Next(), "c");
+  queue_.Remove("c");
+  EXPECT_EQ(Next(), "later");
+  queue_.Remove("later");
+  EXPECT_EQ(Next(), "none");
+  queue_.HoldTenants({});
+  EXPECT_EQ(Next(), "b");
+  add("later", 4, "greedy");
+  queue_.HoldTenants({"greedy"});
+  queue_.HoldTenants({});
+  queue_.Remove("b");
+  EXPECT_EQ(Next(), "none") << "its back-off holds whatever happened to its tenant";
+}
+
 TEST_F(JobQueueTest, ModelsThatTheWorkerLacksArePassedOver) {
   QueuedJob job = Make("foreign", 1, Priority::kHigh);
   job.model = "allegro";

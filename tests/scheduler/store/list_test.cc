@@ -134,6 +134,60 @@ TEST_P(ListTest, PurgedResultLeavesASucceededJob) {
   EXPECT_EQ(*store_->Delete("default", ids[0]), "");
 }
 
+TEST_P(ListTest, JobsOwnTimeToKeepItsResultGoesBeforeTheServers) {
+  const auto end = [&](const char* file, std::optional<absl::Duration> result_ttl) {
+    NewJob job = MakeJob();
+    job.result_ttl = result_ttl;
+    Submit(job);
+    const AttemptRef ref = Claim().ref;
+    EXPECT_TRUE(store_->Commit(ref, MakeArtifact(file), "").ok());
+    return ref.job_id;
+  };
+  const std::string brief = end("brief", absl::Minutes(1));
+  const std::string lasting = end("lasting", absl::Hours(100));
+  const std::string usual = end("usual", std::nullopt);
+  EXPECT_EQ(store_->GetAnyTenant(brief)->result_ttl, absl::Minutes(1));
+  clock_.Advance(absl::Minutes(1) - absl::Microseconds(1));
+  const auto purge = [&](absl::Duration kept) {
+    return *store_->PurgeResults(clock_.Now() - kept, 10);
+  };
+  EXPECT_THAT(purge(absl::Hours(1)), testing::IsEmpty()) << "a microsecond too early";
+  clock_.Advance(absl::Microseconds(1));
+  EXPECT_THAT(purge(absl::Hours(1)), testing::ElementsAre("brief"));
+  EXPECT_TRUE(store_->GetAnyTenant(brief)->artifact_purged);
+  clock_.Advance(absl::Hours(2));
+  EXPECT_THAT(purge(absl::Hours(1)), testing::ElementsAre("usual"));
+  clock_.Advance(absl::Hours(99));
+  EXPECT_THAT(*store_->PurgeResults(clock_.Now(), 0), testing::IsEmpty());
+  EXPECT_THAT(purge(absl::Hours(1000)), testing::ElementsAre("lasting"));
+}
+
+TEST_P(ListTest, DiskUseIsWhatEachTenantsFilesTake) {
+  EXPECT_THAT(*store_->DiskUse(), testing::IsEmpty());
+  ASSERT_TRUE(
+      store_->InsertAsset({.id = "a", .tenant = "t", .size_bytes = 7, .file_name = "a"}).ok());
+  NewJob job = MakeJob();
+  job.tenant = "t";
+  Submit(job);
+  const AttemptRef ref = Claim().ref;
+  Artifact artifact = MakeArtifact("v");
+  artifact.size_bytes = 100;
+  ASSERT_TRUE(store_->Commit(ref, artifact, "").ok());
+  using Use = std::map<std::string, int64_t>;
+  EXPECT_EQ(*store_->DiskUse(), (Use{{"t", 107}}));
+  ASSERT_EQ(store_->PurgeResults(absl::InfiniteFuture(), 10)->size(), 1u);
+  EXPECT_EQ(*store_->DiskUse(), (Use{{"t", 7}}));
+  ASSERT_TRUE(store_->Delete("t", ref.job_id).ok());
+  EXPECT_EQ(*store_->DiskUse(), (Use{{"t", 7}})) << "its artifact had gone before";
+  ASSERT_TRUE(store_->DeleteAsset("t", "a").ok());
+  EXPECT_THAT(*store_->DiskUse(), testing::IsEmpty());
+  Submit(job);
+  ASSERT_TRUE(store_->Commit(Claim().ref, artifact, "").ok());
+  clock_.Advance(absl::Hours(1));
+  ASSERT_EQ(store_->PurgeJobs(clock_.Now(), 10)->jobs, 1);
+  EXPECT_THAT(*store_->DiskUse(), testing::IsEmpty());
+}
+
 TEST_P(ListTest, PageEndsBeforeItsBytesExceedTheBound) {
   NewJob job = MakeJob();
   for (const size_t bytes : {300, 100, 400, 100, 100}) {

@@ -208,6 +208,9 @@ class Trial {
     if (Throw(2) == 0) job.labels["k"] = absl::StrCat(Throw(2));
     if (Throw(3) == 0) job.labels["l"] = "x";
     if (Throw(3) == 0) job.start_timeout = absl::Seconds(1 + static_cast<int64_t>(Throw(30)));
+    if (Throw(3) == 0) job.result_ttl = absl::Seconds(static_cast<int64_t>(Throw(60)));
+    if (Throw(2) == 0)
+      job.work = {.shape = "s", .steps = static_cast<int>(Throw(50)), .flops = 1.5};
     if (Throw(4) == 0)
       job.asset_ids = {absl::StrCat("asset-", Throw(4)), absl::StrCat("asset-", Throw(4))};
     const auto got = store_->Submit(job);
@@ -363,7 +366,8 @@ class Trial {
       }
       case Kind::kCommit: {
         const AttemptRef ref = Ref();
-        const Artifact artifact = MakeArtifact(absl::StrCat(ref.job_id, ".", ref.attempt));
+        Artifact artifact = MakeArtifact(absl::StrCat(ref.job_id, ".", ref.attempt));
+        artifact.size_bytes = static_cast<int64_t>(Throw(1000));
         files_.insert(artifact.file_name);
         const std::string stats = Throw(2) == 0 ? "" : "end";
         const auto got = store_->Commit(ref, artifact, stats);
@@ -527,6 +531,9 @@ class Trial {
     for (const auto& [priority, count] : load->queued) {
       if (count != queued[priority]) return absl::StrCat(count, " of ", PriorityName(priority));
     }
+    const auto use = store_->DiskUse();
+    if (!use.ok()) return use.status().ToString();
+    if (*use != model_.DiskUse()) return "bytes of the tenants' files";
     if (std::string wrong = CompareQueue(); !wrong.empty()) return wrong;
     for (const char* tenant : {"a", "b"}) {
       for (const char* request_id : {"", "request-0", "request-1", "request-2"}) {

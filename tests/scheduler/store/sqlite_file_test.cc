@@ -91,6 +91,10 @@ INSERT INTO jobs(seq, id, tenant, model, priority, fingerprint, server_version, 
 INSERT INTO requests VALUES (1, x'41'), (2, x'42'), (3, x'43');
 INSERT INTO labels(job, key, value) VALUES (1, 'k', 'v'), (2, 'k', 'v'), (3, 'k', 'v');
 )sql");
+  if (GetParam() >= 3) {
+    // From then on a label knows its job's tenant.
+    ASSERT_TRUE(Raw()->Execute("UPDATE labels SET tenant = iif(job = 3, 'b', 'a')").ok());
+  }
   auto store = Open();
   ASSERT_TRUE(store.ok()) << store.status();
   const auto ids = [&](const JobFilter& filter) {
@@ -167,6 +171,25 @@ INSERT INTO events(job, number, state, attempt, time_us, reason) VALUES
           ->Fail(second, {.cause = FailureCause::kCrash, .error = absl::InternalError("it broke")})
           ->state,
       JobState::kQuarantined);
+}
+
+TEST_F(SqliteFileTest, FilesOfAnOlderStoreCountToTheirTenants) {
+  MakeOlder(3, R"sql(
+INSERT INTO jobs(seq, id, tenant, model, priority, fingerprint, server_version, create_us, state,
+    state_number, attempt, token, cancel_requested, end_us, crashes, out_of_memory, interruptions,
+    error_code, error_message, artifact_file, artifact_bytes, artifact_purged, stats) VALUES
+  (1, 'there', 'a', 'ltx', 2, x'', '', 5, 3, 3, 1, '', 0, 7, 0, 0, 0, 0, '', 'a.mp4', 100, 0, x''),
+  (2, 'purged', 'a', 'ltx', 2, x'', '', 5, 3, 3, 1, '', 0, 7, 0, 0, 0, 0, '', NULL, NULL, 1, x'');
+INSERT INTO assets(id, tenant, bytes, sha256, content_type, width, height, frames, create_us, file)
+  VALUES ('x', 'a', 5, '', '', 1, 1, 1, 5, 'x'), ('y', 'b', 3, '', '', 1, 1, 1, 5, 'y');
+INSERT INTO requests VALUES (1, x'41'), (2, x'42');
+)sql");
+  auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ(*(*store)->DiskUse(), (std::map<std::string, int64_t>{{"a", 105}, {"b", 3}}));
+  ASSERT_TRUE((*store)->Delete("a", "there").ok());
+  EXPECT_EQ(*(*store)->DiskUse(), (std::map<std::string, int64_t>{{"a", 5}, {"b", 3}}));
+  EXPECT_THAT(*(*store)->PurgeResults(absl::InfiniteFuture(), 10), testing::IsEmpty());
 }
 
 TEST_F(SqliteFileTest, FileThatIsNoDatabaseIsRefused) {

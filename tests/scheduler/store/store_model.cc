@@ -44,16 +44,20 @@ std::string Describe(const Job& job) {
       " created=", TimeText(job.create_time), " started=", TimeText(job.start_time),
       " ended=", TimeText(job.end_time), " not before=", TimeText(job.retry_not_before),
       " start_timeout=", absl::FormatDuration(job.start_timeout),
-      " run_timeout=", absl::FormatDuration(job.run_timeout), " error=", StatusText(job.error),
-      " stats=", absl::CEscape(job.stats), " purged=", job.artifact_purged);
+      " run_timeout=", absl::FormatDuration(job.run_timeout),
+      " result_ttl=", job.result_ttl ? absl::FormatDuration(*job.result_ttl) : "-",
+      " work=", job.work.shape, "/", job.work.steps, "/", job.work.flops,
+      " error=", StatusText(job.error), " stats=", absl::CEscape(job.stats),
+      " purged=", job.artifact_purged);
   if (job.artifact) absl::StrAppend(&text, " artifact=", job.artifact->file_name);
   return text;
 }
 
 std::string Describe(const QueuedJob& job) {
-  return absl::StrCat(job.id, " ", job.model, " p", static_cast<int>(job.priority), " not before ",
-                      absl::FormatTime(job.retry_not_before, absl::UTCTimeZone()), " start by ",
-                      absl::FormatTime(job.start_deadline, absl::UTCTimeZone()));
+  return absl::StrCat(job.id, " ", job.tenant, " ", job.model, " ", job.work.shape, "/",
+                      job.work.steps, "/", job.work.flops, " p", static_cast<int>(job.priority),
+                      " not before ", absl::FormatTime(job.retry_not_before, absl::UTCTimeZone()),
+                      " start by ", absl::FormatTime(job.start_deadline, absl::UTCTimeZone()));
 }
 
 void StoreModel::Enter(ModelJob& job, JobState state, const std::string& reason) {
@@ -150,7 +154,9 @@ absl::Status StoreModel::Submit(const NewJob& job, const std::string& made_id, s
               .server_version = job.server_version,
               .create_time = clock_.Now(),
               .start_timeout = job.start_timeout,
-              .run_timeout = job.run_timeout};
+              .run_timeout = job.run_timeout,
+              .result_ttl = job.result_ttl,
+              .work = job.work};
   if (job.start_timeout != absl::InfiniteDuration()) {
     made.start_by = clock_.Now() + job.start_timeout;
   }
@@ -352,7 +358,11 @@ bool StoreModel::PurgeResults(absl::Time ended_before, int limit,
   const std::set<std::string> chosen(files.begin(), files.end());
   size_t may = 0, are = 0;
   for (auto& [id, job] : jobs_) {
-    if (!job.job.artifact || !job.job.end_time || *job.job.end_time >= ended_before) continue;
+    if (!job.job.artifact || !job.job.end_time) continue;
+    const bool is_over = job.job.result_ttl
+                             ? *job.job.end_time + *job.job.result_ttl <= clock_.Now()
+                             : *job.job.end_time < ended_before;
+    if (!is_over) continue;
     ++may;
     if (!chosen.contains(job.job.artifact->file_name)) continue;
     ++are;
@@ -442,12 +452,27 @@ std::vector<std::string> StoreModel::List(const JobFilter& filter) const {
   return ids;
 }
 
+std::map<std::string, int64_t> StoreModel::DiskUse() const {
+  std::map<std::string, int64_t> bytes;
+  for (const auto& [id, job] : jobs_) {
+    if (job.job.artifact) bytes[job.job.tenant] += job.job.artifact->size_bytes;
+  }
+  for (const auto& [id, asset] : assets_) bytes[asset.tenant] += asset.size_bytes;
+  std::erase_if(bytes, [](const auto& tenant) { return tenant.second == 0; });
+  return bytes;
+}
+
 std::vector<QueuedJob> StoreModel::Queue() const {
   std::vector<QueuedJob> queue;
   for (const auto& [id, job] : jobs_) {
     if (job.job.state != JobState::kQueued) continue;
     QueuedJob& queued = queue.emplace_back();
-    queued = {.id = id, .model = job.job.model, .priority = job.job.priority, .order = job.order};
+    queued = {.id = id,
+              .model = job.job.model,
+              .priority = job.job.priority,
+              .order = job.order,
+              .tenant = job.job.tenant,
+              .work = job.job.work};
     if (job.start_by) queued.start_deadline = *job.start_by;
     if (job.job.retry_not_before &&
         *job.job.retry_not_before <= clock_.Now() + 2 * options_.retry.max_backoff) {

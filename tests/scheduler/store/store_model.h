@@ -69,6 +69,7 @@ class StoreModel {
   std::optional<std::string> FindByRequestId(const std::string& tenant,
                                              const std::string& request_id) const;
   std::set<std::string> LiveFiles() const;
+  std::map<std::string, int64_t> DiskUse() const;
 
  private:
   bool HasGoneAsset(const ModelJob& job) const;

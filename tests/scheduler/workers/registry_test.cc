@@ -583,6 +583,53 @@ TEST_F(HangTest, StandingStillIsJudgedByTheStage) {
   }
 }
 
+TEST_F(HangTest, EarlierRunsAreKnownBeforeTheFirstStep) {
+  const auto limit = [&](int stage, int steps, absl::Duration usual_step, UsualSteps usual) {
+    WorkerRegistry registry({}, clock_);
+    const SessionId session = registry.Hello(Hello("w"))->session;
+    EXPECT_TRUE(registry.Assign(*registry.Reserve("w"), a_, absl::InfiniteDuration()).ok());
+    registry.SetUsualSteps(a_, std::move(usual));
+    registry.SetUsualSteps(b_, {});  // not held
+    AttemptPulse pulse;
+    pulse.ref = a_;
+    pulse.stage = stage;
+    pulse.steps = steps;
+    pulse.usual_step = usual_step;
+    const absl::Duration begin = clock_.Monotonic();
+    std::vector<LostAttempt> lost;
+    for (int i = 0; i < 10'000 && lost.empty(); ++i) {
+      EXPECT_TRUE(registry.Heartbeat(session, {pulse}, {}).ok());
+      lost = registry.TakeLost();
+      if (lost.empty()) clock_.Advance(absl::Milliseconds(500));
+    }
+    EXPECT_EQ(lost.size(), 1u);
+    return clock_.Monotonic() - begin;
+  };
+  const auto known = [](int stage, int steps, absl::Duration time) {
+    return UsualSteps{{stage, UsualStep{.steps = steps, .time = time}}};
+  };
+  const UsualSteps slow = known(kStageDenoise, 3, absl::Minutes(4));
+  EXPECT_EQ(limit(kStageDenoise, 0, absl::ZeroDuration(), slow), absl::Minutes(20));
+  EXPECT_EQ(
+      limit(kStageDenoise, 0, absl::ZeroDuration(), known(kStageDenoise, 2, absl::Minutes(4))),
+      absl::Minutes(10))
+      << "too few steps";
+  EXPECT_EQ(
+      limit(kStageDenoise, 0, absl::ZeroDuration(), known(kStageDenoise + 1, 30, absl::Minutes(4))),
+      absl::Minutes(10))
+      << "another stage";
+  EXPECT_EQ(limit(kStageDenoise, 3, absl::Minutes(1), slow), absl::Minutes(20))
+      << "quicker than ever";
+  EXPECT_EQ(limit(kStageDenoise, 3, absl::Minutes(5), slow), absl::Minutes(25))
+      << "slower than ever";
+  EXPECT_EQ(
+      limit(kStageDenoise, 0, absl::ZeroDuration(), known(kStageDenoise, 3, absl::Seconds(1))),
+      absl::Minutes(2));
+  EXPECT_EQ(limit(kStageLoad, 0, absl::ZeroDuration(), known(kStageLoad, 9, absl::Minutes(9))),
+            absl::Minutes(10))
+      << "loading is judged by itself";
+}
+
 TEST_F(HangTest, AttemptOfWhichNothingIsHeardHangs) {
   Give("w", a_);
   EXPECT_EQ(TimeUntilLost([&] { EXPECT_TRUE(Beat(session_).ok()); }), absl::Minutes(10));
