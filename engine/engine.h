@@ -35,6 +35,9 @@ struct StageStats {
   int64_t peak_host_bytes = 0;
   // Of the device's bytes, those that weights took: slots and resident copies.
   int64_t peak_weight_bytes = 0;
+  // Steps, tiles or chunks that were timed, and the median of the latest; 0: none.
+  int steps = 0;
+  double step_seconds = 0;
 };
 
 struct RunProgress {

@@ -164,6 +164,13 @@ absl::StatusOr<bool> PlannedRun::Finish() {
   }
   recorder_.Finish();
   result_.stages = recorder_.stages();
+  {
+    const absl::MutexLock lock(&pulse_mutex_);
+    for (StageStats& stats : result_.stages) {
+      stats.steps = step_times_.Count(stats.stage);
+      stats.step_seconds = step_times_.Median(stats.stage);
+    }
+  }
   progress_.stage = options_.output.mp4 ? Stage::kMux : Stage::kDecode;
   progress_.step = progress_.total_steps = 1;
   progress_.fraction = 1;

@@ -16,6 +16,11 @@ class StepTimes {
     std::deque<double>& latest = latest_[stage];
     latest.push_back(seconds);
     if (latest.size() > kLatest) latest.pop_front();
+    ++counts_[stage];
+  }
+  int Count(Stage stage) const {
+    const auto found = counts_.find(stage);
+    return found == counts_.end() ? 0 : found->second;
   }
   // The lower one of two in the middle; 0: no step of the stage is known.
   double Median(Stage stage) const {
@@ -30,6 +35,7 @@ class StepTimes {
  private:
   static constexpr size_t kLatest = 15;
   std::map<Stage, std::deque<double>> latest_;
+  std::map<Stage, int> counts_;
 };
 
 }  // namespace kino::engine

@@ -87,6 +87,24 @@ std::string Describe(const v1::Attempt& attempt) {
   return text;
 }
 
+// Of Job.waiting_reason. One that this version does not know is told as it is.
+std::string WaitingText(const std::string& reason) {
+  static constexpr std::pair<const char*, const char*> kReasons[] = {
+      {"NO_WORKER", "no worker that is up serves its model"},
+      {"DISK_FULL", "the server's disk is full"},
+      {"TENANT_DISK_FULL", "your videos and uploads take all the room that you may have"},
+      {"SERVER_SHORT", "the server is short of something for a moment"},
+      {"BACK_OFF", "pauses after an attempt that failed"},
+      {"NO_MEMORY", "the workers that are up have too little memory for it"},
+      {"AHEAD", ""},  // the number says it
+      {"WORKERS_BUSY", "its workers are all working"},
+  };
+  for (const auto& [name, text] : kReasons) {
+    if (reason == name) return text;
+  }
+  return absl::StrReplaceAll(absl::AsciiStrToLower(reason), {{"_", " "}});
+}
+
 void PrintLine(const char* name, const std::string& value) {
   if (!value.empty()) std::cout << absl::StrFormat("%-12s %s\n", name, value);
 }
@@ -113,6 +131,9 @@ void PrintJob(const v1::Job& job) {
   PrintLine("id", job.id());
   PrintLine("state", v1::JobState_Name(job.state()));
   if (job.has_queue_position()) PrintLine("ahead", absl::StrCat(job.queue_position()));
+  PrintLine("waits", WaitingText(job.waiting_reason()));
+  if (job.has_start_eta()) PrintLine("starts in", EtaText(job.start_eta()));
+  if (job.has_eta()) PrintLine("ends in", EtaText(job.eta()));
   PrintLine("model", job.request().model());
   PrintLine("prompt", Printable(job.request().prompt(), 8192));
   if (job.request().has_seed()) PrintLine("seed", absl::StrCat(job.request().seed()));
@@ -139,6 +160,7 @@ void PrintJob(const v1::Job& job) {
                                        artifact.height(), artifact.num_frames(), artifact.fps(),
                                        command_line::FormatByteSize(artifact.size_bytes()),
                                        artifact.sha256()));
+    if (artifact.has_expire_time()) PrintLine("kept until", TimeText(artifact.expire_time()));
   }
   PrintLine("server", job.server_version());
 }
@@ -157,8 +179,14 @@ void PrintModel(const v1::Model& model) {
 
 std::string Describe(const v1::Progress& progress) {
   if (progress.has_queue_position()) {
-    return absl::StrCat("queued, ", progress.queue_position(),
-                        progress.queue_position() == 1 ? " job ahead" : " jobs ahead");
+    std::string text = absl::StrCat("queued, ", progress.queue_position(),
+                                    progress.queue_position() == 1 ? " job ahead" : " jobs ahead");
+    const std::string waiting = WaitingText(progress.waiting_reason());
+    if (!waiting.empty()) absl::StrAppend(&text, "; ", waiting);
+    if (progress.has_start_eta())
+      absl::StrAppend(&text, "; starts in ", EtaText(progress.start_eta()));
+    if (progress.has_eta()) absl::StrAppend(&text, ", ends in ", EtaText(progress.eta()));
+    return text;
   }
   std::string text = absl::AsciiStrToLower(v1::Stage_Name(progress.stage()));
   if (progress.total_steps() > 0) {
@@ -184,7 +212,7 @@ void ProgressView::Show(const v1::Progress& progress) {
     return;
   }
   const std::string key = progress.has_queue_position()
-                              ? Describe(progress)
+                              ? absl::StrCat(progress.queue_position(), progress.waiting_reason())
                               : absl::StrCat(progress.attempt(), "/", progress.stage(), "/",
                                              static_cast<int>(fraction * 10));
   if (key == last_line_key_) return;

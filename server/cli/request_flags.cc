@@ -73,6 +73,9 @@ void RequestFlags::Register(CLI::App& app, Positional positional) {
   AddOption(app, "--start-timeout", &start_timeout_, "TIME",
             "Give up when not started in time (90s, 5m).");
   AddOption(app, "--run-timeout", &run_timeout_, "TIME", "Give up when not finished in time.");
+  AddOption(
+      app, "--result-ttl", &result_ttl_, "TIME",
+      "Keep the video so long after the end (90s, 24h). Default: as long as the server does.");
   AddOption(app, "--tenant", &tenant_, "NAME", "Must be the token's.");
 }
 
@@ -141,6 +144,10 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
   }
   if (!run_timeout_.empty()) {
     absl::Status status = SetDuration("--run-timeout", run_timeout_, out.mutable_run_timeout());
+    if (!status.ok()) return status;
+  }
+  if (!result_ttl_.empty()) {
+    absl::Status status = SetDuration("--result-ttl", result_ttl_, out.mutable_result_ttl());
     if (!status.ok()) return status;
   }
   for (const auto& [kind, paths] :

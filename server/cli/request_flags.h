@@ -47,7 +47,7 @@ class RequestFlags {
 
  private:
   std::string request_file_, model_, task_, priority_, request_id_;
-  std::string start_timeout_, run_timeout_, tenant_;
+  std::string start_timeout_, run_timeout_, result_ttl_, tenant_;
   std::optional<std::string> positional_;
   std::vector<std::string> labels_, images_, videos_, control_videos_;
   std::optional<std::string> prompt_, negative_prompt_;

@@ -250,6 +250,9 @@ void ReadLimits(MapReader& map, LimitsConfig& limits) {
   map.Duration("min_no_progress", limits.min_no_progress, absl::Milliseconds(100), absl::Hours(24));
   map.Integer("no_progress_steps", limits.no_progress_steps, 2, 1000);
   map.Duration("cancel_grace", limits.cancel_grace, absl::Milliseconds(100), absl::Minutes(10));
+  map.Bytes("max_disk", limits.max_disk_bytes, 0, std::numeric_limits<int64_t>::max());
+  map.Bytes("max_disk_per_tenant", limits.max_tenant_disk_bytes, 0,
+            std::numeric_limits<int64_t>::max());
   map.Bytes("min_free_disk", limits.min_free_disk_bytes, 0, std::numeric_limits<int64_t>::max());
 }
 
@@ -333,7 +336,6 @@ void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes
   map.Map("link", [&](MapReader& m) { ReadLink(m, config.link); });
   map.Map("retry", [&](MapReader& m) { ReadRetry(m, config.retry); });
   map.Map("retention", [&](MapReader& m) {
-    m.Duration("jobs", config.retention.jobs, absl::Seconds(1), absl::Hours(24 * 36500));
     m.Duration("results", config.retention.results, absl::Seconds(1), absl::Hours(24 * 3650));
     m.Duration("jobs", config.retention.jobs, absl::Seconds(1), absl::Hours(24 * 3650));
     m.Duration("assets", config.retention.assets, absl::Seconds(1), absl::Hours(24 * 3650));

@@ -64,6 +64,9 @@ struct LimitsConfig {
   absl::Duration cancel_grace = absl::Seconds(10);
   // With less room on the data folder's disk nothing is submitted, uploaded or started.
   int64_t min_free_disk_bytes = int64_t{256} << 20;
+  // What videos and uploads may take, all tenants' together and one tenant's; 0: no limit.
+  int64_t max_disk_bytes = 0;
+  int64_t max_tenant_disk_bytes = 0;
 };
 
 struct LinkConfig {

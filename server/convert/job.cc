@@ -32,6 +32,8 @@ v1::StageStats FromEngine(const engine::StageStats& stats) {
   out.set_peak_device_bytes(stats.peak_device_bytes);
   out.set_peak_host_bytes(stats.peak_host_bytes);
   out.set_peak_weight_bytes(stats.peak_weight_bytes);
+  out.set_steps(stats.steps);
+  out.set_step_seconds(stats.step_seconds);
   return out;
 }
 

@@ -103,6 +103,7 @@ absl::Status Frontend::OpenParts() {
       {.path = absl::StrCat(config.data_dir, "/kino.db")}, store_options, clock_, random_);
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
+  budget_ = std::make_unique<DiskBudget>(*store_, *files_, config.limits);
   catalog_ = std::make_unique<Catalog>(config.models);
 
   std::vector<std::string> workers;
@@ -119,6 +120,8 @@ absl::Status Frontend::OpenParts() {
                         .link_secret = *secret},
       WorkerLinkParts{.store = *store_,
                       .files = *files_,
+                      .budget = *budget_,
+                      .history = history_,
                       .hub = hub_,
                       .metrics = metrics_,
                       .clock = clock_,
@@ -135,8 +138,11 @@ absl::Status Frontend::OpenParts() {
           .store = *store_,
           .clock = clock_,
           .workers = [this] { return link_->Workers(); },
-          .held_because = [this] { return link_->Hold().empty() ? "" : kWaitsForDisk; },
-          .waits_for_memory = [this](const std::string& id) { return link_->WaitsForMemory(id); }},
+          .held_because = [this] { return link_->HeldBecause(); },
+          .held_tenants = [this] { return link_->HeldTenants(); },
+          .waits_for_memory = [this](const std::string& id) { return link_->WaitsForMemory(id); },
+          .busy = [this] { return link_->Busy(); },
+          .history = &history_},
       hub_);
   slow_.Repeat(kQueueViewInterval, [this] {
     queue_->RefreshForWatchers();
@@ -146,6 +152,7 @@ absl::Status Frontend::OpenParts() {
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
+                                               .budget = *budget_,
                                                .hub = hub_,
                                                .queue = *queue_,
                                                .link = *link_,

@@ -15,9 +15,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
+#include "scheduler/queue/run_history.h"
 #include "scheduler/random.h"
 #include "scheduler/store/job_store.h"
 #include "server/config/config.h"
+#include "server/frontend/artifacts/disk_budget.h"
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/auth/admission.h"
 #include "server/frontend/auth/token_table.h"
@@ -79,6 +81,7 @@ class Frontend {
   scheduler::SystemRandom random_;
   Metrics metrics_;
   WatchHub hub_;
+  scheduler::RunHistory history_;
   absl::StatusOr<TokenTable> tokens_;
   LastServer last_server_;
   std::unique_ptr<Admission> admission_;
@@ -102,6 +105,7 @@ class Frontend {
   std::unique_ptr<WorkerLink> link_;
   std::unique_ptr<FitJudge> judge_;
   std::unique_ptr<scheduler::JobStore> store_;
+  std::unique_ptr<DiskBudget> budget_;
   std::unique_ptr<QueueView> queue_;
   std::unique_ptr<ControlLink> control_;
   std::unique_ptr<Context> context_;

@@ -536,6 +536,18 @@ TEST(EngineTest, ThePulseTellsStageStepsAndUsualSeconds) {
   ASSERT_TRUE(*(*run)->Advance());
   EXPECT_EQ((*run)->pulse().stage, Stage::kDecode);
   EXPECT_EQ((*run)->pulse().step_seconds, 0);
+  while (true) {
+    const auto more = (*run)->Advance();
+    ASSERT_TRUE(more.ok()) << more.status();
+    if (!*more) break;
+  }
+  for (const StageStats& stats : (*run)->result().stages) {
+    if (stats.stage == Stage::kDenoise) {
+      EXPECT_EQ(stats.steps, 3);
+      EXPECT_EQ(stats.step_seconds, steps.at(1));
+    }
+    EXPECT_EQ(stats.steps > 0, stats.step_seconds > 0);
+  }
 }
 
 TEST(EngineTest, AHealthyDevicePassesItsCheckBesideAModel) {

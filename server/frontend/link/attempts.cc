@@ -11,6 +11,7 @@
 #include "scheduler/status.h"
 #include "server/command_line/utf8.h"
 #include "server/convert/status.h"
+#include "server/frontend/link/finished_run.h"
 
 namespace kino::frontend {
 namespace {
@@ -104,6 +105,7 @@ absl::Status Attempts::Adopt(const std::vector<scheduler::RunningAttempt>& runni
     Live live;
     live.ref = attempt.ref;
     live.model = job->model;
+    live.work = job->work;
     live.worker = attempt.worker;
     live.writer = *std::move(writer);
     if (v1::Job stats; stats.ParseFromString(job->stats) && stats.has_plan())
@@ -158,6 +160,8 @@ void Attempts::Start(const scheduler::Reservation& reservation,
   Live live;
   live.ref = ref;
   live.model = claimed.job.model;
+  live.work = claimed.job.work;
+  live.run_time = parts_.history.RunTime(live.model, live.work).value_or(absl::InfiniteDuration());
   live.worker = reservation.worker.name;
   live.applied = 0;
   Live& kept = live_.insert_or_assign(ref.job_id, std::move(live)).first->second;
@@ -176,7 +180,9 @@ void Attempts::Start(const scheduler::Reservation& reservation,
     // look is its own trouble and passes.
     const bool is_the_jobs =
         absl::IsNotFound(start.status()) || absl::IsInvalidArgument(start.status());
-    if (!is_the_jobs) listener_.on_shortage(std::string(start.status().message()));
+    if (!is_the_jobs) {
+      listener_.on_shortage(kWaitsForServer, std::string(start.status().message()));
+    }
     return End(kept, {.cause = is_the_jobs ? FailureCause::kClient : FailureCause::kInterrupted,
                       .error = start.status(),
                       .stats = ""});
@@ -184,8 +190,9 @@ void Attempts::Start(const scheduler::Reservation& reservation,
   absl::StatusOr<std::unique_ptr<VideoWriter>> writer =
       parts_.files.OpenWriter(FileStore::VideoName(ref.job_id, ref.attempt));
   if (!writer.ok()) {
-    listener_.on_shortage(std::string(writer.status().message()));
     const bool is_full = CauseOfFileError(writer.status()) == FailureCause::kDiskFull;
+    listener_.on_shortage(is_full ? kWaitsForDisk : kWaitsForServer,
+                          std::string(writer.status().message()));
     return End(kept, {.cause = is_full ? FailureCause::kDiskFull : FailureCause::kInterrupted,
                       .error = writer.status(),
                       .stats = ""});
@@ -226,6 +233,7 @@ void Attempts::AfterHello(const Peer& peer, const scheduler::HelloResult& result
     }
     live->device = peer.device;
     live->receipt = ReceiptOf(peer, live->model);
+    TellUsualSteps(*live);
     if (live->cancel_deadline == absl::InfiniteDuration()) continue;
     live->cancel_deadline = absl::InfiniteDuration();
     AskToCancel(*live);
@@ -257,7 +265,8 @@ void Attempts::OnEvent(const Peer& peer, const v1::AttemptEvent& event) {
   spdlog::warn("job {} attempt {}: {}", ref.job_id, ref.attempt, std::string(applied.message()));
   SendDrop(peer, ref);
   const FailureCause cause = CauseOfFileError(applied);
-  if (cause == FailureCause::kDiskFull) listener_.on_shortage(std::string(applied.message()));
+  if (cause == FailureCause::kDiskFull)
+    listener_.on_shortage(kWaitsForDisk, std::string(applied.message()));
   End(*live, {.cause = cause, .error = applied, .stats = ""});
 }
 
@@ -273,6 +282,9 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       if (event.started().has_plan()) live.plan = event.started().plan();
       KINO_FAULT_POINT("frontend.started");
       parts_.registry.Begun(ref);
+      live.has_begun = true;
+      live.expected_end = parts_.clock.Monotonic() + live.run_time;
+      TellUsualSteps(live);
       // The plan is told again with the result; a store that is full for now costs nothing here.
       parts_.store.RecordStats(
           ref, EncodeStats({}, live.plan.has_value() ? &*live.plan : nullptr, live.receipt),
@@ -302,7 +314,8 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       parts_.metrics.AttemptStages(live.model, failed.stages());
       const FailureCause cause = CauseOf(failed.cause());
       const absl::Status error = ErrorOf(failed);
-      if (cause == FailureCause::kDiskFull) listener_.on_shortage(std::string(error.message()));
+      if (cause == FailureCause::kDiskFull)
+        listener_.on_shortage(kWaitsForDisk, std::string(error.message()));
       End(live,
           {.cause = cause,
            .error = error,
@@ -321,6 +334,27 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
   return absl::OkStatus();
 }
 
+void Attempts::TellUsualSteps(const Live& live) {
+  if (!live.plan.has_value()) return;
+  parts_.registry.SetUsualSteps(
+      live.ref, parts_.history.StepsOf(live.model, live.work.shape,
+                                       SettingOf(*live.plan, live.receipt.device_name())));
+}
+
+BusyTimes Attempts::BusyUntil() const {
+  const absl::Duration now = parts_.clock.Monotonic();
+  BusyTimes busy;
+  for (const auto& [job_id, live] : live_) {
+    if (live.phase != Phase::kRunning) continue;
+    // They run one after the other: what has not begun waits for what has.
+    const absl::Duration left =
+        live.has_begun ? std::max(live.expected_end - now, absl::ZeroDuration()) : live.run_time;
+    const auto entry = busy.emplace(live.worker, now).first;
+    entry->second += left;
+  }
+  return busy;
+}
+
 void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
   if (!std::isfinite(progress.fraction()) || !v1::Stage_IsValid(progress.stage())) return;
   v1::Progress out;
@@ -332,6 +366,10 @@ void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
   out.set_total_steps(progress.total_steps());
   out.set_fraction(std::clamp(progress.fraction(), 0.0, 1.0));
   if (progress.has_eta() && progress.eta().seconds() >= 0) *out.mutable_eta() = progress.eta();
+  if (out.has_eta()) {
+    live.expected_end = parts_.clock.Monotonic() + absl::Seconds(out.eta().seconds()) +
+                        absl::Nanoseconds(out.eta().nanos());
+  }
   live.progress = out;
   parts_.hub.OnProgress(live.ref.job_id, std::move(out));
 }
@@ -366,7 +404,8 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   if (!status.ok()) {
     if (const Peer* peer = parts_.peers.Find(live->worker)) SendDrop(*peer, ref);
     const FailureCause cause = CauseOfFileError(status);
-    if (cause == FailureCause::kDiskFull) listener_.on_shortage(std::string(status.message()));
+    if (cause == FailureCause::kDiskFull)
+      listener_.on_shortage(kWaitsForDisk, std::string(status.message()));
     return End(*live, {.cause = cause, .error = status, .stats = ""});
   }
   live->artifact = {.content_type = "video/mp4",
@@ -459,6 +498,8 @@ void Attempts::ReportResult(const Live& live, const absl::StatusOr<scheduler::Jo
   if (!live.artifact.has_value()) {
     spdlog::info("job {}: {}", live.ref.job_id, state);
   } else if (job.ok() && job->state == scheduler::JobState::kSucceeded) {
+    if (v1::Job stats; stats.ParseFromString(live.stats))
+      parts_.history.Learn(FinishedRunOf(live.model, live.work, stats));
     parts_.metrics.AttemptEnded("succeeded");
     parts_.metrics.AttemptStages(live.model, live.done.stages());
     parts_.metrics.AttemptSteps(live.model, live.done);

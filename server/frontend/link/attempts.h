@@ -28,6 +28,7 @@
 #include "server/frontend/link/peers.h"
 #include "server/frontend/metrics/metrics.h"
 #include "server/frontend/watch/hub.h"
+#include "server/frontend/watch/queue_view.h"
 
 namespace kino::frontend {
 
@@ -43,6 +44,7 @@ class Attempts {
     Executor& io;  // fsync and SHA-256 of finished videos
     scheduler::WorkerRegistry& registry;
     Peers& peers;
+    scheduler::RunHistory& history;
     scheduler::Dispatcher::Post post;
   };
   // What an attempt's end means to others. Called on the strand.
@@ -53,8 +55,9 @@ class Attempts {
     std::function<void(const std::string& worker, scheduler::FailureCause cause)> kill;
     // An attempt's crash, hang or device error on a device is durable.
     std::function<void(const std::string& device, const scheduler::AttemptRef& ref)> on_crash;
-    // The server itself is short of something: nothing should be claimed for a while.
-    std::function<void(const std::string& reason)> on_shortage;
+    // The server itself is short of something, for Job.waiting_reason and in words: nothing should
+    // be claimed for a while.
+    std::function<void(const char* waiting_reason, const std::string& words)> on_shortage;
   };
 
   Attempts(Parts parts, Listener listener, absl::Duration cancel_grace)
@@ -84,6 +87,8 @@ class Attempts {
   // how much this call comes late; nobody was heard meanwhile.
   void Tick(absl::Duration late);
 
+  // Until when (monotonic) each worker is expected to be busy with what it holds.
+  BusyTimes BusyUntil() const;
   int held() const { return static_cast<int>(live_.size()); }
 
  private:
@@ -95,8 +100,14 @@ class Attempts {
   struct Live {
     scheduler::AttemptRef ref;
     std::string model;
+    scheduler::JobWork work;
     std::string worker;
     std::string device;
+    // How long its run takes, and when it is expected to have ended (monotonic); infinite: not
+    // known.
+    absl::Duration run_time = absl::InfiniteDuration();
+    absl::Duration expected_end = absl::InfiniteDuration();
+    bool has_begun = false;
     std::unique_ptr<VideoWriter> writer;
     // Number of the last event applied; nothing is known of it after a restart of the frontend,
     // until the worker says.
@@ -121,6 +132,8 @@ class Attempts {
   absl::StatusOr<v1::StartAttempt> MakeStartAttempt(const scheduler::ClaimedAttempt& claimed) const;
   // An error ends the attempt with it.
   absl::Status Apply(const Peer& peer, Live& live, const v1::AttemptEvent& event);
+  // What is known of such runs, for its hang limit.
+  void TellUsualSteps(const Live& live);
   void ShowProgress(Live& live, const v1::Progress& progress);
   // Opaque, for AttemptFailure: where the run was when it died, and how.
   std::string Evidence(const Live& live, const scheduler::AttemptPulse& pulse,

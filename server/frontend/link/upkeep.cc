@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/frontend/watch/queue_view.h"
 
 namespace kino::frontend {
 namespace {
 
 constexpr absl::Duration kLookInterval = absl::Milliseconds(500);
 constexpr absl::Duration kMinPurgeInterval = absl::Seconds(1);
-constexpr absl::Duration kMaxPurgeInterval = absl::Minutes(1);
+constexpr absl::Duration kMaxPurgeInterval = absl::Seconds(5);
 constexpr int kPurgeBatch = 500;
 // After a failure for want of something, before the next job is tried.
 constexpr absl::Duration kShortagePause = absl::Seconds(1);
@@ -49,57 +50,59 @@ void Upkeep::FailUnknownModels() {
   }
 }
 
-void Upkeep::OnShortage(const std::string& reason) {
-  spdlog::warn("nothing is started for a while: {}", reason);
-  shortage_ = reason;
+void Upkeep::OnShortage(const char* waiting_reason, const std::string& words) {
+  spdlog::warn("nothing is started for a while: {}", words);
+  shortage_ = {.waiting_reason = waiting_reason, .words = words};
   shortage_end_ = parts_.clock.Monotonic() + kShortagePause;
   CheckRoom(parts_.clock.Monotonic());
 }
 
 void Upkeep::CheckRoom(absl::Duration now) {
-  if (shortage_end_ <= now) shortage_.clear();
-  std::string hold = shortage_;
-  const absl::StatusOr<int64_t> free_bytes = parts_.files.FreeBytes();
-  if (free_bytes.ok() && *free_bytes < limits_.min_free_disk_bytes) {
-    hold = absl::StrCat("the server's disk is full: ", *free_bytes, " bytes are free, expected ",
-                        limits_.min_free_disk_bytes);
+  if (shortage_end_ <= now) shortage_ = {};
+  DiskBudget::Shortage disk = parts_.budget.Find();
+  Hold hold = shortage_;
+  if (!disk.disk.empty()) hold = {.waiting_reason = kWaitsForDisk, .words = disk.disk};
+  if (hold.words.empty() != hold_.words.empty()) {
+    if (!hold.words.empty()) spdlog::warn("no job is started: {}", hold.words);
+    if (hold.words.empty()) spdlog::info("jobs are started again");
   }
-  if (hold != parts_.dispatcher.hold()) {
-    if (!hold.empty()) spdlog::warn("no job is started: {}", hold);
-    if (hold.empty()) spdlog::info("jobs are started again");
+  for (const std::string& tenant : disk.tenants) {
+    if (!held_tenants_.contains(tenant))
+      spdlog::warn("no job of tenant '{}' is started: it has no more room on the disk", tenant);
   }
-  parts_.dispatcher.SetHold(hold);
+  hold_ = std::move(hold);
+  held_tenants_ = std::move(disk.tenants);
+  parts_.queue.HoldTenants(held_tenants_);
+  parts_.dispatcher.SetHold(hold_.words);
+}
+
+void Upkeep::Unlink(const std::vector<std::string>& files,
+                    void (FileStore::*remove)(const std::string&), const char* what) {
+  for (const std::string& file : files) (parts_.files.*remove)(file);
+  if (!files.empty()) spdlog::info("removed {} {} that have aged out", files.size(), what);
 }
 
 void Upkeep::Purge() {
   const absl::Time now = parts_.clock.Now();
-  parts_.store.PurgeResults(
-      now - retention_.results, kPurgeBatch,
-      [this, post = parts_.post](absl::StatusOr<std::vector<std::string>> files) {
-        if (!files.ok()) return;
-        post([this, files = *std::move(files)] {
-          for (const std::string& file : files) parts_.files.RemoveVideo(file);
-          if (!files.empty()) spdlog::info("purged {} results that have aged out", files.size());
-        });
-      });
+  // Removes on the strand the files that the store has forgotten.
+  const auto unlink = [this, post = parts_.post](auto remove, const char* what) {
+    return [this, post, remove, what](absl::StatusOr<std::vector<std::string>> files) {
+      if (!files.ok()) return;
+      post([this, remove, what, files = *std::move(files)] { Unlink(files, remove, what); });
+    };
+  };
+  parts_.store.PurgeResults(now - retention_.results, kPurgeBatch,
+                            unlink(&FileStore::RemoveVideo, "results"));
+  parts_.store.DeleteUnusedAssets(now - retention_.assets, kPurgeBatch,
+                                  unlink(&FileStore::RemoveAsset, "assets"));
   parts_.store.PurgeJobs(now - retention_.jobs, kPurgeBatch,
-                         [this, post = parts_.post](absl::StatusOr<scheduler::PurgedJobs> purged) {
+                         [done = unlink(&FileStore::RemoveVideo, "results")](
+                             absl::StatusOr<scheduler::PurgedJobs> purged) {
                            if (!purged.ok()) return;
-                           post([this, purged = *std::move(purged)] {
-                             for (const std::string& file : purged.files)
-                               parts_.files.RemoveVideo(file);
-                             if (purged.jobs > 0)
-                               spdlog::info("forgot {} jobs that ended long ago", purged.jobs);
-                           });
+                           if (purged->jobs > 0)
+                             spdlog::info("forgot {} jobs that ended long ago", purged->jobs);
+                           done(std::move(purged->files));
                          });
-  parts_.store.DeleteUnusedAssets(
-      now - retention_.assets, kPurgeBatch,
-      [this, post = parts_.post](absl::StatusOr<std::vector<std::string>> files) {
-        if (!files.ok()) return;
-        post([this, files = *std::move(files)] {
-          for (const std::string& file : files) parts_.files.RemoveAsset(file);
-        });
-      });
 }
 
 void Upkeep::Tick() {

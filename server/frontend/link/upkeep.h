@@ -15,6 +15,7 @@
 #include "scheduler/store/job_store.h"
 #include "scheduler/workers/dispatcher.h"
 #include "server/config/config.h"
+#include "server/frontend/artifacts/disk_budget.h"
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/metrics/metrics.h"
 
@@ -26,6 +27,7 @@ class Upkeep {
   struct Parts {
     scheduler::JobStore& store;
     FileStore& files;
+    DiskBudget& budget;
     Metrics& metrics;
     const scheduler::Clock& clock;
     scheduler::JobQueue& queue;
@@ -45,9 +47,19 @@ class Upkeep {
   void Look(const scheduler::QueuedJob& job);
   void OnChange(const scheduler::Change& change);
 
+  // What holds claims: for Job.waiting_reason, and in words. Empty: nothing.
+  struct Hold {
+    std::string waiting_reason;
+    std::string words;
+  };
   // The server is short of something: claims are held for a while, on a full disk until there is
   // room.
-  void OnShortage(const std::string& reason);
+  void OnShortage(const char* waiting_reason, const std::string& words);
+  // Its video may have taken the last room: nothing is claimed before that has been looked at.
+  void OnAttemptEnded() { CheckRoom(parts_.clock.Monotonic()); }
+  const Hold& hold() const { return hold_; }
+  // None of these tenants' jobs is claimed.
+  const std::set<std::string>& held_tenants() const { return held_tenants_; }
 
   // To be called often.
   void Tick();
@@ -56,6 +68,8 @@ class Upkeep {
   void FailUnknownModels();
   void CheckRoom(absl::Duration now);
   void Purge();
+  void Unlink(const std::vector<std::string>& files, void (FileStore::*remove)(const std::string&),
+              const char* what);
 
   const Parts parts_;
   const std::set<std::string> models_;
@@ -63,7 +77,9 @@ class Upkeep {
   const config::RetentionConfig retention_;
   std::map<std::string, std::string> unknown_;  // QUEUED jobs of models that are gone: id, model
   std::set<std::string> asked_;                 // of these, the store has been asked to fail
-  std::string shortage_;                        // until shortage_end_
+  Hold shortage_;                               // until shortage_end_
+  Hold hold_;
+  std::set<std::string> held_tenants_;
   absl::Duration shortage_end_;
   absl::Duration next_look_;
   absl::Duration next_purge_;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "scheduler/fault_point.h"
 #include "server/frontend/auth/token_table.h"
+#include "server/frontend/link/finished_run.h"
 #include "server/frontend/link/session.h"
 
 namespace kino::frontend {
@@ -63,25 +64,33 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
           },
           [](const std::string& message) { spdlog::warn("{}", message); }),
       commands_(peers_, registry_),
-      attempts_({.store = parts_.store,
-                 .files = parts_.files,
-                 .hub = parts_.hub,
-                 .metrics = parts_.metrics,
-                 .clock = parts_.clock,
-                 .io = parts_.io,
-                 .registry = registry_,
-                 .peers = peers_,
-                 .post = post_},
-                {.on_end = [this] { dispatcher_.Pump(); },
-                 .kill = [this](const std::string& worker,
-                                scheduler::FailureCause cause) { exits_.Kill(worker, cause); },
-                 .on_crash = [this](const std::string& device,
-                                    const scheduler::AttemptRef& ref) { OnCrash(device, ref); },
-                 .on_shortage = [this](const std::string& why) { upkeep_.OnShortage(why); }},
-                options_.limits.cancel_grace),
+      attempts_(
+          {.store = parts_.store,
+           .files = parts_.files,
+           .hub = parts_.hub,
+           .metrics = parts_.metrics,
+           .clock = parts_.clock,
+           .io = parts_.io,
+           .registry = registry_,
+           .peers = peers_,
+           .history = parts_.history,
+           .post = post_},
+          {.on_end =
+               [this] {
+                 upkeep_.OnAttemptEnded();
+                 dispatcher_.Pump();
+               },
+           .kill = [this](const std::string& worker,
+                          scheduler::FailureCause cause) { exits_.Kill(worker, cause); },
+           .on_crash = [this](const std::string& device,
+                              const scheduler::AttemptRef& ref) { OnCrash(device, ref); },
+           .on_shortage = [this](const char* reason,
+                                 const std::string& words) { upkeep_.OnShortage(reason, words); }},
+          options_.limits.cancel_grace),
       exits_(peers_, registry_, attempts_, parts_.metrics),
       upkeep_({.store = parts_.store,
                .files = parts_.files,
+               .budget = parts_.budget,
                .metrics = parts_.metrics,
                .clock = parts_.clock,
                .queue = queue_,
@@ -97,6 +106,8 @@ absl::Status WorkerLink::Start(LastStop last_stop) {
   if (!running.ok()) return running.status();
   const absl::StatusOr<std::vector<scheduler::QueuedJob>> queued = parts_.store.Queue();
   if (!queued.ok()) return queued.status();
+  const absl::Status learnt = LearnFromStore(parts_.store, options_.models, parts_.history);
+  if (!learnt.ok()) return learnt;
   for (const scheduler::QueuedJob& job : *queued) {
     queue_.Add(job);
     upkeep_.Look(job);
@@ -243,7 +254,10 @@ void WorkerLink::Publish() {
   const int64_t version = registry_.version();
   absl::MutexLock lock(&mutex_);
   published_.attempts_held = attempts_.held();
-  published_.hold = dispatcher_.hold();
+  published_.hold = upkeep_.hold().waiting_reason;
+  if (published_.held_tenants != upkeep_.held_tenants())
+    published_.held_tenants = upkeep_.held_tenants();
+  published_.busy_until = attempts_.BusyUntil();
   if (published_.version == version) return;
   published_.version = version;
   published_.workers = registry_.Snapshot();
@@ -458,9 +472,22 @@ bool WorkerLink::WaitsForMemory(const std::string& job_id) const {
   return published_.unfit.contains(job_id);
 }
 
-std::string WorkerLink::Hold() const {
+std::string WorkerLink::HeldBecause() const {
   absl::MutexLock lock(&mutex_);
   return published_.hold;
+}
+
+std::set<std::string> WorkerLink::HeldTenants() const {
+  absl::MutexLock lock(&mutex_);
+  return published_.held_tenants;
+}
+
+BusyTimes WorkerLink::Busy() const {
+  const absl::Duration now = parts_.clock.Monotonic();
+  absl::MutexLock lock(&mutex_);
+  BusyTimes busy = published_.busy_until;
+  for (auto& [worker, until] : busy) until = std::max(until - now, absl::ZeroDuration());
+  return busy;
 }
 
 }  // namespace kino::frontend

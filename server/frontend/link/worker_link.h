@@ -30,6 +30,7 @@
 #include "scheduler/workers/registry.h"
 #include "server/config/config.h"
 #include "server/config/control.h"
+#include "server/frontend/artifacts/disk_budget.h"
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/lifecycle/last_server.h"
@@ -58,6 +59,8 @@ struct WorkerLinkOptions {
 struct WorkerLinkParts {
   scheduler::JobStore& store;
   FileStore& files;
+  DiskBudget& budget;
+  scheduler::RunHistory& history;
   WatchHub& hub;
   Metrics& metrics;
   const scheduler::Clock& clock;
@@ -105,8 +108,12 @@ class WorkerLink {
   std::set<std::string> Absent() const;
   // Of every worker that has connected since the start, by name.
   std::vector<WorkerMemory> Memories() const;
-  // Why no job is started; empty: jobs are.
-  std::string Hold() const;
+  // Why no job is started, for Job.waiting_reason; empty: jobs are.
+  std::string HeldBecause() const;
+  // Whose jobs are not started.
+  std::set<std::string> HeldTenants() const;
+  // How long each worker is expected to be busy yet.
+  BusyTimes Busy() const;
 
   // Whether a queued job was held against a worker and did not fit: it waits for another one.
   bool WaitsForMemory(const std::string& job_id) const;
@@ -124,7 +131,9 @@ class WorkerLink {
     std::vector<scheduler::WorkerSnapshot> workers;
     std::set<std::string> unfit;  // jobs that some worker is not to get
     int64_t version = -1;         // of the registry
-    std::string hold;
+    std::string hold;             // for Job.waiting_reason
+    std::set<std::string> held_tenants;
+    BusyTimes busy_until;  // monotonic
     int attempts_held = 0;
     std::map<std::string, WorkerMemory> memories;  // by worker
     // Workers that may still come, since when (monotonic) they are awaited.

@@ -10,6 +10,7 @@
 #include "scheduler/random.h"
 #include "scheduler/store/job_store.h"
 #include "server/config/config.h"
+#include "server/frontend/artifacts/disk_budget.h"
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/auth/admission.h"
 #include "server/frontend/lifecycle/executor.h"
@@ -36,6 +37,7 @@ struct Context {
   const config::Config& config;
   scheduler::JobStore& store;
   FileStore& files;
+  DiskBudget& budget;
   WatchHub& hub;
   QueueView& queue;
   WorkerLink& link;

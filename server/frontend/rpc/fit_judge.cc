@@ -81,7 +81,7 @@ Verdict FitJudge::Judge(const std::string& worker, const std::string& model,
   if (fits({worker})) return {.fit = Fit::kHere, .error = {}};
   if (fits(others)) return {.fit = Fit::kElsewhere, .error = {}};
   const absl::Status error =
-      CheckFits(*entry, converted.request, TargetsOf(up, config_.workers, known), asker);
+      CheckFits(*entry, converted.request, TargetsOf(up, config_.workers, known), asker).status();
   if (error.ok()) return {};  // cannot be told any more
   return {.fit = Fit::kNowhere, .error = error};
 }

@@ -1,25 +1,38 @@
 #include "server/frontend/rpc/job_view.h"
 
+#include <algorithm>
+
 #include "scheduler/status.h"
+#include "server/frontend/link/peers.h"
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
 namespace {
 
 template <typename Message>
-void Fill(const Standing& standing, Message& out) {
+void Fill(const Standing& standing, absl::Time now, Message& out) {
   out.set_queue_position(static_cast<int32_t>(standing.position));
   out.set_waiting_reason(standing.reason);
   if (standing.until != absl::InfiniteFuture()) {
     SetTime(standing.until, out.mutable_waiting_until());
   }
+  const auto set_left = [&](absl::Time end, auto mutable_left) {
+    if (end == absl::InfiniteFuture()) return;
+    SetDuration(std::max(end - now, absl::ZeroDuration()), (out.*mutable_left)());
+  };
+  set_left(standing.start, &Message::mutable_start_eta);
+  set_left(standing.end, &Message::mutable_eta);
 }
 
 }  // namespace
 
-void FillStanding(const Standing& standing, v1::Job& out) { Fill(standing, out); }
+void FillStanding(const Standing& standing, absl::Time now, v1::Job& out) {
+  Fill(standing, now, out);
+}
 
-void FillStanding(const Standing& standing, v1::Progress& out) { Fill(standing, out); }
+void FillStanding(const Standing& standing, absl::Time now, v1::Progress& out) {
+  Fill(standing, now, out);
+}
 
 void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
   const int64_t nanos = absl::ToUnixNanos(time);
@@ -43,7 +56,7 @@ v1::StateChange ToProto(const scheduler::StateEvent& event) {
   return out;
 }
 
-v1::Job ToProto(const scheduler::Job& job) {
+v1::Job ToProto(const scheduler::Job& job, absl::Duration result_ttl) {
   v1::Job out;
   // Stages and plan; the rest of the message is filled below.
   if (!job.stats.empty() && !out.ParseFromString(job.stats)) out.Clear();
@@ -81,6 +94,8 @@ v1::Job ToProto(const scheduler::Job& job) {
     artifact.set_height(job.artifact->height);
     artifact.set_num_frames(job.artifact->num_frames);
     artifact.set_fps(job.artifact->fps);
+    if (job.end_time.has_value())
+      SetTime(*job.end_time + job.result_ttl.value_or(result_ttl), artifact.mutable_expire_time());
   }
   out.set_server_version(job.server_version);
   return out;

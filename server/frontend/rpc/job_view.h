@@ -8,12 +8,14 @@
 
 namespace kino::frontend {
 
-v1::Job ToProto(const scheduler::Job& job);
+// `result_ttl`: how long the server keeps results of jobs that say nothing of it.
+v1::Job ToProto(const scheduler::Job& job, absl::Duration result_ttl);
 v1::StateChange ToProto(const scheduler::StateEvent& event);
 v1::Asset ToProto(const scheduler::Asset& asset);
 // Queue position, reason and time of a queued job.
-void FillStanding(const Standing& standing, v1::Job& out);
-void FillStanding(const Standing& standing, v1::Progress& out);
+// Times that are left count from `now`.
+void FillStanding(const Standing& standing, absl::Time now, v1::Job& out);
+void FillStanding(const Standing& standing, absl::Time now, v1::Progress& out);
 void SetTime(absl::Time time, google::protobuf::Timestamp* out);
 
 }  // namespace kino::frontend

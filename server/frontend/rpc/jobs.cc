@@ -27,8 +27,14 @@ constexpr int kCancelAtATime = 16;
 constexpr int kMaxToldIds = 1000;
 
 v1::Job View(const Context& context, const scheduler::Job& job) {
-  v1::Job out = ToProto(job);
-  if (job.state == scheduler::JobState::kQueued) FillStanding(context.queue.Find(job), out);
+  v1::Job out = ToProto(job, context.config.retention.results);
+  if (job.state == scheduler::JobState::kQueued) {
+    FillStanding(context.queue.Find(job), context.clock.Now(), out);
+  } else if (job.state == scheduler::JobState::kRunning) {
+    const LiveView live = context.hub.View(job.id);
+    if (live.progress != nullptr && live.progress->has_eta())
+      *out.mutable_eta() = live.progress->eta();
+  }
   return out;
 }
 
@@ -166,7 +172,7 @@ absl::StatusOr<v1::Job> CancelJob(const Context& context, const std::string& ten
   if (!job.ok()) return job.status();
   KINO_FAULT_POINT("frontend.cancel.stored");
   if (job->state == scheduler::JobState::kRunning) context.link.CancelRunning(job->id);
-  return ToProto(*job);
+  return View(context, *job);
 }
 
 absl::StatusOr<v1::Job> RequeueJob(const Context& context, const std::string& tenant,

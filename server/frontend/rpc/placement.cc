@@ -113,8 +113,8 @@ absl::StatusOr<std::vector<v1::MemoryEstimate>> Estimate(const CatalogEntry& ent
   return estimates;
 }
 
-absl::Status CheckFits(const CatalogEntry& entry, const engine::Request& request,
-                       const std::vector<Target>& targets, const Asker& asker) {
+absl::StatusOr<double> CheckFits(const CatalogEntry& entry, const engine::Request& request,
+                                 const std::vector<Target>& targets, const Asker& asker) {
   std::string refusals, devices;
   for (const Target& target : targets) {
     const convert::Placement placement = PlacementOn(entry, target, asker);
@@ -122,12 +122,17 @@ absl::Status CheckFits(const CatalogEntry& entry, const engine::Request& request
                                   engine::LimitedBy(target.spec, request.plan),
                                   placement.allow_lossy);
     const auto chosen = planner.Choose(request.plan);
-    if (chosen.ok() || absl::IsUnavailable(chosen.status())) return absl::OkStatus();
+    if (absl::IsUnavailable(chosen.status())) return 0;
+    if (chosen.ok()) {
+      double flops = 0;
+      for (const engine::StageEstimate& stage : chosen->stages) flops += stage.flops;
+      return flops;
+    }
     absl::StrAppend(&refusals, refusals.empty() ? "" : "; ", target.device, ": ",
                     std::string(chosen.status().message()));
     absl::StrAppend(&devices, devices.empty() ? "" : ",", target.device);
   }
-  if (targets.empty()) return absl::OkStatus();
+  if (targets.empty()) return 0;
   absl::Status status = absl::FailedPreconditionError(
       absl::StrCat("the job fits on no worker of model '", entry.config.name, "': ", refusals));
   google::rpc::ErrorInfo info;

@@ -52,9 +52,10 @@ absl::StatusOr<std::vector<v1::MemoryEstimate>> Estimate(const CatalogEntry& ent
                                                          const Asker& asker);
 
 // FAILED_PRECONDITION (reason DOES_NOT_FIT) when an effective request fits on none of the targets,
-// saying what it needs, what there is and what would fit. OK when there is no target, and where no
-// worker can tell in time: the job is judged before it is given to one.
-absl::Status CheckFits(const CatalogEntry& entry, const engine::Request& request,
-                       const std::vector<Target>& targets, const Asker& asker);
+// saying what it needs, what there is and what would fit. Else the floating-point operations of its
+// run; 0 when there is no target, and where no worker can tell in time: the job is judged before it
+// is given to one.
+absl::StatusOr<double> CheckFits(const CatalogEntry& entry, const engine::Request& request,
+                                 const std::vector<Target>& targets, const Asker& asker);
 
 }  // namespace kino::frontend

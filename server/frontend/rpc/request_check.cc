@@ -248,6 +248,7 @@ void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsC
   }
   CheckTimeout(request.has_start_timeout(), request.start_timeout(), "start_timeout", violations);
   CheckTimeout(request.has_run_timeout(), request.run_timeout(), "run_timeout", violations);
+  CheckTimeout(request.has_result_ttl(), request.result_ttl(), "result_ttl", violations);
   CheckConditions(request, violations);
 }
 
@@ -262,16 +263,6 @@ Violations WithoutRepeats(Violations violations) {
     violation.description = CutText(violation.description, kMaxViolationBytes);
   }
   return violations;
-}
-
-absl::Status CheckRoom(const FileStore& files, const config::LimitsConfig& limits) {
-  const int64_t reserve = limits.min_free_disk_bytes;
-  const absl::StatusOr<int64_t> free_bytes = files.FreeBytes();
-  if (!free_bytes.ok() || *free_bytes >= reserve) return absl::OkStatus();
-  return scheduler::WithReason(
-      absl::ResourceExhaustedError(absl::StrCat("the server's disk is full: ", *free_bytes,
-                                                " bytes are free, expected at least ", reserve)),
-      scheduler::kReasonDiskFull);
 }
 
 }  // namespace kino::frontend

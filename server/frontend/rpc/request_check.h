@@ -37,8 +37,4 @@ void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsC
 // are cut.
 std::vector<engine::FieldViolation> WithoutRepeats(std::vector<engine::FieldViolation> violations);
 
-// RESOURCE_EXHAUSTED (DISK_FULL): less is free on the disk than limits.min_free_disk. What cannot
-// be looked at is no reason to refuse.
-absl::Status CheckRoom(const FileStore& files, const config::LimitsConfig& limits);
-
 }  // namespace kino::frontend

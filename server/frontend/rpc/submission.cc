@@ -9,8 +9,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "scheduler/fault_point.h"
 #include "scheduler/queue/admission.h"
 #include "scheduler/status.h"
@@ -18,7 +16,9 @@
 #include "server/convert/request.h"
 #include "server/convert/status.h"
 #include "server/digest/sha256.h"
+#include "server/frontend/rpc/deterministic.h"
 #include "server/frontend/rpc/errors.h"
+#include "server/frontend/rpc/job_work.h"
 #include "server/frontend/rpc/placement.h"
 #include "server/frontend/rpc/request_check.h"
 
@@ -41,13 +41,7 @@ std::string Fingerprint(const v1::GenerateRequest& request) {
   v1::GenerateRequest plain = request;
   plain.clear_request_id();
   plain.clear_tenant();
-  std::string bytes;
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);
-    plain.SerializeToCodedStream(&coded);
-  }
+  const std::string bytes = SerializeDeterministically(plain);
   digest::Sha256 sha;
   sha.Update(bytes.data(), bytes.size());
   return sha.Hex();
@@ -76,6 +70,9 @@ bool Fits(v1::Condition::Kind kind, const std::string& content_type) {
 
 absl::StatusOr<scheduler::Asset> KeepBytes(const Context& context, const std::string& tenant,
                                            const std::string& bytes) {
+  const absl::StatusOr<DiskBudget::Reservation> room =
+      context.budget.Reserve(tenant, static_cast<int64_t>(bytes.size()));
+  if (!room.ok()) return room.status();
   absl::StatusOr<std::unique_ptr<AssetWriter>> upload = context.files.CreateUpload();
   if (!upload.ok()) return upload.status();
   const absl::Status written = (*upload)->Append(bytes);
@@ -175,17 +172,17 @@ absl::StatusOr<std::optional<scheduler::Job>> FindMade(const Submission& submiss
 // Everything but inline media.
 absl::Status Prepare(Submission& submission) {
   const Context& context = submission.context;
-  const absl::Status room = CheckRoom(context.files, context.config.limits);
+  const absl::Status room = context.budget.Check(submission.caller.tenant);
   if (!room.ok()) return room;
   const v1::GenerateRequest& request = submission.request;
   const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
   if (!resolved.ok()) return resolved.status();
-  const absl::Status fits = CheckFits(*resolved->entry, resolved->request,
-                                      Targets(context.config.workers, context.link.Memories()),
-                                      {.profiles = context.profiles,
-                                       .tenant = submission.caller.tenant,
-                                       .deadline = absl::Now() + kProfileWait});
-  if (!fits.ok()) return fits;
+  const absl::StatusOr<double> flops = CheckFits(
+      *resolved->entry, resolved->request, Targets(context.config.workers, context.link.Memories()),
+      {.profiles = context.profiles,
+       .tenant = submission.caller.tenant,
+       .deadline = absl::Now() + kProfileWait});
+  if (!flops.ok()) return flops.status();
 
   v1::GenerateRequest& effective = submission.effective;
   effective = request;
@@ -200,9 +197,15 @@ absl::Status Prepare(Submission& submission) {
   if (request.has_run_timeout()) {
     run_timeout = std::min(run_timeout, FromProto(request.run_timeout()));
   }
-  effective.mutable_run_timeout()->set_seconds(absl::ToInt64Seconds(run_timeout));
-  effective.mutable_run_timeout()->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(run_timeout - absl::Seconds(absl::ToInt64Seconds(run_timeout)))));
+  SetDuration(run_timeout, effective.mutable_run_timeout());
+  // Nothing of a job outlives the job.
+  const config::RetentionConfig& retention = context.config.retention;
+  absl::Duration result_ttl = retention.results;
+  if (request.has_result_ttl()) {
+    result_ttl = std::min(FromProto(request.result_ttl()), retention.jobs);
+    submission.job.result_ttl = result_ttl;
+  }
+  SetDuration(result_ttl, effective.mutable_result_ttl());
 
   scheduler::NewJob& job = submission.job;
   job.tenant = submission.caller.tenant;
@@ -212,6 +215,7 @@ absl::Status Prepare(Submission& submission) {
   job.request_id = request.request_id();
   job.server_version = KINO_VERSION;
   job.run_timeout = run_timeout;
+  job.work = WorkOf(effective, *flops);
   if (request.has_start_timeout()) job.start_timeout = FromProto(request.start_timeout());
   return LookUpAssets(submission);
 }

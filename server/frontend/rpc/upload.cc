@@ -43,7 +43,7 @@ void Upload::OnDone() {
 }
 
 void Upload::Take() {
-  const absl::Status taken = receiver_.Take(message_);
+  const absl::Status taken = receiver_.Take(caller_.tenant, message_);
   if (!taken.ok()) return Finish(ToGrpc(taken));
   StartRead(&message_);
 }

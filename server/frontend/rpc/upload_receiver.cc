@@ -24,15 +24,17 @@ bool IsSha256(const std::string& text) {
 
 }  // namespace
 
-absl::Status UploadReceiver::Take(const v1::UploadAssetRequest& message) {
+absl::Status UploadReceiver::Take(const std::string& tenant,
+                                  const v1::UploadAssetRequest& message) {
   std::vector<engine::FieldViolation> violations;
   CheckKnown(message, "", violations);
   const absl::Status known = convert::InvalidRequest(WithoutRepeats(std::move(violations)));
   if (!known.ok()) return known;
-  return message.has_header() ? TakeHeader(message.header()) : TakeData(message.data());
+  return message.has_header() ? TakeHeader(tenant, message.header()) : TakeData(message.data());
 }
 
-absl::Status UploadReceiver::TakeHeader(const v1::UploadAssetRequest::Header& header) {
+absl::Status UploadReceiver::TakeHeader(const std::string& tenant,
+                                        const v1::UploadAssetRequest::Header& header) {
   if (header_.has_value()) {
     return convert::InvalidRequest({{"header", "expected once, as the first message"}});
   }
@@ -50,8 +52,6 @@ absl::Status UploadReceiver::TakeHeader(const v1::UploadAssetRequest::Header& he
                                              " bytes, got ", header.display_name().size())});
   }
   if (!violations.empty()) return convert::InvalidRequest(violations);
-  const absl::Status room = CheckRoom(context_.files, context_.config.limits);
-  if (!room.ok()) return room;
   const int64_t limit = context_.config.limits.max_upload_bytes;
   if (header.size_bytes() > limit) {
     return WithErrorInfo(
@@ -59,6 +59,10 @@ absl::Status UploadReceiver::TakeHeader(const v1::UploadAssetRequest::Header& he
                                                   limit, " bytes, got ", header.size_bytes())),
         "UPLOAD_TOO_LARGE");
   }
+  absl::StatusOr<DiskBudget::Reservation> room =
+      context_.budget.Reserve(tenant, header.size_bytes());
+  if (!room.ok()) return room.status();
+  room_.emplace(*std::move(room));
   absl::StatusOr<std::unique_ptr<AssetWriter>> file = context_.files.CreateUpload();
   if (!file.ok()) return file.status();
   file_ = *std::move(file);

@@ -23,9 +23,9 @@ class UploadReceiver {
   // `context` outlives it.
   explicit UploadReceiver(const Context& context) : context_(context) {}
 
-  // INVALID_ARGUMENT; RESOURCE_EXHAUSTED: larger than the server's limit (UPLOAD_TOO_LARGE), or the
-  // disk is full.
-  absl::Status Take(const v1::UploadAssetRequest& message);
+  // INVALID_ARGUMENT; RESOURCE_EXHAUSTED: larger than the server's limit (UPLOAD_TOO_LARGE), or
+  // there is no room on the disk for it (DiskBudget::Reserve).
+  absl::Status Take(const std::string& tenant, const v1::UploadAssetRequest& message);
 
   // Whether all has come that was declared. INVALID_ARGUMENT.
   absl::Status CheckComplete() const;
@@ -35,11 +35,12 @@ class UploadReceiver {
   absl::StatusOr<scheduler::Asset> Keep(const std::string& tenant);
 
  private:
-  absl::Status TakeHeader(const v1::UploadAssetRequest::Header& header);
+  absl::Status TakeHeader(const std::string& tenant, const v1::UploadAssetRequest::Header& header);
   absl::Status TakeData(const std::string& data);
 
   const Context& context_;
   std::optional<v1::UploadAssetRequest::Header> header_;
+  std::optional<DiskBudget::Reservation> room_;  // for what the header declares
   std::unique_ptr<AssetWriter> file_;
   int64_t received_ = 0;
   digest::Sha256 sha_;

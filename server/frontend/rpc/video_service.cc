@@ -36,8 +36,9 @@ grpc::ServerUnaryReactor* VideoService::SubmitJob(grpc::CallbackServerContext* c
                          [this, request, response](const Caller& caller, const UnaryDone& done) {
                            frontend::SubmitJob(
                                context_, caller, request->request(),
-                               [response, done](const absl::StatusOr<scheduler::Job>& job) {
-                                 if (job.ok()) *response = ToProto(*job);
+                               [this, response, done](const absl::StatusOr<scheduler::Job>& job) {
+                                 if (job.ok())
+                                   *response = ToProto(*job, context_.config.retention.results);
                                  done(job.status());
                                });
                          });

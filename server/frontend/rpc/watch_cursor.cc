@@ -144,9 +144,9 @@ bool WatchCursor::NextProgress(const LiveView& live, v1::JobEvent& event) {
 bool WatchCursor::NextStanding(const LiveView& live, v1::JobEvent& event) {
   const std::optional<Standing> standing = live.standing ? live.standing : first_standing_;
   first_standing_.reset();
-  if (!standing || standing == told_standing_) return false;
+  if (!standing || (told_standing_ && TellsTheSame(*told_standing_, *standing))) return false;
   told_standing_ = standing;
-  FillStanding(*standing, *event.mutable_progress());
+  FillStanding(*standing, sources_.clock.Now(), *event.mutable_progress());
   return true;
 }
 
@@ -195,7 +195,7 @@ absl::StatusOr<bool> WatchCursor::NextFinished(v1::JobEvent& event) {
   if (!HasEnded(state_)) return false;
   const absl::Status read = ReadJob();
   if (!read.ok()) return read;
-  *event.mutable_finished() = ToProto(*job_);
+  *event.mutable_finished() = ToProto(*job_, sources_.result_ttl);
   is_at_end_ = true;
   return true;
 }

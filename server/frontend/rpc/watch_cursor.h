@@ -30,6 +30,9 @@ struct WatchSources {
   WatchHub& hub;
   QueueView& queue;
   Metrics& metrics;
+  const scheduler::Clock& clock;
+  // How long the server keeps results of jobs that say nothing of it.
+  absl::Duration result_ttl;
 };
 
 class WatchCursor {

@@ -59,7 +59,9 @@ void Watcher::Begin(const std::string& tenant, v1::WatchJobRequest from) {
                                .files = context_.files,
                                .hub = context_.hub,
                                .queue = context_.queue,
-                               .metrics = context_.metrics},
+                               .metrics = context_.metrics,
+                               .clock = context_.clock,
+                               .result_ttl = context_.config.retention.results},
                   tenant, std::move(from));
   Step();
 }

@@ -128,18 +128,16 @@ bool WatchHub::HasWaiting() const {
 }
 
 void WatchHub::OnQueue(std::shared_ptr<const QueueSnapshot> queue) {
-  const auto is_same = [](const Standing* before, const Standing* now) {
-    if (before == nullptr || now == nullptr) return before == now;
-    return *before == *now;
-  };
   Wakeables watchers;
   {
     absl::MutexLock lock(&mutex_);
-    const std::shared_ptr<const QueueSnapshot> before = std::exchange(queue_, std::move(queue));
+    queue_ = std::move(queue);
     for (auto& [job_id, entry] : jobs_) {
       if (entry.has_attempt) continue;
-      const Standing* const stood = before == nullptr ? nullptr : before->Find(job_id);
-      if (!is_same(stood, queue_->Find(job_id))) Collect(entry, watchers);
+      const Standing* const now = queue_->Find(job_id);
+      if (now == nullptr ? !entry.told : entry.told && TellsTheSame(*entry.told, *now)) continue;
+      entry.told = now == nullptr ? std::nullopt : std::optional<Standing>(*now);
+      Collect(entry, watchers);
     }
   }
   WakeAll(watchers);

@@ -66,6 +66,7 @@ class WatchHub {
   struct Entry {
     LiveView live;
     std::vector<std::weak_ptr<Wakeable>> watchers;
+    std::optional<Standing> told;  // when its watchers were last woken for it
     bool has_attempt = false;
   };
   using Wakeables = std::vector<std::shared_ptr<Wakeable>>;

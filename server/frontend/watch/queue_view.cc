@@ -11,6 +11,8 @@ namespace {
 // A walk that took longer is followed by a pause of ten times its length.
 constexpr absl::Duration kShortWalk = absl::Milliseconds(5);
 constexpr int kPauseFactor = 10;
+// Estimates are made anew so often though the queue has not moved.
+constexpr absl::Duration kEstimateInterval = absl::Seconds(5);
 
 }  // namespace
 
@@ -19,7 +21,11 @@ std::vector<QueueWorker> QueueWorkers(const std::vector<scheduler::WorkerSnapsho
   for (const scheduler::WorkerSnapshot& worker : workers) {
     if (worker.session == 0 || worker.is_draining) continue;
     QueueWorker& added = out.emplace_back();
-    for (const scheduler::WorkerModel& model : worker.models) added.models.push_back(model.name);
+    added.name = worker.name;
+    for (const scheduler::WorkerModel& model : worker.models) {
+      added.models.push_back(model.name);
+      if (model.loaded) added.loaded.insert(model.name);
+    }
     std::sort(added.models.begin(), added.models.end());
     // Slots that are only reserved come and go while a worker looks for a job.
     added.is_free = static_cast<int>(worker.held.size()) < worker.max_attempts;
@@ -27,10 +33,16 @@ std::vector<QueueWorker> QueueWorkers(const std::vector<scheduler::WorkerSnapsho
   return out;
 }
 
-QueueSnapshot::QueueSnapshot(const QueueFacts& facts) : held_because_(facts.held_because) {
+QueueSnapshot::QueueSnapshot(const QueueFacts& facts)
+    : held_because_(facts.held_because), as_of_(facts.now) {
+  std::vector<Line> lines;
   for (const QueueWorker& worker : facts.workers) {
+    const auto busy = facts.busy.find(worker.name);
+    lines.push_back({.free_at = busy == facts.busy.end() ? facts.now : facts.now + busy->second,
+                     .loaded = worker.loaded});
     for (const std::string& model : worker.models) {
       Model& served = models_[model];
+      served.servers.push_back(lines.size() - 1);
       served.is_served = true;
       served.is_free = served.is_free || worker.is_free;
       served.rivals.insert(worker.models.begin(), worker.models.end());
@@ -45,25 +57,53 @@ QueueSnapshot::QueueSnapshot(const QueueFacts& facts) : held_because_(facts.held
   }
   standings_.reserve(facts.queue.size());
   for (const scheduler::QueuedJob& entry : facts.queue) {
-    Standing standing = Judge(models_[entry.model], models_[entry.model].ahead);
+    const Model& own = models_[entry.model];
+    Standing standing = Judge(own, own.ahead);
     for (Model* const model : behind[entry.model]) {
       ++model->ahead;
       ++model->queued[entry.priority];
     }
     const bool is_startable = standing.reason != kWaitsForWorker && held_because_.empty();
-    if (is_startable && entry.retry_not_before > facts.now) {
-      standing.reason = kWaitsForBackOff;
-      standing.until = entry.retry_not_before;
-      next_change_ = std::min(next_change_, entry.retry_not_before);
-    } else if (is_startable && facts.waits_for_memory && facts.waits_for_memory(entry.id)) {
+    const bool is_pausing = entry.retry_not_before > facts.now;
+    if (is_startable && facts.held_tenants.contains(entry.tenant)) {
+      standing.reason = kWaitsForTenantsDisk;
+    } else if (is_startable && !is_pausing && facts.waits_for_memory &&
+               facts.waits_for_memory(entry.id)) {
       standing.reason = kWaitsForMemory;
+    } else if (is_startable) {
+      if (is_pausing) {
+        standing.reason = kWaitsForBackOff;
+        standing.until = entry.retry_not_before;
+        next_change_ = std::min(next_change_, entry.retry_not_before);
+      }
+      Foresee(facts, entry, own, lines, standing);
     }
     standings_.emplace(entry.id, std::move(standing));
   }
 }
 
+void QueueSnapshot::Foresee(const QueueFacts& facts, const scheduler::QueuedJob& job,
+                            const Model& model, std::vector<Line>& lines, Standing& standing) {
+  Line& line =
+      lines[*std::min_element(model.servers.begin(), model.servers.end(), [&](size_t a, size_t b) {
+        return lines[a].free_at < lines[b].free_at;
+      })];
+  if (line.free_at == absl::InfiniteFuture() || facts.history == nullptr) return;
+  standing.start = std::max({line.free_at, job.retry_not_before, facts.now});
+  has_estimates_ = true;
+  const std::optional<absl::Duration> run = facts.history->RunTime(job.model, job.work);
+  if (run) {
+    const absl::Duration load = line.loaded.insert(job.model).second
+                                    ? facts.history->LoadTime(job.model)
+                                    : absl::ZeroDuration();
+    standing.end = standing.start + load + *run;
+  }
+  // A job that pauses lets others pass.
+  if (standing.until == absl::InfiniteFuture()) line.free_at = standing.end;
+}
+
 Standing QueueSnapshot::Judge(const Model& model, int64_t position) const {
-  Standing standing{.position = position, .reason = "", .until = absl::InfiniteFuture()};
+  Standing standing{.position = position, .as_of = as_of_};
   // What an operator has to mend comes before what only takes time.
   if (!model.is_served) {
     standing.reason = kWaitsForWorker;
@@ -124,15 +164,20 @@ void QueueView::Refresh() {
   absl::MutexLock walk_lock(&walk_mutex_);
   // What moves from here on is the next walk's.
   const int64_t moves = moves_;
-  QueueFacts facts{.queue = {},
-                   .workers = QueueWorkers(sources_.workers()),
-                   .held_because = sources_.held_because ? sources_.held_because() : "",
-                   .waits_for_memory = sources_.waits_for_memory,
-                   .now = sources_.clock.Now()};
+  QueueFacts facts{
+      .queue = {},
+      .workers = QueueWorkers(sources_.workers()),
+      .held_because = sources_.held_because ? sources_.held_because() : "",
+      .held_tenants = sources_.held_tenants ? sources_.held_tenants() : std::set<std::string>(),
+      .waits_for_memory = sources_.waits_for_memory,
+      .busy = sources_.busy ? sources_.busy() : BusyTimes(),
+      .history = sources_.history,
+      .now = sources_.clock.Now()};
+  const absl::Duration begun = sources_.clock.Monotonic();
   const bool has_changed = moves != walked_moves_ || facts.workers != walked_workers_ ||
                            facts.held_because != walked_held_ ||
-                           facts.now >= Latest()->next_change();
-  const absl::Duration begun = sources_.clock.Monotonic();
+                           facts.held_tenants != walked_held_tenants_ ||
+                           facts.now >= Latest()->next_change() || begun >= next_estimate_;
   if (!has_changed || begun < next_walk_) return;
   absl::StatusOr<std::vector<scheduler::QueuedJob>> queue = sources_.store.Queue();
   // A store that cannot be read now is read at the next occasion.
@@ -143,6 +188,8 @@ void QueueView::Refresh() {
   walked_moves_ = moves;
   walked_workers_ = std::move(facts.workers);
   walked_held_ = std::move(facts.held_because);
+  walked_held_tenants_ = std::move(facts.held_tenants);
+  next_estimate_ = snapshot->has_estimates() ? begun + kEstimateInterval : absl::InfiniteDuration();
   const absl::Duration took = sources_.clock.Monotonic() - begun;
   next_walk_ = begun + took + (took > kShortWalk ? kPauseFactor * took : absl::ZeroDuration());
   {

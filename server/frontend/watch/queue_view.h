@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
 #include "scheduler/jobs/job.h"
+#include "scheduler/queue/run_history.h"
 #include "scheduler/store/job_store.h"
 #include "scheduler/workers/registry.h"
 #include "server/frontend/watch/standing.h"
@@ -33,6 +34,8 @@ class WatchHub;
 // What holds a job back, as Job.waiting_reason tells it; video.proto says what each means.
 inline constexpr char kWaitsForWorker[] = "NO_WORKER";
 inline constexpr char kWaitsForDisk[] = "DISK_FULL";
+inline constexpr char kWaitsForTenantsDisk[] = "TENANT_DISK_FULL";
+inline constexpr char kWaitsForServer[] = "SERVER_SHORT";
 inline constexpr char kWaitsForBackOff[] = "BACK_OFF";
 inline constexpr char kWaitsForMemory[] = "NO_MEMORY";
 inline constexpr char kWaitsForOthers[] = "AHEAD";
@@ -40,22 +43,32 @@ inline constexpr char kWaitsForSlot[] = "WORKERS_BUSY";
 
 // A worker as the queue sees it.
 struct QueueWorker {
-  std::vector<std::string> models;  // sorted
-  bool is_free = false;             // it could take one more attempt
+  std::string name{};
+  std::vector<std::string> models{};  // sorted
+  std::set<std::string> loaded{};     // of these
+  bool is_free = false;               // it could take one more attempt
   bool operator==(const QueueWorker&) const = default;
 };
 // Those that take jobs: connected and not draining.
 std::vector<QueueWorker> QueueWorkers(const std::vector<scheduler::WorkerSnapshot>& workers);
 
+// By worker: until what it holds is expected to have ended. Infinite: not known. Who is not among
+// them is idle.
+using BusyTimes = std::map<std::string, absl::Duration>;
+
 // Everything a standing is computed from.
 struct QueueFacts {
-  std::vector<scheduler::QueuedJob> queue;  // in the order of the policy
-  std::vector<QueueWorker> workers;
+  std::vector<scheduler::QueuedJob> queue{};  // in the order of the policy
+  std::vector<QueueWorker> workers{};
   // Why no job of any model is started now, such as kWaitsForDisk; empty: nothing holds them.
-  std::string held_because;
+  std::string held_because{};
+  // None of these tenants' jobs is started now.
+  std::set<std::string> held_tenants{};
   // Of a job: every worker that serves it has too little memory for it just now.
-  std::function<bool(const std::string& job_id)> waits_for_memory;
-  absl::Time now;
+  std::function<bool(const std::string& job_id)> waits_for_memory{};
+  BusyTimes busy{};
+  const scheduler::RunHistory* history = nullptr;  // null: nothing is known of any run
+  absl::Time now{};
 };
 
 // The whole queue at one moment. Immutable.
@@ -70,6 +83,8 @@ class QueueSnapshot {
   Standing OfNewcomer(const std::string& model, scheduler::Priority priority) const;
   // When a standing changes though nothing else does: the next back-off's end.
   absl::Time next_change() const { return next_change_; }
+  // Whether it says of any job when it will start: what that goes by changes all the time.
+  bool has_estimates() const { return has_estimates_; }
 
  private:
   struct Model {
@@ -77,14 +92,26 @@ class QueueSnapshot {
     std::map<scheduler::Priority, int64_t> queued;  // jobs of it and its rivals
     int64_t ahead = 0;                              // those that the walk has passed
     bool is_served = false;
-    bool is_free = false;  // one of its workers is
+    bool is_free = false;         // one of its workers is
+    std::vector<size_t> servers;  // its workers
   };
+  // A worker, as the walk fills it with the jobs that it will run.
+  struct Line {
+    absl::Time free_at;  // InfiniteFuture: not known
+    std::set<std::string> loaded;
+  };
+
+  // Puts the job behind what its workers will run before it.
+  void Foresee(const QueueFacts& facts, const scheduler::QueuedJob& job, const Model& model,
+               std::vector<Line>& lines, Standing& standing);
 
   Standing Judge(const Model& model, int64_t position) const;
 
   absl::flat_hash_map<std::string, Standing> standings_;
   std::map<std::string, Model> models_;
   std::string held_because_;
+  absl::Time as_of_;
+  bool has_estimates_ = false;
   absl::Time next_change_ = absl::InfiniteFuture();
 };
 
@@ -94,8 +121,11 @@ struct QueueSources {
   const scheduler::Clock& clock;
   std::function<std::vector<scheduler::WorkerSnapshot>()> workers;
   // See QueueFacts; may be null.
-  std::function<std::string()> held_because;
-  std::function<bool(const std::string& job_id)> waits_for_memory;
+  std::function<std::string()> held_because{};
+  std::function<std::set<std::string>()> held_tenants{};
+  std::function<bool(const std::string& job_id)> waits_for_memory{};
+  std::function<BusyTimes()> busy{};
+  const scheduler::RunHistory* history = nullptr;
 };
 
 // Thread-safe.
@@ -136,6 +166,8 @@ class QueueView {
   int64_t walked_moves_ ABSL_GUARDED_BY(walk_mutex_) = 0;
   std::vector<QueueWorker> walked_workers_ ABSL_GUARDED_BY(walk_mutex_);
   std::string walked_held_ ABSL_GUARDED_BY(walk_mutex_);
+  std::set<std::string> walked_held_tenants_ ABSL_GUARDED_BY(walk_mutex_);
+  absl::Duration next_estimate_ ABSL_GUARDED_BY(walk_mutex_) = absl::InfiniteDuration();
   absl::Duration next_walk_ ABSL_GUARDED_BY(walk_mutex_) = -absl::InfiniteDuration();
 
   mutable absl::Mutex mutex_;

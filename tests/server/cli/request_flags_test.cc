@@ -68,6 +68,8 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
                             "90s",
                             "--run-timeout",
                             "1m500ms",
+                            "--result-ttl",
+                            "36h",
                             "--tenant",
                             "t"});
   ASSERT_TRUE(input.ok()) << input.status();
@@ -101,6 +103,7 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
         priority: HIGH
         start_timeout { seconds: 90 }
         run_timeout { seconds: 60 nanos: 500000000 }
+        result_ttl { seconds: 129600 }
         tenant: "t")pb",
       &expected));
   std::string difference;
@@ -138,6 +141,7 @@ TEST(RequestFlags, BadValuesNameTheirFlag) {
       {{"--vae-tile-size", "x"}, "--vae-tile-size"},
       {{"--start-timeout", "soon"}, "--start-timeout"},
       {{"--run-timeout", "-5s"}, "--run-timeout"},
+      {{"--result-ttl", "0"}, "--result-ttl"},
       {{"--request", "/absent.json"}, "/absent.json"},
       {{"--strength", "1"}, "--strength"},
       {{"a", "--prompt", "b"}, "twice"},

@@ -64,6 +64,122 @@ TEST(QueueSnapshotTest, FirstJobOfAFreeWorkerWaitsForNothing) {
   EXPECT_EQ(Told(snapshot, "b"), "1 AHEAD");
 }
 
+// Of model "m": ten steps of a second each, five seconds beside them, two to load it.
+std::unique_ptr<scheduler::RunHistory> KnownRuns() {
+  scheduler::FinishedRun run;
+  run.model = "m";
+  run.work.shape = "s";
+  run.work.steps = 10;
+  for (const auto& [stage, seconds] :
+       {std::pair{scheduler::kStageLoad, 2}, std::pair{scheduler::kStageDenoise, 10},
+        std::pair{scheduler::kStageDenoise + 2, 5}}) {
+    run.stages.push_back({.stage = stage, .time = absl::Seconds(seconds)});
+  }
+  auto history = std::make_unique<scheduler::RunHistory>();
+  history->Learn(run);
+  return history;
+}
+scheduler::QueuedJob Known(const std::string& id, int steps = 10) {
+  scheduler::QueuedJob job = Entry(id);
+  job.work = {.shape = "s", .steps = steps};
+  return job;
+}
+// "start..end" in seconds from now; "?": not known.
+std::string Times(const QueueSnapshot& snapshot, const std::string& id) {
+  const Standing& standing = *snapshot.Find(id);
+  const auto text = [](absl::Time time) {
+    return time == absl::InfiniteFuture() ? "?" : absl::StrCat(absl::ToInt64Seconds(time - kNow));
+  };
+  return absl::StrCat(text(standing.start), "..", text(standing.end));
+}
+
+TEST(QueueSnapshotTest, JobsAreForeseenOneAfterTheOtherOnTheWorkerThatIsFreeFirst) {
+  const auto history = KnownRuns();
+  QueueFacts facts = Facts({Known("a"), Known("b", 20), Known("c"), Known("d")},
+                           {{.name = "v", .models = {"m"}, .loaded = {"m"}, .is_free = true},
+                            {.name = "w", .models = {"m"}, .is_free = false}});
+  facts.busy = {{"w", absl::Seconds(4)}};
+  facts.history = history.get();
+  const QueueSnapshot snapshot(facts);
+  EXPECT_TRUE(snapshot.has_estimates());
+  EXPECT_EQ(Times(snapshot, "a"), "0..15");
+  EXPECT_EQ(Times(snapshot, "b"), "4..31") << "its worker has to load the model";
+  EXPECT_EQ(Times(snapshot, "c"), "15..30");
+  EXPECT_EQ(Times(snapshot, "d"), "30..45");
+  EXPECT_EQ(Told(snapshot, "b"), "1 AHEAD");
+  // What is not known of one run hides what waits for it, and nothing else.
+  facts.queue = {Entry("a"), Known("b"), Known("c")};
+  const QueueSnapshot unknown(facts);
+  EXPECT_EQ(Times(unknown, "a"), "0..?");
+  EXPECT_EQ(Times(unknown, "b"), "4..21");
+  EXPECT_EQ(Times(unknown, "c"), "21..36");
+  facts.busy["w"] = absl::InfiniteDuration();
+  EXPECT_EQ(Times(QueueSnapshot(facts), "b"), "?..?");
+}
+
+TEST(QueueSnapshotTest, JobThatCannotStartIsNotForeseenAndBarsNobody) {
+  const auto history = KnownRuns();
+  QueueFacts facts =
+      Facts({Known("held"), Known("large"), Known("pausing"), Known("a"), Known("b")},
+            {{.name = "w", .models = {"m"}, .loaded = {"m"}, .is_free = true}});
+  facts.history = history.get();
+  facts.queue[0].tenant = "greedy";
+  facts.held_tenants = {"greedy"};
+  facts.waits_for_memory = [](const std::string& id) { return id == "large"; };
+  facts.queue[2].retry_not_before = kNow + absl::Seconds(3);
+  const QueueSnapshot snapshot(facts);
+  EXPECT_EQ(Told(snapshot, "held"), "0 TENANT_DISK_FULL");
+  EXPECT_EQ(Times(snapshot, "held"), "?..?");
+  EXPECT_EQ(Told(snapshot, "large"), "1 NO_MEMORY");
+  EXPECT_EQ(Times(snapshot, "large"), "?..?");
+  EXPECT_EQ(Told(snapshot, "pausing"), "2 BACK_OFF");
+  EXPECT_EQ(Times(snapshot, "pausing"), "3..18");
+  EXPECT_EQ(Times(snapshot, "a"), "0..15");
+  EXPECT_EQ(Times(snapshot, "b"), "15..30");
+  facts.held_because = kWaitsForDisk;
+  EXPECT_EQ(Times(QueueSnapshot(facts), "a"), "?..?");
+  EXPECT_FALSE(QueueSnapshot(facts).has_estimates());
+}
+
+TEST(StandingTest, EstimatesThatMoveLittleTellTheSame) {
+  const Standing before{.position = 1,
+                        .reason = kWaitsForOthers,
+                        .start = kNow + absl::Seconds(50),
+                        .end = kNow + absl::Seconds(100),
+                        .as_of = kNow};
+  const auto moved = [&](double start, double end) {
+    Standing now = before;
+    now.start += absl::Seconds(start);
+    now.end += absl::Seconds(end);
+    return now;
+  };
+  EXPECT_TRUE(TellsTheSame(before, before));
+  EXPECT_TRUE(TellsTheSame(before, moved(4, 9)));
+  EXPECT_FALSE(TellsTheSame(before, moved(6, 9)));
+  EXPECT_FALSE(TellsTheSame(before, moved(4, -13)));
+  Standing later = moved(-49, -95);
+  later.as_of += absl::Seconds(1);
+  EXPECT_FALSE(TellsTheSame(before, later));
+  Standing soon = before;
+  soon.start = kNow + absl::Milliseconds(500);
+  soon.end = kNow + absl::Seconds(3);
+  Standing sooner = soon;
+  sooner.end -= absl::Milliseconds(1900);
+  EXPECT_TRUE(TellsTheSame(soon, sooner)) << "less than two seconds";
+  for (const auto change : {&Standing::start, &Standing::end, &Standing::until}) {
+    Standing other = before;
+    other.*change = other.*change == absl::InfiniteFuture() ? kNow : absl::InfiniteFuture();
+    EXPECT_FALSE(TellsTheSame(before, other));
+    EXPECT_FALSE(TellsTheSame(other, before));
+  }
+  Standing ahead = before;
+  ahead.position = 0;
+  EXPECT_FALSE(TellsTheSame(before, ahead));
+  Standing reason = before;
+  reason.reason = kWaitsForSlot;
+  EXPECT_FALSE(TellsTheSame(before, reason));
+}
+
 TEST(QueueSnapshotTest, WhatAnOperatorHasToMendIsToldFirst) {
   std::vector<scheduler::QueuedJob> queue = {Entry("served"), Entry("unserved", "other"),
                                              Entry("later")};
@@ -113,8 +229,9 @@ TEST(QueueWorkersTest, CountThoseThatTakeJobs) {
   draining.is_draining = true;
   busy.held = {{.job_id = "j", .attempt = 1, .token = "t"}};
   looking.reserved = 1;
-  const QueueWorker free{.models = {"a", "b"}, .is_free = true};
-  const QueueWorker taken{.models = {"a", "b"}, .is_free = false};
+  const QueueWorker free{.name = "up", .models = {"a", "b"}, .loaded = {"a"}, .is_free = true};
+  QueueWorker taken = free;
+  taken.is_free = false;
   EXPECT_EQ(QueueWorkers({up, away, draining, busy, looking}),
             (std::vector<QueueWorker>{free, taken, free}));
 }

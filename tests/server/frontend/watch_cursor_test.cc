@@ -109,10 +109,14 @@ class WatchCursorTest : public ::testing::Test {
   }
 
   std::unique_ptr<WatchCursor> Make(v1::WatchJobRequest from, const std::string& tenant) {
-    return std::make_unique<WatchCursor>(
-        WatchSources{
-            .store = *store_, .files = *files_, .hub = hub_, .queue = *queue_, .metrics = metrics_},
-        tenant, std::move(from));
+    return std::make_unique<WatchCursor>(WatchSources{.store = *store_,
+                                                      .files = *files_,
+                                                      .hub = hub_,
+                                                      .queue = *queue_,
+                                                      .metrics = metrics_,
+                                                      .clock = clock_,
+                                                      .result_ttl = absl::Hours(720)},
+                                         tenant, std::move(from));
   }
   std::unique_ptr<WatchCursor> Open(int64_t after = 0, int attempt = 0, int64_t offset = 0) {
     v1::WatchJobRequest from;
