@@ -543,8 +543,10 @@ TEST(EngineTest, ThePulseTellsStageStepsAndUsualSeconds) {
   }
   for (const StageStats& stats : (*run)->result().stages) {
     if (stats.stage == Stage::kDenoise) {
-      EXPECT_EQ(stats.steps, 3);
-      EXPECT_EQ(stats.step_seconds, steps.at(1));
+      steps = (*run)->result().step_seconds;
+      std::sort(steps.begin(), steps.end());
+      EXPECT_EQ(stats.steps, static_cast<int>(steps.size()));
+      EXPECT_EQ(stats.step_seconds, steps.at((steps.size() - 1) / 2));
     }
     EXPECT_EQ(stats.steps > 0, stats.step_seconds > 0);
   }
