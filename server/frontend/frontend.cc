@@ -98,7 +98,12 @@ absl::Status Frontend::OpenParts() {
                 .max_backoff = config.retry.max_backoff},
       .admission = {.max_queued_jobs = config.limits.max_queued_jobs,
                     .max_request_bytes = kMaxStoredRequestBytes},
-      .log = [](const std::string& message) { spdlog::warn("store: {}", message); }};
+      .log = [](const std::string& message) { spdlog::warn("store: {}", message); },
+      .checked =
+          [this](const absl::Status& found) {
+            // That the look could not be made says nothing of the file.
+            if (absl::IsDataLoss(found)) is_store_damaged_ = true;
+          }};
   absl::StatusOr<std::unique_ptr<scheduler::JobStore>> store = scheduler::OpenSqliteJobStore(
       {.path = absl::StrCat(config.data_dir, "/kino.db")}, store_options, clock_, random_);
   if (!store.ok()) return store.status();
@@ -269,7 +274,7 @@ absl::Status Frontend::ListenForClients() {
 }
 
 void Frontend::TellHealth() {
-  std::map<std::string, bool> serving;
+  std::map<std::string, bool> serving = {{"store", !is_store_damaged_}};
   for (const config::ModelConfig& model : options_.config.models)
     serving["model/" + model.name] = false;
   for (const config::WorkerConfig& worker : options_.config.workers)

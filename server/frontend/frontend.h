@@ -73,7 +73,8 @@ class Frontend {
   absl::Status RemoveLeftovers();
   absl::Status ListenForWorkers();
   absl::Status ListenForClients();
-  // Of each model ("model/NAME") and worker ("worker/NAME"), beside the services.
+  // Of each model ("model/NAME") and worker ("worker/NAME") and of the job store ("store"), beside
+  // the services.
   void TellHealth();
 
   const FrontendOptions options_;
@@ -88,6 +89,7 @@ class Frontend {
   std::unique_ptr<Catalog> catalog_;
   std::unique_ptr<FileStore> files_;
   std::atomic<bool> is_machine_stopping_{false};
+  std::atomic<bool> is_store_damaged_{false};  // as the look through its file found
 
   // Who may wait where is bounded; what is refused is told so at once.
   Executor rpc_{"rpc", 3, {.waiting = 1024, .waiting_per_caller = 512}};

@@ -4,6 +4,7 @@ one: a device on which everything crashes, a job that brings the machine down. D
 import os
 import resource
 import signal
+import sqlite3
 import time
 
 import grpc
@@ -304,6 +305,26 @@ def test_health_tells_of_models_and_workers(start):
     fake.send(draining=worker.Draining())
     eventually(lambda: not is_serving("model/demo") and not is_serving("worker/cpu"), "they serve no more")
     assert is_serving("")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_health_tells_of_a_damaged_store(start, damaged):
+    frontend = start()
+    frontend.submit()
+    frontend.kill()
+    with sqlite3.connect(frontend.data / "kino.db") as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        root, size = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'requests'").fetchone()[0], \
+            db.execute("PRAGMA page_size").fetchone()[0]
+    if damaged:
+        with open(frontend.data / "kino.db", "r+b") as file:
+            file.seek((root - 1) * size)
+            file.write(b"\xff" * size)
+    frontend.start()
+    health = frontend.channel.unary_unary("/grpc.health.v1.Health/Check")
+    status = 2 if damaged else 1  # NOT_SERVING, SERVING
+    eventually(lambda: health(bytes([10, 5]) + b"store") == bytes([8, status]), "its health is told")
+    assert ("damaged" in frontend.log_path.read_text()) == damaged
 
 
 def test_jobs_are_forgotten_after_their_time(start):
