@@ -277,11 +277,14 @@ void Frontend::TellHealth() {
   std::map<std::string, bool> serving = {{"store", !is_store_damaged_}};
   for (const config::ModelConfig& model : options_.config.models)
     serving["model/" + model.name] = false;
-  for (const config::WorkerConfig& worker : options_.config.workers)
+  for (const config::WorkerConfig& worker : options_.config.workers) {
     serving["worker/" + worker.name] = false;
+    serving["device/" + worker.device] = false;
+  }
   for (const scheduler::WorkerSnapshot& worker : link_->Workers()) {
     if (worker.session == 0 || worker.is_draining || worker.is_out) continue;
     serving["worker/" + worker.name] = true;
+    serving["device/" + worker.device] = true;
     for (const scheduler::WorkerModel& model : worker.models) serving["model/" + model.name] = true;
   }
   absl::MutexLock lock(&health_mutex_);

@@ -73,8 +73,8 @@ class Frontend {
   absl::Status RemoveLeftovers();
   absl::Status ListenForWorkers();
   absl::Status ListenForClients();
-  // Of each model ("model/NAME") and worker ("worker/NAME") and of the job store ("store"), beside
-  // the services.
+  // Of each model ("model/NAME"), worker ("worker/NAME") and device ("device/cuda:0"), and of the
+  // job store ("store"), beside the services.
   void TellHealth();
 
   const FrontendOptions options_;

@@ -8,8 +8,9 @@
 namespace kino::frontend {
 namespace {
 
-// Of each model. Older ones say little more.
+// Of each model, the latest. Older ones say little more.
 constexpr int kRunsToLearnFrom = 200;
+constexpr int64_t kBytesToLearnFrom = 8 << 20;
 
 }  // namespace
 
@@ -36,7 +37,8 @@ absl::Status LearnFromStore(scheduler::JobStore& store, const std::set<std::stri
   for (const std::string& model : models) {
     const scheduler::JobFilter filter{
         .tenant = "", .states = {scheduler::JobState::kSucceeded}, .model = model, .labels = {}};
-    const absl::StatusOr<scheduler::JobPage> page = store.List(filter, kRunsToLearnFrom, "");
+    const absl::StatusOr<scheduler::JobPage> page =
+        store.List(filter, kRunsToLearnFrom, "", kBytesToLearnFrom);
     if (!page.ok()) return page.status();
     // Newest first: the latest is to count most.
     for (auto job = page->jobs.rbegin(); job != page->jobs.rend(); ++job) {

@@ -299,11 +299,12 @@ def test_health_tells_of_models_and_workers(start):
     def is_serving(name):
         return health(bytes([10, len(name)]) + name.encode()) == bytes([8, 1])
 
-    assert not is_serving("model/demo") and not is_serving("worker/cpu")
+    names = ["model/demo", "worker/cpu", "device/cpu"]
+    assert not any(is_serving(name) for name in names)
     fake = FakeWorker(frontend)
-    eventually(lambda: is_serving("model/demo") and is_serving("worker/cpu"), "they serve")
+    eventually(lambda: all(is_serving(name) for name in names), "they serve")
     fake.send(draining=worker.Draining())
-    eventually(lambda: not is_serving("model/demo") and not is_serving("worker/cpu"), "they serve no more")
+    eventually(lambda: not any(is_serving(name) for name in names), "they serve no more")
     assert is_serving("")
 
 
