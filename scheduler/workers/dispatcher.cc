@@ -100,7 +100,7 @@ void Dispatcher::Claim(const Question& question) {
       question.job.id, question.reservation.worker.name, question.reservation.process_id,
       queue_.StartLeft(question.job.id),
       [post = post_, this,
-       question](absl::StatusOr<std::optional<ClaimedAttempt>> claimed) mutable {
+       question = question](absl::StatusOr<std::optional<ClaimedAttempt>> claimed) mutable {
         post([this, question = std::move(question), claimed = std::move(claimed)]() mutable {
           OnClaimed(question, std::move(claimed));
         });

@@ -128,11 +128,10 @@ absl::StatusOr<int> OpenPartFile(const std::string& part) {
   if (fd < 0) return CannotWrite(part, errno);
   struct stat info {};
   absl::Status status;
-  if (fstat(fd, &info) != 0) {
-    status = CannotWrite(part, errno);
-  } else if (!S_ISREG(info.st_mode)) {
+  const bool is_known = fstat(fd, &info) == 0;
+  if (is_known && !S_ISREG(info.st_mode)) {
     status = Refused(part, "no regular file");
-  } else if (ftruncate(fd, 0) != 0) {
+  } else if (!is_known || ftruncate(fd, 0) != 0) {
     status = CannotWrite(part, errno);
   }
   if (status.ok()) return fd;

@@ -55,7 +55,8 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
       post_([this](absl::AnyInvocable<void()> task) { strand_.Post(std::move(task)); }),
       dispatcher_(
           parts_.store, registry_, queue_, post_,
-          [this](const scheduler::Reservation& reservation, scheduler::ClaimedAttempt claimed,
+          [this](const scheduler::Reservation& reservation,
+                 const scheduler::ClaimedAttempt& claimed,
                  const absl::Status& assigned) { attempts_.Start(reservation, claimed, assigned); },
           [this](const scheduler::Reservation& reservation, const scheduler::QueuedJob& job,
                  std::function<void(scheduler::Verdict)> done) {

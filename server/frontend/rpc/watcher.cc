@@ -28,7 +28,7 @@ Watcher* Watcher::Watch(const Context& context, const absl::StatusOr<Caller>& ca
                         const v1::WatchJobRequest& request) {
   const std::shared_ptr<Watcher> watcher = Make(context);
   if (!watcher->TakePlace(caller)) return watcher.get();
-  Executor::Task task = [watcher, tenant = caller->tenant, request]() mutable {
+  Executor::Task task = [watcher, tenant = caller->tenant, request = request]() mutable {
     const absl::Status known = CheckEnvelope(request);
     if (!known.ok()) return watcher->End(known);
     watcher->Begin(tenant, std::move(request));
