@@ -144,7 +144,8 @@ class SimulatedDiskTest : public ::testing::Test {
 
 TEST_F(SimulatedDiskTest, FailsTheCallThatIsPlanned) {
   auto a = Create("a"), b = Create("b");
-  disk_.PlanFault({.calls = {DiskCall::kWrite}, .path_part = "/a", .count = 1, .error = ENOSPC});
+  disk_.PlanFault(
+      {.calls = {DiskCall::kWrite}, .path_part = Path("a"), .count = 1, .error = ENOSPC});
   EXPECT_EQ(a->Write("1", 0), 0);
   EXPECT_EQ(b->Write("1", 0), 0);
   EXPECT_EQ(a->Sync(), 0);
