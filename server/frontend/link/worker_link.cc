@@ -123,7 +123,15 @@ absl::Status WorkerLink::Start(LastStop last_stop) {
     const absl::Status adopted = attempts_.Adopt(*running);
     if (!adopted.ok()) return adopted;
     registry_.Adopt(*running);
-  } else {
+  }
+  {
+    // Before the strand has its first task: from then on only tasks look at the attempts.
+    absl::MutexLock lock(&mutex_);
+    published_.attempts_held = attempts_.held();
+    for (const std::string& worker : options_.workers)
+      published_.absent[worker] = parts_.clock.Monotonic();
+  }
+  if (last_stop != LastStop::kFrontendOnly) {
     const bool is_orderly = last_stop == LastStop::kOrderly;
     strand_.Post([this, running = *running, is_orderly] {
       attempts_.GiveUp(running,
@@ -131,12 +139,6 @@ absl::Status WorkerLink::Start(LastStop last_stop) {
                                   : scheduler::FailureCause::kUncleanStop,
                        is_orderly ? "the server was stopped" : "the server was stopped uncleanly");
     });
-  }
-  {
-    absl::MutexLock lock(&mutex_);
-    published_.attempts_held = attempts_.held();
-    for (const std::string& worker : options_.workers)
-      published_.absent[worker] = parts_.clock.Monotonic();
   }
   ticker_ = std::make_unique<Ticker>(kTick, [this] {
     if (!tick_posted_.exchange(true)) strand_.Post([this] { Tick(); });
