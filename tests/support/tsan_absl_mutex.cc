@@ -59,9 +59,13 @@ constexpr useconds_t kPollMicroseconds = 200;
 namespace absl {
 ABSL_NAMESPACE_BEGIN
 
-// Only of this executable's own code. gRPC destroys locks as the last owner of a reference count in
-// atomics that the sanitizer does not see.
+// The sanitizer is told only of this executable's own code. gRPC destroys locks as the last owner
+// of a reference count in atomics that the sanitizer does not see. The real destructor has absl's
+// own deadlock detector forget the lock, or the next lock at the same address would inherit its
+// order.
 Mutex::~Mutex() {
+  static const auto real = Real<VoidOfMutex>("5MutexD1Ev");
+  real(this);
   if (IsOfThisExecutable(__builtin_return_address(0)))
     __tsan_mutex_destroy(this, __tsan_mutex_not_static);
 }
