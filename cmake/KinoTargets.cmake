@@ -52,6 +52,14 @@ function(kino_binary name)
   endif()
 endfunction()
 
+# kino_test_timeout(TEST seconds): after that long TEST counts as hanging. A sanitizer makes some tests ten times slower.
+function(kino_test_timeout test seconds)
+  if(KINO_SANITIZE)
+    math(EXPR seconds "4 * ${seconds}")
+  endif()
+  set_tests_properties(${test} PROPERTIES TIMEOUT ${seconds})
+endfunction()
+
 # kino_test(NAME SOURCES x_test.cc ... [PRIVATE target ...] [TORCH] [TIMEOUT seconds] [LABELS label ...])
 # One test executable per folder, one ctest entry per executable.
 function(kino_test name)
@@ -71,11 +79,9 @@ function(kino_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  if(KINO_SANITIZE)
-    math(EXPR ARG_TIMEOUT "4 * ${ARG_TIMEOUT}")  # a sanitizer makes some tests ten times slower
-  endif()
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")
+  kino_test_timeout(${name} ${ARG_TIMEOUT})
 endfunction()
 
 # kino_python_test(NAME SCRIPT file.py [ARGS ...] [TIMEOUT seconds] [LABELS label ...] [SERIAL]): runs pytest on SCRIPT.
@@ -90,8 +96,9 @@ function(kino_python_test name)
   endif()
   add_test(NAME ${name} COMMAND ${KINO_PYTHON} -m pytest -q -p no:cacheprovider ${ARG_SCRIPT} ${ARG_ARGS}
            WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" RUN_SERIAL ${ARG_SERIAL}
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" RUN_SERIAL ${ARG_SERIAL}
     ENVIRONMENT "KINO_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};KINO_SOURCE_DIR=${CMAKE_SOURCE_DIR};HF_HUB_OFFLINE=1;TRANSFORMERS_OFFLINE=1;PYTHONDONTWRITEBYTECODE=1;KINO_GOOGLEAPIS_DIR=${KINO_GOOGLEAPIS_DIR}")
+  kino_test_timeout(${name} ${ARG_TIMEOUT})
 endfunction()
 
 # Compiled alike in every torch target, since they share one precompiled header: per-operator headers, and OpenMP, without

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -494,6 +495,9 @@ class Kinod:
             raise RuntimeError(f"kinod did not stop within {timeout} s\n{self.log_text()}") from None
         finally:
             self.process = None
+        # kinod starts a process again that a sanitizer has ended, so the tests may not notice.
+        reports = re.findall(r".*(?:(?:WARNING|ERROR|FATAL): \w+Sanitizer|: runtime error: ).*", self.log_text(last=None))
+        assert not reports, f"a sanitizer reports {reports[0]!r}, expected no report\n{self.log_text(last=None)}"
         return status
 
     def log_text(self, last=20000):
