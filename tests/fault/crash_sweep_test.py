@@ -1,6 +1,6 @@
 """Every named fault point (scheduler/fault_point.h), one at a time: the process that reaches it is killed, aborted or stopped for
-longer than a lease, while clients submit, watch and cancel. Then kills at random moments. A fake engine makes it quick; an
-observer outside of the server checks what was promised (history.py).
+longer than a lease, while clients of two tenants submit, watch and cancel, and pry into each other's jobs. Then kills at random
+moments. A fake engine makes it quick; an observer outside of the server checks what was promised (history.py).
 
 KINO_SWEEP_KILLS: how many random kills (scripts/check sweep: a thousand; else a hundred). KINO_TEST_SEED: where they fall.
 """
@@ -18,12 +18,13 @@ import pytest
 import kino_client
 from fault_settings import at_fixed_port
 from history import History, again
-from kino_client import Follower, eventually
+from kino_client import Follower, eventually, sha256
 
 SOURCE = pathlib.Path(os.environ["KINO_SOURCE_DIR"])
 KILLS = int(os.environ.get("KINO_SWEEP_KILLS") or 100)
 SEED = int(os.environ.get("KINO_TEST_SEED") or 20261130)
 ACTIONS = ["kill", "abort", "stop"]
+TENANTS = ["a", "b"]
 SHORT_LEASES = {"link": {"heartbeat_interval": "200ms", "lease": "1s", "reattach_grace": "10s"},
                 "retry": {"min_backoff": "0s", "max_backoff": "0s", "max_attempts": 100, "max_crashes": 100},
                 "supervisor": {"restart_min": "50ms", "restart_max": "100ms"}}
@@ -51,33 +52,51 @@ class Sweep:
         for name in ("kino-frontend", "kino-media"):
             (binaries / name).symlink_to(built / name)
         (binaries / "kino-worker").symlink_to(built / "fake-worker")
-        self.server = kino_client.Kinod(stubs, folder, settings, bin_dir=binaries,
-                                        environment={"KINO_FAULT_POINTS": str(self.armed)})
+        tokens = {tenant: f"token of {tenant}" for tenant in TENANTS}
+        auth = {"tokens": [{"tenant": tenant, "sha256": sha256(token.encode())} for tenant, token in tokens.items()]}
+        self.server = kino_client.Kinod(stubs, folder, {**settings, "auth": auth}, bin_dir=binaries,
+                                        environment={"KINO_FAULT_POINTS": str(self.armed)}, token=tokens[TENANTS[0]])
         self.server.start()
-        self.history = History(self.server)
-        self.client = self.server.client(patient=True)
+        self.history = History(stubs.video)
+        self.clients = {tenant: self.server.client(patient=True, token=token) for tenant, token in tokens.items()}
         self.number = 0
 
     def stop(self):
-        self.client.close()
+        for client in self.clients.values():
+            client.close()
         return self.server.stop()
 
+    def client_of(self, job):
+        return self.clients[job.request.tenant]
+
     def submit(self, prompt, **fields):
-        """Until it is acknowledged, as a client does that wants its job once."""
+        """Until it is acknowledged, as a client does that wants its job once. The tenants take turns, and have the same
+        request_ids."""
+        turn, tenant = divmod(self.number, len(TENANTS))
+        tenant, request_id = TENANTS[tenant], f"job-{turn}"
         self.number += 1
-        request_id = f"job-{self.number}"
-        request = self.client.demo_request(prompt=prompt, request_id=request_id, seed=self.number, **fields)
-        job = again(lambda: self.client.submit(request))
-        self.history.on_submit(request_id, job)
+        client = self.clients[tenant]
+        request = client.demo_request(prompt=prompt, request_id=request_id, seed=self.number, **fields)
+        job = again(lambda: client.submit(request))
+        self.history.on_submit(tenant, request_id, job)
         return job
 
     def cancel(self, job):
-        self.history.on_cancel(again(lambda: self.client.cancel(job.id)))
+        self.history.on_cancel(again(lambda: self.client_of(job).cancel(job.id)))
 
     def follow(self, job):
-        follower = Follower(self.client, job.id)
+        follower = Follower(self.client_of(job), job.id)
         self.history.on_watch(job.id, follower.recording)
         return follower
+
+    def pry(self, job):
+        """Into the job, by the other tenants."""
+        for tenant in TENANTS:
+            if tenant != job.request.tenant:
+                self.history.pry(self.clients[tenant], tenant, job.id)
+
+    def check(self):
+        self.history.check(self.server, self.clients)
 
     def stopped_child(self):
         for pid in list(self.server.children()):
@@ -118,6 +137,7 @@ class Sweep:
             helper.start()
         job = self.submit(prompt)
         follower = self.follow(job)
+        self.pry(job)
         if is_cancel:
             follower.wait_for("it runs", lambda seen: len(seen.states) >= 2)
             self.cancel(job)
@@ -144,7 +164,7 @@ def sweep(stubs, folder, cells):
                         break
                     cell = cells.pop()
                 server.run_cell(*cell)
-            server.history.check(server.client)
+            server.check()
             assert server.stop() == 0
         except BaseException as error:  # pylint: disable=broad-except  (told by the caller)
             with lock:
@@ -179,6 +199,7 @@ def test_kills_at_random_moments_lose_nothing(stubs, tmp_path):
         for number in range(KILLS):
             job = server.submit(f"steps={dice.randint(1, 5)} step_ms={dice.choice([0, 20])} chunks=3 chunk_bytes=2000")
             followers.append(server.follow(job))
+            server.pry(job)
             if dice.random() < 0.2:
                 server.cancel(job)
                 cancels.append(job.id)
@@ -190,7 +211,7 @@ def test_kills_at_random_moments_lose_nothing(stubs, tmp_path):
         for follower in followers:
             state = stubs.video.JobState.Name(follower.finish(120).state)
             assert state == "SUCCEEDED" or follower.job_id in cancels, (follower.job_id, state)
-        server.history.check(server.client)
+        server.check()
         assert server.stop() == 0
     finally:
         print(server.server.log_text())
@@ -215,7 +236,7 @@ def test_process_that_stands_still_under_default_settings(stubs, tmp_path, child
         assert stubs.video.JobState.Name(ended.state) == "SUCCEEDED"
         if child == "kino-frontend":
             assert len(ended.attempts) == 1 and server.server.pid_of("kino-frontend") == pid
-        server.history.check(server.client)
+        server.check()
     finally:
         print(server.server.log_text())
         server.stop()

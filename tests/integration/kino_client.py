@@ -113,7 +113,8 @@ class Recording:
     chunk's replace all before them."""
 
     def __init__(self):
-        self.states = []  # StateChange, by number without gaps
+        self.job_ids = set()  # that the events named
+        self.states = []  # StateChange, by number from 1 without gaps
         self.progress = []
         self.attempt = 0
         self.data = bytearray()
@@ -121,6 +122,9 @@ class Recording:
         self.dropped_bytes = 0
 
     def add(self, event):
+        if self.finished:
+            raise AssertionError(f"an event after the last one: {event}")
+        self.job_ids.add(event.job_id)
         kind = event.WhichOneof("event")
         if kind == "state_change":
             self._add_state(event.state_change)
@@ -132,7 +136,7 @@ class Recording:
             self.job = event.finished
 
     def _add_state(self, change):
-        expected = self.states[-1].number + 1 if self.states else change.number
+        expected = self.states[-1].number + 1 if self.states else 1
         if change.number != expected:
             raise AssertionError(f"state change {change.number}, expected {expected}")
         self.states.append(change)
@@ -376,14 +380,15 @@ class Kinod:
 
     `settings` are the configuration's keys (config/kino.yaml), merged over those that a test needs: the demo model, one
     CPU worker of one thread, and data in `folder`/data. bin_dir: where kinod lies, if not among the built ones; environment:
-    added to this process's.
+    added to this process's; token: of its clients that bring none.
     """
 
     START_SECONDS = 60
 
-    def __init__(self, stubs, folder, settings=None, bin_dir=None, environment=None):
+    def __init__(self, stubs, folder, settings=None, bin_dir=None, environment=None, token=None):
         self._kinod = os.path.join(bin_dir or os.environ["KINO_BIN_DIR"], "kinod")
         self._environment = {**os.environ, **(environment or {})}
+        self._token = token
         self.stubs, self.folder = stubs, str(folder)
         self.log = os.path.join(self.folder, "kinod.log")
         self.process = None
@@ -418,7 +423,7 @@ class Kinod:
         return self
 
     def client(self, **options):
-        return Client(self.stubs, self.address, **options)
+        return Client(self.stubs, self.address, **{"token": self._token, **options})
 
     def metrics_address(self):
         return self._read_address("metrics.addr", time.monotonic() + self.START_SECONDS)

@@ -31,9 +31,13 @@ def test_bytes_of_a_new_attempt_replace_the_old(stubs):
 @pytest.mark.parametrize("events", [
     lambda stubs: [chunk(stubs, 1, 0, b"abc"), chunk(stubs, 1, 4, b"d")],
     lambda stubs: [chunk(stubs, 2, 0, b"abc"), chunk(stubs, 1, 0, b"d")],
+    lambda stubs: [chunk(stubs, 1, 0, b"abc"), chunk(stubs, 1, 2, b"c")],
     lambda stubs: [state(stubs, 1), state(stubs, 3)],
-], ids=["gap in bytes", "older attempt", "gap in states"])
-def test_gaps_and_stale_chunks_are_noticed(stubs, events):
+    lambda stubs: [state(stubs, 1), state(stubs, 1)],
+    lambda stubs: [state(stubs, 2)],
+    lambda stubs: [stubs.video.JobEvent(finished=stubs.video.Job()), chunk(stubs, 1, 0, b"a")],
+], ids=["gap in bytes", "older attempt", "bytes twice", "gap in states", "state twice", "no first state", "after the last"])
+def test_gaps_repeats_and_stale_chunks_are_noticed(stubs, events):
     recording = kino_client.Recording()
     with pytest.raises(AssertionError):
         for event in events(stubs):
