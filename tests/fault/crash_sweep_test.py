@@ -8,14 +8,13 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import signal
 import threading
 import time
 
 import pytest
 
-import kino_client
+from fake_server import fake_kinod
 from fault_settings import at_fixed_port
 from history import History, again
 from kino_client import Follower, eventually, sha256
@@ -42,20 +41,12 @@ class Sweep:
     """A kinod with the fake worker, and the folder in which its fault points are armed."""
 
     def __init__(self, stubs, folder, settings):
-        folder.mkdir(parents=True)
         self.armed = folder / "points"
-        self.armed.mkdir()
-        binaries = folder / "bin"
-        binaries.mkdir()
-        built = pathlib.Path(os.environ["KINO_BIN_DIR"])
-        shutil.copy(built / "kinod", binaries / "kinod")  # it looks for the others beside itself
-        for name in ("kino-frontend", "kino-media"):
-            (binaries / name).symlink_to(built / name)
-        (binaries / "kino-worker").symlink_to(built / "fake-worker")
+        self.armed.mkdir(parents=True)
         tokens = {tenant: f"token of {tenant}" for tenant in TENANTS}
         auth = {"tokens": [{"tenant": tenant, "sha256": sha256(token.encode())} for tenant, token in tokens.items()]}
-        self.server = kino_client.Kinod(stubs, folder, {**settings, "auth": auth}, bin_dir=binaries,
-                                        environment={"KINO_FAULT_POINTS": str(self.armed)}, token=tokens[TENANTS[0]])
+        self.server = fake_kinod(stubs, folder, {**settings, "auth": auth}, token=tokens[TENANTS[0]],
+                                 environment={"KINO_FAULT_POINTS": str(self.armed)})
         self.server.start()
         self.history = History(stubs.video)
         self.clients = {tenant: self.server.client(patient=True, token=token) for tenant, token in tokens.items()}
