@@ -307,6 +307,8 @@ void Frontend::Stop() {
   }
   if (link_ != nullptr) link_->StopClaiming();
   hub_.GoAway();
+  // The listener waits for the uploads that are decoded.
+  options_.stop_probe();
   if (server_ != nullptr) server_->Shutdown(In(kShutdownDeadline));
   if (is_machine_stopping_ && link_ != nullptr) {
     // The workers give their attempts back by themselves; what is left when kinod's patience ends

@@ -7,6 +7,7 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -42,6 +43,9 @@ namespace kino::frontend {
 struct FrontendOptions {
   config::Config config;
   MediaProbe probe;
+  // Called once, at the beginning of Stop: what the probe decodes then, and from then on, ends
+  // soon.
+  std::function<void()> stop_probe = [] {};
   // The inherited socket to kinod; -1: none, then stuck workers are only cut off.
   int control_fd = -1;
   // Of the kinod that started this process; empty: none did.

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/cancel.h"
 #include "server/command_line/command_line.h"
 #include "server/config/config.h"
 #include "server/config/control.h"
@@ -75,10 +76,15 @@ int main(int argc, char** argv) {
   // gRPC is never shut down: the last one to let go of it can wait ten seconds for a poller of its
   // own, before the store is closed.
   grpc_init();
-  kino::frontend::FrontendOptions options{.config = *config,
-                                          .probe = kino::frontend::MakeProbe(config->limits),
-                                          .control_fd = control_fd,
-                                          .supervisor_id = supervisor};
+  kino::engine::CancelToken stop_probe;
+  kino::media::DecodeOptions decode;
+  decode.cancel = &stop_probe;
+  kino::frontend::FrontendOptions options{
+      .config = *config,
+      .probe = kino::frontend::MakeProbe(config->limits, decode),
+      .stop_probe = [&stop_probe] { stop_probe.Cancel(); },
+      .control_fd = control_fd,
+      .supervisor_id = supervisor};
   absl::StatusOr<std::unique_ptr<kino::frontend::Frontend>> frontend =
       kino::frontend::Frontend::Start(std::move(options));
   if (!frontend.ok()) {

@@ -73,7 +73,7 @@ TABLE = {
                         "server/command_line"],
                        ["protobuf"]),
     "server/frontend": (["scheduler", "server/config", "server/convert", "server/digest", "server/command_line", "server/media",
-                         "engine/describe", "engine/core/status.h", "engine/core/dtype.h"],
+                         "engine/describe", "engine/core/status.h", "engine/core/dtype.h", "engine/core/cancel.h"],
                         ["protobuf", "grpc", "prometheus", "spdlog", "openssl"]),
     "server/plan": (["server/command_line"], ["protobuf"]),
     "server/cli": (["server/convert", "server/command_line", "server/plan", "server/digest"], ["protobuf", "grpc"]),

@@ -42,6 +42,8 @@ MediaProbe MakeProbe(const config::LimitsConfig& limits, media::DecodeOptions op
       // A limit that the file passes.
       case absl::StatusCode::kResourceExhausted:
         return absl::InvalidArgumentError(message);
+      case absl::StatusCode::kCancelled:
+        return absl::UnavailableError("the server is stopping; send the file again");
       // Memory or descriptors that this process has not got, or a machine that is too busy.
       case absl::StatusCode::kUnavailable:
       case absl::StatusCode::kDeadlineExceeded:

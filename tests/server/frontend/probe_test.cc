@@ -46,6 +46,17 @@ TEST_F(ProbeTest, DecoderThatIsNotThroughInTimeIsNotTheClients) {
   ExpectNotNow(Probe("while :; do :; done", absl::Milliseconds(50)));
 }
 
+TEST_F(ProbeTest, ServerThatStopsIsNotTheClients) {
+  engine::CancelToken stop;
+  stop.Cancel();
+  media::DecodeOptions options;
+  options.cancel = &stop;
+  options.kino_media_path = folder_.Write("kino-media", "#!/bin/sh\nexec sleep 1000\n");
+  std::filesystem::permissions(options.kino_media_path, std::filesystem::perms(0755));
+  ExpectNotNow(
+      MakeProbe(config::LimitsConfig(), options)(folder_.Write("upload", "bytes")).status());
+}
+
 TEST_F(ProbeTest, CrashIsTheServers) { EXPECT_TRUE(absl::IsInternal(Probe("kill -SEGV $$"))); }
 
 TEST_F(ProbeTest, NoDescriptorLeftIsNotTheClientsAtAnyStep) {
