@@ -241,6 +241,8 @@ void ReadWorkers(MapReader& map, Config& config) {
 void ReadLimits(MapReader& map, LimitsConfig& limits) {
   map.Integer("max_queued_jobs", limits.max_queued_jobs, 1, 10'000'000);
   map.Bytes("max_upload_size", limits.max_upload_bytes, 1024, int64_t{64} << 30);
+  map.Duration("upload_idle_timeout", limits.upload_idle_timeout, absl::Milliseconds(100),
+               absl::Hours(24));
   map.Bytes("max_prompt_size", limits.max_prompt_bytes, 1, 8192);
   map.Integer("max_image_pixels", limits.max_image_pixels, 1, 1'000'000'000);
   map.Integer("max_video_pixels", limits.max_video_pixels, 1, 1'000'000'000'000);

@@ -48,6 +48,8 @@ struct AuthConfig {
 struct LimitsConfig {
   int64_t max_queued_jobs = 10000;
   int64_t max_upload_bytes = int64_t{256} << 20;
+  // An upload whose client sends nothing for so long is ended.
+  absl::Duration upload_idle_timeout = absl::Seconds(60);
   int64_t max_prompt_bytes = 8192;
   // Of one image or video frame, and of all frames of an uploaded video together.
   int64_t max_image_pixels = 33'000'000;

@@ -153,6 +153,8 @@ absl::Status Frontend::OpenParts() {
     queue_->RefreshForWatchers();
     TellHealth();
   });
+  idle_uploads_ = std::make_unique<IdleUploads>(clock_, config.limits.upload_idle_timeout);
+  watch_.Repeat(idle_uploads_->LookInterval(), [this] { idle_uploads_->Look(); });
   admission_ = std::make_unique<Admission>(*tokens_);
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
@@ -174,7 +176,8 @@ absl::Status Frontend::OpenParts() {
                                                .media = media_,
                                                .streams = streams_,
                                                .uploads = uploads_,
-                                               .commands = commands_});
+                                               .commands = commands_,
+                                               .idle_uploads = *idle_uploads_});
   return absl::OkStatus();
 }
 

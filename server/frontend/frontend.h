@@ -33,6 +33,7 @@
 #include "server/frontend/rpc/catalog.h"
 #include "server/frontend/rpc/context.h"
 #include "server/frontend/rpc/fit_judge.h"
+#include "server/frontend/rpc/idle_uploads.h"
 #include "server/frontend/rpc/model_service.h"
 #include "server/frontend/rpc/video_service.h"
 #include "server/frontend/watch/hub.h"
@@ -91,6 +92,7 @@ class Frontend {
   LastServer last_server_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Catalog> catalog_;
+  std::unique_ptr<IdleUploads> idle_uploads_;
   std::unique_ptr<FileStore> files_;
   std::atomic<bool> is_machine_stopping_{false};
   std::atomic<bool> is_store_damaged_{false};  // as the look through its file found

@@ -18,6 +18,7 @@
 #include "server/frontend/metrics/metrics.h"
 #include "server/frontend/profiles/profiles.h"
 #include "server/frontend/rpc/catalog.h"
+#include "server/frontend/rpc/idle_uploads.h"
 #include "server/frontend/watch/hub.h"
 #include "server/frontend/watch/queue_view.h"
 
@@ -59,6 +60,8 @@ struct Context {
   Places& streams;   // watches and downloads
   Places& uploads;   // each holds a file
   Places& commands;  // orders to workers, such as loading a model
+
+  IdleUploads& idle_uploads;
 };
 
 }  // namespace kino::frontend

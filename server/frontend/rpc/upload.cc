@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/frontend/rpc/errors.h"
 #include "server/frontend/rpc/grpc_call.h"
 #include "server/frontend/rpc/job_view.h"
@@ -22,12 +23,38 @@ Upload* Upload::Start(const Context& context, const absl::StatusOr<Caller>& call
   if (upload->place_ == nullptr) {
     upload->Finish(ToGrpc(ServerBusy("uploads are under way")));
   } else {
-    upload->StartRead(&upload->message_);
+    context.idle_uploads.Add(upload);
+    upload->ReadNext();
   }
   return upload.get();
 }
 
+void Upload::ReadNext() {
+  // Under the lock: once the silence is looked at, and Finish called, gRPC may end the stream.
+  absl::MutexLock lock(&mutex_);
+  silence_.Begin(context_.idle_uploads.Now());
+  StartRead(&message_);
+}
+
+void Upload::EndIfSilent(absl::Duration limit, absl::Duration now) {
+  absl::MutexLock lock(&mutex_);
+  if (!silence_.IsLongerThan(limit, now)) return;
+  silence_.End();
+  is_ended_ = true;
+  Finish(ToGrpc(WithErrorInfo(
+      absl::DeadlineExceededError(absl::StrCat(
+          "nothing came for ", absl::FormatDuration(limit), " (limits.upload_idle_timeout) while ",
+          receiver_.Awaited(), " was expected; upload the file again")),
+      "UPLOAD_IDLE")));
+}
+
 void Upload::OnReadDone(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    silence_.End();
+    // The call has its answer; this read only makes way for OnDone.
+    if (is_ended_) return;
+  }
   context_.watch.Post([self = shared_from_this(), ok] {
     if (ok) {
       self->Take();
@@ -45,7 +72,7 @@ void Upload::OnDone() {
 void Upload::Take() {
   const absl::Status taken = receiver_.Take(caller_.tenant, message_);
   if (!taken.ok()) return Finish(ToGrpc(taken));
-  StartRead(&message_);
+  ReadNext();
 }
 
 void Upload::Complete() {

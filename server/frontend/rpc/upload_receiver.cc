@@ -87,6 +87,13 @@ absl::Status UploadReceiver::TakeData(const std::string& data) {
   return file_->Append(data);
 }
 
+std::string UploadReceiver::Awaited() const {
+  if (!header_.has_value()) return "the header";
+  if (received_ == header_->size_bytes()) return "the end of the stream";
+  return absl::StrCat("the rest of the data (", received_, " of ", header_->size_bytes(),
+                      " bytes are here)");
+}
+
 absl::Status UploadReceiver::CheckComplete() const {
   if (!header_.has_value()) {
     return convert::InvalidRequest(

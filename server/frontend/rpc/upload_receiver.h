@@ -27,6 +27,9 @@ class UploadReceiver {
   // there is no room on the disk for it (DiskBudget::Reserve).
   absl::Status Take(const std::string& tenant, const v1::UploadAssetRequest& message);
 
+  // What the client is to send next, in words.
+  std::string Awaited() const;
+
   // Whether all has come that was declared. INVALID_ARGUMENT.
   absl::Status CheckComplete() const;
 

@@ -70,6 +70,7 @@ TEST(ConfigTest, ExampleHoldsTheDefaults) {
   const LimitsConfig& limits = example->limits;
   EXPECT_EQ(limits.max_queued_jobs, empty->limits.max_queued_jobs);
   EXPECT_EQ(limits.max_upload_bytes, empty->limits.max_upload_bytes);
+  EXPECT_EQ(limits.upload_idle_timeout, empty->limits.upload_idle_timeout);
   EXPECT_EQ(limits.max_prompt_bytes, empty->limits.max_prompt_bytes);
   EXPECT_EQ(limits.max_image_pixels, empty->limits.max_image_pixels);
   EXPECT_EQ(limits.max_video_pixels, empty->limits.max_video_pixels);
@@ -126,6 +127,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"listen: {address: '127.0.0.1'}\n", "1:19", "host:port"},
         Wrong{"limits: {run_timeout: 5}\n", "1:23", "a time such as"},
         Wrong{"limits: {run_timeout: -5s}\n", "1:23", "from 1s"},
+        Wrong{"limits: {upload_idle_timeout: 0s}\n", "1:31", "from 100ms"},
+        Wrong{"limits: {upload_idle_timeout: 25h}\n", "1:31", "24h"},
         Wrong{"limits: {max_upload_size: 1TB}\n", "1:27", "a size such as"},
         Wrong{"limits: {max_upload_size: 99999999999GiB}\n", "1:27", "a size such as"},
         Wrong{"limits: {max_prompt_size: 9KiB}\n", "1:27", "to 8192 bytes"},
