@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -56,6 +57,13 @@ class RealFile final : public File {
     return Errno([&] { return ftruncate(fd_, static_cast<off_t>(size)); });
   }
 
+  int Punch(int64_t offset, int64_t size) override {
+    return Errno([&] {
+      return fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                       static_cast<off_t>(size));
+    });
+  }
+
   int Size(int64_t& size) const override {
     struct stat info {};
     if (fstat(fd_, &info) != 0) return errno;
@@ -64,6 +72,10 @@ class RealFile final : public File {
   }
 
   int Sync() override { return fsync(fd_) == 0 ? 0 : errno; }
+
+  int TryLock() override {
+    return Errno([&] { return flock(fd_, LOCK_EX | LOCK_NB); });
+  }
 
  private:
   const int fd_;

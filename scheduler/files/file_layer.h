@@ -1,9 +1,10 @@
-// The one door to files that must outlive a crash and a power cut: videos, assets, uploads, the job
-// store's own file. A test puts a disk behind it that is full, slow, broken, or loses its power.
+// The one door to the files that Kino writes: videos, assets, uploads, the job store's own file and
+// its lock, the spools of workers. A test puts a disk behind it that is full, slow, broken, or
+// loses its power.
 //
 // Every call gives 0 or an errno; callers put their own words around it, because these know no
 // path that a client may see. Nothing is retried but EINTR. A FileLayer is thread-safe. A File is
-// used by one thread at a time, except that any number may Read.
+// used by one thread at a time, except that any number may Read, and Punch what nobody else uses.
 #pragma once
 
 #include <cstddef>
@@ -31,10 +32,16 @@ class File {
   // `size` bytes from byte `offset` into `out`; `got` is less only where the file ends before.
   virtual int Read(char* out, size_t size, int64_t offset, size_t& got) const = 0;
   virtual int Truncate(int64_t size) = 0;
+  // Gives the disk space of `size` bytes from `offset` back; they read as zeros from now on, and
+  // the file is as long as before. EOPNOTSUPP where the file system cannot.
+  virtual int Punch(int64_t offset, int64_t size) = 0;
   virtual int Size(int64_t& size) const = 0;
   // Makes the content durable, not the name (SyncFolder). The system tells of a failure once only,
   // and what was written may be gone then: do not retry.
   virtual int Sync() = 0;
+  // An advisory lock on the whole file, for as long as this is open; it ends with the process too.
+  // EWOULDBLOCK where another open file has it, be it this process's. Does not wait.
+  virtual int TryLock() = 0;
 };
 
 class FileLayer {

@@ -1,11 +1,8 @@
 #include "scheduler/store/sqlite/folder_lock.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -13,29 +10,27 @@
 
 namespace kino::scheduler {
 
-absl::StatusOr<std::unique_ptr<FolderLock>> FolderLock::Acquire(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening the lock file '", path, "'"));
-  std::unique_ptr<FolderLock> lock(new FolderLock(fd));
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("locking '", path, "'"));
-    }
+absl::StatusOr<std::unique_ptr<FolderLock>> FolderLock::Acquire(FileLayer& files,
+                                                                const std::string& path) {
+  std::unique_ptr<File> file;
+  if (const int error = files.Open(path, OpenMode::kCreate, file); error != 0)
+    return absl::ErrnoToStatus(error, absl::StrCat("opening the lock file '", path, "'"));
+  if (const int error = file->TryLock(); error == EWOULDBLOCK) {
     char holder[32] = "";
-    const ssize_t size = pread(fd, holder, sizeof(holder) - 1, 0);
-    const std::string pid(absl::StripAsciiWhitespace(size > 0 ? holder : "unknown"));
+    size_t size = 0;
+    const bool is_read = file->Read(holder, sizeof(holder) - 1, 0, size) == 0 && size > 0;
+    const std::string pid(absl::StripAsciiWhitespace(is_read ? holder : "unknown"));
     return WithReason(
         absl::FailedPreconditionError(absl::StrCat("'", path, "' is locked by process ", pid,
                                                    ": only one process may open a job store")),
         kReasonStoreLocked);
+  } else if (error != 0) {
+    return absl::ErrnoToStatus(error, absl::StrCat("locking '", path, "'"));
   }
   // The process id is for the message above only; a full disk must not keep the store from opening
   // for reading out.
-  const std::string pid = absl::StrCat(getpid(), "\n");
-  if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) errno = 0;
-  return lock;
+  if (file->Truncate(0) == 0) (void)file->Write(absl::StrCat(getpid(), "\n"), 0);
+  return std::unique_ptr<FolderLock>(new FolderLock(std::move(file)));
 }
-
-FolderLock::~FolderLock() { close(fd_); }
 
 }  // namespace kino::scheduler

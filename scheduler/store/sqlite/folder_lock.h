@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
+#include "scheduler/files/file_layer.h"
 
 namespace kino::scheduler {
 
@@ -12,15 +14,15 @@ class FolderLock {
  public:
   // Creates `path` (mode 0600) if needed and writes the process id into it. FAILED_PRECONDITION
   // (STORE_LOCKED) when it is locked already, be it by this process. NOT_FOUND, PERMISSION_DENIED,
-  // RESOURCE_EXHAUSTED, UNAVAILABLE by errno.
-  static absl::StatusOr<std::unique_ptr<FolderLock>> Acquire(const std::string& path);
+  // RESOURCE_EXHAUSTED, UNAVAILABLE by errno. `files` outlives the lock.
+  static absl::StatusOr<std::unique_ptr<FolderLock>> Acquire(FileLayer& files,
+                                                             const std::string& path);
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
-  ~FolderLock();
 
  private:
-  explicit FolderLock(int fd) : fd_(fd) {}
-  int fd_;
+  explicit FolderLock(std::unique_ptr<File> file) : file_(std::move(file)) {}
+  const std::unique_ptr<File> file_;
 };
 
 }  // namespace kino::scheduler

@@ -65,9 +65,9 @@ absl::StatusOr<std::unique_ptr<JobStore>> OpenSqliteJobStore(const SqliteOptions
                                                              const StoreOptions& options,
                                                              const Clock& clock,
                                                              RandomSource& random) {
-  KINO_ASSIGN_OR_RETURN(std::unique_ptr<FolderLock> lock,
-                        FolderLock::Acquire(sqlite.path + ".lock"));
   FileLayer& files = sqlite.files == nullptr ? RealFiles() : *sqlite.files;
+  KINO_ASSIGN_OR_RETURN(std::unique_ptr<FolderLock> lock,
+                        FolderLock::Acquire(files, sqlite.path + ".lock"));
   KINO_RETURN_IF_ERROR(CreateFile(files, sqlite.path));
   KINO_ASSIGN_OR_RETURN(
       std::unique_ptr<Connection> db,

@@ -76,6 +76,29 @@ TEST_P(FileLayerTest, ReadsAndWritesAtOffsets) {
   EXPECT_EQ(ReadAll(Path("a")), "hell");
 }
 
+TEST_P(FileLayerTest, PunchedBytesGiveTheirSpaceBackAndReadAsZeros) {
+  std::unique_ptr<File> file;
+  ASSERT_EQ(files().Open(Path("a"), OpenMode::kCreate, file), 0);
+  ASSERT_EQ(file->Write(std::string(1 << 20, 'x') + "tail", 0), 0);
+  struct stat before {
+  }, after{};
+  ASSERT_EQ(stat(Path("a").c_str(), &before), 0);
+  ASSERT_EQ(file->Punch(0, 1 << 20), 0);
+  ASSERT_EQ(stat(Path("a").c_str(), &after), 0);
+  EXPECT_LT(after.st_blocks, before.st_blocks);
+  EXPECT_TRUE(ReadAll(Path("a")) == std::string(1 << 20, '\0') + "tail");
+}
+
+TEST_P(FileLayerTest, OneOpenFileHasTheLock) {
+  std::unique_ptr<File> holder, other;
+  ASSERT_EQ(files().Open(Path("lock"), OpenMode::kCreate, holder), 0);
+  ASSERT_EQ(files().Open(Path("lock"), OpenMode::kCreate, other), 0);
+  EXPECT_EQ(holder->TryLock(), 0);
+  EXPECT_EQ(other->TryLock(), EWOULDBLOCK);
+  holder.reset();
+  EXPECT_EQ(other->TryLock(), 0);
+}
+
 TEST_P(FileLayerTest, NamesComeAndGo) {
   ASSERT_EQ(files().MakeFolder(Path("f")), 0);
   EXPECT_EQ(files().MakeFolder(Path("f")), EEXIST);
@@ -203,6 +226,21 @@ TEST_F(SimulatedDiskTest, APowerCutLeavesWhatWasSynced) {
   EXPECT_EQ(ReadAll(Path("before")), "old");
   EXPECT_EQ(ReadAll(Path("synced")), "12");
   EXPECT_EQ(ReadAll(Path("unsynced")), "");
+}
+
+TEST_F(SimulatedDiskTest, APowerCutLeavesAPunchThatWasSynced) {
+  disk_.TrackPower(folder_.path());
+  auto a = Create("a");
+  EXPECT_EQ(a->Write("1234", 0), 0);
+  EXPECT_EQ(a->Punch(0, 2), 0);
+  EXPECT_EQ(a->Sync(), 0);
+  EXPECT_EQ(a->Punch(2, 100), 0);
+  EXPECT_EQ(disk_.SyncFolder(folder_.path()), 0);
+  a.reset();
+  disk_.Restore(Survival::kNothing, random_);
+  EXPECT_EQ(ReadAll(Path("a")), std::string("\0\0"
+                                            "34",
+                                            4));
 }
 
 TEST_F(SimulatedDiskTest, APowerCutMayLeaveMore) {

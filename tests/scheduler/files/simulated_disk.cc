@@ -19,6 +19,7 @@ bool Changes(DiskCall call) {
   switch (call) {
     case DiskCall::kWrite:
     case DiskCall::kTruncate:
+    case DiskCall::kPunch:
     case DiskCall::kSync:
     case DiskCall::kRename:
     case DiskCall::kUnlink:
@@ -58,8 +59,12 @@ const char* DiskCallName(DiskCall call) {
       return "Write";
     case DiskCall::kTruncate:
       return "Truncate";
+    case DiskCall::kPunch:
+      return "Punch";
     case DiskCall::kSync:
       return "Sync";
+    case DiskCall::kLock:
+      return "Lock";
     case DiskCall::kRename:
       return "Rename";
     case DiskCall::kUnlink:
@@ -531,7 +536,23 @@ class SimulatedFile final : public File {
     if (error == 0) disk_.NoteTruncated(node_, size);
     return error;
   }
+  int Punch(int64_t offset, int64_t size) override {
+    if (const int error = disk_.Begin(DiskCall::kPunch, path_); error != 0) return error;
+    const int error = real_->Punch(offset, size);
+    if (error != 0) return error;
+    int64_t end = 0;
+    if (const int sized = real_->Size(end); sized != 0) return sized;
+    size = std::min(size, end - offset);
+    if (size > 0) {
+      disk_.NoteWritten(node_, std::string(static_cast<size_t>(size), '\0'), offset);
+    }
+    return 0;
+  }
   int Size(int64_t& size) const override { return real_->Size(size); }
+  int TryLock() override {
+    if (const int error = disk_.Begin(DiskCall::kLock, path_); error != 0) return error;
+    return real_->TryLock();
+  }
   int Sync() override {
     if (const int error = disk_.Begin(DiskCall::kSync, path_); error != 0) return error;
     disk_.NoteSynced(node_, path_);

@@ -29,7 +29,9 @@ enum class DiskCall {
   kRead,
   kWrite,
   kTruncate,
+  kPunch,
   kSync,
+  kLock,
   kRename,
   kUnlink,
   kMakeFolder,
@@ -39,9 +41,10 @@ enum class DiskCall {
   kMap,  // SQLite's shared memory
 };
 inline constexpr DiskCall kAllDiskCalls[] = {
-    DiskCall::kOpen,       DiskCall::kRead,   DiskCall::kWrite,     DiskCall::kTruncate,
-    DiskCall::kSync,       DiskCall::kRename, DiskCall::kUnlink,    DiskCall::kMakeFolder,
-    DiskCall::kSyncFolder, DiskCall::kList,   DiskCall::kFreeBytes, DiskCall::kMap};
+    DiskCall::kOpen,      DiskCall::kRead,       DiskCall::kWrite,      DiskCall::kTruncate,
+    DiskCall::kPunch,     DiskCall::kSync,       DiskCall::kLock,       DiskCall::kRename,
+    DiskCall::kUnlink,    DiskCall::kMakeFolder, DiskCall::kSyncFolder, DiskCall::kList,
+    DiskCall::kFreeBytes, DiskCall::kMap};
 const char* DiskCallName(DiskCall call);
 
 struct DiskFault {

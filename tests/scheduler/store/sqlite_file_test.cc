@@ -309,6 +309,38 @@ TEST_F(FileCheckTest, DamageIsToldWhileTheStoreServesAndAgainUntilItIsMended) {
   }
 }
 
+TEST_F(FileCheckTest, EveryFailureOfTheLocksFileIsToldOrHarmless) {
+  SimulatedDisk disk;
+  const auto open = [&] {
+    return OpenSqliteJobStore({.path = path_, .vfs = disk.Vfs(), .files = &disk}, {}, clock_,
+                              random_);
+  };
+  for (const int error : {ENOSPC, EIO, EMFILE}) {
+    for (const DiskCall call : {DiskCall::kOpen, DiskCall::kLock}) {
+      disk.PlanFault({.calls = {call}, .path_part = ".lock", .error = error});
+      const auto store = open();
+      EXPECT_EQ(disk.faults_struck(), 1);
+      EXPECT_EQ(store.status().code(), absl::ErrnoToStatusCode(error)) << store.status();
+      EXPECT_NE(std::string(store.status().message()).find(".lock"), std::string::npos);
+    }
+    // Who holds it is for a message only.
+    for (const DiskCall call : {DiskCall::kTruncate, DiskCall::kWrite}) {
+      disk.PlanFault({.calls = {call}, .path_part = ".lock", .error = error});
+      const auto store = open();
+      EXPECT_EQ(disk.faults_struck(), 1);
+      ASSERT_TRUE(store.ok()) << store.status();
+      EXPECT_EQ(ReasonOf(open().status()), kReasonStoreLocked);
+    }
+    const auto holder = open();
+    ASSERT_TRUE(holder.ok()) << holder.status();
+    disk.PlanFault({.calls = {DiskCall::kRead}, .path_part = ".lock", .error = error});
+    const auto second = open();
+    EXPECT_EQ(ReasonOf(second.status()), kReasonStoreLocked);
+    EXPECT_NE(std::string(second.status().message()).find("unknown"), std::string::npos);
+    disk.Heal();
+  }
+}
+
 TEST_F(FileCheckTest, AFirstWriteThatFailsLeavesTheMarkToTheNext) {
   EXPECT_EQ(Look(), absl::OkStatus());
   SimulatedDisk disk;
