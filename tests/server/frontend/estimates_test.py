@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from frontend_fixture import FakeWorker, eventually, video, worker
+from frontend_fixture import DEADLINE, FakeWorker, eventually, models, request, video, worker
 
 STEPS = dict(num_inference_steps=4)
 
@@ -35,6 +35,11 @@ def told(frontend, job):
 def test_queued_jobs_tell_when_they_start_and_end(start):
     frontend = start()
     fake = FakeWorker(frontend)
+    fake.expect("hello_reply")
+    # A submission waits for the worker's word about a run's operations for a moment only.
+    for size in [{}, dict(height=128, width=128)]:
+        eventually(lambda: any(memory.plans for memory in frontend.models.GetPlans(
+            models.GetPlansRequest(request=request(**STEPS, **size)), timeout=DEADLINE).memory), "the run's operations are known")
     first = frontend.submit(**STEPS)
     attempt = fake.attempt()
     second = frontend.submit(**STEPS)
