@@ -86,9 +86,14 @@ def test_planned_table(tiny, tmp_path):
         assert block < none and nf4 < none
 
 
-def test_submissions_and_starts(tiny):
-    table = rows(tiny("bench_queue.py"), "what")
+def test_submissions_starts_and_watchers(tiny):
+    text = tiny("bench_queue.py")
+    table = rows(text, "what")
     assert len(table) == 5 and all(float(figure) > 0 for _, figure in table)
+    calls = rows(text, "one client's calls, one after another")
+    assert len(calls) == 3 and all(float(figure) > 0 for row in calls for figure in row[1:])
+    pieces = rows(text, "one running job's pieces, from the first watcher that has one to each")
+    assert len(pieces) == 2 and all(float(p99) >= float(median) >= 0 and int(threads) > 0 for _, median, p99, _, threads in pieces)
 
 
 def test_counted_table(tiny, tmp_path):
