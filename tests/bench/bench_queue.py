@@ -89,8 +89,8 @@ def watchers_table(figures, fsyncs, arguments):
         f"| beside {arguments.waiting} watchers of as many queued jobs | {calls('beside')} |",
         f"| while the queue moves and each of them is told | {calls('moving')} |", "",
         f"The frontend grows by {figures['bytes_of_a_watcher'] / 1024:.1f} KiB for each of these watchers, from "
-        f"{figures['threads_alone']:.0f} threads to {figures['threads_beside']:.0f}. When the queue had moved, the last of them was "
-        f"told after {figures['all_told_ms']:.0f} ms.", "",
+        f"{figures['threads_alone']:.0f} threads to {figures['threads_beside']:.0f}. When the queue moved, the last of them was told after "
+        f"{figures['all_told_ms']:.0f} ms at most.", "",
         "| one running job's pieces, from the first watcher that has one to each | median (ms) | p99 (ms) | the frontend grows by "
         "(MiB) | threads |",
         "|---|---|---|---|---|",

@@ -24,6 +24,7 @@ namespace kino::bench {
 namespace {
 
 constexpr int kWatchersOfAConnection = 500;
+constexpr int kMoves = 8;  // of the queue
 constexpr int kPieces = 40;
 constexpr int64_t kPieceBytes = 20'000;
 // Keeps the worker busy until it is cancelled.
@@ -124,7 +125,10 @@ class Bench {
       connections_.push_back(Connect(server_, 1 + static_cast<int>(connections_.size())));
     return *connections_[number];
   }
-  void TimeCalls(const std::string& name, const std::string& job, int calls);
+  void Cancel(const v1::Job& job);
+  // GetJob and SubmitJob in turn, as long as it `goes_on`.
+  void TimeCalls(const std::string& name, const std::string& job,
+                 const std::function<bool(int calls)>& goes_on);
 
   const std::string server_;
   const int pid_;
@@ -134,9 +138,18 @@ class Bench {
   int submitted_ = 0;
 };
 
-void Bench::TimeCalls(const std::string& name, const std::string& job, int calls) {
+void Bench::Cancel(const v1::Job& job) {
+  grpc::ClientContext context;
+  v1::CancelJobRequest request;
+  request.set_id(job.id());
+  v1::Job cancelled;
+  DieUnless(videos_->CancelJob(&context, request, &cancelled), "CancelJob failed");
+}
+
+void Bench::TimeCalls(const std::string& name, const std::string& job,
+                      const std::function<bool(int calls)>& goes_on) {
   std::vector<double> gets, submits;
-  for (int i = 0; i < calls; ++i) {
+  for (int i = 0; goes_on(i); ++i) {
     grpc::ClientContext context;
     v1::GetJobRequest request;
     request.set_id(job);
@@ -155,43 +168,45 @@ void Bench::TimeCalls(const std::string& name, const std::string& job, int calls
 }
 
 void Bench::MeasureWaiting(int waiting, int calls) {
-  // The worker is busy with the first; the second is what is cancelled to move the others.
+  // The worker is busy. That those which stand first are cancelled moves the others.
   const v1::Job running = Submit(*videos_, "busy", kBusy);
-  const v1::Job first = Submit(*videos_, "first", "steps=1");
+  std::vector<v1::Job> first;
+  for (int i = 0; i < kMoves; ++i)
+    first.push_back(Submit(*videos_, absl::StrCat("first-", i), "steps=1"));
   std::vector<std::string> ids;
   for (int i = 0; i < waiting; ++i)
     ids.push_back(Submit(*videos_, absl::StrCat("waiting-", i), "steps=1").id());
-  TimeCalls("alone", ids[0], calls);
+  const auto enough = [&](int done) { return done < calls; };
+  TimeCalls("alone", ids[0], enough);
   const int64_t rss = StatusOf(pid_, "VmRSS"), threads = StatusOf(pid_, "Threads");
   std::vector<std::unique_ptr<Watch>> watches;
   for (int i = 0; i < waiting; ++i)
     watches.push_back(std::make_unique<Watch>(ConnectionOf(i), ids[static_cast<size_t>(i)],
                                               /*is_stalled=*/false));
-  // All move up by one when the job that is first has gone.
   const auto all_are_told = [&](int ahead) {
     for (size_t i = 0; i < watches.size(); ++i)
       if (watches[i]->place() != static_cast<int>(i) + ahead) return false;
     return true;
   };
-  WaitFor("every watcher knows its place", [&] { return all_are_told(1); });
-  TimeCalls("beside", ids[0], calls);
+  WaitFor("every watcher knows its place", [&] { return all_are_told(kMoves); });
+  TimeCalls("beside", ids[0], enough);
   Put("bytes_of_a_watcher", 1024.0 * static_cast<double>(StatusOf(pid_, "VmRSS") - rss) / waiting);
   Put("threads_alone", static_cast<double>(threads));
   Put("threads_beside", static_cast<double>(StatusOf(pid_, "Threads")));
 
-  grpc::ClientContext context;
-  v1::CancelJobRequest cancel;
-  cancel.set_id(first.id());
-  v1::Job cancelled;
-  const auto moved = Clock::now();
-  DieUnless(videos_->CancelJob(&context, cancel, &cancelled), "CancelJob failed");
-  std::atomic<double> told_ms{0};
-  std::thread waits([&] {
-    WaitFor("every watcher hears that it has moved up", [&] { return all_are_told(0); });
-    told_ms = MillisecondsSince(moved);
+  std::atomic<bool> is_moving{true};
+  double told_ms = 0;
+  std::thread moves([&] {
+    for (int ahead = kMoves; ahead-- > 0;) {
+      const auto moved = Clock::now();
+      Cancel(first[static_cast<size_t>(ahead)]);
+      WaitFor("every watcher hears that it has moved up", [&] { return all_are_told(ahead); });
+      told_ms = std::max(told_ms, MillisecondsSince(moved));
+    }
+    is_moving = false;
   });
-  TimeCalls("moving", ids[0], calls);
-  waits.join();
+  TimeCalls("moving", ids[0], [&](int /*done*/) { return is_moving.load(); });
+  moves.join();
   Put("all_told_ms", told_ms);
   watches.clear();
   grpc::ClientContext last_context;
@@ -223,11 +238,7 @@ void Bench::MeasureFanOut(const std::string& name, int watchers, int stalled, in
     return std::all_of(watches.begin(), watches.end(),
                        [](const auto& watch) { return watch->events() > 0; });
   });
-  grpc::ClientContext context;
-  v1::CancelJobRequest cancel;
-  cancel.set_id(blocker.id());
-  v1::Job cancelled;
-  DieUnless(videos_->CancelJob(&context, cancel, &cancelled), "CancelJob failed");
+  Cancel(blocker);
   int64_t most = before;
   WaitFor("all that read have the video", [&] {
     most = std::max(most, StatusOf(pid_, "VmRSS"));
