@@ -1,19 +1,34 @@
-"""300 readers of one running job, 50 of which stop reading: the others get every byte, with few threads in the server."""
+"""Many readers at once, some of which do not read: the others get all there is, with few threads and little memory in the server."""
 import os
+import re
 import threading
+import urllib.request
 
 import grpc
 
 import kino_client
+from fake_server import fake_kinod
 
 CONNECTIONS, WATCHERS, STALLED = 10, 300, 50
 # A thread for each watcher would be 250 more. gRPC's own pools grow under load, by up to two threads a core each.
 MORE_THREADS = max(50, 4 * os.cpu_count())
 
 
-def threads_of(pid):
+BYTES_OF_A_WATCHER = 64 * 1024
+
+
+def status_of(pid, name):
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return int(next(line for line in status if line.startswith("Threads:")).split()[1])
+        return int(next(line for line in status if line.startswith(f"{name}:")).split()[1])
+
+
+def threads_of(pid):
+    return status_of(pid, "Threads")
+
+
+def watchers_of(server):
+    with urllib.request.urlopen(f"http://{server.metrics_address()}/metrics", timeout=10) as answer:
+        return int(re.search(r"^kino_watchers (\d+)", answer.read().decode(), re.MULTILINE).group(1))
 
 
 def test_300_watchers_of_a_running_job_50_of_them_stalled(stubs, start_kinod):
@@ -79,3 +94,59 @@ def test_300_watchers_of_a_running_job_50_of_them_stalled(stubs, start_kinod):
     assert max(most) < before + MORE_THREADS, (before, most)
     for client in clients:
         client.close()
+
+
+def place_of(recording):
+    """In the queue, as it was told last."""
+    return recording.progress[-1].queue_position if recording.progress else None
+
+
+def test_1000_watchers_of_queued_jobs_200_of_them_stalled(stubs, tmp_path):
+    jobs_count, each, stalled_each = 100, 10, 2
+    server = fake_kinod(stubs, tmp_path / "server", {})
+    try:
+        server.start()
+        clients = [server.client() for _ in range(CONNECTIONS)]
+        owner = clients[0]
+        owner.submit(owner.demo_request(prompt="steps=1000000 step_ms=100"))  # the worker is busy
+        first = owner.submit(owner.demo_request())
+        jobs = [owner.submit(owner.demo_request()) for _ in range(jobs_count)]
+        frontend = server.pid_of("kino-frontend")
+        threads, memory = threads_of(frontend), status_of(frontend, "VmRSS")
+        watches = []  # (the job's index, call, recording)
+        for i in range(jobs_count * each):
+            index = i // each
+            call = clients[i % CONNECTIONS].call("WatchJob", stubs.video.WatchJobRequest(id=jobs[index].id))
+            watches.append((index, call, kino_client.Recording()))
+        stalled = [watch for i, watch in enumerate(watches) if i % each < stalled_each]
+        live = [watch for i, watch in enumerate(watches) if i % each >= stalled_each]
+
+        def read_until(some, claim):
+            for index, call, recording in some:
+                while not claim(index, recording):
+                    recording.add(next(call))
+
+        read_until(live, lambda index, seen: place_of(seen) == index + 1)
+        kino_client.eventually("all watch", lambda: watchers_of(server) == len(watches))
+        assert (status_of(frontend, "VmRSS") - memory) * 1024 <= BYTES_OF_A_WATCHER * len(watches)
+        assert threads_of(frontend) < threads + MORE_THREADS
+        owner.cancel(first.id)
+        read_until(live, lambda index, seen: place_of(seen) == index)
+        cancelled = owner.call("CancelJobs", stubs.video.CancelJobsRequest(states=[stubs.video.QUEUED, stubs.video.RUNNING]))
+        assert cancelled.count == jobs_count + 1
+        # Those that did not read until now get the same states; of the places, which are the latest only, what there was.
+        for some in (live, stalled):
+            read_until(some, lambda _, seen: seen.finished)
+            for index, call, recording in some:
+                assert next(call, None) is None
+                assert recording.job_ids == {jobs[index].id}
+                assert [change.state for change in recording.states] == [stubs.video.QUEUED, stubs.video.CANCELLED]
+                assert recording.job.state == stubs.video.CANCELLED
+        kino_client.eventually("all have gone", lambda: watchers_of(server) == 0)
+        assert (status_of(frontend, "VmRSS") - memory) * 1024 <= BYTES_OF_A_WATCHER * len(watches)
+        assert threads_of(frontend) < threads + MORE_THREADS
+        for client in clients:
+            client.close()
+    finally:
+        print(server.log_text())
+        server.stop()
