@@ -68,6 +68,8 @@ void WatchHub::OnState(const std::string& job_id, int64_t state_number) {
     const auto found = jobs_.find(job_id);
     if (found == jobs_.end()) return;
     found->second.live.state_number = std::max(found->second.live.state_number, state_number);
+    // In the queue again it has to be told anew, even where it stands as it stood before it ran.
+    found->second.told.reset();
     Collect(found->second, watchers);
   }
   WakeAll(watchers);

@@ -271,7 +271,7 @@ class QueueViewTest : public ::testing::Test {
   scheduler::Job Submit(Priority priority = Priority::kNormal) {
     scheduler::NewJob job;
     job.tenant = "default";
-    job.model = "m";
+    job.model = std::string("m");  // GCC 12 misreads a short literal here
     job.priority = priority;
     return store_->Submit(std::move(job))->job;
   }
@@ -354,6 +354,27 @@ TEST_F(QueueViewTest, LongWalkIsFollowedByAPauseOfTenTimesItsLength) {
   clock_.Advance(absl::Seconds(1));
   EXPECT_EQ(view_->Find(second).position, 2);
   EXPECT_EQ(view_->walks(), 2);
+}
+
+TEST_F(QueueViewTest, JobThatIsQueuedAgainIsToldWhereItStandsThoughItStoodThereBefore) {
+  const scheduler::Job job = Submit();
+  const auto watcher = Watch(job.id);
+  view_->Refresh();
+  EXPECT_EQ(watcher->wakes, 1);
+  const scheduler::AttemptRef ref = (*store_->Claim(job.id, "cpu"))->ref;
+  hub_.OnState(job.id, 2);
+  hub_.OnBytes(job.id, 1, 0);
+  ASSERT_TRUE(store_
+                  ->Fail(ref, {.cause = scheduler::FailureCause::kInterrupted,
+                               .error = absl::UnavailableError("drained"),
+                               .stats = ""})
+                  .ok());
+  hub_.OnAttemptEnded(job.id, 1);
+  hub_.OnState(job.id, 3);
+  const int before = watcher->wakes;
+  view_->Refresh();
+  EXPECT_EQ(watcher->wakes, before + 1);
+  EXPECT_EQ(hub_.View(job.id).standing->position, 0);
 }
 
 TEST_F(QueueViewTest, OnlyWatchersOfJobsThatMovedAreWoken) {
