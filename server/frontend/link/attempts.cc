@@ -191,8 +191,7 @@ void Attempts::Start(const scheduler::Reservation& reservation,
       parts_.files.OpenWriter(FileStore::VideoName(ref.job_id, ref.attempt));
   if (!writer.ok()) {
     const bool is_full = CauseOfFileError(writer.status()) == FailureCause::kDiskFull;
-    listener_.on_shortage(is_full ? kWaitsForDisk : kWaitsForServer,
-                          std::string(writer.status().message()));
+    if (!is_full) listener_.on_shortage(kWaitsForServer, std::string(writer.status().message()));
     return End(kept, {.cause = is_full ? FailureCause::kDiskFull : FailureCause::kInterrupted,
                       .error = writer.status(),
                       .stats = ""});
@@ -264,10 +263,7 @@ void Attempts::OnEvent(const Peer& peer, const v1::AttemptEvent& event) {
   if (applied.ok()) return;
   spdlog::warn("job {} attempt {}: {}", ref.job_id, ref.attempt, std::string(applied.message()));
   SendDrop(peer, ref);
-  const FailureCause cause = CauseOfFileError(applied);
-  if (cause == FailureCause::kDiskFull)
-    listener_.on_shortage(kWaitsForDisk, std::string(applied.message()));
-  End(*live, {.cause = cause, .error = applied, .stats = ""});
+  End(*live, {.cause = CauseOfFileError(applied), .error = applied, .stats = ""});
 }
 
 absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEvent& event) {
@@ -313,12 +309,9 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       const v1::AttemptFailed& failed = event.failed();
       parts_.metrics.AttemptStages(live.model, failed.stages());
       const FailureCause cause = CauseOf(failed.cause());
-      const absl::Status error = ErrorOf(failed);
-      if (cause == FailureCause::kDiskFull)
-        listener_.on_shortage(kWaitsForDisk, std::string(error.message()));
       End(live,
           {.cause = cause,
-           .error = error,
+           .error = ErrorOf(failed),
            .stats = EncodeStats(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr,
                                 live.receipt),
            .evidence = IsCrash(cause) ? Evidence(live, parts_.registry.PulseOf(ref), nullptr) : ""},
@@ -403,10 +396,7 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   }
   if (!status.ok()) {
     if (const Peer* peer = parts_.peers.Find(live->worker)) SendDrop(*peer, ref);
-    const FailureCause cause = CauseOfFileError(status);
-    if (cause == FailureCause::kDiskFull)
-      listener_.on_shortage(kWaitsForDisk, std::string(status.message()));
-    return End(*live, {.cause = cause, .error = status, .stats = ""});
+    return End(*live, {.cause = CauseOfFileError(status), .error = status, .stats = ""});
   }
   live->artifact = {.content_type = "video/mp4",
                     .size_bytes = digest->size_bytes,
@@ -432,6 +422,8 @@ void Attempts::End(Live& live, scheduler::AttemptFailure failure, int64_t last_n
                live.ref.attempt, scheduler::FailureCauseName(failure.cause),
                std::string(failure.error.message()));
   parts_.metrics.AttemptEnded(scheduler::FailureCauseName(failure.cause));
+  if (failure.cause == FailureCause::kDiskFull)
+    listener_.on_shortage(kWaitsForDisk, std::string(failure.error.message()));
   live.phase = Phase::kEnding;
   live.artifact.reset();
   live.failure = std::move(failure);

@@ -35,12 +35,8 @@ class Upkeep {
     scheduler::Dispatcher::Post post;
   };
   // `models`: names of the configured ones.
-  Upkeep(Parts parts, std::set<std::string> models, const config::LimitsConfig& limits,
-         const config::RetentionConfig& retention)
-      : parts_(std::move(parts)),
-        models_(std::move(models)),
-        limits_(limits),
-        retention_(retention) {}
+  Upkeep(Parts parts, std::set<std::string> models, const config::RetentionConfig& retention)
+      : parts_(std::move(parts)), models_(std::move(models)), retention_(retention) {}
 
   // At the start and with every change of the store: a QUEUED job of a model that is not configured
   // (any more) is failed.
@@ -73,7 +69,6 @@ class Upkeep {
 
   const Parts parts_;
   const std::set<std::string> models_;
-  const config::LimitsConfig limits_;
   const config::RetentionConfig retention_;
   std::map<std::string, std::string> unknown_;  // QUEUED jobs of models that are gone: id, model
   std::set<std::string> asked_;                 // of these, the store has been asked to fail

@@ -97,7 +97,7 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
                .queue = queue_,
                .dispatcher = dispatcher_,
                .post = post_},
-              options_.models, options_.limits, options_.retention) {}
+              options_.models, options_.retention) {}
 
 WorkerLink::~WorkerLink() { Stop(); }
 

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
-#include "scheduler/status.h"
 #include "server/convert/status.h"
 #include "server/frontend/rpc/errors.h"
 

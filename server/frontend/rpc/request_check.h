@@ -11,7 +11,6 @@
 #include "google/protobuf/message.h"
 #include "kino/v1/video.pb.h"
 #include "server/config/config.h"
-#include "server/frontend/artifacts/file_store.h"
 
 namespace kino::frontend {
 
