@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "server/cli/print.h"
 #include "server/command_line/input.h"
+#include "server/convert/duration.h"
 #include "server/convert/json.h"
 
 namespace kino::cli {
@@ -24,8 +25,7 @@ absl::Status SetDuration(const std::string& flag, const std::string& text,
       duration > absl::Hours(24 * 365)) {
     return BadValue(flag, "a duration like 90s or 5m", text);
   }
-  out->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  convert::SetDuration(duration, out);
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/convert/duration.h"
 #include "server/worker/attempt_failure.h"
 
 namespace kino::worker {
@@ -49,8 +50,7 @@ bool HeldAttempt::ended() const {
 
 bool HeldAttempt::is_overdue(absl::Duration now) const {
   if (!command_.has_run_timeout()) return false;
-  const absl::Duration limit = absl::Seconds(command_.run_timeout().seconds()) +
-                               absl::Nanoseconds(command_.run_timeout().nanos());
+  const absl::Duration limit = convert::ToDuration(command_.run_timeout());
   absl::MutexLock lock(&mutex_);
   return state_ == State::kBegun && now - begun_ > limit;
 }

@@ -9,15 +9,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/fault_point.h"
+#include "server/convert/duration.h"
 
 namespace kino::worker {
 namespace {
 
 constexpr int kMaxMessageBytes = 4 << 20;
-
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
 
 }  // namespace
 
@@ -203,10 +200,11 @@ void Link::TakeHelloReply(const v1::HelloReply& reply) {
   // Answers to what an earlier stream asked. Not later: this stream's questions may be answered
   // before its writer runs.
   profiles_.clear();
-  if (FromProto(reply.heartbeat_interval()) > absl::ZeroDuration()) {
-    heartbeat_interval_ = FromProto(reply.heartbeat_interval());
+  if (convert::ToDuration(reply.heartbeat_interval()) > absl::ZeroDuration()) {
+    heartbeat_interval_ = convert::ToDuration(reply.heartbeat_interval());
   }
-  if (FromProto(reply.lease()) > absl::ZeroDuration()) lease_ = FromProto(reply.lease());
+  if (convert::ToDuration(reply.lease()) > absl::ZeroDuration())
+    lease_ = convert::ToDuration(reply.lease());
 }
 
 void Link::ReadLoop(Stream& stream) {

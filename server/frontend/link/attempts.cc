@@ -10,6 +10,7 @@
 #include "scheduler/fault_point.h"
 #include "scheduler/status.h"
 #include "server/command_line/utf8.h"
+#include "server/convert/duration.h"
 #include "server/convert/status.h"
 #include "server/frontend/link/finished_run.h"
 
@@ -142,7 +143,7 @@ absl::StatusOr<v1::StartAttempt> Attempts::MakeStartAttempt(
     if (!asset.ok()) return asset.status();
     start.add_condition_files(parts_.files.AssetPath(asset->file_name));
   }
-  SetDuration(claimed.job.run_timeout, start.mutable_run_timeout());
+  convert::SetDuration(claimed.job.run_timeout, start.mutable_run_timeout());
   if (start.ByteSizeLong() > kMaxStartBytes) {
     return absl::InvalidArgumentError(absl::StrCat("the effective request has ",
                                                    start.ByteSizeLong(),
@@ -360,8 +361,7 @@ void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
   out.set_fraction(std::clamp(progress.fraction(), 0.0, 1.0));
   if (progress.has_eta() && progress.eta().seconds() >= 0) *out.mutable_eta() = progress.eta();
   if (out.has_eta()) {
-    live.expected_end = parts_.clock.Monotonic() + absl::Seconds(out.eta().seconds()) +
-                        absl::Nanoseconds(out.eta().nanos());
+    live.expected_end = parts_.clock.Monotonic() + convert::ToDuration(out.eta());
   }
   live.progress = out;
   parts_.hub.OnProgress(live.ref.job_id, std::move(out));

@@ -57,13 +57,6 @@ v1::AttemptRef ToProto(const scheduler::AttemptRef& ref) {
   return out;
 }
 
-void SetDuration(absl::Duration duration, google::protobuf::Duration* out) {
-  const absl::Duration bounded = std::min(duration, absl::Hours(24 * 3650));
-  out->set_seconds(absl::ToInt64Seconds(bounded));
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(bounded - absl::Seconds(absl::ToInt64Seconds(bounded)))));
-}
-
 v1::Receipt ReceiptOf(const Peer& peer, const std::string& model) {
   v1::Receipt receipt;
   receipt.set_worker(peer.name);

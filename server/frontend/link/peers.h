@@ -52,7 +52,5 @@ void SendCancel(const Peer& peer, const scheduler::AttemptRef& ref);
 
 scheduler::AttemptRef FromProto(const v1::AttemptRef& ref);
 v1::AttemptRef ToProto(const scheduler::AttemptRef& ref);
-// Saturates; infinite durations become ten years.
-void SetDuration(absl::Duration duration, google::protobuf::Duration* out);
 
 }  // namespace kino::frontend

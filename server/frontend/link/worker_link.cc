@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/fault_point.h"
+#include "server/convert/duration.h"
 #include "server/frontend/auth/token_table.h"
 #include "server/frontend/link/finished_run.h"
 #include "server/frontend/link/session.h"
@@ -403,8 +404,8 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
   v1::FrontendMessage message;
   v1::HelloReply& reply = *message.mutable_hello_reply();
   reply.set_server_version(KINO_VERSION);
-  SetDuration(options_.link.heartbeat_interval, reply.mutable_heartbeat_interval());
-  SetDuration(options_.link.lease, reply.mutable_lease());
+  convert::SetDuration(options_.link.heartbeat_interval, reply.mutable_heartbeat_interval());
+  convert::SetDuration(options_.link.lease, reply.mutable_lease());
   attempts_.Resume(peer, *result, reply);
   KINO_FAULT_POINT("frontend.hello.before_reply");
   peer.stream->Send(std::move(message));

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "scheduler/status.h"
-#include "server/frontend/link/peers.h"
+#include "server/convert/duration.h"
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
@@ -18,7 +18,7 @@ void Fill(const Standing& standing, absl::Time now, Message& out) {
   }
   const auto set_left = [&](absl::Time end, auto mutable_left) {
     if (end == absl::InfiniteFuture()) return;
-    SetDuration(std::max(end - now, absl::ZeroDuration()), (out.*mutable_left)());
+    convert::SetDuration(std::max(end - now, absl::ZeroDuration()), (out.*mutable_left)());
   };
   set_left(standing.start, &Message::mutable_start_eta);
   set_left(standing.end, &Message::mutable_eta);

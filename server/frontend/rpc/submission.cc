@@ -13,6 +13,7 @@
 #include "scheduler/queue/admission.h"
 #include "scheduler/status.h"
 #include "server/config/effective_plan.h"
+#include "server/convert/duration.h"
 #include "server/convert/request.h"
 #include "server/convert/status.h"
 #include "server/digest/sha256.h"
@@ -29,10 +30,6 @@ namespace {
 constexpr absl::Duration kProfileWait = absl::Milliseconds(250);
 // No job has a longer one.
 constexpr size_t kMaxRequestIdBytes = 128;
-
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
 
 // Of the request as the client sent it, inline media and all: equal for the same request, whatever
 // its request_id. Maps are written in the order of their keys. Stored with each job, so what goes
@@ -195,17 +192,17 @@ absl::Status Prepare(Submission& submission) {
   if (effective.priority() == v1::PRIORITY_UNSPECIFIED) effective.set_priority(v1::NORMAL);
   absl::Duration run_timeout = context.config.limits.run_timeout;
   if (request.has_run_timeout()) {
-    run_timeout = std::min(run_timeout, FromProto(request.run_timeout()));
+    run_timeout = std::min(run_timeout, convert::ToDuration(request.run_timeout()));
   }
-  SetDuration(run_timeout, effective.mutable_run_timeout());
+  convert::SetDuration(run_timeout, effective.mutable_run_timeout());
   // Nothing of a job outlives the job.
   const config::RetentionConfig& retention = context.config.retention;
   absl::Duration result_ttl = retention.results;
   if (request.has_result_ttl()) {
-    result_ttl = std::min(FromProto(request.result_ttl()), retention.jobs);
+    result_ttl = std::min(convert::ToDuration(request.result_ttl()), retention.jobs);
     submission.job.result_ttl = result_ttl;
   }
-  SetDuration(result_ttl, effective.mutable_result_ttl());
+  convert::SetDuration(result_ttl, effective.mutable_result_ttl());
 
   scheduler::NewJob& job = submission.job;
   job.tenant = submission.caller.tenant;
@@ -216,7 +213,7 @@ absl::Status Prepare(Submission& submission) {
   job.server_version = KINO_VERSION;
   job.run_timeout = run_timeout;
   job.work = WorkOf(effective, *flops);
-  if (request.has_start_timeout()) job.start_timeout = FromProto(request.start_timeout());
+  if (request.has_start_timeout()) job.start_timeout = convert::ToDuration(request.start_timeout());
   return LookUpAssets(submission);
 }
 
