@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 
@@ -25,6 +26,9 @@ class Sha256 {
   struct Context;
   std::unique_ptr<Context> context_;
 };
+
+// Of these bytes.
+std::string Sha256Of(std::string_view bytes);
 
 struct FileDigest {
   int64_t size_bytes = 0;

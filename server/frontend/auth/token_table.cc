@@ -10,16 +10,6 @@
 #include "server/digest/sha256.h"
 
 namespace kino::frontend {
-namespace {
-
-std::string Sha256Of(std::string_view text) {
-  digest::Sha256 sha;
-  sha.Update(text.data(), text.size());
-  return sha.Hex();
-}
-
-}  // namespace
-
 bool SecretsEqual(std::string_view a, std::string_view b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
@@ -40,7 +30,8 @@ absl::StatusOr<TokenTable> TokenTable::Load(const config::AuthConfig& auth) {
   for (absl::string_view line : absl::StrSplit(*text, '\n')) {
     line = absl::StripAsciiWhitespace(line);
     if (line.empty()) continue;
-    table.tokens_.push_back({.tenant = "default", .sha256 = Sha256Of({line.data(), line.size()})});
+    table.tokens_.push_back(
+        {.tenant = "default", .sha256 = digest::Sha256Of({line.data(), line.size()})});
     ++count;
   }
   if (count == 0) {
@@ -57,7 +48,7 @@ absl::StatusOr<std::string> TokenTable::Authenticate(std::string_view authorizat
     return absl::UnauthenticatedError(
         "this server wants a bearer token: metadata 'authorization: Bearer TOKEN'");
   }
-  const std::string given = Sha256Of(authorization.substr(kScheme.size()));
+  const std::string given = digest::Sha256Of(authorization.substr(kScheme.size()));
   const config::AuthToken* match = nullptr;
   for (const config::AuthToken& token : tokens_) {
     if (SecretsEqual(given, token.sha256)) match = &token;

@@ -32,11 +32,9 @@ scheduler::JobWork WorkOf(const v1::GenerateRequest& effective, double flops) {
     condition.clear_strength();
     condition.clear_source();
   }
-  const std::string bytes = SerializeDeterministically(shape);
-  digest::Sha256 sha;
-  sha.Update(bytes.data(), bytes.size());
-  return {
-      .shape = sha.Hex().substr(0, 32), .steps = effective.num_inference_steps(), .flops = flops};
+  return {.shape = digest::Sha256Of(SerializeDeterministically(shape)).substr(0, 32),
+          .steps = effective.num_inference_steps(),
+          .flops = flops};
 }
 
 }  // namespace kino::frontend

@@ -38,10 +38,7 @@ std::string Fingerprint(const v1::GenerateRequest& request) {
   v1::GenerateRequest plain = request;
   plain.clear_request_id();
   plain.clear_tenant();
-  const std::string bytes = SerializeDeterministically(plain);
-  digest::Sha256 sha;
-  sha.Update(bytes.data(), bytes.size());
-  return sha.Hex();
+  return digest::Sha256Of(SerializeDeterministically(plain));
 }
 
 absl::StatusOr<const CatalogEntry*> FindModel(const Context& context,
@@ -74,9 +71,8 @@ absl::StatusOr<scheduler::Asset> KeepBytes(const Context& context, const std::st
   if (!upload.ok()) return upload.status();
   const absl::Status written = (*upload)->Append(bytes);
   if (!written.ok()) return written;
-  digest::Sha256 sha;
-  sha.Update(bytes.data(), bytes.size());
-  return KeepMedia(context, tenant, **upload, static_cast<int64_t>(bytes.size()), sha.Hex());
+  return KeepMedia(context, tenant, **upload, static_cast<int64_t>(bytes.size()),
+                   digest::Sha256Of(bytes));
 }
 
 bool HasInlineMedia(const v1::GenerateRequest& request) {

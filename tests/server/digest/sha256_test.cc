@@ -16,6 +16,7 @@ TEST(Sha256, MatchesPublishedVectors) {
   const char* expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
   EXPECT_EQ(abc.Hex(), expected);
   EXPECT_EQ(abc.Hex(), expected) << "asking does not end the digest";
+  EXPECT_EQ(Sha256Of("abc"), expected);
 }
 
 TEST(Sha256, FileDigestCountsBytes) {
