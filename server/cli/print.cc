@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/command_line/byte_size.h"
 #include "server/command_line/utf8.h"
@@ -51,9 +52,19 @@ absl::Duration Between(const google::protobuf::Timestamp& from,
          absl::Nanoseconds(to.nanos() - from.nanos());
 }
 
-// Why an attempt ended, by its error's reason; a newer server's reason is shown as it is.
+using Words = std::pair<const char*, const char*>;  // a reason, and what it says
+
+// One of a newer server is told as it is.
+std::string WordsOf(const std::string& reason, absl::Span<const Words> known) {
+  for (const auto& [name, text] : known) {
+    if (reason == name) return text;
+  }
+  return absl::StrReplaceAll(absl::AsciiStrToLower(reason), {{"_", " "}});
+}
+
+// Why an attempt ended, by its error's reason.
 std::string CauseText(const std::string& reason) {
-  static constexpr std::pair<const char*, const char*> kCauses[] = {
+  static constexpr Words kCauses[] = {
       {"CLIENT", "the request cannot be run"},
       {"OUT_OF_MEMORY", "out of memory"},
       {"MODEL", "the model cannot be used"},
@@ -65,10 +76,7 @@ std::string CauseText(const std::string& reason) {
       {"CANCELLED", "cancelled"},
       {"RUN_TIMEOUT", "took longer than it may"},
   };
-  for (const auto& [name, text] : kCauses) {
-    if (reason == name) return text;
-  }
-  return absl::StrReplaceAll(absl::AsciiStrToLower(reason), {{"_", " "}});
+  return WordsOf(reason, kCauses);
 }
 
 std::string Describe(const v1::Attempt& attempt) {
@@ -87,9 +95,9 @@ std::string Describe(const v1::Attempt& attempt) {
   return text;
 }
 
-// Of Job.waiting_reason. One that this version does not know is told as it is.
+// Of Job.waiting_reason.
 std::string WaitingText(const std::string& reason) {
-  static constexpr std::pair<const char*, const char*> kReasons[] = {
+  static constexpr Words kReasons[] = {
       {"NO_WORKER", "no worker that is up serves its model"},
       {"DISK_FULL", "the server's disk is full"},
       {"TENANT_DISK_FULL", "your videos and uploads take all the room that you may have"},
@@ -99,10 +107,7 @@ std::string WaitingText(const std::string& reason) {
       {"AHEAD", ""},  // the number says it
       {"WORKERS_BUSY", "its workers are all working"},
   };
-  for (const auto& [name, text] : kReasons) {
-    if (reason == name) return text;
-  }
-  return absl::StrReplaceAll(absl::AsciiStrToLower(reason), {{"_", " "}});
+  return WordsOf(reason, kReasons);
 }
 
 void PrintLine(const char* name, const std::string& value) {
