@@ -60,11 +60,15 @@ absl::Status DiskBudget::Check(const std::string& tenant) const {
 
 absl::StatusOr<DiskBudget::Reservation> DiskBudget::Reserve(const std::string& tenant,
                                                             int64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  const absl::Status status = CheckFor(tenant, bytes);
-  if (!status.ok()) return status;
-  reserved_[tenant] += bytes;
-  return Reservation(*this, tenant, bytes);
+  {
+    absl::MutexLock lock(&mutex_);
+    const absl::Status status = CheckFor(tenant, bytes);
+    if (!status.ok()) return status;
+    reserved_[tenant] += bytes;
+  }
+  // Any address but null: what counts is the deleter.
+  return Reservation(static_cast<void*>(this),
+                     [this, tenant, bytes](void*) { Release(tenant, bytes); });
 }
 
 DiskBudget::Shortage DiskBudget::Find() const {

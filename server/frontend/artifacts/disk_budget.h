@@ -6,9 +6,9 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -29,25 +29,8 @@ class DiskBudget {
   DiskBudget(scheduler::JobStore& store, const FileStore& files, const config::LimitsConfig& limits)
       : store_(store), files_(files), limits_(limits) {}
 
-  // Bytes that count as taken until this goes.
-  class Reservation {
-   public:
-    Reservation(DiskBudget& budget, std::string tenant, int64_t bytes)
-        : budget_(&budget), tenant_(std::move(tenant)), bytes_(bytes) {}
-    Reservation(Reservation&& other) noexcept
-        : budget_(std::exchange(other.budget_, nullptr)),
-          tenant_(std::move(other.tenant_)),
-          bytes_(other.bytes_) {}
-    Reservation& operator=(Reservation&&) = delete;
-    ~Reservation() {
-      if (budget_ != nullptr) budget_->Release(tenant_, bytes_);
-    }
-
-   private:
-    DiskBudget* budget_;
-    std::string tenant_;
-    int64_t bytes_;
-  };
+  // Bytes that count as taken until this is gone. The budget outlives it.
+  using Reservation = std::shared_ptr<void>;
 
   // Whether the tenant may have another file. RESOURCE_EXHAUSTED (DISK_FULL, TENANT_DISK_FULL).
   absl::Status Check(const std::string& tenant) const;

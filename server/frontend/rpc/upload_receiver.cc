@@ -62,7 +62,7 @@ absl::Status UploadReceiver::TakeHeader(const std::string& tenant,
   absl::StatusOr<DiskBudget::Reservation> room =
       context_.budget.Reserve(tenant, header.size_bytes());
   if (!room.ok()) return room.status();
-  room_.emplace(*std::move(room));
+  room_ = *std::move(room);
   absl::StatusOr<std::unique_ptr<AssetWriter>> file = context_.files.CreateUpload();
   if (!file.ok()) return file.status();
   file_ = *std::move(file);

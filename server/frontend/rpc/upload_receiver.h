@@ -43,7 +43,7 @@ class UploadReceiver {
 
   const Context& context_;
   std::optional<v1::UploadAssetRequest::Header> header_;
-  std::optional<DiskBudget::Reservation> room_;  // for what the header declares
+  DiskBudget::Reservation room_;  // for what the header declares
   std::unique_ptr<AssetWriter> file_;
   int64_t received_ = 0;
   digest::Sha256 sha_;
