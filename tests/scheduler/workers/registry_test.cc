@@ -531,6 +531,31 @@ class HangTest : public RegistryTest {
     return TimeUntilLost([&] { EXPECT_TRUE(Beat(session_, {pulse}).ok()); });
   }
 
+  // One attempt under `options` whose pulse stays as it is, of a kind with these usual steps: how
+  // long until it is lost, and that it is for its standing still.
+  absl::Duration TimeUntilHang(const LeaseOptions& options, AttemptPulse pulse, UsualSteps usual) {
+    WorkerRegistry registry(options, clock_);
+    const SessionId session = registry.Hello(Hello("w"))->session;
+    EXPECT_TRUE(registry.Assign(*registry.Reserve("w"), a_, absl::InfiniteDuration()).ok());
+    registry.SetUsualSteps(a_, std::move(usual));
+    registry.SetUsualSteps(b_, {});  // not held
+    pulse.ref = a_;
+    const absl::Duration begin = clock_.Monotonic();
+    std::vector<LostAttempt> lost;
+    for (int i = 0; i < 10'000 && lost.empty(); ++i) {
+      EXPECT_TRUE(registry.Heartbeat(session, {pulse}, {}).ok());
+      lost = registry.TakeLost();
+      if (lost.empty()) clock_.Advance(absl::Milliseconds(500));
+    }
+    EXPECT_EQ(lost.size(), 1u);
+    for (const LostAttempt& each : lost) {
+      EXPECT_EQ(each.cause, FailureCause::kHang);
+      EXPECT_EQ(each.pulse.stage, pulse.stage);
+      EXPECT_EQ(each.session, session);
+    }
+    return clock_.Monotonic() - begin;
+  }
+
   SessionId session_ = 0;
 };
 
@@ -563,47 +588,17 @@ TEST_F(HangTest, StandingStillIsJudgedByTheStage) {
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);
-    WorkerRegistry registry(options, clock_);
-    const SessionId session = registry.Hello(Hello("w"))->session;
-    ASSERT_TRUE(registry.Assign(*registry.Reserve("w"), a_, absl::InfiniteDuration()).ok());
-    AttemptPulse pulse = c.pulse;
-    pulse.ref = a_;
-    const absl::Duration begin = clock_.Monotonic();
-    std::vector<LostAttempt> lost;
-    for (int i = 0; i < 10'000 && lost.empty(); ++i) {
-      ASSERT_TRUE(registry.Heartbeat(session, {pulse}, {}).ok());
-      lost = registry.TakeLost();
-      if (lost.empty()) clock_.Advance(absl::Milliseconds(500));
-    }
-    EXPECT_EQ(clock_.Monotonic() - begin, c.want);
-    ASSERT_EQ(lost.size(), 1u);
-    EXPECT_EQ(lost[0].cause, FailureCause::kHang);
-    EXPECT_EQ(lost[0].pulse.stage, c.pulse.stage);
-    EXPECT_EQ(lost[0].session, session);
+    EXPECT_EQ(TimeUntilHang(options, c.pulse, {}), c.want);
   }
 }
 
 TEST_F(HangTest, EarlierRunsAreKnownBeforeTheFirstStep) {
   const auto limit = [&](int stage, int steps, absl::Duration usual_step, UsualSteps usual) {
-    WorkerRegistry registry({}, clock_);
-    const SessionId session = registry.Hello(Hello("w"))->session;
-    EXPECT_TRUE(registry.Assign(*registry.Reserve("w"), a_, absl::InfiniteDuration()).ok());
-    registry.SetUsualSteps(a_, std::move(usual));
-    registry.SetUsualSteps(b_, {});  // not held
     AttemptPulse pulse;
-    pulse.ref = a_;
     pulse.stage = stage;
     pulse.steps = steps;
     pulse.usual_step = usual_step;
-    const absl::Duration begin = clock_.Monotonic();
-    std::vector<LostAttempt> lost;
-    for (int i = 0; i < 10'000 && lost.empty(); ++i) {
-      EXPECT_TRUE(registry.Heartbeat(session, {pulse}, {}).ok());
-      lost = registry.TakeLost();
-      if (lost.empty()) clock_.Advance(absl::Milliseconds(500));
-    }
-    EXPECT_EQ(lost.size(), 1u);
-    return clock_.Monotonic() - begin;
+    return TimeUntilHang({}, pulse, std::move(usual));
   };
   const auto known = [](int stage, int steps, absl::Duration time) {
     return UsualSteps{{stage, UsualStep{.steps = steps, .time = time}}};

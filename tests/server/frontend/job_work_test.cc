@@ -1,9 +1,12 @@
 // Which requests take the same time for a step.
 #include "server/frontend/rpc/job_work.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <string>
+#include <vector>
 
 namespace kino::frontend {
 namespace {
@@ -30,6 +33,17 @@ v1::GenerateRequest Request() {
 
 using Change = std::function<void(v1::GenerateRequest&)>;
 
+// Of the request with each of the changes by itself, in their order.
+std::vector<std::string> ShapesAfter(const std::vector<Change>& changes) {
+  std::vector<std::string> shapes;
+  for (const Change& change : changes) {
+    v1::GenerateRequest request = Request();
+    change(request);
+    shapes.push_back(WorkOf(request, 0).shape);
+  }
+  return shapes;
+}
+
 TEST(JobWorkTest, StepsAndOperationsAreTold) {
   const scheduler::JobWork work = WorkOf(Request(), 1e15);
   EXPECT_EQ(work.steps, 40);
@@ -40,7 +54,7 @@ TEST(JobWorkTest, StepsAndOperationsAreTold) {
 
 TEST(JobWorkTest, ShapeIsBlindToWhatCostsNothing) {
   const std::string shape = WorkOf(Request(), 0).shape;
-  const Change changes[] = {
+  const std::vector<Change> changes = {
       [](auto& r) { r.set_model("another"); },
       [](auto& r) { r.set_prompt("a dog"); },
       [](auto& r) { r.set_negative_prompt("blurry"); },
@@ -62,18 +76,12 @@ TEST(JobWorkTest, ShapeIsBlindToWhatCostsNothing) {
       [](auto& r) { r.mutable_conditions(0)->set_asset_id("another"); },
       [](auto& r) { r.mutable_conditions(0)->set_strength(1); },
   };
-  int index = 0;
-  for (const Change& change : changes) {
-    v1::GenerateRequest request = Request();
-    change(request);
-    EXPECT_EQ(WorkOf(request, 0).shape, shape) << index;
-    ++index;
-  }
+  EXPECT_THAT(ShapesAfter(changes), ::testing::Each(shape));
 }
 
 TEST(JobWorkTest, ShapeTellsApartWhatTakesAnotherTime) {
   const std::string shape = WorkOf(Request(), 0).shape;
-  const Change changes[] = {
+  const std::vector<Change> changes = {
       [](auto& r) { r.set_task(v1::TEXT_TO_VIDEO); },
       [](auto& r) { r.set_height(256); },
       [](auto& r) { r.set_width(256); },
@@ -86,13 +94,7 @@ TEST(JobWorkTest, ShapeTellsApartWhatTakesAnotherTime) {
       [](auto& r) { r.clear_conditions(); },
       [](auto& r) { r.mutable_ltx()->set_max_sequence_length(256); },
   };
-  int index = 0;
-  for (const Change& change : changes) {
-    v1::GenerateRequest request = Request();
-    change(request);
-    EXPECT_NE(WorkOf(request, 0).shape, shape) << index;
-    ++index;
-  }
+  EXPECT_THAT(ShapesAfter(changes), ::testing::Each(::testing::Ne(shape)));
 }
 
 }  // namespace
