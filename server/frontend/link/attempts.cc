@@ -284,7 +284,9 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       TellUsualSteps(live);
       // The plan is told again with the result; a store that is full for now costs nothing here.
       parts_.store.RecordStats(
-          ref, EncodeStats({}, live.plan.has_value() ? &*live.plan : nullptr, live.receipt),
+          ref,
+          StatsOf({}, live.plan.has_value() ? &*live.plan : nullptr, live.receipt)
+              .SerializeAsString(),
           [](const absl::StatusOr<scheduler::Job>&) {});
       break;
     case v1::AttemptEvent::kChunk: {
@@ -313,8 +315,9 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       End(live,
           {.cause = cause,
            .error = ErrorOf(failed),
-           .stats = EncodeStats(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr,
-                                live.receipt),
+           .stats =
+               StatsOf(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr, live.receipt)
+                   .SerializeAsString(),
            .evidence = IsCrash(cause) ? Evidence(live, parts_.registry.PulseOf(ref), nullptr) : ""},
           number);
       return absl::OkStatus();
@@ -412,7 +415,7 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   // The model's fingerprint is known once it has been loaded.
   if (const Peer* peer = parts_.peers.Find(live->worker))
     live->receipt = ReceiptOf(*peer, live->model);
-  live->stats = EncodeStats(live->done.stages(), plan, live->receipt);
+  live->stats = StatsOf(live->done.stages(), plan, live->receipt);
   live->phase = Phase::kEnding;
   Store(*live);
 }
@@ -439,7 +442,7 @@ void Attempts::Store(Live& live) {
     post([this, ref, job = std::move(job)] { OnStored(ref, job); });
   };
   if (live.artifact.has_value()) {
-    parts_.store.Commit(ref, *live.artifact, live.stats, std::move(done));
+    parts_.store.Commit(ref, *live.artifact, live.stats.SerializeAsString(), std::move(done));
   } else {
     parts_.store.Fail(ref, live.failure, std::move(done));
   }
@@ -490,8 +493,7 @@ void Attempts::ReportResult(const Live& live, const absl::StatusOr<scheduler::Jo
   if (!live.artifact.has_value()) {
     spdlog::info("job {}: {}", live.ref.job_id, state);
   } else if (job.ok() && job->state == scheduler::JobState::kSucceeded) {
-    if (v1::Job stats; stats.ParseFromString(live.stats))
-      parts_.history.Learn(FinishedRunOf(live.model, live.work, stats));
+    parts_.history.Learn(FinishedRunOf(live.model, live.work, live.stats));
     parts_.metrics.AttemptEnded("succeeded");
     parts_.metrics.AttemptStages(live.model, live.done.stages());
     parts_.metrics.AttemptSteps(live.model, live.done);
@@ -557,13 +559,13 @@ Attempts::Live* Attempts::Find(const scheduler::AttemptRef& ref) {
   return found == live_.end() || found->second.ref != ref ? nullptr : &found->second;
 }
 
-std::string EncodeStats(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                        const v1::Plan* plan, const v1::Receipt& receipt) {
+v1::Job StatsOf(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
+                const v1::Plan* plan, const v1::Receipt& receipt) {
   v1::Job stats;
   *stats.mutable_receipt() = receipt;
   *stats.mutable_stages() = stages;
   if (plan != nullptr) *stats.mutable_plan() = *plan;
-  return stats.SerializeAsString();
+  return stats;
 }
 
 }  // namespace kino::frontend

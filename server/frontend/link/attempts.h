@@ -120,7 +120,7 @@ class Attempts {
     Phase phase = Phase::kRunning;
     // Of kEnding: the result, or why there is none.
     std::optional<scheduler::Artifact> artifact;
-    std::string stats;
+    v1::Job stats;
     v1::AttemptDone done;
     scheduler::AttemptFailure failure;
     int64_t last_number = 0;  // of the worker's event to acknowledge; 0: none
@@ -153,8 +153,9 @@ class Attempts {
   std::map<std::string, Live> live_;  // by job
 };
 
-// The opaque statistics of a job's row: stages, plan and receipt of the last attempt.
-std::string EncodeStats(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                        const v1::Plan* plan, const v1::Receipt& receipt);
+// What is stored, serialized, as a job's opaque statistics: stages, plan and receipt of the last
+// attempt.
+v1::Job StatsOf(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
+                const v1::Plan* plan, const v1::Receipt& receipt);
 
 }  // namespace kino::frontend
