@@ -357,7 +357,10 @@ absl::StatusOr<DecodedMedia> DecodeMediaFile(const std::string& path,
                                              const DecodeOptions& options) {
   const OwnedFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) {
-    return absl::NotFoundError(absl::StrCat("cannot open '", path, "': ", std::strerror(errno)));
+    const int error = errno;
+    const std::string what = absl::StrCat("cannot open '", path, "'");
+    if (absl::Status status = SystemError(what, error); absl::IsUnavailable(status)) return status;
+    return absl::NotFoundError(absl::StrCat(what, ": ", std::strerror(error)));
   }
   return DecodeMedia(file.get(), options);
 }

@@ -23,6 +23,12 @@ namespace {
 constexpr size_t kMaxChunkBytes = 256 << 10;
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
+// UNAVAILABLE: this machine has no memory or descriptor left for the decoder.
+v1::AttemptFailed::Cause DecodeCause(const absl::Status& error) {
+  if (absl::IsInvalidArgument(error)) return v1::AttemptFailed::CLIENT;
+  return absl::IsUnavailable(error) ? v1::AttemptFailed::SHORTAGE : v1::AttemptFailed::INTERNAL;
+}
+
 class AttemptRun {
  public:
   AttemptRun(const AttemptContext& context, HeldAttempt& attempt)
@@ -34,7 +40,7 @@ class AttemptRun {
     *started.mutable_started()->mutable_plan() = attempt_.command().request().plan();
     std::optional<Failure> failure;
     if (absl::Status status = Emit(std::move(started)); !status.ok()) {
-      failure = Failure{v1::AttemptFailed::INTERNAL, status};
+      failure = SpoolFailure(status);
     } else {
       failure = Work();
     }
@@ -131,9 +137,7 @@ class AttemptRun {
         const absl::Status error(
             decoded.status().code(),
             absl::StrCat("conditions[", i, "]: ", std::string(decoded.status().message())));
-        return Failure{absl::IsInvalidArgument(error) ? v1::AttemptFailed::CLIENT
-                                                      : v1::AttemptFailed::INTERNAL,
-                       error};
+        return Failure{DecodeCause(error), error};
       }
       media->push_back(*std::move(decoded));
     }
@@ -204,9 +208,8 @@ class AttemptRun {
     KINO_FAULT_POINT("worker.done.before_spool");
     // Before the event can be sent: the next start command may follow it at once.
     attempt_.MarkEnded();
-    if (absl::Status status = attempt_.spool().Append(std::move(event)); !status.ok()) {
-      return Failure{v1::AttemptFailed::INTERNAL, status};
-    }
+    if (absl::Status status = attempt_.spool().Append(std::move(event)); !status.ok())
+      return SpoolFailure(status);
     KINO_FAULT_POINT("worker.done.spooled");
     return std::nullopt;
   }

@@ -47,6 +47,8 @@ std::optional<Failure> StopFailure(const HeldAttempt& attempt) {
                      absl::DeadlineExceededError(
                          absl::StrCat("the attempt did not finish within its run_timeout of ",
                                       attempt.command().run_timeout().seconds(), " s"))};
+    case StopReason::kSpoolLost:
+      return SpoolFailure(attempt.spool().status());
     case StopReason::kInterrupted:
       return Failure{v1::AttemptFailed::INTERRUPTED,
                      absl::UnavailableError("the worker was asked to stop")};
@@ -55,7 +57,10 @@ std::optional<Failure> StopFailure(const HeldAttempt& attempt) {
 }
 
 Failure SpoolFailure(const absl::Status& error) {
-  return {IsDiskFull(error) ? v1::AttemptFailed::DISK_FULL : v1::AttemptFailed::INTERNAL, error};
+  const auto cause = IsDiskFull(error)   ? v1::AttemptFailed::DISK_FULL
+                     : IsShortage(error) ? v1::AttemptFailed::SHORTAGE
+                                         : v1::AttemptFailed::INTERNAL;
+  return {cause, error};
 }
 
 void FailAttempt(HeldAttempt& attempt, const Failure& failure,
@@ -68,6 +73,10 @@ bool FailWaitingAttempt(HeldAttempt& attempt, const Failure& failure) {
   if (!attempt.EndWaiting()) return false;
   AppendFailed(attempt, failure, {});
   return true;
+}
+
+void FailEndedAttempt(HeldAttempt& attempt, const Failure& failure) {
+  AppendFailed(attempt, failure, {});
 }
 
 }  // namespace kino::worker

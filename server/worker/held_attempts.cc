@@ -1,5 +1,7 @@
 #include "server/worker/held_attempts.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -79,10 +81,7 @@ absl::StatusOr<std::shared_ptr<HeldAttempt>> HeldAttempts::Add(v1::StartAttempt 
     // A name of our own: nothing that came over the wire becomes part of a path.
     path = absl::StrCat(spool_folder_, "/", ++spools_made_, ".spool");
   }
-  auto spool = Spool::Create(path);
-  const absl::Status spool_status = spool.status();
-  auto attempt = std::make_shared<HeldAttempt>(
-      std::move(command), spool.ok() ? *std::move(spool) : Spool::WithoutFile(), spool_status);
+  auto attempt = std::make_shared<HeldAttempt>(std::move(command), Spool::Create(files_, path));
   absl::MutexLock lock(&mutex_);
   slots_.push_back({attempt, 0});
   return attempt;
@@ -198,15 +197,29 @@ void HeldAttempts::Resume(const google::protobuf::RepeatedPtrField<v1::AttemptAc
   }
 }
 
-absl::StatusOr<std::optional<v1::AttemptEvent>> HeldAttempts::NextToSend() {
+std::optional<v1::AttemptEvent> HeldAttempts::NextOf(const Slot& slot) {
+  HeldAttempt& attempt = *slot.attempt;
+  auto event = attempt.spool().Next(slot.sent);
+  if (event.ok()) return *std::move(event);
+  spdlog::error("job {} attempt {}: {}", attempt.ref().job_id(), attempt.ref().attempt(),
+                std::string(event.status().message()));
+  // The bytes are lost, so the attempt is. Its end takes their place: the engine thread's, or,
+  // where that has come already, this one.
+  const bool had_ended = attempt.spool().GiveUp(slot.sent, event.status());
+  attempt.Stop(StopReason::kSpoolLost);
+  if (!had_ended) return std::nullopt;
+  FailEndedAttempt(attempt, SpoolFailure(event.status()));
+  return attempt.spool().Next(slot.sent).value_or(std::nullopt);
+}
+
+std::optional<v1::AttemptEvent> HeldAttempts::NextToSend() {
   for (const Slot& slot : Slots()) {
-    auto event = slot.attempt->spool().Next(slot.sent);
-    if (!event.ok()) return event.status();
-    if (!event->has_value()) continue;
-    *(*event)->mutable_ref() = slot.attempt->ref();
+    std::optional<v1::AttemptEvent> event = NextOf(slot);
+    if (!event) continue;
+    *event->mutable_ref() = slot.attempt->ref();
     absl::MutexLock lock(&mutex_);
     for (Slot& live : slots_) {
-      if (live.attempt == slot.attempt) live.sent = (*event)->number();
+      if (live.attempt == slot.attempt) live.sent = event->number();
     }
     return event;
   }
@@ -216,9 +229,9 @@ absl::StatusOr<std::optional<v1::AttemptEvent>> HeldAttempts::NextToSend() {
     v1::AttemptEvent event;
     *event.mutable_ref() = slot.attempt->ref();
     *event.mutable_progress() = *std::move(progress);
-    return std::optional<v1::AttemptEvent>(std::move(event));
+    return event;
   }
-  return std::optional<v1::AttemptEvent>();
+  return std::nullopt;
 }
 
 }  // namespace kino::worker

@@ -23,23 +23,19 @@
 namespace kino::worker {
 
 // Why a run was told to stop; the highest that was given counts.
-enum class StopReason { kNone, kCancelled, kTimedOut, kInterrupted, kDropped };
+enum class StopReason { kNone, kCancelled, kTimedOut, kSpoolLost, kInterrupted, kDropped };
 
 // One attempt from its start command on.
 class HeldAttempt {
  public:
-  // spool_status: why `events` has no file, else OK.
-  HeldAttempt(v1::StartAttempt command, std::unique_ptr<Spool> events,
-              absl::Status spool_status = absl::OkStatus())
-      : command_(std::move(command)),
-        spool_(std::move(events)),
-        spool_status_(std::move(spool_status)) {}
+  HeldAttempt(v1::StartAttempt command, std::unique_ptr<Spool> spool)
+      : command_(std::move(command)), spool_(std::move(spool)) {}
 
   const v1::StartAttempt& command() const { return command_; }
   const v1::AttemptRef& ref() const { return command_.ref(); }
+  // Where its status is not OK the attempt cannot run, only tell that it failed.
   Spool& spool() { return *spool_; }
-  // Not OK: its events can be told, but it cannot run.
-  const absl::Status& spool_status() const { return spool_status_; }
+  const Spool& spool() const { return *spool_; }
   const engine::CancelToken& token() const { return token_; }
 
   void Stop(StopReason reason);
@@ -68,7 +64,6 @@ class HeldAttempt {
  private:
   const v1::StartAttempt command_;
   const std::unique_ptr<Spool> spool_;
-  const absl::Status spool_status_;
   engine::CancelToken token_;
   std::atomic<StopReason> stop_reason_{StopReason::kNone};
   Pulse pulse_;
@@ -80,11 +75,13 @@ class HeldAttempt {
 
 class HeldAttempts {
  public:
-  // Spools are files in `spool_folder`, which exists and is this worker's alone.
-  explicit HeldAttempts(std::string spool_folder) : spool_folder_(std::move(spool_folder)) {}
+  // Spools are files in `spool_folder`, which exists and is this worker's alone. `files` outlives
+  // this.
+  HeldAttempts(scheduler::FileLayer& files, std::string spool_folder)
+      : files_(files), spool_folder_(std::move(spool_folder)) {}
 
   // ALREADY_EXISTS: this very attempt is held. Where its spool's file cannot be made it is held all
-  // the same, and says so (spool_status).
+  // the same, and its spool's status says so.
   absl::StatusOr<std::shared_ptr<HeldAttempt>> Add(v1::StartAttempt command);
   // Null unless job, attempt and token match.
   std::shared_ptr<HeldAttempt> Find(const v1::AttemptRef& ref) const;
@@ -113,8 +110,9 @@ class HeldAttempts {
   void Resume(const google::protobuf::RepeatedPtrField<v1::AttemptAck>& resumed);
 
   // The next event to send: unsent numbered ones in order, else fresh progress, else nothing. For
-  // the link's writer; what it returns counts as sent until the next Resume.
-  absl::StatusOr<std::optional<v1::AttemptEvent>> NextToSend();
+  // the link's writer; what it returns counts as sent until the next Resume. An attempt whose spool
+  // cannot be read back is stopped, and fails.
+  std::optional<v1::AttemptEvent> NextToSend();
 
  private:
   struct Slot {
@@ -123,7 +121,10 @@ class HeldAttempts {
   };
   void RemoveLocked(const v1::AttemptRef& ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<Slot> Slots() const;
+  // The next unsent numbered event.
+  static std::optional<v1::AttemptEvent> NextOf(const Slot& slot);
 
+  scheduler::FileLayer& files_;
   const std::string spool_folder_;
   mutable absl::Mutex mutex_;
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);

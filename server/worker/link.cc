@@ -318,13 +318,9 @@ void Link::WriteLoop(Stream& stream) {
         absl::MutexLock lock(&mutex_);
         next_heartbeat = now + heartbeat_interval_;
       }
-      auto event = held_.NextToSend();
-      if (!event.ok()) {
-        spdlog::error("cannot read an attempt's spool: {}", std::string(event.status().message()));
-        return;
-      }
-      if (!event->has_value()) break;
-      *message.mutable_event() = **std::move(event);
+      std::optional<v1::AttemptEvent> event = held_.NextToSend();
+      if (!event) break;
+      *message.mutable_event() = *std::move(event);
       KINO_FAULT_POINT("worker.event.before_send");
       if (!stream.Write(message)) return;
       KINO_FAULT_POINT("worker.event.sent");

@@ -1,11 +1,9 @@
 #include "server/worker/spool.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
@@ -14,12 +12,21 @@ namespace kino::worker {
 namespace {
 
 constexpr char kDiskFullPayload[] = "kino/disk_full";
+constexpr char kShortagePayload[] = "kino/shortage";
 
 absl::Status SystemError(int error, const std::string& what) {
   absl::Status status = absl::ErrnoToStatus(error, what);
   if (error == ENOSPC || error == EDQUOT || error == EFBIG)
     status.SetPayload(kDiskFullPayload, absl::Cord());
+  if (error == EMFILE || error == ENFILE || error == ENOMEM)
+    status.SetPayload(kShortagePayload, absl::Cord());
   return status;
+}
+
+absl::Status FolderError(int error, absl::string_view what, const std::string& path) {
+  const absl::Status status = absl::ErrnoToStatus(error, "");
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot prepare the spool folder: ", what, " '", path, "': ", status.message()));
 }
 
 }  // namespace
@@ -28,27 +35,54 @@ bool IsDiskFull(const absl::Status& error) {
   return error.GetPayload(kDiskFullPayload).has_value();
 }
 
-absl::StatusOr<std::unique_ptr<Spool>> Spool::Create(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return SystemError(errno, absl::StrCat("cannot create spool '", path, "'"));
-  return std::unique_ptr<Spool>(new Spool(path, fd));
+bool IsShortage(const absl::Status& error) {
+  return error.GetPayload(kShortagePayload).has_value();
 }
 
-std::unique_ptr<Spool> Spool::WithoutFile() { return std::unique_ptr<Spool>(new Spool("", -1)); }
+absl::Status PrepareSpoolFolder(scheduler::FileLayer& files, const std::string& folder) {
+  for (const std::string& made : {folder.substr(0, folder.rfind('/')), folder}) {
+    const int error = files.MakeFolder(made);
+    if (error != 0 && error != EEXIST) return FolderError(error, "making", made);
+  }
+  std::vector<std::string> names;
+  if (const int error = files.List(folder, names); error != 0)
+    return FolderError(error, "listing", folder);
+  for (const std::string& name : names) {
+    const std::string path = absl::StrCat(folder, "/", name);
+    if (const int error = files.Unlink(path); error != 0)
+      return FolderError(error, "removing", path);
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<Spool> Spool::Create(scheduler::FileLayer& files, const std::string& path) {
+  std::unique_ptr<Spool> spool(new Spool(files, path));
+  const int error = files.Open(path, scheduler::OpenMode::kCreateNew, spool->file_);
+  if (error != 0) {
+    absl::MutexLock lock(&spool->mutex_);
+    spool->status_ = SystemError(error, absl::StrCat("cannot create spool '", path, "'"));
+  }
+  return spool;
+}
 
 Spool::~Spool() {
-  if (fd_ < 0) return;
-  close(fd_);
-  unlink(path_.c_str());
+  if (file_ == nullptr) return;
+  file_.reset();
+  (void)files_.Unlink(path_);
+}
+
+absl::Status Spool::status() const {
+  absl::MutexLock lock(&mutex_);
+  return status_;
 }
 
 absl::Status Spool::Append(v1::AttemptEvent event) {
   Entry entry;
   if (event.has_chunk()) {
-    if (fd_ < 0) return absl::FailedPreconditionError("the attempt's spool has no file");
     v1::Chunk* chunk = event.mutable_chunk();
     {
       absl::MutexLock lock(&mutex_);
+      if (!status_.ok()) return status_;
       if (chunk->offset() != end_offset_) {
         return absl::InternalError(
             absl::StrCat("chunk starts at ", chunk->offset(), ", expected ", end_offset_));
@@ -58,16 +92,11 @@ absl::Status Spool::Append(v1::AttemptEvent event) {
     chunk->clear_data();
     entry.offset = chunk->offset();
     entry.size = static_cast<int64_t>(data.size());
-    for (size_t done = 0; done < data.size();) {
-      const ssize_t wrote = pwrite(fd_, data.data() + done, data.size() - done,
-                                   entry.offset + static_cast<int64_t>(done));
-      if (wrote < 0 && errno == EINTR) continue;
-      if (wrote <= 0)
-        return SystemError(wrote < 0 ? errno : EIO, "cannot write the attempt's spool");
-      done += static_cast<size_t>(wrote);
-    }
+    if (const int error = file_->Write(data, entry.offset); error != 0)
+      return SystemError(error, "cannot write the attempt's spool");
   }
   absl::MutexLock lock(&mutex_);
+  if (!status_.ok() && !event.has_failed()) return status_;
   end_offset_ += entry.size;
   event.set_number(++last_number_);
   if (event.has_done() || event.has_failed()) has_last_ = true;
@@ -88,20 +117,24 @@ absl::StatusOr<std::optional<v1::AttemptEvent>> Spool::Next(int64_t after) const
   if (entry.event.has_chunk()) {
     std::string* data = entry.event.mutable_chunk()->mutable_data();
     data->resize(static_cast<size_t>(entry.size));
-    for (size_t done = 0; done < data->size();) {
-      const ssize_t got = pread(fd_, data->data() + done, data->size() - done,
-                                entry.offset + static_cast<int64_t>(done));
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) {
-        return SystemError(got < 0 ? errno : EIO, "cannot read the attempt's spool");
-      }
-      done += static_cast<size_t>(got);
-    }
+    size_t got = 0;
+    const int error = file_->Read(data->data(), data->size(), entry.offset, got);
     // Acknowledged meanwhile: its bytes may be gone already.
     absl::MutexLock lock(&mutex_);
     if (entry.event.number() <= acknowledged_) return std::optional<v1::AttemptEvent>();
+    if (error != 0 || got < data->size())
+      return SystemError(error != 0 ? error : EIO, "cannot read the attempt's spool");
   }
   return std::optional<v1::AttemptEvent>(std::move(entry.event));
+}
+
+bool Spool::GiveUp(int64_t after, const absl::Status& error) {
+  absl::MutexLock lock(&mutex_);
+  status_ = error;
+  while (!entries_.empty() && entries_.back().event.number() > after) entries_.pop_back();
+  // Numbers stay without gaps: what is appended next takes the place of what is lost.
+  last_number_ = after;
+  return std::exchange(has_last_, false);
 }
 
 void Spool::Acknowledge(int64_t number) {
@@ -116,9 +149,7 @@ void Spool::Acknowledge(int64_t number) {
     }
   }
   // A file system that cannot punch holes only keeps the space until the attempt ends.
-  if (released > 0) {
-    (void)fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, released);
-  }
+  if (released > 0) (void)file_->Punch(0, released);
 }
 
 int64_t Spool::last_number() const {

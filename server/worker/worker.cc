@@ -6,7 +6,6 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -25,8 +24,6 @@
 namespace kino::worker {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 // How often it is looked whether the last events are acknowledged.
 constexpr absl::Duration kFarewellLook = absl::Milliseconds(10);
@@ -42,7 +39,7 @@ class Worker : public LinkDelegate {
         models_(*engine_, options.models,
                 {.max_device_memory = options.max_device_memory,
                  .max_host_memory = options.max_host_memory}),
-        held_(options.spool_folder),
+        held_(*options.files, options.spool_folder),
         link_(LinkOptions{.address = options.address}, held_, *this, clock),
         profiler_(models_,
                   [this](v1::ProfileAnswer answer) { link_.SendProfile(std::move(answer)); }),
@@ -144,7 +141,7 @@ std::optional<Failure> Worker::Refusal(const HeldAttempt& attempt, bool is_busy)
                    absl::FailedPreconditionError(
                        absl::StrCat("the worker runs ", kMaxAttempts, " attempt at a time"))};
   }
-  if (!attempt.spool_status().ok()) return SpoolFailure(attempt.spool_status());
+  if (absl::Status spool = attempt.spool().status(); !spool.ok()) return SpoolFailure(spool);
   return std::nullopt;
 }
 
@@ -276,21 +273,12 @@ int Worker::Run() {
   return exit_code_;
 }
 
-absl::Status PrepareSpool(const std::string& folder) {
-  std::error_code error;
-  fs::remove_all(folder, error);
-  if (!error) fs::create_directories(folder, error);
-  if (!error) fs::permissions(folder, fs::perms::owner_all, error);
-  if (!error) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("cannot prepare the spool folder '", folder, "': ", error.message()));
-}
-
 }  // namespace
 
 int RunWorker(const WorkerOptions& options, const scheduler::Clock& clock,
               const EngineFactory& make_engine, const MediaDecoder& decode) {
-  if (absl::Status status = PrepareSpool(options.spool_folder); !status.ok()) {
+  if (absl::Status status = PrepareSpoolFolder(*options.files, options.spool_folder);
+      !status.ok()) {
     spdlog::critical("{}", std::string(status.message()));
     return kExitFailed;
   }

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "scheduler/clock.h"
+#include "scheduler/files/file_layer.h"
 #include "server/config/config.h"
 #include "server/worker/attempt.h"
 
@@ -28,6 +29,8 @@ struct WorkerOptions {
   int64_t max_host_memory = 0;
   // Left-overs of an earlier process are removed from it at the start.
   std::string spool_folder;
+  // Outlives the call.
+  scheduler::FileLayer* files = &scheduler::RealFiles();
   // From the first SIGTERM until a running attempt is interrupted.
   absl::Duration drain_deadline = absl::Seconds(20);
   // Limits of the conditions' files. The token is each attempt's own.

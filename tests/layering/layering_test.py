@@ -77,7 +77,7 @@ TABLE = {
                         ["protobuf", "grpc", "prometheus", "spdlog", "openssl"]),
     "server/plan": (["server/command_line"], ["protobuf"]),
     "server/cli": (["server/convert", "server/command_line", "server/plan", "server/digest"], ["protobuf", "grpc"]),
-    "server/worker": (["scheduler/clock.h", "scheduler/fault_point.h", "engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
+    "server/worker": (["scheduler/clock.h", "scheduler/fault_point.h", "scheduler/files", "engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
                        "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "server/config",
                        "server/convert", "server/digest", "server/command_line", "server/media"], ["protobuf", "grpc", "spdlog"]),
     "server/render": (["engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",

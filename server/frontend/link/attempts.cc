@@ -47,6 +47,7 @@ FailureCause CauseOf(v1::AttemptFailed::Cause cause) {
     case v1::AttemptFailed::MODEL:
       return FailureCause::kModel;
     case v1::AttemptFailed::INTERRUPTED:
+    case v1::AttemptFailed::SHORTAGE:
       return FailureCause::kInterrupted;
     case v1::AttemptFailed::RUN_TIMEOUT:
       return FailureCause::kRunTimeout;
@@ -312,9 +313,12 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       const v1::AttemptFailed& failed = event.failed();
       parts_.metrics.AttemptStages(live.model, failed.stages());
       const FailureCause cause = CauseOf(failed.cause());
+      const absl::Status error = ErrorOf(failed);
+      if (failed.cause() == v1::AttemptFailed::SHORTAGE)
+        listener_.on_shortage(kWaitsForServer, std::string(error.message()));
       End(live,
           {.cause = cause,
-           .error = ErrorOf(failed),
+           .error = error,
            .stats =
                StatsOf(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr, live.receipt)
                    .SerializeAsString(),

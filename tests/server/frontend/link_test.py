@@ -167,6 +167,19 @@ def test_server_without_descriptors_fails_no_job(start):
     assert {a.cause for a in done.attempts[:-1]} == {"INTERRUPTED"}
 
 
+def test_worker_without_descriptors_fails_no_job(start):
+    """More of them than attempts are allowed; after each, nothing is started for a moment."""
+    frontend = start("retry: {max_attempts: 1}\n")
+    job = frontend.submit()
+    fake = FakeWorker(frontend)
+    for _ in range(3):
+        fake.attempt().failed(worker.AttemptFailed.SHORTAGE, code=8, message="cannot create spool: Too many open files")
+    fake.attempt().succeed()
+    done = frontend.wait_for(job.id, video.SUCCEEDED)
+    assert [a.cause for a in done.attempts] == ["INTERRUPTED"] * 3 + [""]
+    assert "nothing is started for a while: cannot create spool" in frontend.log_path.read_text()
+
+
 def test_disk_below_its_reserve_holds_jobs_back(start):
     frontend = start("limits: {min_free_disk: 900000GiB}\n")
     fake = FakeWorker(frontend)

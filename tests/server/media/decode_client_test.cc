@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -196,6 +197,31 @@ TEST(DecodeClientTest, PipeThatStaysEmptyEndsAtTheTimeout) {
   close(ends[1]);
   EXPECT_TRUE(DecodeMedia(ends[0], Options()).ok());
   close(ends[0]);
+}
+
+TEST(DecodeClientTest, NoDescriptorLeftIsUnavailableAtAnyStep) {
+  const std::string picture = PillowCorpus().scratch.path("png_exif8.png");
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{64, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  std::vector<int> taken;
+  for (int fd = open("/dev/null", O_RDONLY); fd >= 0; fd = open("/dev/null", O_RDONLY))
+    taken.push_back(fd);
+  // From none that is free, the file's own, to as many as it takes.
+  std::vector<absl::Status> refused;
+  absl::Status status = DecodeMediaFile(picture, Options()).status();
+  for (; !status.ok() && !taken.empty(); status = DecodeMediaFile(picture, Options()).status()) {
+    refused.push_back(status);
+    close(taken.back());
+    taken.pop_back();
+  }
+  for (const int fd : taken) close(fd);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_GT(refused.size(), 3u);
+  for (const absl::Status& each : refused)
+    EXPECT_EQ(each.code(), absl::StatusCode::kUnavailable) << each;
 }
 
 TEST(DecodeClientTest, AbsentProgramIsUnimplemented) {

@@ -2,13 +2,15 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "server/worker/attempt_failure.h"
+#include "tests/scheduler/files/simulated_disk.h"
+#include "tests/support/temp_dir.h"
 
 namespace kino::worker {
 namespace {
@@ -36,16 +38,14 @@ v1::AttemptAck Ack(const v1::StartAttempt& command, int64_t number) {
 
 class HeldAttemptsTest : public ::testing::Test {
  protected:
-  HeldAttemptsTest() { std::filesystem::create_directories(folder_); }
-  const std::string folder_ = testing::TempDir() + "/held";
-  HeldAttempts held_{folder_};
+  kino::testing::TempDir folder_;
+  scheduler::SimulatedDisk disk_;
+  HeldAttempts held_{disk_, folder_.path()};
 
   // "job:number", or "" when nothing is to be sent.
   std::string Next() {
-    auto event = held_.NextToSend();
-    EXPECT_TRUE(event.ok());
-    if (!event.ok() || !event->has_value()) return "";
-    return (*event)->ref().job_id() + ":" + std::to_string((*event)->number());
+    const std::optional<v1::AttemptEvent> event = held_.NextToSend();
+    return event ? event->ref().job_id() + ":" + std::to_string(event->number()) : "";
   }
 };
 
@@ -209,18 +209,77 @@ TEST_F(HeldAttemptsTest, CancelAndBeginAtOnceGiveOneEnd) {
 }
 
 TEST_F(HeldAttemptsTest, AnAttemptWhoseSpoolCannotBeMadeIsHeldAndCanTell) {
-  HeldAttempts held("/nonexistent");
+  HeldAttempts held(disk_, "/nonexistent");
   auto attempt = held.Add(Command("a"));
   ASSERT_TRUE(attempt.ok()) << attempt.status();
-  EXPECT_NE(std::string((*attempt)->spool_status().message()).find("/nonexistent/1.spool"),
+  EXPECT_NE(std::string((*attempt)->spool().status().message()).find("/nonexistent/1.spool"),
             std::string::npos);
-  EXPECT_TRUE(FailWaitingAttempt(**attempt, SpoolFailure((*attempt)->spool_status())));
-  auto event = held.NextToSend();
-  ASSERT_TRUE(event.ok() && event->has_value());
-  EXPECT_EQ((*event)->ref().job_id(), "a");
-  EXPECT_EQ((*event)->failed().cause(), v1::AttemptFailed::INTERNAL);
+  EXPECT_TRUE(FailWaitingAttempt(**attempt, SpoolFailure((*attempt)->spool().status())));
+  const auto event = held.NextToSend();
+  ASSERT_TRUE(event.has_value());
+  EXPECT_EQ(event->ref().job_id(), "a");
+  EXPECT_EQ(event->failed().cause(), v1::AttemptFailed::INTERNAL);
   held.Acknowledge(Ack(Command("a"), 1));
   EXPECT_TRUE(held.empty());
+}
+
+// Two chunks, of which the second cannot be read back.
+void SpoolTwoChunks(HeldAttempt& attempt) {
+  ASSERT_TRUE(attempt.Begin(kNow));
+  for (int i = 0; i < 2; ++i) {
+    v1::AttemptEvent event;
+    event.mutable_chunk()->set_offset(i);
+    event.mutable_chunk()->set_data("x");
+    ASSERT_TRUE(attempt.spool().Append(event).ok());
+  }
+}
+
+TEST_F(HeldAttemptsTest, ARunWhoseSpoolCannotBeReadBackIsStoppedAndFails) {
+  auto attempt = *held_.Add(Command("a"));
+  SpoolTwoChunks(*attempt);
+  EXPECT_EQ(Next(), "a:1");
+  disk_.PlanFault({.calls = {scheduler::DiskCall::kRead}, .error = EIO});
+  EXPECT_EQ(Next(), "") << "its end is the engine thread's to tell";
+  EXPECT_TRUE(attempt->token().cancelled());
+  EXPECT_EQ(disk_.faults_struck(), 1);
+  const std::optional<Failure> failure = StopFailure(*attempt);
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->cause, v1::AttemptFailed::INTERNAL);
+  // The run ends well all the same: what it made is lost.
+  attempt->MarkEnded();
+  EXPECT_EQ(attempt->spool().Append(Event(true)), failure->error);
+  FailAttempt(*attempt, *failure, {});
+  const auto event = held_.NextToSend();
+  ASSERT_TRUE(event.has_value());
+  EXPECT_EQ(event->number(), 2);
+  EXPECT_EQ(event->failed().cause(), v1::AttemptFailed::INTERNAL);
+  held_.Acknowledge(Ack(Command("a"), 2));
+  EXPECT_TRUE(held_.empty());
+}
+
+TEST_F(HeldAttemptsTest, AnEndedAttemptWhoseSpoolCannotBeReadBackFailsToo) {
+  for (const auto& [error, cause] : {std::pair(EIO, v1::AttemptFailed::INTERNAL),
+                                     std::pair(EMFILE, v1::AttemptFailed::SHORTAGE)}) {
+    SCOPED_TRACE(v1::AttemptFailed::Cause_Name(cause));
+    auto attempt = *held_.Add(Command("a"));
+    SpoolTwoChunks(*attempt);
+    attempt->MarkEnded();
+    ASSERT_TRUE(attempt->spool().Append(Event(true)).ok());
+    while (!Next().empty()) {
+    }
+    // The stream broke, and the frontend has the first.
+    google::protobuf::RepeatedPtrField<v1::AttemptAck> resumed;
+    *resumed.Add() = Ack(Command("a"), 1);
+    held_.Resume(resumed);
+    disk_.PlanFault({.calls = {scheduler::DiskCall::kRead}, .error = error});
+    const auto event = held_.NextToSend();
+    ASSERT_TRUE(event.has_value());
+    EXPECT_EQ(event->number(), 2);
+    EXPECT_EQ(event->failed().cause(), cause);
+    EXPECT_EQ(Next(), "");
+    held_.Acknowledge(Ack(Command("a"), 2));
+    EXPECT_TRUE(held_.empty());
+  }
 }
 
 TEST_F(HeldAttemptsTest, PulsesAreOfAttemptsThatHaveNotEnded) {

@@ -98,7 +98,7 @@ class LinkTest : public ::testing::Test {
 
   const std::string folder_ = MakeFolder();
   MonotonicOnly clock_;
-  HeldAttempts held_{folder_};
+  HeldAttempts held_{scheduler::RealFiles(), folder_};
   QuietDelegate delegate_;
   ScriptedFrontend frontend_{"unix:" + folder_ + "/link.sock"};
   Link link_{LinkOptions{.address = "unix:" + folder_ + "/link.sock"}, held_, delegate_, clock_};

@@ -458,6 +458,10 @@ TEST_F(WorkerTest, EveryFailureHasItsCause) {
   image.mutable_ref()->set_job_id("image3");
   image.set_condition_files(0, folder_ + "/slow");
   check(image, v1::AttemptFailed::INTERNAL, 14, "conditions[0]: decoding takes longer");
+  std::ofstream(folder_ + "/short") << "short";
+  image.mutable_ref()->set_job_id("image4");
+  image.set_condition_files(0, folder_ + "/short");
+  check(image, v1::AttemptFailed::SHORTAGE, 14, "conditions[0]: cannot start");
   // None of it broke the worker.
   AwaitDone(Start("last", ""));
 }
