@@ -644,6 +644,77 @@ TEST_F(WorkerTest, CancelReachesAnAttemptWhoseConditionIsDecoded) {
   AwaitDone(Start("next", ""));
 }
 
+// A decoder that never answers: a process of its own, which says where it is.
+class HungDecoderTest : public WorkerTest {
+ protected:
+  v1::AttemptRef StartDecoding(absl::Duration run_timeout = absl::Hours(1)) {
+    const std::string program = folder_ + "/decoder", told = folder_ + "/decodes";
+    std::ofstream(program) << "#!/bin/sh\necho $$ > " << told << ".new && mv " << told << ".new "
+                           << told << "\nexec sleep 1000\n";
+    fs::permissions(program, fs::perms::owner_all);
+    std::ofstream(folder_ + "/picture") << "by " << program;
+    v1::StartAttempt command = Command("job", "");
+    command.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
+    command.mutable_request()->mutable_conditions(0)->set_asset_id("a");
+    command.add_condition_files(folder_ + "/picture");
+    command.mutable_run_timeout()->set_seconds(absl::ToInt64Seconds(run_timeout));
+    const v1::AttemptRef ref = Start(command);
+    AwaitFile("decodes");
+    decoder_ = std::stoi(ReadAll(told));
+    EXPECT_EQ(kill(decoder_, 0), 0);
+    return ref;
+  }
+  // Killed and reaped before the attempt's end is told.
+  void ExpectEnd(const v1::AttemptRef& ref, Cause cause) {
+    EXPECT_EQ(AwaitFailed(ref).cause(), cause);
+    EXPECT_EQ(kill(decoder_, 0), -1) << "the decoder is neither alive nor a zombie";
+    EXPECT_EQ(errno, ESRCH);
+  }
+
+  pid_t decoder_ = 0;
+};
+
+TEST_F(HungDecoderTest, ACancelEndsItAndTheWorkerGoesOn) {
+  StartWorker();
+  const v1::AttemptRef ref = StartDecoding();
+  Cancel(ref);
+  ExpectEnd(ref, v1::AttemptFailed::CANCELLED_BY_US);
+  AwaitDone(Start("next", ""));
+}
+
+TEST_F(HungDecoderTest, RunTimeoutEndsItAndTheWorkerGoesOn) {
+  StartWorker();
+  ExpectEnd(StartDecoding(absl::Seconds(1)), v1::AttemptFailed::RUN_TIMEOUT);
+  AwaitDone(Start("next", ""));
+}
+
+TEST_F(HungDecoderTest, TheDrainDeadlineEndsItAndGivesTheAttemptBack) {
+  StartWorker("", {"--drain-seconds", "1"});
+  const v1::AttemptRef ref = StartDecoding();
+  worker_->Signal(SIGTERM);
+  ExpectEnd(ref, v1::AttemptFailed::INTERRUPTED);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(HungDecoderTest, AStopAtOnceEndsItAndGivesTheAttemptBack) {
+  StartWorker("", {"--drain-seconds", "3600"});
+  const v1::AttemptRef ref = StartDecoding();
+  worker_->Signal(SIGTERM);
+  frontend_.Await(&position_, [](const auto& m) { return m.has_draining(); });
+  worker_->Signal(SIGTERM);
+  ExpectEnd(ref, v1::AttemptFailed::INTERRUPTED);
+  EXPECT_EQ(worker_->Wait(), 0);
+}
+
+TEST_F(HungDecoderTest, ADroppedAttemptEndsItAndTheWorkerGoesOn) {
+  StartWorker();
+  v1::FrontendMessage drop;
+  *drop.mutable_drop()->mutable_ref() = StartDecoding();
+  frontend_.Send(drop);
+  AwaitDone(Start("next", ""));
+  EXPECT_EQ(kill(decoder_, 0), -1);
+}
+
 TEST_F(WorkerTest, PulsesTellStepsAndTheirSeconds) {
   StartWorker();
   const v1::AttemptRef ref = Start("job", WaitingScript(2));
