@@ -174,6 +174,12 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   return checkpoint;
 }
 
+std::vector<std::string> Checkpoint::paths() const {
+  std::vector<std::string> paths;
+  for (const std::shared_ptr<const TensorFile>& file : files_) paths.push_back(file->path());
+  return paths;
+}
+
 const TensorEntry* Checkpoint::Find(std::string_view name) const {
   const auto it = tensors_.find(name);
   return it == tensors_.end() ? nullptr : it->second;

@@ -54,6 +54,8 @@ class Checkpoint {
   // The component's folder, or the single file.
   const std::string& folder() const { return folder_; }
   int64_t bytes() const { return bytes_; }
+  // Of the files, in no particular order.
+  std::vector<std::string> paths() const;
   // Names and sizes of the files with their change times: equal for equal files. Keys shared
   // components.
   const std::string& identity() const { return identity_; }

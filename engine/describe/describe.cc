@@ -217,6 +217,21 @@ std::vector<std::string> ModelDescription::WeightedComponents() const {
   return names;
 }
 
+absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model,
+                                                     const std::string& variant) {
+  std::vector<std::string> paths;
+  for (const std::string& name : model.WeightedComponents()) {
+    if (name == "transformer" && !model.transformer_file.empty()) {
+      paths.push_back(model.transformer_file);
+      continue;
+    }
+    KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
+                          Checkpoint::Open(absl::StrCat(model.folder, "/", name), variant));
+    for (std::string& path : checkpoint->paths()) paths.push_back(std::move(path));
+  }
+  return paths;
+}
+
 absl::Status FirstViolation(const std::vector<FieldViolation>& violations) {
   if (violations.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(

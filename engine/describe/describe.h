@@ -98,6 +98,11 @@ struct ModelDescription {
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                                                const std::string& transformer_file = "");
 
+// The paths of the files that the model's weights are read from with such a `variant`
+// (ModelOptions). Reads their headers. Errors are those of a load.
+absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model,
+                                                     const std::string& variant);
+
 // The effective request. When violations is not empty the request must not run.
 struct ResolvedRequest {
   Request request;

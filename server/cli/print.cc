@@ -114,6 +114,16 @@ void PrintLine(const char* name, const std::string& value) {
   if (!value.empty()) std::cout << absl::StrFormat("%-12s %s\n", name, value);
 }
 
+void PrintReceipt(const v1::Receipt& receipt) {
+  if (!receipt.worker().empty()) {
+    PrintLine("made by",
+              absl::StrFormat("%s %s on %s (%s)", receipt.worker(), receipt.worker_version(),
+                              receipt.device(), Printable(receipt.device_name(), kPromptCells)));
+  }
+  PrintLine("model hash", receipt.model_sha256());
+  PrintLine("weights hash", receipt.weights_sha256());
+}
+
 }  // namespace
 
 void PrintJson(const google::protobuf::Message& message, std::ostream& out) {
@@ -158,6 +168,7 @@ void PrintJob(const v1::Job& job) {
                               command_line::FormatByteSize(stage.peak_device_bytes()),
                               command_line::FormatByteSize(stage.peak_host_bytes())));
   }
+  if (job.has_receipt()) PrintReceipt(job.receipt());
   if (job.has_error()) PrintLine("error", Printable(job.error().message(), kErrorCells));
   if (job.has_artifact()) {
     const v1::Artifact& artifact = job.artifact();

@@ -205,6 +205,7 @@ class AttemptRun {
     done->mutable_step_seconds()->Assign(result.step_seconds.begin(), result.step_seconds.end());
     done->set_first_chunk_seconds(result.first_chunk_seconds);
     *done->mutable_plan() = convert::FromEngine(result.plan);
+    done->set_weights_sha256(context_.models.WeightsSha256(attempt_.command().request().model()));
     KINO_FAULT_POINT("worker.done.before_spool");
     // Before the event can be sent: the next start command may follow it at once.
     attempt_.MarkEnded();

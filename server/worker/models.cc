@@ -91,7 +91,9 @@ std::string ModelFingerprint(const std::string& folder, const std::string& trans
 
 Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& models,
                ModelsOptions options)
-    : engine_(engine), options_(options) {
+    : engine_(engine),
+      options_(std::move(options)),
+      weights_(*options_.files, options_.weights_cache) {
   for (const config::ModelConfig& model : models) {
     Entry entry;
     entry.name = model.name;
@@ -129,8 +131,20 @@ void Models::Publish(const Entry& entry, std::string fingerprint) {
 void Models::Evict(Entry& entry) {
   if (entry.model == nullptr) return;
   entry.model.reset();
+  weights_.Forget(entry.name);
   Publish(entry, "");
   spdlog::info("model {} unloaded", entry.name);
+}
+
+void Models::WantWeightsSha256(const Entry& entry) {
+  absl::StatusOr<std::vector<std::string>> paths =
+      engine::WeightFiles(entry.model->description(), entry.options.variant);
+  if (!paths.ok()) {
+    spdlog::warn("model {}: receipts have no hash of its weights: {}", entry.name,
+                 std::string(paths.status().message()));
+    return;
+  }
+  weights_.Want(entry.name, entry.options.folder, *std::move(paths));
 }
 
 absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
@@ -165,6 +179,7 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
   }
   entry->model = *std::move(model);
   Publish(*entry, ModelFingerprint(entry->options.folder, entry->options.transformer_file));
+  WantWeightsSha256(*entry);
   spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);
   return Loaded{entry->model, true};
 }
@@ -202,8 +217,13 @@ engine::Plan Models::Limited(const engine::Plan& plan) const {
 }
 
 std::vector<v1::WorkerModel> Models::List() const {
-  absl::MutexLock lock(&mutex_);
-  return list_;
+  std::vector<v1::WorkerModel> list;
+  {
+    absl::MutexLock lock(&mutex_);
+    list = list_;
+  }
+  for (v1::WorkerModel& model : list) model.set_weights_sha256(weights_.Known(model.name()));
+  return list;
 }
 
 }  // namespace kino::worker

@@ -1,5 +1,6 @@
 // The models this worker may run, and which of them it holds.
-// Load, Unload and the destructor belong to the engine thread; List may be called from any.
+// Load, Unload and the destructor belong to the engine thread; List and WeightsSha256 may be called
+// from any.
 #pragma once
 
 #include <map>
@@ -12,7 +13,9 @@
 #include "absl/synchronization/mutex.h"
 #include "engine/engine.h"
 #include "kino/v1/worker.pb.h"
+#include "scheduler/files/file_layer.h"
 #include "server/config/config.h"
+#include "server/worker/weight_hashes.h"
 
 namespace kino::worker {
 
@@ -22,6 +25,9 @@ struct ModelsOptions {
   // Of the worker, in bytes; 0: none.
   int64_t max_device_memory = 0;
   int64_t max_host_memory = 0;
+  // WeightHashes'.
+  std::string weights_cache = "";
+  scheduler::FileLayer* files = &scheduler::RealFiles();
 };
 
 class Models {
@@ -50,6 +56,8 @@ class Models {
   engine::Plan Limited(const engine::Plan& plan) const;
 
   std::vector<v1::WorkerModel> List() const;
+  // WeightHashes::Known.
+  std::string WeightsSha256(const std::string& name) const { return weights_.Known(name); }
 
  private:
   struct Entry {
@@ -61,6 +69,7 @@ class Models {
   Entry* Find(const std::string& name);
   void Publish(const Entry& entry, std::string fingerprint);
   void Evict(Entry& entry);
+  void WantWeightsSha256(const Entry& entry);
 
   engine::Engine& engine_;
   const ModelsOptions options_;
@@ -70,6 +79,7 @@ class Models {
   std::vector<v1::WorkerModel> list_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<engine::ProfileSource>> profiles_
       ABSL_GUARDED_BY(mutex_);  // by model
+  WeightHashes weights_;
 };
 
 // SHA-256 over the model's JSON files and the headers of its safetensors files, by path, and over

@@ -29,6 +29,8 @@ struct WorkerOptions {
   int64_t max_host_memory = 0;
   // Left-overs of an earlier process are removed from it at the start.
   std::string spool_folder;
+  // Where the hashes of weights are kept between runs of the process; empty: nowhere.
+  std::string weights_cache = "";
   // Outlives the call.
   scheduler::FileLayer* files = &scheduler::RealFiles();
   // From the first SIGTERM until a running attempt is interrupted.

@@ -100,6 +100,7 @@ int WorkerMain(int argc, char** argv, const EngineFactory& make_engine,
   options.max_device_memory = worker->max_device_memory;
   options.max_host_memory = worker->max_host_memory;
   options.spool_folder = config->data_dir + "/spool/" + name;
+  options.weights_cache = config->data_dir + "/weights/" + name;
   const config::StopTimes times = config::StopTimesOf(config->supervisor.stop_deadline);
   options.drain_deadline = drain_seconds > 0 ? absl::Seconds(drain_seconds) : times.drain;
   options.stop_grace = times.grace;

@@ -212,6 +212,8 @@ class FakeModel : public engine::Model {
   FakeModel(std::string folder, std::shared_ptr<std::atomic<bool>> device_lost,
             std::shared_ptr<std::atomic<int>> loaded)
       : device_lost_(std::move(device_lost)), loaded_(std::move(loaded)) {
+    // A folder without a real model has no weights either.
+    description_ = engine::DescribeModel(folder).value_or(engine::ModelDescription());
     description_.folder = std::move(folder);
     description_.family = "fake";
     load_stats_.seconds = 0.125;

@@ -416,9 +416,11 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   const v1::Plan* plan = live->done.has_plan()    ? &live->done.plan()
                          : live->plan.has_value() ? &*live->plan
                                                   : nullptr;
-  // The model's fingerprint is known once it has been loaded.
+  // What a model is made of is known once it has been loaded, its weights' bytes later still.
   if (const Peer* peer = parts_.peers.Find(live->worker))
     live->receipt = ReceiptOf(*peer, live->model);
+  if (!live->done.weights_sha256().empty())
+    live->receipt.set_weights_sha256(live->done.weights_sha256());
   live->stats = StatsOf(live->done.stages(), plan, live->receipt);
   live->phase = Phase::kEnding;
   Store(*live);

@@ -63,8 +63,10 @@ v1::Receipt ReceiptOf(const Peer& peer, const std::string& model) {
   receipt.set_worker_version(peer.version);
   receipt.set_device(peer.device);
   receipt.set_device_name(peer.device_name);
-  if (const auto found = peer.fingerprints.find(model); found != peer.fingerprints.end())
-    receipt.set_model_sha256(found->second);
+  if (const auto found = peer.models.find(model); found != peer.models.end()) {
+    receipt.set_model_sha256(found->second.fingerprint());
+    receipt.set_weights_sha256(found->second.weights_sha256());
+  }
   return receipt;
 }
 

@@ -21,7 +21,7 @@ struct Peer {
   std::string device;
   std::string device_name;
   std::string version;
-  std::map<std::string, std::string> fingerprints;  // of its models, by name
+  std::map<std::string, v1::WorkerModel> models;  // by name
   int64_t device_memory_bytes = 0;
   int64_t device_memory_used_bytes = 0;  // as the last heartbeat said
   int pid = 0;

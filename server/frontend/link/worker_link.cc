@@ -37,11 +37,11 @@ std::vector<scheduler::WorkerModel> ModelsOf(
   return out;
 }
 
-std::map<std::string, std::string> FingerprintsOf(
+std::map<std::string, v1::WorkerModel> ByName(
     const google::protobuf::RepeatedPtrField<v1::WorkerModel>& models) {
-  std::map<std::string, std::string> fingerprints;
-  for (const v1::WorkerModel& model : models) fingerprints[model.name()] = model.fingerprint();
-  return fingerprints;
+  std::map<std::string, v1::WorkerModel> by_name;
+  for (const v1::WorkerModel& model : models) by_name[model.name()] = model;
+  return by_name;
 }
 
 }  // namespace
@@ -384,7 +384,7 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
                                 .device = hello.device(),
                                 .device_name = hello.device_name(),
                                 .version = hello.version(),
-                                .fingerprints = FingerprintsOf(hello.models()),
+                                .models = ByName(hello.models()),
                                 .device_memory_bytes = hello.device_memory_bytes(),
                                 .pid = hello.pid()});
   spdlog::info("worker {}: connected, {} ({}), pid {}, version {}, holds {} attempts", peer.name,
@@ -425,7 +425,7 @@ void WorkerLink::HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbea
                       .usual_step = absl::Seconds(pulse.step_seconds())});
   }
   (void)registry_.Heartbeat(peer.id, pulses, ModelsOf(heartbeat.models()));
-  peer.fingerprints = FingerprintsOf(heartbeat.models());
+  peer.models = ByName(heartbeat.models());
   peer.device_memory_used_bytes = heartbeat.device_memory_used_bytes();
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, heartbeat.device_memory_used_bytes(),
                                  peer.device_memory_bytes);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "engine/describe/weight_plan.h"
@@ -235,6 +236,38 @@ TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {
   folder.Write("model_index.json", "[]");
   EXPECT_THAT(std::string(DescribeModel(folder.path()).status().message()),
               HasSubstr("not a JSON object"));
+}
+
+std::vector<std::string> WeightFilesIn(const ModelDescription& model, const std::string& variant) {
+  const auto paths = WeightFiles(model, variant);
+  EXPECT_TRUE(paths.ok()) << paths.status();
+  return paths.value_or(std::vector<std::string>());
+}
+
+TEST(WeightFilesTest, AreThoseThatALoadReads) {
+  namespace fs = std::filesystem;
+  const TempDir folder;
+  const std::string m = folder.path() + "/m";
+  fs::copy(std::string(KINO_SOURCE_DIR) + "/models/demo", m, fs::copy_options::recursive);
+  auto model = DescribeModel(m);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const std::string text_encoder = m + "/text_encoder/model",
+                    vae = m + "/vae/diffusion_pytorch_model",
+                    transformer = m + "/transformer/diffusion_pytorch_model";
+  EXPECT_THAT(WeightFilesIn(*model, ""),
+              UnorderedElementsAre(text_encoder + ".safetensors", vae + ".safetensors",
+                                   transformer + ".safetensors"));
+  EXPECT_EQ(WeightFiles(*model, "fp16").status().code(), absl::StatusCode::kNotFound);
+  // A variant beside the others: they are not read.
+  for (const std::string& path : {text_encoder, vae, transformer})
+    fs::copy_file(path + ".safetensors", path + ".fp16.safetensors");
+  EXPECT_THAT(WeightFilesIn(*model, "fp16"),
+              UnorderedElementsAre(text_encoder + ".fp16.safetensors", vae + ".fp16.safetensors",
+                                   transformer + ".fp16.safetensors"));
+  model->transformer_file = "/elsewhere/t.gguf";
+  EXPECT_THAT(WeightFilesIn(*model, ""),
+              UnorderedElementsAre(text_encoder + ".safetensors", vae + ".safetensors",
+                                   "/elsewhere/t.gguf"));
 }
 
 TEST(ResidencyPolicyTest, ParsesWhatItPrints) {

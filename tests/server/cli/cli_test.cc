@@ -1054,5 +1054,21 @@ TEST_F(CliTest, ShowTellsWhyAttemptsEnded) {
   EXPECT_THAT(Output(), HasSubstr("3 on gpu\n"));
 }
 
+TEST_F(CliTest, ShowTellsWhatMadeTheVideo) {
+  v1::Receipt& receipt = *server_.job.mutable_receipt();
+  receipt.set_worker("gpu");
+  receipt.set_worker_version("1.2");
+  receipt.set_device("cuda:0");
+  receipt.set_device_name("a fast\x1b one");
+  receipt.set_model_sha256("abab");
+  EXPECT_EQ(Run({"show", "job-1"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("made by      gpu 1.2 on cuda:0 (a fast  one)\n"));
+  EXPECT_THAT(Output(), HasSubstr("model hash   abab\n"));
+  EXPECT_THAT(Output(), Not(HasSubstr("weights"))) << "they are not known";
+  receipt.set_weights_sha256("cdcd");
+  EXPECT_EQ(Run({"show", "job-1"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("weights hash cdcd\n"));
+}
+
 }  // namespace
 }  // namespace kino::cli

@@ -213,12 +213,13 @@ class Attempt:
         self.send(chunk=worker.Chunk(offset=len(self.data) if offset is None else offset, data=data))
         self.data += data
 
-    def done(self, plan=None, **changes):
+    def done(self, plan=None, weights_sha256="", **changes):
         artifact = dict(content_type="video/mp4", size_bytes=len(self.data), width=64, height=64, num_frames=17,
                         fps=8, sha256=hashlib.sha256(self.data).hexdigest())
         artifact.update(changes)
         self.send(done=worker.AttemptDone(
             artifact=video.Artifact(**artifact), step_seconds=[0.1, 0.2], first_chunk_seconds=0.5, plan=plan,
+            weights_sha256=weights_sha256,
             stages=[video.StageStats(stage=video.DENOISE, seconds=1.5, peak_host_bytes=1000)]))
 
     def failed(self, cause, code=13, message="it broke"):

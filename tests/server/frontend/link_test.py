@@ -292,10 +292,26 @@ def test_receipt_tells_what_made_the_video(start):
     frontend = start()
     job = frontend.submit()
     model = worker.WorkerModel(name="demo", fingerprint="ab" * 32)
-    FakeWorker(frontend, models=[model], device="cuda:0", device_name="a fast one").attempt().succeed()
+    fake = FakeWorker(frontend, models=[model], device="cuda:0", device_name="a fast one")
+    fake.attempt().succeed()
     receipt = frontend.wait_for(job.id, video.SUCCEEDED).receipt
-    assert receipt == video.Receipt(worker="cpu", worker_version="test", device="cuda:0", device_name="a fast one",
-                                    model_sha256="ab" * 32)
+    expected = video.Receipt(worker="cpu", worker_version="test", device="cuda:0", device_name="a fast one",
+                             model_sha256="ab" * 32)
+    assert receipt == expected, "the weights' hash is not known"
+    # It is known at the end, whatever the heartbeats say by then.
+    expected.weights_sha256 = "cd" * 32
+    job = frontend.submit()
+    attempt = fake.attempt()
+    attempt.chunk(b"video")
+    attempt.done(weights_sha256="cd" * 32)
+    assert frontend.wait_for(job.id, video.SUCCEEDED).receipt == expected
+    # It is known before, and the attempt fails.
+    model.weights_sha256 = "ef" * 32
+    beats(fake, 2)
+    job = frontend.submit()
+    fake.attempt().failed(worker.AttemptFailed.CLIENT, code=3)
+    expected.weights_sha256 = "ef" * 32
+    assert frontend.wait_for(job.id, video.FAILED).receipt == expected
 
 
 def test_disk_below_its_reserve_refuses_jobs_and_uploads_clearly(start):

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -264,6 +265,29 @@ TEST_F(WorkerTest, DoneTellsThePlanThatRanWithinTheWorkersLimits) {
   EXPECT_EQ(done.plan().offload(), "block:1");
   EXPECT_EQ(done.plan().max_device_memory(), 1 << 30);
   EXPECT_EQ(done.plan().max_host_memory(), 12345678);
+}
+
+TEST_F(WorkerTest, TheWeightsHashIsToldAndOutlivesTheProcess) {
+  const std::string command = absl::StrCat(
+      "cd ", KINO_SOURCE_DIR, "/models/demo && find -name '*.safetensors' -printf '%P\\0' | ",
+      "xargs -0 sha256sum | LC_ALL=C sort -k 2 | sha256sum > ", folder_, "/expected");
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  const std::string expected = ReadAll(folder_ + "/expected").substr(0, 64);
+  for (int i = 0; i < 2; ++i) {
+    StartWorker();
+    SendLoadModel(1, "demo");
+    frontend_.Await(&position_, [&](const auto& m) {
+      return m.heartbeat().models_size() == 4 &&
+             m.heartbeat().models(3).weights_sha256() == expected;
+    });
+    v1::StartAttempt start = Command(absl::StrCat("job", i), "");
+    start.mutable_request()->set_model("demo");
+    EXPECT_EQ(AwaitDone(Start(start)).weights_sha256(), expected);
+    const std::string kept = ReadAll(folder_ + "/data/weights/w1");
+    EXPECT_EQ(std::count(kept.begin(), kept.end(), '\n'), 3) << "a line for each file";
+    worker_->Signal(SIGTERM);
+    EXPECT_EQ(worker_->Wait(), 0);
+  }
 }
 
 TEST_F(WorkerTest, ProgressCarriesAttemptStageAndStep) {
