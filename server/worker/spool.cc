@@ -112,7 +112,7 @@ absl::StatusOr<std::optional<v1::AttemptEvent>> Spool::Next(int64_t after) const
     if (entries_.empty() || last_number_ <= after) return std::optional<v1::AttemptEvent>();
     // Numbers are without gaps.
     const int64_t first = entries_.front().event.number();
-    entry = entries_[static_cast<size_t>(std::max<int64_t>(after + 1 - first, 0))];
+    entry = entries_[static_cast<size_t>(std::max(after + 1, first) - first)];
   }
   if (entry.event.has_chunk()) {
     std::string* data = entry.event.mutable_chunk()->mutable_data();

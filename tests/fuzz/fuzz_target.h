@@ -30,8 +30,12 @@ void Require(bool holds, const char* promise);
 
 std::vector<FuzzTarget> CheckpointTargets();
 std::vector<FuzzTarget> ConfigTargets();
+std::vector<FuzzTarget> LinkTargets();
 std::vector<FuzzTarget> MediaTargets();
 std::vector<FuzzTarget> RequestTargets();
+std::vector<FuzzTarget> RpcTargets();
+std::vector<FuzzTarget> StreamTargets();
 std::vector<FuzzTarget> TextTargets();
+std::vector<FuzzTarget> WorkerTargets();
 
 }  // namespace kino::fuzz

@@ -62,6 +62,17 @@ TEST_F(SpoolTest, NumbersEventsFromOneAndReadsThemBack) {
   EXPECT_EQ(Next(0).number(), 1) << "reading forgets nothing";
 }
 
+TEST_F(SpoolTest, ReadsFromTheFirstKeptEventHoweverFarBackItIsAsked) {
+  for (int64_t offset = 0; offset < 3; ++offset)
+    ASSERT_TRUE(spool_->Append(ChunkEvent(offset, "a")).ok());
+  spool_->Acknowledge(1);
+  for (const int64_t after : {int64_t{1}, int64_t{0}, int64_t{-1}, INT64_MIN}) {
+    SCOPED_TRACE(after);
+    EXPECT_EQ(Next(after).number(), 2);
+  }
+  EXPECT_FALSE((*spool_->Next(INT64_MAX)).has_value());
+}
+
 TEST_F(SpoolTest, AcknowledgedEventsAreGoneAndTheirDiskSpaceToo) {
   const std::string big(1 << 20, 'x');
   ASSERT_TRUE(spool_->Append(ChunkEvent(0, big)).ok());
