@@ -27,7 +27,7 @@ class Reader : public frontend::Wakeable {
 };
 
 // A frontend's store and files with a handful of jobs. "q" is queued; "r" runs its second attempt,
-// which has made more than a chunk; "d" is done, with more than two chunks; "f" has failed; "x" is
+// which has made more than a chunk; "d" is done, with more than two chunks; "f" has failed; "e" is
 // another tenant's and done. Its end removes its folder.
 class Held {
  public:
@@ -90,12 +90,12 @@ Held::Held() {
                              .waits_for_memory = nullptr},
       hub);
   for (size_t i = 0; i < 4; ++i) Submit(std::string(1, "rdfq"[i]), kTenant, i % 2);
-  Submit("x", "b", 0);
+  Submit("e", "b", 0);
   Fail(Start("r", 100), scheduler::FailureCause::kInterrupted);
   Start("r", 300'000);
   Succeed(Start("d", 600'000));
   Fail(Start("f", 10), scheduler::FailureCause::kClient);
-  Succeed(Start("x", 1000));
+  Succeed(Start("e", 1000));
 }
 
 void Held::Submit(const std::string& id, const std::string& tenant, size_t model) {
@@ -211,7 +211,7 @@ bool RunWatchPlace(std::string_view bytes) {
             "a place that is not there is the client's fault");
     return false;
   }
-  Require(asked.id() != "x", "another tenant's job is not found");
+  Require(asked.id() != "e", "another tenant's job is not found");
   Watched watched(asked);
   for (;;) {
     v1::JobEvent event;
