@@ -2,6 +2,8 @@
 // less than the frontend: it may end the attempts that it was given, and no others.
 #include <spdlog/spdlog.h>
 
+#include <cmath>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -72,6 +74,8 @@ class FrontendSide {
   // Ends the stream and the link.
   void Stop();
   scheduler::Job JobOf(const std::string& id) const;
+  // No histogram's sum is spoilt by what was said.
+  void RequireSaneMetrics() const;
   const std::string& own() const { return own_; }
   const std::string& others() const { return others_; }
 
@@ -189,6 +193,15 @@ scheduler::Job FrontendSide::JobOf(const std::string& id) const {
   return *job;
 }
 
+void FrontendSide::RequireSaneMetrics() const {
+  for (const prometheus::MetricFamily& family : metrics_.registry()->Collect()) {
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      Require(std::isfinite(metric.histogram.sample_sum) && metric.histogram.sample_sum >= 0,
+              "times that are told sum up to a time");
+    }
+  }
+}
+
 std::string BytesOf(const std::string& video_name) {
   const auto file = TheDisk().files->OpenVideo(video_name);
   Require(file.ok(), "an artifact's file is there");
@@ -211,6 +224,7 @@ bool RunWorkerMessages(std::string_view bytes) {
     frontend.Receive(message);
   }
   frontend.Stop();
+  frontend.RequireSaneMetrics();
   const scheduler::Job own = frontend.JobOf(frontend.own());
   const scheduler::Job others = frontend.JobOf(frontend.others());
   Require(!scheduler::IsTerminal(others.state) && others.failures.crashes == 0,
@@ -283,6 +297,26 @@ std::vector<v1::WorkerMessage> WholeRun() {
   return {Hello(), started, progress, beat, first, second, done};
 }
 
+// A whole run whose worker measured nonsense: that costs no video.
+std::vector<v1::WorkerMessage> RunThatMeasures(double odd) {
+  std::vector<v1::WorkerMessage> run = WholeRun();
+  for (v1::WorkerMessage& message : run) {
+    if (message.has_heartbeat())
+      message.mutable_heartbeat()->mutable_attempts(0)->set_step_seconds(odd);
+    if (!message.has_event()) continue;
+    v1::AttemptEvent& event = *message.mutable_event();
+    if (event.has_progress()) event.mutable_progress()->set_fraction(odd);
+    if (!event.has_done()) continue;
+    v1::AttemptDone& done = *event.mutable_done();
+    done.mutable_artifact()->set_fps(odd);
+    done.mutable_stages(0)->set_seconds(odd);
+    done.mutable_stages(0)->set_step_seconds(odd);
+    done.set_step_seconds(0, odd);
+    done.set_first_chunk_seconds(odd);
+  }
+  return run;
+}
+
 std::vector<std::string> WorkerMessagesSeeds() {
   std::vector<v1::WorkerMessage> run = WholeRun();
   std::vector<std::string> seeds = {Framed(run)};
@@ -295,6 +329,10 @@ std::vector<std::string> WorkerMessagesSeeds() {
   draining.mutable_draining();
   run.insert(run.begin() + 2, {result, profile, draining});
   seeds.push_back(Framed(run));
+  for (const double odd : {std::numeric_limits<double>::quiet_NaN(),
+                           std::numeric_limits<double>::infinity(), -1e308}) {
+    seeds.push_back(Framed(RunThatMeasures(odd)));
+  }
   return seeds;
 }
 

@@ -26,6 +26,12 @@ auto& Make(Builder builder, prometheus::Registry& registry, const std::string& n
   return builder.Name(name).Help(help).Register(registry);
 }
 
+// What a worker says that it measured. Nonsense, NaN among it, would spoil the sum for good.
+void Observe(prometheus::Histogram& histogram, double seconds) {
+  constexpr double kLongest = 1e9;
+  if (seconds >= 0 && seconds < kLongest) histogram.Observe(seconds);
+}
+
 }  // namespace
 
 Metrics::Metrics()
@@ -115,16 +121,16 @@ void Metrics::AttemptEnded(const std::string& result) {
 void Metrics::AttemptStages(const std::string& model,
                             const google::protobuf::RepeatedPtrField<v1::StageStats>& stages) {
   for (const v1::StageStats& stage : stages) {
-    stage_seconds_
-        .Add({{"model", model}, {"stage", LowerCase(v1::Stage_Name(stage.stage()))}}, Seconds())
-        .Observe(stage.seconds());
+    Observe(stage_seconds_.Add(
+                {{"model", model}, {"stage", LowerCase(v1::Stage_Name(stage.stage()))}}, Seconds()),
+            stage.seconds());
   }
 }
 
 void Metrics::AttemptSteps(const std::string& model, const v1::AttemptDone& done) {
   prometheus::Histogram& steps = step_seconds_.Add({{"model", model}}, Seconds());
-  for (const double seconds : done.step_seconds()) steps.Observe(seconds);
-  first_chunk_seconds_.Add({{"model", model}}, Seconds()).Observe(done.first_chunk_seconds());
+  for (const double seconds : done.step_seconds()) Observe(steps, seconds);
+  Observe(first_chunk_seconds_.Add({{"model", model}}, Seconds()), done.first_chunk_seconds());
 }
 
 void Metrics::BytesStreamed(int64_t bytes) {
