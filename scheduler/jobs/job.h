@@ -143,7 +143,7 @@ struct Job {
   absl::Status error{};
   std::optional<Artifact> artifact{};  // on SUCCEEDED until it is purged
   bool artifact_purged = false;
-  std::string stats{};  // opaque: stages, plan
+  std::string stats{};  // opaque: of the attempt that ran last
 };
 
 // A QUEUED job, as the queue and the policy need it.

@@ -8,6 +8,7 @@
 #include "google/protobuf/stubs/logging.h"
 #include "google/rpc/error_details.pb.h"
 #include "kino/v1/models.pb.h"
+#include "kino/v1/stored.pb.h"
 #include "kino/v1/video.pb.h"
 #include "server/command_line/utf8.h"
 #include "server/convert/status.h"
@@ -229,13 +230,15 @@ bool RunStoredJob(std::string_view bytes) {
   const v1::Job told = frontend::ToProto(job, absl::Hours(1));
   Require(told.id() == job.id && told.state() == v1::FAILED && told.state_number() == 3,
           "what a job is stands in the store's columns");
-  Require(told.attempts_size() > 0 && told.attempts().rbegin()->number() == 1 &&
-              told.attempts().rbegin()->cause() == "CRASH",
-          "an attempt is told with its end");
+  Require(told.attempts_size() == 1 && told.attempts(0).number() == 1 &&
+              told.attempts(0).cause() == "CRASH",
+          "the attempts that were made are told, each with its end");
+  Require(!told.has_artifact() && !told.has_eta() && told.waiting_reason().empty(),
+          "stored bytes say nothing but what ran");
   Require(told.error().message() == "it broke", "a job's error is told");
   v1::Job read;
   Require(read.ParseFromString(told.SerializeAsString()), "a job that is told can be read");
-  v1::Job stats;
+  v1::RunStats stats;
   v1::GenerateRequest request;
   v1::CrashEvidence evidence;
   return stats.ParseFromString(parts[0]) && request.ParseFromString(parts[1]) &&
@@ -243,7 +246,7 @@ bool RunStoredJob(std::string_view bytes) {
 }
 
 std::vector<std::string> StoredJobSeeds() {
-  v1::Job stats;
+  v1::RunStats stats;
   stats.add_stages()->set_stage(v1::DENOISE);
   stats.mutable_stages(0)->set_seconds(1.5);
   stats.mutable_plan()->set_offload("none");
@@ -254,9 +257,14 @@ std::vector<std::string> StoredJobSeeds() {
   evidence.set_stage(v1::DENOISE);
   evidence.set_step(3);
   evidence.set_signal(9);
+  v1::Job whole_job;
+  whole_job.add_attempts()->set_cause("HANG");
+  whole_job.mutable_artifact()->set_size_bytes(1);
+  whole_job.mutable_eta()->set_seconds(1);
   return {absl::StrCat(Part(stats.SerializeAsString()), Part(request.SerializeAsString()),
                        Part(evidence.SerializeAsString())),
-          absl::StrCat(Part(""), Part(request.SerializeAsString()), Part(""))};
+          absl::StrCat(Part(""), Part(request.SerializeAsString()), Part("")),
+          absl::StrCat(Part(whole_job.SerializeAsString()), Part(""), Part(""))};
 }
 
 }  // namespace

@@ -76,6 +76,16 @@ absl::Status ErrorOf(const v1::AttemptFailed& failed) {
   return status;
 }
 
+// Stored with the job, serialized.
+v1::RunStats StatsOf(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
+                     const v1::Plan* plan, const v1::Receipt& receipt) {
+  v1::RunStats stats;
+  *stats.mutable_receipt() = receipt;
+  *stats.mutable_stages() = stages;
+  if (plan != nullptr) *stats.mutable_plan() = *plan;
+  return stats;
+}
+
 }  // namespace
 
 std::string Attempts::Evidence(const Live& live, const scheduler::AttemptPulse& pulse,
@@ -110,7 +120,7 @@ absl::Status Attempts::Adopt(const std::vector<scheduler::RunningAttempt>& runni
     live.work = job->work;
     live.worker = attempt.worker;
     live.writer = *std::move(writer);
-    if (v1::Job stats; stats.ParseFromString(job->stats) && stats.has_plan())
+    if (v1::RunStats stats; stats.ParseFromString(job->stats) && stats.has_plan())
       live.plan = stats.plan();
     if (attempt.cancel_requested) live.cancel_deadline = parts_.clock.Monotonic() + cancel_grace_;
     parts_.hub.OnBytes(attempt.ref.job_id, attempt.ref.attempt, live.writer->size());
@@ -563,15 +573,6 @@ void Attempts::Tick(absl::Duration late) {
 Attempts::Live* Attempts::Find(const scheduler::AttemptRef& ref) {
   const auto found = live_.find(ref.job_id);
   return found == live_.end() || found->second.ref != ref ? nullptr : &found->second;
-}
-
-v1::Job StatsOf(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                const v1::Plan* plan, const v1::Receipt& receipt) {
-  v1::Job stats;
-  *stats.mutable_receipt() = receipt;
-  *stats.mutable_stages() = stages;
-  if (plan != nullptr) *stats.mutable_plan() = *plan;
-  return stats;
 }
 
 }  // namespace kino::frontend

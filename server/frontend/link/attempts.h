@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kino/v1/stored.pb.h"
 #include "kino/v1/worker.pb.h"
 #include "scheduler/clock.h"
 #include "scheduler/jobs/job.h"
@@ -120,7 +121,7 @@ class Attempts {
     Phase phase = Phase::kRunning;
     // Of kEnding: the result, or why there is none.
     std::optional<scheduler::Artifact> artifact;
-    v1::Job stats;
+    v1::RunStats stats;
     v1::AttemptDone done;
     scheduler::AttemptFailure failure;
     int64_t last_number = 0;  // of the worker's event to acknowledge; 0: none
@@ -152,10 +153,5 @@ class Attempts {
   const absl::Duration cancel_grace_;
   std::map<std::string, Live> live_;  // by job
 };
-
-// What is stored, serialized, as a job's opaque statistics: stages, plan and receipt of the last
-// attempt.
-v1::Job StatsOf(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                const v1::Plan* plan, const v1::Receipt& receipt);
 
 }  // namespace kino::frontend

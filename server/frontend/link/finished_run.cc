@@ -19,7 +19,7 @@ std::string SettingOf(const v1::Plan& plan, const std::string& device_name) {
 }
 
 scheduler::FinishedRun FinishedRunOf(const std::string& model, const scheduler::JobWork& work,
-                                     const v1::Job& stats) {
+                                     const v1::RunStats& stats) {
   scheduler::FinishedRun run{.model = model,
                              .work = work,
                              .setting = SettingOf(stats.plan(), stats.receipt().device_name())};
@@ -42,7 +42,7 @@ absl::Status LearnFromStore(scheduler::JobStore& store, const std::set<std::stri
     if (!page.ok()) return page.status();
     // Newest first: the latest is to count most.
     for (auto job = page->jobs.rbegin(); job != page->jobs.rend(); ++job) {
-      v1::Job stats;
+      v1::RunStats stats;
       if (stats.ParseFromString(job->stats)) history.Learn(FinishedRunOf(model, job->work, stats));
     }
   }

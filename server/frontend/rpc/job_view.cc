@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kino/v1/stored.pb.h"
 #include "scheduler/status.h"
 #include "server/convert/duration.h"
 #include "server/frontend/rpc/errors.h"
@@ -58,8 +59,11 @@ v1::StateChange ToProto(const scheduler::StateEvent& event) {
 
 v1::Job ToProto(const scheduler::Job& job, absl::Duration result_ttl) {
   v1::Job out;
-  // Stages and plan; the rest of the message is filled below.
-  if (!job.stats.empty() && !out.ParseFromString(job.stats)) out.Clear();
+  if (v1::RunStats stats; stats.ParseFromString(job.stats)) {
+    out.mutable_stages()->Swap(stats.mutable_stages());
+    if (stats.has_plan()) out.mutable_plan()->Swap(stats.mutable_plan());
+    if (stats.has_receipt()) out.mutable_receipt()->Swap(stats.mutable_receipt());
+  }
   out.set_id(job.id);
   out.set_state(static_cast<v1::JobState>(job.state));
   out.set_state_number(job.state_number);
