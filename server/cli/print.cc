@@ -116,9 +116,10 @@ void PrintLine(const char* name, const std::string& value) {
 
 void PrintReceipt(const v1::Receipt& receipt) {
   if (!receipt.worker().empty()) {
-    PrintLine("made by",
-              absl::StrFormat("%s %s on %s (%s)", receipt.worker(), receipt.worker_version(),
-                              receipt.device(), Printable(receipt.device_name(), kPromptCells)));
+    PrintLine("made by", Printable(absl::StrFormat("%s %s on %s (%s)", receipt.worker(),
+                                                   receipt.worker_version(), receipt.device(),
+                                                   receipt.device_name()),
+                                   kErrorCells));
   }
   PrintLine("model hash", receipt.model_sha256());
   PrintLine("weights hash", receipt.weights_sha256());

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
+#include "absl/time/time.h"
 #include "server/config/config.h"
 
 namespace kino::config {
@@ -13,7 +13,15 @@ namespace kino::config {
 // "kino-frontend", "worker cpu-0", ...
 void SetUpLogging(const LogConfig& log, const std::string& process);
 
-// `text` as the inside of a JSON string.
-std::string JsonEscape(std::string_view text);
+// One message. Whatever a peer or a file put into it, it stays one line and does not steer a
+// terminal: control characters are told as \xNN (JSON: \u00NN), bytes that are not UTF-8 as U+FFFD.
+struct LogLine {
+  absl::Time time;
+  std::string level;
+  std::string process;
+  std::string message;
+};
+std::string PlainLine(const LogLine& line);
+std::string JsonLine(const LogLine& line);
 
 }  // namespace kino::config

@@ -19,6 +19,8 @@
 namespace kino::config {
 namespace {
 
+using ::testing::EndsWith;
+
 Config ConfigIn(const std::string& data_dir) {
   Config config;
   config.data_dir = data_dir;
@@ -97,8 +99,21 @@ TEST(ControlTest, OtherTextIsRefused) {
   }
 }
 
-TEST(LogTest, JsonEscapesWhatWouldBreakTheLine) {
-  EXPECT_EQ(JsonEscape("a\"b\\c\nd\te\x01"), "a\\\"b\\\\c\\nd\\te\\u0001");
+TEST(LogTest, WhatIsInAMessageNeitherBreaksTheLineNorSteersATerminal) {
+  const LogLine line{.time = absl::UnixEpoch(),
+                     .level = "error",
+                     .process = "worker cpu-0",
+                     .message =
+                         "a\"b\\c\nd\x1b[31m\x7f \xc2\x9b"
+                         "31m \xc3\xa4 \xff"};
+  EXPECT_THAT(PlainLine(line), EndsWith(" worker cpu-0 error: a\"b\\c\\x0ad\\x1b[31m\\x7f \\x9b"
+                                        "31m \xc3\xa4 "
+                                        "\xef\xbf\xbd\n"));
+  EXPECT_EQ(JsonLine(line),
+            "{\"time\":\"1970-01-01T00:00:00.000Z\",\"level\":\"error\",\"process\":\"worker "
+            "cpu-0\",\"message\":\"a\\\"b\\\\c\\u000ad\\u001b[31m\\u007f \\u009b"
+            "31m \xc3\xa4 "
+            "\xef\xbf\xbd\"}\n");
 }
 
 }  // namespace
