@@ -80,6 +80,7 @@ std::vector<std::string> ProgramArguments(const std::string& path, const DecodeO
       absl::StrCat("--max-input-bytes=", options.max_input_bytes),
       absl::StrCat("--memory-bytes=", options.memory_bytes),
       absl::StrCat("--cpu-seconds=", options.cpu_seconds),
+      absl::StrCat("--parent-pid=", getpid()),
   };
   if (options.is_probe) arguments.push_back("--probe");
   return arguments;

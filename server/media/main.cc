@@ -3,6 +3,8 @@
 // MediaHeader and the frames in another descriptor. An error is one line on stderr, "CODE:
 // message", and an exit status that is the code's number (3 INVALID_ARGUMENT, 8 RESOURCE_EXHAUSTED,
 // 12 UNIMPLEMENTED, 13 INTERNAL). decode_client.h starts it.
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +36,7 @@ struct Arguments {
   int input_fd = kInputFd;
   int output_fd = kOutputFd;
   bool is_probe = false;
+  std::optional<int> parent_pid;
   std::optional<uint64_t> max_side_px, max_pixels, max_frames, max_output_bytes;
   std::optional<double> max_aspect_ratio;
   std::optional<uint64_t> max_input_bytes, memory_bytes, cpu_seconds;
@@ -53,6 +56,7 @@ void AddOptions(CLI::App& app, Arguments* to) {
   AddOption(app, "--memory-bytes", &to->memory_bytes, "N",
             "address space beyond the start (1 GiB)");
   AddOption(app, "--cpu-seconds", &to->cpu_seconds, "N", "processor time (30)");
+  AddOption(app, "--parent-pid", &to->parent_pid, "PID", "end with this process, which starts it");
 }
 
 engine::MediaLimits MakeLimits(const Arguments& arguments) {
@@ -169,7 +173,15 @@ absl::Status Decode(const Arguments& arguments, std::string_view bytes,
   return WriteAt(arguments.output_fd, &header, sizeof(header), 0);
 }
 
+// Nobody is left who would end a decoder that hangs, or who wants its frames.
+absl::Status EndWithParent(pid_t parent) {
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return SystemError("prctl");
+  // It may have died before.
+  return getppid() == parent ? absl::OkStatus() : absl::CancelledError("its parent has ended");
+}
+
 absl::Status Run(const Arguments& arguments) {
+  if (arguments.parent_pid) KINO_RETURN_IF_ERROR(EndWithParent(*arguments.parent_pid));
   const engine::MediaLimits limits = MakeLimits(arguments);
   const auto or_default = [](const std::optional<uint64_t>& value, uint64_t otherwise) {
     return value.value_or(otherwise);

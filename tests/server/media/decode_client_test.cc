@@ -1,9 +1,11 @@
 #include "server/media/decode_client.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -197,6 +199,31 @@ TEST(DecodeClientTest, PipeThatStaysEmptyEndsAtTheTimeout) {
   close(ends[1]);
   EXPECT_TRUE(DecodeMedia(ends[0], Options()).ok());
   close(ends[0]);
+}
+
+TEST(DecodeClientTest, DecoderEndsWithTheProcessThatStartedIt) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const pid_t owner = fork();
+  if (owner == 0) {
+    close(ends[1]);
+    DecodeOptions options = Options();
+    options.timeout = absl::Hours(1);
+    (void)DecodeMedia(ends[0], options);
+    _exit(0);
+  }
+  ASSERT_GT(owner, 0);
+  close(ends[0]);
+  const std::string owned = "/proc/" + std::to_string(owner);
+  const std::string children = owned + "/task/" + std::to_string(owner) + "/children";
+  while (ReadFile(children).empty()) std::this_thread::yield();
+  kill(owner, SIGKILL);
+  ASSERT_EQ(waitpid(owner, nullptr, 0), owner);
+  // Both have read from the pipe: it is broken once both are gone.
+  pollfd watched{.fd = ends[1], .events = 0, .revents = 0};
+  EXPECT_EQ(poll(&watched, 1, 30'000), 1) << "the decoder is still there";
+  EXPECT_TRUE((watched.revents & POLLERR) != 0);
+  close(ends[1]);
 }
 
 TEST(DecodeClientTest, NoDescriptorLeftIsUnavailableAtAnyStep) {
