@@ -22,7 +22,6 @@ void JobQueue::Add(const QueuedJob& job) {
                        ? absl::InfiniteDuration()
                        : now + std::max(job.start_deadline - wall, absl::ZeroDuration());
   entry.tell_at = entry.deadline;
-  order_[KeyOf(job)] = &entry;
   if (entry.ready_at > now) {
     backing_off_.emplace(entry.ready_at, job.id);
   } else {
@@ -60,7 +59,6 @@ void JobQueue::Remove(const std::string& id) {
   const auto found = entries_.find(id);
   if (found == entries_.end()) return;
   const Entry& entry = found->second;
-  order_.erase(KeyOf(entry.job));
   backing_off_.erase({entry.ready_at, id});
   deadlines_.erase({entry.tell_at, id});
   UnsetReady(entry);
@@ -141,11 +139,13 @@ absl::Duration JobQueue::NextTimer() const {
 std::vector<JobQueue::Place> JobQueue::InOrder() const {
   const absl::Duration now = clock_.Monotonic();
   std::vector<Place> places;
-  places.reserve(order_.size());
-  for (const auto& [key, entry] : order_) {
+  places.reserve(entries_.size());
+  for (const auto& [id, entry] : entries_) {
     places.push_back(
-        {.job = entry->job, .backoff_left = std::max(entry->ready_at - now, absl::ZeroDuration())});
+        {.job = entry.job, .backoff_left = std::max(entry.ready_at - now, absl::ZeroDuration())});
   }
+  std::sort(places.begin(), places.end(),
+            [](const Place& a, const Place& b) { return KeyOf(a.job) < KeyOf(b.job); });
   return places;
 }
 

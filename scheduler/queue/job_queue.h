@@ -53,6 +53,7 @@ class JobQueue {
   // Jobs whose start_timeout has passed; asked again a second later they are told again.
   std::vector<std::string> TakeOverdue();
   // Monotonic time of the next end of a back-off or passing of a start_timeout; infinite: never.
+  // For tests: the link looks at every tick.
   absl::Duration NextTimer() const;
 
   struct Place {
@@ -60,7 +61,7 @@ class JobQueue {
     // How much of its back-off is left; zero: it may start.
     absl::Duration backoff_left;
   };
-  // Every job in the order of the queue.
+  // Every job in the order of the queue. For tests: sorts all of them.
   std::vector<Place> InOrder() const;
 
   bool Contains(const std::string& id) const { return entries_.contains(id); }
@@ -84,7 +85,6 @@ class JobQueue {
   const Clock& clock_;
   const absl::Duration max_backoff_;
   std::map<std::string, Entry> entries_;                      // by id
-  std::map<Key, const Entry*> order_;                         // all of them
   std::map<std::string, std::map<Key, const Entry*>> ready_;  // by model; not of held tenants
   std::set<std::string> held_tenants_;
   std::set<std::pair<absl::Duration, std::string>> backing_off_;  // until when, id

@@ -120,7 +120,7 @@ absl::StatusOr<SubmitResult> SqliteJobStore::SubmitNow(Transaction& transaction,
                                            "' was used for another request, job '", first, "'")),
                           kReasonRequestIdReused);
       }
-      KINO_ASSIGN_OR_RETURN(Job found, Complete(db, std::move(row)));
+      KINO_ASSIGN_OR_RETURN(Job found, LoadWhole(db, std::move(row)));
       return SubmitResult{.job = std::move(found), .is_new = false};
     }
   }
@@ -136,7 +136,7 @@ absl::StatusOr<SubmitResult> SqliteJobStore::SubmitNow(Transaction& transaction,
   KINO_RETURN_IF_ERROR(InsertJob(db, job, id, now, seq));
   KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
   KINO_RETURN_IF_ERROR(AppendEvent(transaction, row, now, ""));
-  KINO_ASSIGN_OR_RETURN(Job made, Complete(db, std::move(row)));
+  KINO_ASSIGN_OR_RETURN(Job made, LoadWhole(db, std::move(row)));
   return SubmitResult{.job = std::move(made), .is_new = true};
 }
 
@@ -169,7 +169,7 @@ absl::StatusOr<std::optional<ClaimedAttempt>> SqliteJobStore::ClaimNow(Transacti
           .status());
   ClaimedAttempt claimed;
   claimed.ref = {.job_id = after.job.id, .attempt = after.attempt, .token = after.token};
-  KINO_ASSIGN_OR_RETURN(claimed.job, Complete(db, std::move(after)));
+  KINO_ASSIGN_OR_RETURN(claimed.job, LoadWhole(db, std::move(after)));
   return claimed;
 }
 
@@ -186,14 +186,14 @@ absl::StatusOr<Job> SqliteJobStore::CommitNow(Transaction& transaction, const At
     KINO_RETURN_IF_ERROR(EndAttempt(db, before, now, FailureCause::kCancelled, error));
     KINO_RETURN_IF_ERROR(
         ApplyTransition(transaction, before, JobTrigger::kCancelled, now, "cancelled", after));
-    return Complete(db, std::move(after));
+    return LoadWhole(db, std::move(after));
   }
   after.job.artifact = artifact;
   if (after.job.result_ttl) after.expire_us = SaturatingMicros(now + *after.job.result_ttl);
   KINO_RETURN_IF_ERROR(EndAttempt(db, before, now, FailureCause::kNone, absl::OkStatus()));
   KINO_RETURN_IF_ERROR(
       ApplyTransition(transaction, before, JobTrigger::kCommitted, now, "", after));
-  return Complete(db, std::move(after));
+  return LoadWhole(db, std::move(after));
 }
 
 absl::StatusOr<Job> SqliteJobStore::FailNow(Transaction& transaction, const AttemptRef& ref,
@@ -224,7 +224,7 @@ absl::StatusOr<Job> SqliteJobStore::FailNow(Transaction& transaction, const Atte
   KINO_RETURN_IF_ERROR(EndAttempt(db, before, now, failure.cause, failure.error, failure.evidence));
   KINO_RETURN_IF_ERROR(
       ApplyTransition(transaction, before, verdict.trigger, now, verdict.reason, after));
-  return Complete(db, std::move(after));
+  return LoadWhole(db, std::move(after));
 }
 
 absl::StatusOr<Job> SqliteJobStore::CancelNow(Transaction& transaction, const std::string& tenant,
@@ -240,7 +240,7 @@ absl::StatusOr<Job> SqliteJobStore::CancelNow(Transaction& transaction, const st
     after.job.cancel_requested = true;
     KINO_RETURN_IF_ERROR(ApplyMark(transaction, before, now, "cancel requested", after));
   }
-  return Complete(transaction.db, std::move(after));
+  return LoadWhole(transaction.db, std::move(after));
 }
 
 absl::StatusOr<Job> SqliteJobStore::EndQueuedNow(Transaction& transaction,
@@ -260,7 +260,7 @@ absl::StatusOr<Job> SqliteJobStore::EndQueuedNow(Transaction& transaction,
   const std::string reason =
       trigger == JobTrigger::kExpired ? "start_timeout passed" : std::string(error.message());
   KINO_RETURN_IF_ERROR(ApplyTransition(transaction, before, trigger, clock_.Now(), reason, after));
-  return Complete(transaction.db, std::move(after));
+  return LoadWhole(transaction.db, std::move(after));
 }
 
 absl::StatusOr<Job> SqliteJobStore::RequeueNow(Transaction& transaction, const std::string& tenant,
@@ -286,7 +286,7 @@ absl::StatusOr<Job> SqliteJobStore::RequeueNow(Transaction& transaction, const s
   ForgetEnd(now, after);
   KINO_RETURN_IF_ERROR(
       ApplyTransition(transaction, before, JobTrigger::kRequeued, now, "requeued", after));
-  return Complete(db, std::move(after));
+  return LoadWhole(db, std::move(after));
 }
 
 absl::StatusOr<int> SqliteJobStore::ForgiveNow(Transaction& transaction,
@@ -353,7 +353,7 @@ void SqliteJobStore::RecordStats(AttemptRef ref, std::string stats, Done<Job> do
                JobRow after = before;
                if (!stats.empty()) after.job.stats = stats;
                KINO_RETURN_IF_ERROR(UpdateRow(transaction.db, before, after));
-               return Complete(transaction.db, std::move(after));
+               return LoadWhole(transaction.db, std::move(after));
              });
 }
 

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "scheduler/status.h"
 #include "scheduler/store/sqlite/database.h"
-#include "scheduler/store/sqlite/folder_lock.h"
+#include "scheduler/store/sqlite/file_lock.h"
 #include "scheduler/store/sqlite/schema.h"
 #include "scheduler/store/sqlite/sqlite_job_store.h"
 
@@ -66,8 +66,8 @@ absl::StatusOr<std::unique_ptr<JobStore>> OpenSqliteJobStore(const SqliteOptions
                                                              const Clock& clock,
                                                              RandomSource& random) {
   FileLayer& files = sqlite.files == nullptr ? RealFiles() : *sqlite.files;
-  KINO_ASSIGN_OR_RETURN(std::unique_ptr<FolderLock> lock,
-                        FolderLock::Acquire(files, sqlite.path + ".lock"));
+  KINO_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock,
+                        FileLock::Acquire(files, sqlite.path + ".lock"));
   KINO_RETURN_IF_ERROR(CreateFile(files, sqlite.path));
   KINO_ASSIGN_OR_RETURN(
       std::unique_ptr<Connection> db,
@@ -85,7 +85,7 @@ absl::StatusOr<std::unique_ptr<JobStore>> OpenSqliteJobStore(const SqliteOptions
 
 SqliteJobStore::SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& options,
                                const Clock& clock, RandomSource& random,
-                               std::unique_ptr<FolderLock> lock, std::unique_ptr<Connection> db,
+                               std::unique_ptr<FileLock> lock, std::unique_ptr<Connection> db,
                                std::unique_ptr<Connection> check)
     : sqlite_(sqlite),
       options_(options),

@@ -99,14 +99,14 @@ QueuedJob ReadQueued(const Statement& row, int column, absl::Time farthest) {
 absl::StatusOr<Job> SqliteJobStore::Get(const std::string& tenant, const std::string& job_id) {
   return Read<Job>([&](Connection& db) -> absl::StatusOr<Job> {
     KINO_ASSIGN_OR_RETURN(JobRow row, LoadTenantRow(db, tenant, job_id));
-    return Complete(db, std::move(row));
+    return LoadWhole(db, std::move(row));
   });
 }
 
 absl::StatusOr<Job> SqliteJobStore::GetAnyTenant(const std::string& job_id) {
   return Read<Job>([&](Connection& db) -> absl::StatusOr<Job> {
     KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, job_id));
-    return Complete(db, std::move(row));
+    return LoadWhole(db, std::move(row));
   });
 }
 
@@ -124,7 +124,7 @@ absl::StatusOr<std::optional<Job>> SqliteJobStore::FindByRequestId(const std::st
       id = row.Text(0);
     }
     KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
-    KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+    KINO_ASSIGN_OR_RETURN(Job job, LoadWhole(db, std::move(row)));
     return job;
   });
 }
@@ -153,7 +153,7 @@ absl::StatusOr<JobPage> SqliteJobStore::List(const JobFilter& filter, int page_s
       if (page.jobs.size() == static_cast<size_t>(page_size)) break;
       KINO_ASSIGN_OR_RETURN(const std::string id, IdOf(db, *seq));
       KINO_ASSIGN_OR_RETURN(JobRow row, LoadRow(db, id));
-      KINO_ASSIGN_OR_RETURN(Job job, Complete(db, std::move(row)));
+      KINO_ASSIGN_OR_RETURN(Job job, LoadWhole(db, std::move(row)));
       const auto size = static_cast<int64_t>(job.request.size() + job.stats.size());
       if (!page.jobs.empty() && size > max_bytes - bytes) break;
       bytes += size;

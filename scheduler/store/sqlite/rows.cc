@@ -143,7 +143,7 @@ absl::StatusOr<JobRow> LoadAttemptRow(Connection& db, const AttemptRef& ref) {
   return row;
 }
 
-absl::StatusOr<Job> Complete(Connection& db, JobRow row) {
+absl::StatusOr<Job> LoadWhole(Connection& db, JobRow row) {
   Job& job = row.job;
   {
     KINO_ASSIGN_OR_RETURN(Statement request,

@@ -47,7 +47,7 @@ absl::StatusOr<JobRow> LoadTenantRow(Connection& db, const std::string& tenant,
 absl::StatusOr<JobRow> LoadAttemptRow(Connection& db, const AttemptRef& ref);
 
 // The whole job: the row and what request, labels, attempts and job_assets hold of it.
-absl::StatusOr<Job> Complete(Connection& db, JobRow row);
+absl::StatusOr<Job> LoadWhole(Connection& db, JobRow row);
 
 // Changes `before` (as loaded in this transaction) into `after` by `trigger`: state and numbers by
 // the table of transitions, the other mutable columns as in `after`, one conditional UPDATE naming

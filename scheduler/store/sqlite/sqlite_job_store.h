@@ -21,7 +21,7 @@
 #include "scheduler/store/job_store.h"
 #include "scheduler/store/sqlite/database.h"
 #include "scheduler/store/sqlite/file_check.h"
-#include "scheduler/store/sqlite/folder_lock.h"
+#include "scheduler/store/sqlite/file_lock.h"
 #include "scheduler/store/sqlite/open.h"
 #include "scheduler/store/sqlite/rows.h"
 #include "scheduler/store/sqlite/writer.h"
@@ -33,7 +33,7 @@ class SqliteJobStore final : public JobStore {
   // `db` is the read-write connection, configured and migrated. `check`: a read-only one where the
   // file is to be looked through, null where it was closed in peace.
   SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& options, const Clock& clock,
-                 RandomSource& random, std::unique_ptr<FolderLock> lock,
+                 RandomSource& random, std::unique_ptr<FileLock> lock,
                  std::unique_ptr<Connection> db, std::unique_ptr<Connection> check);
   ~SqliteJobStore() override;
 
@@ -126,7 +126,7 @@ class SqliteJobStore final : public JobStore {
   const StoreOptions options_;
   const Clock& clock_;
   RandomSource& random_;
-  const std::unique_ptr<FolderLock> lock_;  // released after all connections are closed
+  const std::unique_ptr<FileLock> lock_;  // released after all connections are closed
   absl::Mutex readers_mutex_;
   std::vector<std::unique_ptr<Connection>> idle_readers_ ABSL_GUARDED_BY(readers_mutex_);
   int open_readers_ ABSL_GUARDED_BY(readers_mutex_) = 0;

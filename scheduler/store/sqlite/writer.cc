@@ -50,7 +50,7 @@ int64_t Writer::AddListener(ChangeListener listener) {
 void Writer::RemoveListener(int64_t id) {
   absl::MutexLock lock(&mutex_);
   std::erase_if(listeners_, [id](const auto& entry) { return entry.first == id; });
-  const auto is_idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !is_telling_; };
+  const auto is_idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !is_notifying_; };
   mutex_.Await(absl::Condition(&is_idle));
 }
 
@@ -69,11 +69,11 @@ void Writer::Loop() {
         queue_.pop_front();
       }
     }
-    Carry(batch);
+    Execute(batch);
   }
 }
 
-void Writer::Carry(Batch& batch) {
+void Writer::Execute(Batch& batch) {
   std::vector<Change> changes;
   const absl::Status commit = RunTransaction(batch, changes);
   NoteHealth(commit);
@@ -82,11 +82,11 @@ void Writer::Carry(Batch& batch) {
     for (std::unique_ptr<WriteOperation>& operation : batch) {
       Batch single;
       single.push_back(std::move(operation));
-      Carry(single);
+      Execute(single);
     }
     return;
   }
-  if (commit.ok()) Tell(changes);
+  if (commit.ok()) NotifyListeners(changes);
   for (std::unique_ptr<WriteOperation>& operation : batch) {
     operation->Finish(commit);
     operation.reset();
@@ -132,17 +132,17 @@ absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& cha
   return status;
 }
 
-void Writer::Tell(const std::vector<Change>& changes) {
+void Writer::NotifyListeners(const std::vector<Change>& changes) {
   if (changes.empty()) return;
   std::vector<std::shared_ptr<ChangeListener>> listeners;
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [id, listener] : listeners_) listeners.push_back(listener);
-    is_telling_ = true;
+    is_notifying_ = true;
   }
   for (const std::shared_ptr<ChangeListener>& listener : listeners) (*listener)(changes);
   absl::MutexLock lock(&mutex_);
-  is_telling_ = false;
+  is_notifying_ = false;
 }
 
 void Writer::NoteHealth(const absl::Status& commit) {

@@ -88,10 +88,10 @@ class Writer {
   using Batch = std::vector<std::unique_ptr<WriteOperation>>;
 
   void Loop();
-  void Carry(Batch& batch);
+  void Execute(Batch& batch);
   // One transaction. On failure nothing of `batch` has happened, and `changes` stays empty.
   absl::Status RunTransaction(const Batch& batch, std::vector<Change>& changes);
-  void Tell(const std::vector<Change>& changes);
+  void NotifyListeners(const std::vector<Change>& changes);
   void NoteHealth(const absl::Status& commit);
 
   const std::unique_ptr<Connection> db_;
@@ -103,7 +103,7 @@ class Writer {
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<WriteOperation>> queue_ ABSL_GUARDED_BY(mutex_);
   bool is_stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_telling_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_notifying_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t last_listener_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::pair<int64_t, std::shared_ptr<ChangeListener>>> listeners_
       ABSL_GUARDED_BY(mutex_);

@@ -10,18 +10,18 @@
 
 namespace kino::scheduler {
 
-class FolderLock {
+class FileLock {
  public:
   // Creates `path` (mode 0600) if needed and writes the process id into it. FAILED_PRECONDITION
   // (STORE_LOCKED) when it is locked already, be it by this process. NOT_FOUND, PERMISSION_DENIED,
   // RESOURCE_EXHAUSTED, UNAVAILABLE by errno. `files` outlives the lock.
-  static absl::StatusOr<std::unique_ptr<FolderLock>> Acquire(FileLayer& files,
-                                                             const std::string& path);
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
+  static absl::StatusOr<std::unique_ptr<FileLock>> Acquire(FileLayer& files,
+                                                           const std::string& path);
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
 
  private:
-  explicit FolderLock(std::unique_ptr<File> file) : file_(std::move(file)) {}
+  explicit FileLock(std::unique_ptr<File> file) : file_(std::move(file)) {}
   const std::unique_ptr<File> file_;
 };
 

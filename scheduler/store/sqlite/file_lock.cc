@@ -1,4 +1,4 @@
-#include "scheduler/store/sqlite/folder_lock.h"
+#include "scheduler/store/sqlite/file_lock.h"
 
 #include <unistd.h>
 
@@ -10,8 +10,8 @@
 
 namespace kino::scheduler {
 
-absl::StatusOr<std::unique_ptr<FolderLock>> FolderLock::Acquire(FileLayer& files,
-                                                                const std::string& path) {
+absl::StatusOr<std::unique_ptr<FileLock>> FileLock::Acquire(FileLayer& files,
+                                                            const std::string& path) {
   std::unique_ptr<File> file;
   if (const int error = files.Open(path, OpenMode::kCreate, file); error != 0)
     return absl::ErrnoToStatus(error, absl::StrCat("opening the lock file '", path, "'"));
@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<FolderLock>> FolderLock::Acquire(FileLayer& files
   // The process id is for the message above only; a full disk must not keep the store from opening
   // for reading out.
   if (file->Truncate(0) == 0) (void)file->Write(absl::StrCat(getpid(), "\n"), 0);
-  return std::unique_ptr<FolderLock>(new FolderLock(std::move(file)));
+  return std::unique_ptr<FileLock>(new FileLock(std::move(file)));
 }
 
 }  // namespace kino::scheduler
