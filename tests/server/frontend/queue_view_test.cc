@@ -67,8 +67,8 @@ TEST(QueueSnapshotTest, FirstJobOfAFreeWorkerWaitsForNothing) {
 // Of model "m": ten steps of a second each, five seconds beside them, two to load it.
 std::unique_ptr<scheduler::RunHistory> KnownRuns() {
   scheduler::FinishedRun run;
-  run.model = "m";
-  run.work.shape = "s";
+  run.model = std::string("m");  // GCC 12 misreads short literals here
+  run.work.shape = std::string("s");
   run.work.steps = 10;
   for (const auto& [stage, seconds] :
        {std::pair{scheduler::kStageLoad, 2}, std::pair{scheduler::kStageDenoise, 10},
@@ -251,6 +251,10 @@ class QueueViewTest : public ::testing::Test {
     store_ = *std::move(store);
     workers_ = {{.name = "cpu", .device = "cpu", .session = 1}};
     workers_[0].models = {{.name = "m", .loaded = true}};
+    Open(nullptr);
+  }
+  // `history` outlives the view's use.
+  void Open(const scheduler::RunHistory* history) {
     view_ = std::make_unique<QueueView>(QueueSources{.store = *store_,
                                                      .clock = clock_,
                                                      .workers = [this] { return workers_; },
@@ -263,7 +267,9 @@ class QueueViewTest : public ::testing::Test {
                                                                std::exchange(during_walk_, nullptr);
                                                            if (step) step();
                                                            return false;
-                                                         }},
+                                                         },
+                                                     .busy = [this] { return busy_; },
+                                                     .history = history},
                                         hub_);
   }
   void TearDown() override { view_->Stop(); }
@@ -273,6 +279,8 @@ class QueueViewTest : public ::testing::Test {
     job.tenant = "default";
     job.model = std::string("m");  // GCC 12 misreads a short literal here
     job.priority = priority;
+    job.work.shape = std::string("s");
+    job.work.steps = 10;
     return store_->Submit(std::move(job))->job;
   }
   std::shared_ptr<Counter> Watch(const std::string& id) {
@@ -289,6 +297,7 @@ class QueueViewTest : public ::testing::Test {
   std::vector<scheduler::WorkerSnapshot> workers_;
   std::string held_;
   std::function<void()> during_walk_;
+  BusyTimes busy_;
   std::unique_ptr<QueueView> view_;
 };
 
@@ -309,6 +318,8 @@ TEST_F(QueueViewTest, QueueIsWalkedWhenItHasMovedAndNotOtherwise) {
 TEST_F(QueueViewTest, WorkersTheDiskAndTheEndOfABackOffMoveItToo) {
   const scheduler::Job job = Submit();
   EXPECT_EQ(view_->Find(job).reason, "");
+  const auto history = KnownRuns();
+  Open(history.get());
   workers_[0].held = {{.job_id = "j", .attempt = 1, .token = "t"}};
   EXPECT_EQ(view_->Find(job).reason, kWaitsForSlot);
   workers_[0].session = 0;
@@ -391,6 +402,30 @@ TEST_F(QueueViewTest, OnlyWatchersOfJobsThatMovedAreWoken) {
   EXPECT_EQ(on_low->wakes, 2);
   EXPECT_EQ(hub_.View(low.id).standing->position, 2);
   EXPECT_EQ(hub_.View(first.id).standing, std::nullopt);
+}
+
+TEST_F(QueueViewTest, WatchersAreWokenWhenTheirEstimatesHaveMoved) {
+  const auto history = KnownRuns();
+  Open(history.get());
+  workers_[0].held = {{.job_id = "running", .attempt = 1, .token = "t"}};
+  busy_ = {{"cpu", absl::Seconds(100)}};
+  const scheduler::Job job = Submit();
+  const auto watcher = Watch(job.id);
+  view_->RefreshForWatchers();
+  EXPECT_EQ(watcher->wakes, 1);
+  const absl::Time start = hub_.View(job.id).standing->start;
+  EXPECT_EQ(start, clock_.Now() + absl::Seconds(100));
+  clock_.Advance(absl::Seconds(10));
+  busy_["cpu"] = absl::Seconds(90);
+  view_->RefreshForWatchers();
+  EXPECT_EQ(view_->walks(), 2);
+  EXPECT_EQ(watcher->wakes, 1) << "as expected";
+  clock_.Advance(absl::Seconds(10));
+  busy_["cpu"] = absl::Seconds(40);
+  view_->RefreshForWatchers();
+  EXPECT_EQ(watcher->wakes, 2) << "sooner by 40 seconds";
+  EXPECT_EQ(hub_.View(job.id).standing->start, start - absl::Seconds(40));
+  view_->Stop();
 }
 
 TEST_F(QueueViewTest, TenThousandWatchersOfAnIdleQueueCostNothing) {
