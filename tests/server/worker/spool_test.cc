@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -196,6 +197,13 @@ TEST_F(SpoolTest, WhatCannotBeReadIsGivenUpAndTheEndTakesItsPlace) {
     spool->Acknowledge(2);
     EXPECT_TRUE(spool->is_drained());
   }
+}
+
+TEST_F(SpoolTest, WhatAShorterFileLacksCannotBeRead) {
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(spool_->Append(ChunkEvent(3 * i, "abc")).ok());
+  ASSERT_EQ(truncate(path_.c_str(), 5), 0);
+  EXPECT_EQ(Next(0).chunk().data(), "abc");
+  EXPECT_FALSE(spool_->Next(1).ok());
 }
 
 TEST_F(SpoolTest, AcknowledgedWhileItWasReadItIsNoError) {
