@@ -151,6 +151,12 @@ class WorkerTest : public ::testing::Test {
     message.mutable_load_model()->set_model(model);
     frontend_.Send(message);
   }
+  void SendUnloadModel(int64_t id, const std::string& model) {
+    v1::FrontendMessage message;
+    message.mutable_unload_model()->set_command_id(id);
+    message.mutable_unload_model()->set_model(model);
+    frontend_.Send(message);
+  }
   void Cancel(const v1::AttemptRef& ref) {
     v1::FrontendMessage message;
     *message.mutable_cancel()->mutable_ref() = ref;

@@ -103,6 +103,11 @@ TEST_F(WorkerTest, TheWeightsHashIsToldAndOutlivesTheProcess) {
     EXPECT_EQ(AwaitDone(Start(start)).weights_sha256(), expected);
     const std::string kept = ReadAll(folder_ + "/data/weights/w1");
     EXPECT_EQ(std::count(kept.begin(), kept.end(), '\n'), 3) << "a line for each file";
+    SendUnloadModel(2, "demo");
+    frontend_.Await(&position_, [](const auto& m) {
+      return m.heartbeat().models_size() == 4 && !m.heartbeat().models(3).loaded() &&
+             m.heartbeat().models(3).weights_sha256().empty();
+    });
     worker_->Signal(SIGTERM);
     EXPECT_EQ(worker_->Wait(), 0);
   }
@@ -305,10 +310,7 @@ TEST_F(WorkerTest, LoadAndUnloadAnswerAndShowInHeartbeats) {
       return m.has_heartbeat() && m.heartbeat().models(1).loaded() == loaded;
     });
   };
-  v1::FrontendMessage message;
-  message.mutable_load_model()->set_command_id(1);
-  message.mutable_load_model()->set_model("other");
-  frontend_.Send(message);
+  SendLoadModel(1, "other");
   v1::ModelCommandResult result = await_result();
   EXPECT_EQ(result.command_id(), 1);
   EXPECT_FALSE(result.has_error());
@@ -320,14 +322,10 @@ TEST_F(WorkerTest, LoadAndUnloadAnswerAndShowInHeartbeats) {
   }
   EXPECT_TRUE(is_loaded);
   await_loaded(true);
-  message.mutable_unload_model()->set_command_id(2);
-  message.mutable_unload_model()->set_model("other");
-  frontend_.Send(message);
+  SendUnloadModel(2, "other");
   EXPECT_FALSE(await_result().has_error());
   await_loaded(false);
-  message.mutable_load_model()->set_command_id(3);
-  message.mutable_load_model()->set_model("broken");
-  frontend_.Send(message);
+  SendLoadModel(3, "broken");
   result = await_result();
   EXPECT_EQ(result.command_id(), 3);
   EXPECT_EQ(result.error().code(), 9);
