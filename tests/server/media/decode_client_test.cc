@@ -216,7 +216,11 @@ TEST(DecodeClientTest, DecoderEndsWithTheProcessThatStartedIt) {
   close(ends[0]);
   const std::string owned = "/proc/" + std::to_string(owner);
   const std::string children = owned + "/task/" + std::to_string(owner) + "/children";
-  while (ReadFile(children).empty()) std::this_thread::yield();
+  std::string decoder;
+  while ((decoder = ReadFile(children)).empty()) std::this_thread::yield();
+  // In its sandbox it waits for the first byte.
+  const std::string status = "/proc/" + decoder.substr(0, decoder.find(' ')) + "/status";
+  while (ReadFile(status).find("Seccomp:\t2") == std::string::npos) std::this_thread::yield();
   kill(owner, SIGKILL);
   ASSERT_EQ(waitpid(owner, nullptr, 0), owner);
   // Both have read from the pipe: it is broken once both are gone.
