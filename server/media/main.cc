@@ -3,8 +3,6 @@
 // MediaHeader and the frames in another descriptor. An error is one line on stderr, "CODE:
 // message", and an exit status that is the code's number (3 INVALID_ARGUMENT, 8 RESOURCE_EXHAUSTED,
 // 12 UNIMPLEMENTED, 13 INTERNAL). decode_client.h starts it.
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -173,15 +171,7 @@ absl::Status Decode(const Arguments& arguments, std::string_view bytes,
   return WriteAt(arguments.output_fd, &header, sizeof(header), 0);
 }
 
-// Nobody is left who would end a decoder that hangs, or who wants its frames.
-absl::Status EndWithParent(pid_t parent) {
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return SystemError("prctl");
-  // It may have died before.
-  return getppid() == parent ? absl::OkStatus() : absl::CancelledError("its parent has ended");
-}
-
 absl::Status Run(const Arguments& arguments) {
-  if (arguments.parent_pid) KINO_RETURN_IF_ERROR(EndWithParent(*arguments.parent_pid));
   const engine::MediaLimits limits = MakeLimits(arguments);
   const auto or_default = [](const std::optional<uint64_t>& value, uint64_t otherwise) {
     return value.value_or(otherwise);
@@ -189,7 +179,8 @@ absl::Status Run(const Arguments& arguments) {
   KINO_RETURN_IF_ERROR(EnterSandbox(
       {.memory_bytes = static_cast<int64_t>(or_default(arguments.memory_bytes, 1ULL << 30)),
        .cpu_seconds = static_cast<int>(or_default(arguments.cpu_seconds, 30)),
-       .file_bytes = limits.max_output_bytes + static_cast<int64_t>(sizeof(MediaHeader))}));
+       .file_bytes = limits.max_output_bytes + static_cast<int64_t>(sizeof(MediaHeader)),
+       .parent = arguments.parent_pid.value_or(0)}));
   KINO_ASSIGN_OR_RETURN(
       const std::string bytes,
       ReadInput(arguments.input_fd, or_default(arguments.max_input_bytes, 256ULL << 20)));

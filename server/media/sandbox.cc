@@ -4,6 +4,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -130,6 +131,11 @@ absl::Status EnterSandbox(const SandboxLimits& limits) {
   // Either works with or without privileges; where neither does, the filter below still denies
   // socket().
   if (unshare(CLONE_NEWNET) != 0) static_cast<void>(unshare(CLONE_NEWUSER | CLONE_NEWNET));
+  // Behind unshare: new privileges, if only in a namespace, take the signal back.
+  if (limits.parent != 0) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return Failure("end with the parent");
+    if (getppid() != limits.parent) return absl::CancelledError("the parent has ended");
+  }
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return Failure("not dumpable");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return Failure("no new privileges");
   std::vector<sock_filter> filter = MakeFilter();
