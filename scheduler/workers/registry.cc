@@ -35,7 +35,7 @@ void WorkerRegistry::Adopt(const std::vector<RunningAttempt>& running) {
     worker.deadline = now + options_.reattach_grace;
     worker.held.push_back({.ref = attempt.ref,
                            .run_timeout = attempt.run_timeout,
-                           .run_deadline = now + attempt.run_timeout + options_.run_timeout_slack,
+                           .run_deadline = absl::InfiniteDuration(),
                            .pulse = {},
                            .usual = {},
                            .progress_time = now});
@@ -82,6 +82,7 @@ absl::StatusOr<HelloResult> WorkerRegistry::Hello(const WorkerHello& hello) {
   }
   worker = Worker{.session = result.session,
                   .process_id = hello.process_id,
+                  .counter = 0,
                   .device = hello.device,
                   .is_draining = false,
                   .max_attempts = hello.max_attempts,
@@ -118,7 +119,8 @@ absl::Status WorkerRegistry::Heard(SessionId session) {
   return absl::OkStatus();
 }
 
-absl::Status WorkerRegistry::Heartbeat(SessionId session, const std::vector<AttemptPulse>& pulses,
+absl::Status WorkerRegistry::Heartbeat(SessionId session, int64_t counter,
+                                       const std::vector<AttemptPulse>& pulses,
                                        const std::vector<WorkerModel>& models) {
   const absl::Duration now = clock_.Monotonic();
   const auto found = FindSession(session);
@@ -135,6 +137,14 @@ absl::Status WorkerRegistry::Heartbeat(SessionId session, const std::vector<Atte
       if (held.pulse.stage != pulse.stage || held.pulse.counter != pulse.counter)
         held.progress_time = now;
       held.pulse = pulse;
+      const bool is_running = pulse.stage != kStageWaiting && pulse.stage != kStageLoad;
+      if (is_running && held.run_deadline == absl::InfiniteDuration())
+        held.run_deadline = now + held.run_timeout + options_.run_timeout_slack;
+    }
+  }
+  if (std::exchange(worker.counter, counter) != counter) {
+    for (Held& held : worker.held) {
+      if (held.pulse.stage == kStageWaiting) held.progress_time = now;
     }
   }
   return absl::OkStatus();

@@ -133,7 +133,8 @@ class WorkerRegistry {
   WorkerRegistry(const LeaseOptions& options, const Clock& clock);
 
   // At start, before any hello: the store's RUNNING attempts, each to be claimed back within
-  // reattach_grace. Their run timeouts start anew: monotonic time does not outlive a process.
+  // reattach_grace. Their run timeouts start anew, monotonic time does not outlive a process, once
+  // their workers say that they have begun.
   void Adopt(const std::vector<RunningAttempt>& running);
 
   // INVALID_ARGUMENT: no name, or max_attempts < 1. `held` is believed only where job, attempt and
@@ -144,8 +145,11 @@ class WorkerRegistry {
   // the stream is to be closed.
   absl::Status Heard(SessionId session);
   // A word, and how far each attempt is. One whose stage and counter stand still comes nearer to
-  // its hang limit. ABORTED as above.
-  absl::Status Heartbeat(SessionId session, const std::vector<AttemptPulse>& pulses,
+  // its hang limit. `counter` rises with whatever the worker gets done, be it for no attempt, such
+  // as a model that a client has it load: an attempt that waits for that does not hang. ABORTED as
+  // above.
+  absl::Status Heartbeat(SessionId session, int64_t counter,
+                         const std::vector<AttemptPulse>& pulses,
                          const std::vector<WorkerModel>& models);
 
   // Takes no more attempts. ABORTED as above.
@@ -186,7 +190,8 @@ class WorkerRegistry {
   // gone, draining or out; the caller ends the attempt (kInterrupted).
   absl::Status Assign(const Reservation& reservation, const AttemptRef& ref,
                       absl::Duration run_timeout);
-  // The worker has begun to run the attempt. No effect when it is not held.
+  // The worker has begun to run the attempt. A pulse of a stage behind the load says so, too. No
+  // effect when it is not held.
   void Begun(const AttemptRef& ref);
 
   // How long steps of such a run usually take. No effect when it is not held.
@@ -224,6 +229,7 @@ class WorkerRegistry {
   struct Worker {
     SessionId session = 0;   // 0 while not connected
     int64_t process_id = 0;  // 0: not known
+    int64_t counter = 0;     // as it last told
     std::string device;
     bool is_draining = false;
     int max_attempts = 1;

@@ -79,6 +79,25 @@ std::string CauseText(const std::string& reason) {
   return WordsOf(reason, kCauses);
 }
 
+// Where a worker's death found the run: "signal 9, in denoise, step 3, on cuda:0 with 12.3 GiB in
+// use".
+std::string EvidenceText(const v1::CrashEvidence& evidence) {
+  std::vector<std::string> parts;
+  if (evidence.signal() != 0) parts.push_back(absl::StrCat("signal ", evidence.signal()));
+  if (evidence.exit_code() != 0) parts.push_back(absl::StrCat("exit code ", evidence.exit_code()));
+  if (evidence.stage() != v1::STAGE_UNSPECIFIED)
+    parts.push_back(absl::StrCat("in ", absl::AsciiStrToLower(v1::Stage_Name(evidence.stage()))));
+  if (evidence.step() != 0) parts.push_back(absl::StrCat("step ", evidence.step()));
+  if (!evidence.device().empty()) {
+    parts.push_back(absl::StrCat("on ", evidence.device()));
+    if (evidence.device_memory_bytes() != 0) {
+      absl::StrAppend(&parts.back(), " with ",
+                      command_line::FormatByteSize(evidence.device_memory_bytes()), " in use");
+    }
+  }
+  return Printable(absl::StrJoin(parts, ", "), kErrorCells);
+}
+
 std::string Describe(const v1::Attempt& attempt) {
   std::string text = absl::StrCat(attempt.number(), " on ", attempt.worker());
   if (attempt.has_start_time() && attempt.has_end_time()) {
@@ -99,6 +118,7 @@ std::string Describe(const v1::Attempt& attempt) {
 std::string WaitingText(const std::string& reason) {
   static constexpr Words kReasons[] = {
       {"NO_WORKER", "no worker that is up serves its model"},
+      {"DEVICE_OUT", "jobs keep crashing on its workers' device, which is being checked"},
       {"DISK_FULL", "the server's disk is full"},
       {"TENANT_DISK_FULL", "your videos and uploads take all the room that you may have"},
       {"SERVER_SHORT", "the server is short of something for a moment"},
@@ -158,6 +178,7 @@ void PrintJob(const v1::Job& job) {
   if (job.has_end_time()) PrintLine("ended", TimeText(job.end_time()));
   for (const v1::Attempt& attempt : job.attempts()) {
     PrintLine("attempt", Describe(attempt));
+    if (attempt.has_evidence()) PrintLine("  evidence", EvidenceText(attempt.evidence()));
   }
   if (job.has_plan() && job.plan().ByteSizeLong() > 0) {
     PrintLine("plan", convert::ToJson(job.plan(), convert::JsonLayout::kOneLine));

@@ -28,6 +28,7 @@ constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr size_t kMaxTransportBytes = size_t{512} << 20;
 constexpr absl::Duration kQueueViewInterval = absl::Milliseconds(500);
+constexpr absl::Duration kHealthInterval = absl::Milliseconds(250);
 constexpr absl::Duration kShutdownDeadline = absl::Seconds(5);
 constexpr absl::Duration kLinkShutdownDeadline = absl::Seconds(2);
 
@@ -149,10 +150,9 @@ absl::Status Frontend::OpenParts() {
           .busy = [this] { return link_->Busy(); },
           .history = &history_},
       hub_);
-  slow_.Repeat(kQueueViewInterval, [this] {
-    queue_->RefreshForWatchers();
-    TellHealth();
-  });
+  slow_.Repeat(kQueueViewInterval, [this] { queue_->RefreshForWatchers(); });
+  // Not behind calls that wait for a worker's answer.
+  rpc_.Repeat(kHealthInterval, [this] { TellHealth(); });
   idle_uploads_ = std::make_unique<IdleUploads>(clock_, config.limits.upload_idle_timeout);
   watch_.Repeat(idle_uploads_->LookInterval(), [this] { idle_uploads_->Look(); });
   admission_ = std::make_unique<Admission>(*tokens_);

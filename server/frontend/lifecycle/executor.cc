@@ -99,14 +99,18 @@ void Executor::RunRepeated() {
 }
 
 bool Executor::AwaitTask() {
-  while (lines_.empty() && !is_stopping_) {
+  while (!is_stopping_) {
+    // Also while others wait: then it has its turn among them.
+    if (next_repeat_ <= SteadyNow()) {
+      next_repeat_ = absl::InfiniteDuration();
+      Append(kServer, [this] { RunRepeated(); });
+    }
+    if (!lines_.empty()) break;
     const absl::Duration repeat = next_repeat_;
     const auto ready = [this, repeat]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return is_stopping_ || !lines_.empty() || next_repeat_ != repeat;
     };
-    if (mutex_.AwaitWithTimeout(absl::Condition(&ready), repeat - SteadyNow())) continue;
-    next_repeat_ = absl::InfiniteDuration();
-    Append(kServer, [this] { RunRepeated(); });
+    mutex_.AwaitWithTimeout(absl::Condition(&ready), repeat - SteadyNow());
   }
   return !lines_.empty();
 }

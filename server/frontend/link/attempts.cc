@@ -23,17 +23,18 @@ constexpr size_t kMaxChunkBytes = size_t{256} * 1024;
 constexpr size_t kMaxErrorBytes = 4096;
 // Of what the link may carry, with room for what the message has beside.
 constexpr size_t kMaxStartBytes = size_t{3} << 20;
-constexpr absl::Duration kStoreAgain = absl::Milliseconds(500);
+constexpr absl::Duration kTryAgain = absl::Milliseconds(500);
 
 // The attempt is not the store's any more: there is nothing left to store.
 bool IsOver(const absl::Status& status) {
   return scheduler::IsStaleAttempt(status) || absl::IsNotFound(status);
 }
 
-// Of a file that could not be opened, written or synced: no room is nobody's fault.
+// Of a file that could not be opened, written or synced: neither no room nor a server that is short
+// of descriptors is the job's fault.
 FailureCause CauseOfFileError(const absl::Status& status) {
-  return scheduler::ReasonOf(status) == scheduler::kReasonDiskFull ? FailureCause::kDiskFull
-                                                                   : FailureCause::kInternal;
+  if (scheduler::ReasonOf(status) == scheduler::kReasonDiskFull) return FailureCause::kDiskFull;
+  return absl::IsUnavailable(status) ? FailureCause::kInterrupted : FailureCause::kInternal;
 }
 
 FailureCause CauseOf(v1::AttemptFailed::Cause cause) {
@@ -377,6 +378,7 @@ void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
   out.set_total_steps(progress.total_steps());
   out.set_fraction(std::clamp(progress.fraction(), 0.0, 1.0));
   if (progress.has_eta() && progress.eta().seconds() >= 0) *out.mutable_eta() = progress.eta();
+  live.has_begun = true;  // said already, perhaps, to a frontend before this one
   if (out.has_eta()) {
     live.expected_end = parts_.clock.Monotonic() + convert::ToDuration(out.eta());
   }
@@ -389,12 +391,25 @@ void Attempts::BeginSync(Live& live, const v1::AttemptDone& done, int64_t number
   live.phase = Phase::kSyncing;
   live.done = done;
   live.last_number = number;
+  Sync(live);
+}
+
+void Attempts::Sync(Live& live) {
+  live.again = absl::InfiniteDuration();
   // fsync and the digest may take seconds; other attempts go on meanwhile.
   parts_.io.Post([this, ref = live.ref, post = parts_.post] {
     const absl::StatusOr<FileStore::Digest> digest =
         parts_.files.FinishVideo(FileStore::VideoName(ref.job_id, ref.attempt));
     post([this, ref, digest] { OnSynced(ref, digest); });
   });
+}
+
+void Attempts::TryAgain(Live& live, const char* what, const absl::Status& error) {
+  if (!std::exchange(live.was_refused, true)) {
+    spdlog::error("job {} attempt {}: {}: {}", live.ref.job_id, live.ref.attempt, what,
+                  error.ToString());
+  }
+  live.again = parts_.clock.Monotonic() + kTryAgain;
 }
 
 void Attempts::OnSynced(const scheduler::AttemptRef& ref,
@@ -404,6 +419,12 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   if (live == nullptr) return;
   const v1::Artifact& artifact = live->done.artifact();
   absl::Status status = digest.status();
+  if (absl::IsUnavailable(status)) {
+    // The file could not be opened for now. The video is all there, so it waits.
+    listener_.on_shortage(kWaitsForServer, std::string(status.message()));
+    TryAgain(*live, "its video cannot be synced yet", status);
+    return;
+  }
   if (status.ok() &&
       (digest->size_bytes != artifact.size_bytes() || digest->sha256 != artifact.sha256())) {
     status = absl::InternalError(
@@ -433,6 +454,7 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
     live->receipt.set_weights_sha256(live->done.weights_sha256());
   live->stats = StatsOf(live->done.stages(), plan, live->receipt);
   live->phase = Phase::kEnding;
+  live->was_refused = false;
   Store(*live);
 }
 
@@ -451,7 +473,7 @@ void Attempts::End(Live& live, scheduler::AttemptFailure failure, int64_t last_n
 }
 
 void Attempts::Store(Live& live) {
-  live.store_again = absl::InfiniteDuration();
+  live.again = absl::InfiniteDuration();
   const scheduler::AttemptRef ref = live.ref;
   KINO_FAULT_POINT("frontend.end.before_store");
   auto done = [this, ref, post = parts_.post](absl::StatusOr<scheduler::Job> job) {
@@ -473,12 +495,7 @@ void Attempts::OnStored(const scheduler::AttemptRef& ref,
     // The event comes first, so that watchers leave the file before it goes. But on a full disk the
     // file of a lost attempt has to go first.
     if (!live->artifact.has_value()) parts_.files.RemoveVideo(video);
-    if (!live->was_refused) {
-      spdlog::error("job {} attempt {}: its end cannot be stored yet: {}", ref.job_id, ref.attempt,
-                    job.status().ToString());
-    }
-    live->was_refused = true;
-    live->store_again = parts_.clock.Monotonic() + kStoreAgain;
+    TryAgain(*live, "its end cannot be stored yet", job.status());
     return;
   }
   KINO_FAULT_POINT("frontend.end.stored");
@@ -553,7 +570,7 @@ void Attempts::Tick(absl::Duration late) {
   const absl::Duration now = parts_.clock.Monotonic();
   std::vector<scheduler::AttemptRef> overdue;
   for (auto& [job_id, live] : live_) {
-    if (live.phase == Phase::kEnding && live.store_again <= now) Store(live);
+    if (live.again <= now) live.phase == Phase::kSyncing ? Sync(live) : Store(live);
     live.cancel_deadline += late;
     if (live.phase == Phase::kRunning && live.cancel_deadline <= now) overdue.push_back(live.ref);
   }

@@ -125,9 +125,9 @@ class Attempts {
     v1::AttemptDone done;
     scheduler::AttemptFailure failure;
     int64_t last_number = 0;  // of the worker's event to acknowledge; 0: none
-    // When to ask the store again; infinite while it has not answered.
-    absl::Duration store_again = absl::InfiniteDuration();
-    bool was_refused = false;  // by the store, so far
+    // When to sync the video, or ask the store, again; infinite: there is nothing to try again.
+    absl::Duration again = absl::InfiniteDuration();
+    bool was_refused = false;  // since the last success of either
   };
 
   absl::StatusOr<v1::StartAttempt> MakeStartAttempt(const scheduler::ClaimedAttempt& claimed) const;
@@ -140,6 +140,9 @@ class Attempts {
   std::string Evidence(const Live& live, const scheduler::AttemptPulse& pulse,
                        const config::WorkerExited* exited) const;
   void BeginSync(Live& live, const v1::AttemptDone& done, int64_t number);
+  void Sync(Live& live);
+  // In a moment. `what`, for the log, once until it has worked.
+  void TryAgain(Live& live, const char* what, const absl::Status& error);
   void OnSynced(const scheduler::AttemptRef& ref, const absl::StatusOr<FileStore::Digest>& digest);
   void End(Live& live, scheduler::AttemptFailure failure, int64_t last_number = 0);
   void Store(Live& live);

@@ -273,6 +273,8 @@ void WorkerLink::CheckAbsent() {
   size_t given_up = 0;
   {
     absl::MutexLock lock(&mutex_);
+    // Time in which nobody listened counts against none of them.
+    for (auto& [name, since] : published_.absent) since += registry_.late();
     given_up = std::erase_if(published_.absent, [&](const auto& entry) {
       return now - entry.second >= options_.link.reattach_grace;
     });
@@ -424,7 +426,8 @@ void WorkerLink::HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbea
                       .steps = pulse.steps(),
                       .usual_step = absl::Seconds(pulse.step_seconds())});
   }
-  (void)registry_.Heartbeat(peer.id, pulses, ModelsOf(heartbeat.models()));
+  (void)registry_.Heartbeat(peer.id, heartbeat.progress_counter(), pulses,
+                            ModelsOf(heartbeat.models()));
   peer.models = ByName(heartbeat.models());
   peer.device_memory_used_bytes = heartbeat.device_memory_used_bytes();
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, heartbeat.device_memory_used_bytes(),

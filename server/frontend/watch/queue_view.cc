@@ -29,6 +29,7 @@ std::vector<QueueWorker> QueueWorkers(const std::vector<scheduler::WorkerSnapsho
     std::sort(added.models.begin(), added.models.end());
     // Slots that are only reserved come and go while a worker looks for a job.
     added.is_free = static_cast<int>(worker.held.size()) < worker.max_attempts;
+    added.is_out = worker.is_out;
   }
   return out;
 }
@@ -37,6 +38,10 @@ QueueSnapshot::QueueSnapshot(const QueueFacts& facts)
     : held_because_(facts.held_because), as_of_(facts.now) {
   std::vector<Line> lines;
   for (const QueueWorker& worker : facts.workers) {
+    if (worker.is_out) {
+      for (const std::string& model : worker.models) models_[model].is_out = true;
+      continue;
+    }
     const auto busy = facts.busy.find(worker.name);
     lines.push_back({.free_at = busy == facts.busy.end() ? facts.now : facts.now + busy->second,
                      .loaded = worker.loaded});
@@ -63,7 +68,7 @@ QueueSnapshot::QueueSnapshot(const QueueFacts& facts)
       ++model->ahead;
       ++model->queued[entry.priority];
     }
-    const bool is_startable = standing.reason != kWaitsForWorker && held_because_.empty();
+    const bool is_startable = own.is_served && held_because_.empty();
     const bool is_pausing = entry.retry_not_before > facts.now;
     if (is_startable && facts.held_tenants.contains(entry.tenant)) {
       standing.reason = kWaitsForTenantsDisk;
@@ -106,7 +111,7 @@ Standing QueueSnapshot::Judge(const Model& model, int64_t position) const {
   Standing standing{.position = position, .as_of = as_of_};
   // What an operator has to mend comes before what only takes time.
   if (!model.is_served) {
-    standing.reason = kWaitsForWorker;
+    standing.reason = model.is_out ? kWaitsForDevice : kWaitsForWorker;
   } else if (!held_because_.empty()) {
     standing.reason = held_because_;
   } else if (position > 0) {

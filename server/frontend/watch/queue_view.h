@@ -33,6 +33,7 @@ class WatchHub;
 
 // What holds a job back, as Job.waiting_reason tells it; video.proto says what each means.
 inline constexpr char kWaitsForWorker[] = "NO_WORKER";
+inline constexpr char kWaitsForDevice[] = "DEVICE_OUT";
 inline constexpr char kWaitsForDisk[] = "DISK_FULL";
 inline constexpr char kWaitsForTenantsDisk[] = "TENANT_DISK_FULL";
 inline constexpr char kWaitsForServer[] = "SERVER_SHORT";
@@ -47,9 +48,10 @@ struct QueueWorker {
   std::vector<std::string> models{};  // sorted
   std::set<std::string> loaded{};     // of these
   bool is_free = false;               // it could take one more attempt
+  bool is_out = false;                // its device is not trusted: it takes none
   bool operator==(const QueueWorker&) const = default;
 };
-// Those that take jobs: connected and not draining.
+// Those that take jobs, or will once their device is trusted: connected and not draining.
 std::vector<QueueWorker> QueueWorkers(const std::vector<scheduler::WorkerSnapshot>& workers);
 
 // By worker: until what it holds is expected to have ended. Infinite: not known. Who is not among
@@ -92,6 +94,7 @@ class QueueSnapshot {
     std::map<scheduler::Priority, int64_t> queued;  // jobs of it and its rivals
     int64_t ahead = 0;                              // those that the walk has passed
     bool is_served = false;
+    bool is_out = false;          // a worker whose device is out serves it
     bool is_free = false;         // one of its workers is
     std::vector<size_t> servers;  // its workers
   };

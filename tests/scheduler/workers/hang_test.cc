@@ -27,7 +27,7 @@ class HangTest : public RegistryTest {
     const absl::Duration begin = clock_.Monotonic();
     std::vector<LostAttempt> lost;
     for (int i = 0; i < 10'000 && lost.empty(); ++i) {
-      EXPECT_TRUE(registry.Heartbeat(session, {pulse}, {}).ok());
+      EXPECT_TRUE(registry.Heartbeat(session, 0, {pulse}, {}).ok());
       lost = registry.TakeLost();
       if (lost.empty()) clock_.Advance(absl::Milliseconds(500));
     }
@@ -179,6 +179,28 @@ TEST_F(HangTest, WaitingBehindAnotherAttemptIsNoHang) {
   EXPECT_EQ(last_lost_[0].ref, b_);
 }
 
+TEST_F(HangTest, WaitingBehindAModelThatAClientHasLoadedIsNoHangAsLongAsItLoads) {
+  Give("w", a_);
+  const AttemptPulse waiting{.ref = a_, .stage = kStageWaiting};
+  int64_t counter = 0;
+  EXPECT_TRUE(Pass(absl::Hours(1), [&] {
+                EXPECT_TRUE(Beat(session_, {waiting}, ++counter).ok());
+              }).empty());
+  EXPECT_EQ(TimeUntilLost([&] { EXPECT_TRUE(Beat(session_, {waiting}, counter).ok()); }),
+            absl::Minutes(10))
+      << "neither does it load nor is anything before the attempt";
+  EXPECT_EQ(last_lost_[0].cause, FailureCause::kHang);
+}
+
+TEST_F(HangTest, WhatElseTheWorkerGetsDoneIsNoProgressOfARun) {
+  Give("w", a_);
+  const AttemptPulse still{.ref = a_, .stage = kStageDenoise};
+  EXPECT_TRUE(Beat(session_, {still}).ok());
+  int64_t counter = 0;
+  EXPECT_EQ(TimeUntilLost([&] { EXPECT_TRUE(Beat(session_, {still}, ++counter).ok()); }),
+            absl::Minutes(10));
+}
+
 TEST_F(HangTest, WorkerThatWasAwayBeginsAnew) {
   Give("w", a_);
   const AttemptPulse pulse{.ref = a_, .stage = kStageDenoise, .counter = 5};
@@ -207,7 +229,7 @@ TEST_F(HangTest, PulsesOfForeignAttemptsMeanNothing) {
   const SessionId thief = Connect("thief");
   Give("w", a_);
   AttemptPulse pulse{.ref = a_, .stage = kStageDenoise, .counter = 1};
-  ASSERT_TRUE(registry_.Heartbeat(thief, {pulse}, {}).ok());
+  ASSERT_TRUE(registry_.Heartbeat(thief, 0, {pulse}, {}).ok());
   EXPECT_EQ(registry_.PulseOf(a_).counter, 0);
   ASSERT_TRUE(Beat(session_, {pulse}).ok());
   EXPECT_EQ(registry_.PulseOf(a_).counter, 1);
@@ -234,17 +256,19 @@ TEST_F(RegistryTest, RunTimeoutCountsFromTheBeginningOfTheRun) {
   registry_.Begun(a_);  // too late: nothing happens
 }
 
-TEST_F(RegistryTest, RunTimeoutOfAnAdoptedAttemptStartsAnew) {
+TEST_F(RegistryTest, RunTimeoutOfAnAdoptedAttemptStartsAnewOnceItRuns) {
   registry_.Adopt(
       {{.ref = a_, .worker = "w", .process_id = 100, .run_timeout = absl::Seconds(60)}});
-  SessionId session = 0;
+  const SessionId session = registry_.Hello(Hello("w", 100, {a_}))->session;
+  // Behind something else on its worker.
+  AttemptPulse pulse{.ref = a_, .stage = kStageWaiting};
   const auto beat = [&] {
-    if (session == 0) {
-      session = registry_.Hello(Hello("w", 100, {a_}))->session;
-    } else {
-      EXPECT_TRUE(Beat(session).ok());
-    }
+    ++pulse.counter;
+    EXPECT_TRUE(Beat(session, {pulse}).ok());
   };
+  EXPECT_TRUE(Pass(absl::Minutes(5), beat).empty());
+  pulse.stage = kStageDenoise;
+  beat();
   EXPECT_EQ(TimeUntilLost(beat), absl::Seconds(75));
   EXPECT_EQ(last_lost_[0].cause, FailureCause::kRunTimeout);
 }

@@ -57,6 +57,7 @@ struct SimWorker {
   bool is_hung = false;    // its attempts stand still
   bool is_mute = false;    // nothing is heard of it
   absl::Duration last_beat;
+  int64_t counter = 0;
   std::vector<Run> runs;
   std::deque<Message> inbox;  // on the wire
 };
@@ -273,6 +274,7 @@ class World {
     if (worker.process_id == 0 || worker.session == 0 || worker.is_mute) return;
     if (clock_.Monotonic() - worker.last_beat < absl::Seconds(2)) return;
     worker.last_beat = clock_.Monotonic();
+    if (!worker.is_hung) ++worker.counter;
     std::vector<AttemptPulse> pulses;
     for (SimWorker::Run& run : worker.runs) {
       if (!worker.is_hung) {
@@ -292,7 +294,7 @@ class World {
       models.push_back({model, worker.loaded.contains(model)});
     }
     // Refused: this process was given up; it connects anew later.
-    if (!registry_->Heartbeat(worker.session, pulses, models).ok()) {
+    if (!registry_->Heartbeat(worker.session, worker.counter, pulses, models).ok()) {
       worker.session = 0;
       worker.inbox.clear();
     }

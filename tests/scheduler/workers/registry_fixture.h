@@ -46,8 +46,9 @@ class RegistryTest : public testing::Test {
     ASSERT_TRUE(slot);
     ASSERT_TRUE(registry_.Assign(*slot, ref, run_timeout).ok());
   }
-  absl::Status Beat(SessionId session, const std::vector<AttemptPulse>& pulses = {}) {
-    return registry_.Heartbeat(session, pulses, {{"ltx", true}});
+  absl::Status Beat(SessionId session, const std::vector<AttemptPulse>& pulses = {},
+                    int64_t counter = 0) {
+    return registry_.Heartbeat(session, counter, pulses, {{"ltx", true}});
   }
   // Time passes, and somebody looks twice a second, as promised. Stops at the first loss.
   std::vector<LostAttempt> Pass(

@@ -214,7 +214,7 @@ TEST_F(RegistryTest, VersionRisesWithEveryChangeThatTheSnapshotShows) {
   const SessionId session = Connect(HelloWithSlots("w", 2));
   expect_risen("hello");
   ASSERT_TRUE(registry_.Heard(session).ok());
-  ASSERT_TRUE(registry_.Heartbeat(session, {}, {{"ltx", false}}).ok());
+  ASSERT_TRUE(registry_.Heartbeat(session, 0, {}, {{"ltx", false}}).ok());
   registry_.TakeLost();
   expect_risen("nothing new", false);
   ASSERT_TRUE(Beat(session).ok());

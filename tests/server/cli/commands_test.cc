@@ -273,12 +273,21 @@ TEST_F(CliTest, ShowTellsWhyAttemptsEnded) {
     *attempt->mutable_error() = convert::ToRpc(status);
   };
   add(1, "CRASH", "signal 9 (Killed)");
+  v1::CrashEvidence& evidence = *server_.job.mutable_attempts(0)->mutable_evidence();
+  evidence.set_signal(9);
+  evidence.set_stage(v1::DENOISE);
+  evidence.set_step(7);
+  evidence.set_device("cuda:0");
+  evidence.set_device_memory_bytes(int64_t{3} << 29);
   add(2, "OF_A_NEWER_SERVER", "a \x1b[31mword");
   v1::Attempt* const last = server_.job.add_attempts();
   last->set_number(3);
   last->set_worker("gpu");
   EXPECT_EQ(Run({"show", "job-1"}), 0);
   EXPECT_THAT(Output(), HasSubstr("1 on cpu, 12.5 s: its worker ended: signal 9 (Killed)\n"));
+  EXPECT_THAT(Output(),
+              HasSubstr("\n  evidence   signal 9, in denoise, step 7, on cuda:0 with 1.50 GiB "
+                        "in use\n"));
   EXPECT_THAT(Output(), HasSubstr("2 on cpu, 12.5 s: of a newer server: a  [31mword\n"));
   EXPECT_THAT(Output(), HasSubstr("3 on gpu\n"));
 }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -106,6 +107,26 @@ TEST(ExecutorTest, CallerOfAnyNameIsNotTheServer) {
   EXPECT_TRUE(held.TryPost("", 'a'));
   EXPECT_FALSE(held.TryPost("", 'x'));
   EXPECT_EQ(held.LetGo(), "sa");
+}
+
+TEST(ExecutorTest, RepeatedTaskHasItsTurnThoughACallerNeverPauses) {
+  Executor executor("repeat", 1, {.waiting = 100, .waiting_per_caller = 100});
+  absl::Notification has_run;
+  std::atomic<bool> is_over{false};
+  // There is always a next one waiting.
+  std::function<void()> again = [&] {
+    for (int i = 0; i < 2 && !is_over; ++i) {
+      Executor::Task task = [&] { again(); };
+      (void)executor.TryPost("busy", task);
+    }
+  };
+  executor.Repeat(absl::Microseconds(1), [&] {
+    if (!is_over.exchange(true)) has_run.Notify();
+  });
+  executor.Post([&] { again(); });
+  EXPECT_TRUE(has_run.WaitForNotificationWithTimeout(absl::Seconds(60)));
+  is_over = true;
+  executor.Stop();
 }
 
 TEST(ExecutorTest, RepeatedTaskRunsBetweenOthersAndNeverTwiceAtOnce) {

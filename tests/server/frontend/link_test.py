@@ -260,6 +260,8 @@ def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blam
     first = fake.expect("check_device")
     beats(fake, 3)
     assert fake.messages.empty(), "a device that is out gets no job"
+    waiting = frontend.job(jobs[0].id)
+    assert waiting.waiting_reason == "DEVICE_OUT" and not waiting.HasField("start_eta")
     fake.send(model_result=worker.ModelCommandResult(command_id=first.command_id,
                                                      error={"code": 13, "message": "the product is wrong"}))
     second = fake.expect("check_device")
@@ -268,7 +270,7 @@ def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blam
         attempt = fake.attempt()
         assert attempt.ref.job_id == job.id
         attempt.succeed()
-        assert frontend.wait_for(job.id, video.SUCCEEDED)
+        assert frontend.wait_for(job.id, video.SUCCEEDED).waiting_reason == ""
 
 
 def test_job_that_failed_runs_again_at_an_operators_word(start):

@@ -200,6 +200,21 @@ TEST(QueueSnapshotTest, WhatAnOperatorHasToMendIsToldFirst) {
   EXPECT_EQ(Told(free, "later"), "1 NO_MEMORY");
 }
 
+TEST(QueueSnapshotTest, WorkerWhoseDeviceIsOutTakesNothingAndIsToldOf) {
+  const auto history = KnownRuns();
+  QueueFacts facts =
+      Facts({Known("a"), Known("b")},
+            {{.name = "out", .models = {"m"}, .loaded = {"m"}, .is_free = true, .is_out = true}});
+  facts.history = history.get();
+  const QueueSnapshot waits(facts);
+  EXPECT_EQ(Told(waits, "a"), "0 DEVICE_OUT");
+  EXPECT_EQ(Times(waits, "a"), "?..?");
+  facts.workers.push_back({.name = "up", .models = {"m"}, .loaded = {"m"}, .is_free = true});
+  const QueueSnapshot served(facts);
+  EXPECT_EQ(Told(served, "a"), "0 ");
+  EXPECT_EQ(Times(served, "b"), "15..30") << "there is one worker that takes it";
+}
+
 TEST(QueueSnapshotTest, BackOffThatIsOverHoldsNothing) {
   std::vector<scheduler::QueuedJob> queue = {Entry("a")};
   queue[0].retry_not_before = kNow;
@@ -229,11 +244,15 @@ TEST(QueueWorkersTest, CountThoseThatTakeJobs) {
   draining.is_draining = true;
   busy.held = {{.job_id = "j", .attempt = 1, .token = "t"}};
   looking.reserved = 1;
+  scheduler::WorkerSnapshot out = up;
+  out.is_out = true;
   const QueueWorker free{.name = "up", .models = {"a", "b"}, .loaded = {"a"}, .is_free = true};
+  QueueWorker untrusted = free;
+  untrusted.is_out = true;
   QueueWorker taken = free;
   taken.is_free = false;
-  EXPECT_EQ(QueueWorkers({up, away, draining, busy, looking}),
-            (std::vector<QueueWorker>{free, taken, free}));
+  EXPECT_EQ(QueueWorkers({up, away, draining, busy, looking, out}),
+            (std::vector<QueueWorker>{free, taken, free, untrusted}));
 }
 
 class Counter : public Wakeable {
