@@ -86,6 +86,27 @@ def test_what_runs_took_is_known_after_a_restart(start):
     eventually(lambda: told(frontend, waiting), "it is foreseen")
 
 
+def test_run_that_goes_on_under_the_next_frontend_tells_when_those_behind_it_start(start):
+    frontend = start()
+    fake = FakeWorker(frontend)
+    first = frontend.submit(**STEPS)
+    finish(fake.attempt())
+    frontend.wait_for(first.id, video.SUCCEEDED)
+    frontend.submit(**STEPS)
+    attempt = fake.attempt()
+    attempt.started()
+    fake.acked(1)
+    waiting = frontend.submit(**STEPS)
+    frontend.kill()
+    frontend.start()
+    again = FakeWorker(frontend, held=[attempt.ref])
+    again.expect("hello_reply")
+    attempt.fake = again
+    attempt.progress(0.5, eta={"seconds": 3000})
+    start_eta, _ = eventually(lambda: told(frontend, waiting), "it is foreseen")
+    assert 2900 < start_eta <= 3000
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 def test_step_is_usual_by_earlier_runs(start, restarts):
     """Where a kind of run is known its limit holds before the first step; another kind has the long one."""

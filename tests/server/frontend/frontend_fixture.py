@@ -203,11 +203,11 @@ class Attempt:
     def started(self):
         self.send(started=worker.AttemptStarted(plan=video.Plan(offload="none")))
 
-    def progress(self, fraction, step=1, total=4):
+    def progress(self, fraction, step=1, total=4, **more):
         self.fake.counter += 1
         self.fake.send(event=worker.AttemptEvent(
             ref=self.ref, progress=video.Progress(fraction=fraction, step=step, total_steps=total,
-                                                  stage=video.DENOISE, **{"pass": 1}, total_passes=1)))
+                                                  stage=video.DENOISE, **{"pass": 1}, total_passes=1, **more)))
 
     def chunk(self, data, offset=None):
         self.send(chunk=worker.Chunk(offset=len(self.data) if offset is None else offset, data=data))
@@ -245,6 +245,7 @@ class FakeWorker:
         self.stage = stage  # that it is in
         self.beats = 0  # heartbeats that were answered
         self.moving = set()  # jobs that make progress with every heartbeat
+        self.works = False  # something else gets done with every heartbeat
         self.running = list(held)
         self.outgoing = queue.Queue()
         self.messages = queue.Queue()
@@ -282,7 +283,8 @@ class FakeWorker:
         while not self.beating.wait(interval):
             pulses = [worker.AttemptPulse(ref=ref, stage=self.stage, counter=self.beats if ref.job_id in self.moving else self.counter)
                       for ref in list(self.running)]
-            self.send(heartbeat=worker.WorkerHeartbeat(models=self.models, attempts=pulses))
+            self.send(heartbeat=worker.WorkerHeartbeat(models=self.models, attempts=pulses,
+                                                       progress_counter=self.beats if self.works else 0))
 
     def expect(self, kind, passing=("ack", "hello_reply")):
         """The next message of this kind; of the others only `passing` may come before it."""

@@ -94,6 +94,19 @@ def test_loading_has_a_limit_of_its_own(start, stage, is_killed):
     assert len(frontend.wait_for(job.id, video.SUCCEEDED).attempts) == 1
 
 
+def test_attempt_behind_a_model_that_a_client_has_loaded_is_left_alone_while_it_loads(start):
+    frontend = start("limits: {load_timeout: 500ms, no_progress: 500ms}\n", with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend, pid=777, stage=video.STAGE_UNSPECIFIED)
+    fake.works = True
+    attempt = fake.attempt()
+    beats(fake, 15)  # three times the limit
+    assert frontend.job(job.id).state == video.RUNNING
+    fake.works = False
+    assert frontend.control.recv(512) == b"kill cpu 777", "neither loads anything nor is anything before the attempt"
+    assert attempt.ref.job_id == job.id
+
+
 def test_job_whose_model_is_removed_while_it_runs_fails_when_it_would_run_again(start):
     frontend = start()
     config = frontend.config.read_text()
@@ -165,6 +178,26 @@ def test_server_without_descriptors_fails_no_job(start):
     fake.attempt().succeed()
     done = frontend.wait_for(job.id, video.SUCCEEDED)
     assert {a.cause for a in done.attempts[:-1]} == {"INTERRUPTED"}
+
+
+def test_finished_video_waits_for_a_descriptor(start):
+    """The server is short of them when the result comes: no second run for that."""
+    frontend = start()
+    job = frontend.submit()
+    fake = FakeWorker(frontend)
+    attempt = fake.attempt()
+    attempt.started()
+    attempt.chunk(b"video" * 1000)
+    fake.acked(2)
+    open_now = len(os.listdir(f"/proc/{frontend.process.pid}/fd"))
+    soft = limit(frontend, resource.RLIMIT_NOFILE, open_now - 3)
+    attempt.done()
+    eventually(lambda: "its video cannot be synced yet" in frontend.log_path.read_text(), "the shortage is seen")
+    beats(fake, 10)
+    assert fake.messages.empty(), "nothing is acknowledged"
+    limit(frontend, resource.RLIMIT_NOFILE, soft)
+    assert [a.cause for a in frontend.wait_for(job.id, video.SUCCEEDED).attempts] == [""]
+    fake.acked(3)
 
 
 def test_worker_without_descriptors_fails_no_job(start):

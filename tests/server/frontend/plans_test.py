@@ -1,6 +1,8 @@
 """Plans: what a model lets requests ask for, what fits, what is told before a job is queued and after it ran."""
 
+import signal
 import subprocess
+import time
 
 import grpc
 import pytest
@@ -321,6 +323,21 @@ def test_a_configured_worker_that_may_still_come_is_waited_for(start):
     frontend = start("workers: [{name: small, max_host_memory: 100MiB}, {name: large}]\nlink: {reattach_grace: 10m}\n")
     big = frontend.submit(**BIG)
     small = with_worker(frontend, name="small")
+    behind = frontend.submit()
+    assert small.attempt().ref.job_id == behind.id
+    assert frontend.job(big.id).state == video.QUEUED, "judged before the one behind it, and not failed"
+    large = with_worker(frontend, name="large")
+    assert large.attempt().ref.job_id == big.id
+
+
+def test_a_frontend_that_stood_still_listens_before_it_gives_up_a_worker(start):
+    """Longer than the grace, of which it heard nothing."""
+    frontend = start("workers: [{name: small, max_host_memory: 100MiB}, {name: large}]\nlink: {reattach_grace: 10s}\n")
+    small = with_worker(frontend, name="small")
+    frontend.process.send_signal(signal.SIGSTOP)
+    time.sleep(11)  # standing still is what is tested
+    frontend.process.send_signal(signal.SIGCONT)
+    big = frontend.submit(**BIG)
     behind = frontend.submit()
     assert small.attempt().ref.job_id == behind.id
     assert frontend.job(big.id).state == video.QUEUED, "judged before the one behind it, and not failed"
