@@ -182,10 +182,10 @@ absl::Status Frontend::OpenParts() {
 }
 
 absl::Status Frontend::StartLink() {
-  absl::StatusOr<LastStop> last_stop = last_server_.Begin();
+  absl::StatusOr<LastStop> last_stop = last_server_.Read();
   if (!last_stop.ok()) return last_stop.status();
   if (*last_stop == LastStop::kUnclean) spdlog::warn("the last server was stopped uncleanly");
-  return link_->Start(*last_stop);
+  return link_->Start(*last_stop, [this] { return last_server_.TakeOver(); });
 }
 
 absl::Status Frontend::RemoveLeftovers() {

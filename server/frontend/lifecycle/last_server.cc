@@ -20,18 +20,25 @@ constexpr char kStopped[] = " stopped";
 LastServer::LastServer(const std::string& data_dir, std::string supervisor_id)
     : path_(absl::StrCat(data_dir, "/run/supervisor")), supervisor_id_(std::move(supervisor_id)) {}
 
-absl::StatusOr<LastStop> LastServer::Begin() {
+absl::StatusOr<LastStop> LastServer::Read() const {
   if (supervisor_id_.empty()) return LastStop::kFrontendOnly;
-  absl::StatusOr<std::string> note = config::ReadSmallFile(path_, kMaxNoteBytes);
+  const absl::StatusOr<std::string> note = config::ReadSmallFile(path_, kMaxNoteBytes);
   if (!note.ok() && !absl::IsNotFound(note.status())) return note.status();
-  const absl::Status written = config::WriteFileAtomically(path_, supervisor_id_, 0600);
-  if (!written.ok()) return written;
   if (!note.ok() || *note == supervisor_id_) return LastStop::kFrontendOnly;
   return absl::EndsWith(*note, kStopped) ? LastStop::kOrderly : LastStop::kUnclean;
 }
 
+absl::Status LastServer::TakeOver() {
+  if (supervisor_id_.empty()) return absl::OkStatus();
+  absl::MutexLock lock(&mutex_);
+  const absl::Status written = config::WriteFileAtomically(path_, supervisor_id_, 0600);
+  is_ours_ = written.ok();
+  return written;
+}
+
 void LastServer::NoteOrderlyStop() {
-  if (supervisor_id_.empty()) return;
+  absl::MutexLock lock(&mutex_);
+  if (!is_ours_) return;
   const absl::Status written =
       config::WriteFileAtomically(path_, absl::StrCat(supervisor_id_, kStopped), 0600);
   if (!written.ok()) spdlog::warn("the stop cannot be noted: {}", std::string(written.message()));

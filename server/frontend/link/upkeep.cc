@@ -57,10 +57,19 @@ void Upkeep::OnShortage(const char* waiting_reason, const std::string& words) {
   CheckRoom(parts_.clock.Monotonic());
 }
 
+void Upkeep::SetTakenOver(bool is_taken_over) {
+  is_taken_over_ = is_taken_over;
+  CheckRoom(parts_.clock.Monotonic());
+}
+
 void Upkeep::CheckRoom(absl::Duration now) {
   if (shortage_end_ <= now) shortage_ = {};
   DiskBudget::Shortage disk = parts_.budget.Find();
   Hold hold = shortage_;
+  if (!is_taken_over_) {
+    hold = {.waiting_reason = kWaitsForServer,
+            .words = "what ran when the last server stopped has not ended in the store yet"};
+  }
   if (!disk.disk.empty()) hold = {.waiting_reason = kWaitsForDisk, .words = disk.disk};
   if (hold.words.empty() != hold_.words.empty()) {
     if (!hold.words.empty()) spdlog::warn("no job is started: {}", hold.words);

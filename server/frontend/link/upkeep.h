@@ -51,6 +51,8 @@ class Upkeep {
   // The server is short of something: claims are held for a while, on a full disk until there is
   // room.
   void OnShortage(const char* waiting_reason, const std::string& words);
+  // False: what the last server left running has not ended in the store yet; claims are held.
+  void SetTakenOver(bool is_taken_over);
   // Its video may have taken the last room: nothing is claimed before that has been looked at.
   void OnAttemptEnded() { CheckRoom(parts_.clock.Monotonic()); }
   const Hold& hold() const { return hold_; }
@@ -72,7 +74,8 @@ class Upkeep {
   const config::RetentionConfig retention_;
   std::map<std::string, std::string> unknown_;  // QUEUED jobs of models that are gone: id, model
   std::set<std::string> asked_;                 // of these, the store has been asked to fail
-  Hold shortage_;                               // until shortage_end_
+  bool is_taken_over_ = true;
+  Hold shortage_;  // until shortage_end_
   Hold hold_;
   std::set<std::string> held_tenants_;
   absl::Duration shortage_end_;

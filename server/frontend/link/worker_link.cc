@@ -102,7 +102,7 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
 
 WorkerLink::~WorkerLink() { Stop(); }
 
-absl::Status WorkerLink::Start(LastStop last_stop) {
+absl::Status WorkerLink::Start(LastStop last_stop, std::function<absl::Status()> taken_over) {
   const absl::StatusOr<std::vector<scheduler::RunningAttempt>> running =
       parts_.store.RunningAttempts();
   if (!running.ok()) return running.status();
@@ -124,6 +124,8 @@ absl::Status WorkerLink::Start(LastStop last_stop) {
     const absl::Status adopted = attempts_.Adopt(*running);
     if (!adopted.ok()) return adopted;
     registry_.Adopt(*running);
+    const absl::Status noted = taken_over();
+    if (!noted.ok()) return noted;
   }
   {
     // Before the strand has its first task: from then on only tasks look at the attempts.
@@ -134,11 +136,14 @@ absl::Status WorkerLink::Start(LastStop last_stop) {
   }
   if (last_stop != LastStop::kFrontendOnly) {
     const bool is_orderly = last_stop == LastStop::kOrderly;
+    taken_over_ = std::move(taken_over);
     strand_.Post([this, running = *running, is_orderly] {
+      upkeep_.SetTakenOver(false);
       attempts_.GiveUp(running,
                        is_orderly ? scheduler::FailureCause::kInterrupted
                                   : scheduler::FailureCause::kUncleanStop,
                        is_orderly ? "the server was stopped" : "the server was stopped uncleanly");
+      TakeOver();
     });
   }
   ticker_ = std::make_unique<Ticker>(kTick, [this] {
@@ -235,8 +240,21 @@ void WorkerLink::HandleChanges(const std::vector<scheduler::Change>& changes) {
   Publish();
 }
 
+void WorkerLink::TakeOver() {
+  // Nothing else is held as long as nothing is claimed.
+  if (taken_over_ == nullptr || attempts_.held() > 0) return;
+  if (absl::Status noted = taken_over_(); !noted.ok()) {
+    if (noted != take_over_error_) spdlog::error("no job is started: {}", noted.ToString());
+    take_over_error_ = std::move(noted);
+    return;
+  }
+  taken_over_ = nullptr;
+  upkeep_.SetTakenOver(true);
+}
+
 void WorkerLink::Tick() {
   tick_posted_ = false;
+  TakeOver();
   for (const scheduler::LostAttempt& lost : registry_.TakeLost()) {
     attempts_.Lose(lost);
     // Connected and yet silent for a whole lease: it may never speak again, and kinod sees a

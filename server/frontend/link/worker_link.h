@@ -83,9 +83,10 @@ class WorkerLink {
   // Stops.
   ~WorkerLink();
 
-  // Takes over the queue and the attempts that the store says are running. Blocks. REQUIRES: called
-  // once, before any other call.
-  absl::Status Start(LastStop last_stop);
+  // Takes over the queue and the attempts that the store says are running. `taken_over` is called,
+  // again until it gives OK, once those that run no more have ended in the store; before, nothing
+  // is claimed. Blocks. REQUIRES: called once, before any other call.
+  absl::Status Start(LastStop last_stop, std::function<absl::Status()> taken_over);
   void SetKillWorker(WorkerExits::KillWorker kill) { exits_.SetKillWorker(std::move(kill)); }
 
   // From workers' streams and from kinod.
@@ -142,6 +143,8 @@ class WorkerLink {
 
   // On the strand.
   void Tick();
+  // Once nothing is held any more that the last server left running.
+  void TakeOver();
   void Publish();
   void Handle(const std::shared_ptr<Session>& session, const v1::WorkerMessage& message);
   absl::Status HandleHello(const std::shared_ptr<Session>& session, const v1::WorkerHello& hello);
@@ -162,6 +165,8 @@ class WorkerLink {
   Published published_ ABSL_GUARDED_BY(mutex_);
 
   // The strand's own.
+  std::function<absl::Status()> taken_over_;  // null: it has been called with success
+  absl::Status take_over_error_;              // that was told last
   scheduler::WorkerRegistry registry_;
   scheduler::JobQueue queue_;
   scheduler::DeviceHealth health_;

@@ -111,11 +111,23 @@ class Frontend:
         self.kill()
         self.start()
 
+    def _arguments(self, supervisor):
+        arguments = [str(self.bin / "kino-frontend"), "--config", str(self.config)]
+        return arguments + (["--supervisor", supervisor] if supervisor else [])
+
+    def start_and_die_at(self, fault_point, supervisor=None):
+        points = self.folder / "points"
+        points.mkdir()
+        (points / fault_point).write_text("kill")
+        with open(self.log_path, "ab") as log:
+            code = subprocess.run(self._arguments(supervisor), stderr=log, timeout=DEADLINE,
+                                  env={**os.environ, "KINO_FAULT_POINTS": str(points)}, check=False).returncode
+        assert code == -signal.SIGKILL, self.log_path.read_text()
+        points.rmdir()
+
     def start(self, supervisor=None):
         """supervisor: the id of the kinod that starts it."""
-        arguments = [str(self.bin / "kino-frontend"), "--config", str(self.config)]
-        if supervisor:
-            arguments += ["--supervisor", supervisor]
+        arguments = self._arguments(supervisor)
         theirs = None
         if self.with_control:
             self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -240,6 +240,20 @@ def test_machine_that_stops_costs_no_attempt(start, orderly):
     assert [a.cause for a in done.attempts] == ["INTERRUPTED" if orderly else "UNCLEAN_STOP", ""]
 
 
+def test_frontend_that_dies_before_it_has_noted_what_a_stop_cost_finds_it_again(start):
+    """The second step of that recovery: its end is not in the store yet."""
+    frontend = start("retry: {max_crashes: 1}\n", supervisor="kinod-1")
+    job = frontend.submit()
+    FakeWorker(frontend, pid=1).attempt().started()
+    frontend.wait_for(job.id, video.RUNNING)
+    frontend.kill()
+    frontend.start_and_die_at("frontend.end.before_store", supervisor="kinod-2")
+    frontend.start(supervisor="kinod-2")
+    FakeWorker(frontend, pid=2).attempt().succeed()
+    done = frontend.wait_for(job.id, video.SUCCEEDED)
+    assert [a.cause for a in done.attempts] == ["UNCLEAN_STOP", ""]
+
+
 def test_restarted_frontend_of_the_same_kinod_waits_for_its_workers(start):
     frontend = start(supervisor="kinod-1")
     job = frontend.submit()
