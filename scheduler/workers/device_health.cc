@@ -16,13 +16,19 @@ std::vector<AttemptRef> DeviceHealth::Crashed(const std::string& device_name,
   std::set<std::string> jobs;
   for (const Crash& crash : device.crashes) jobs.insert(crash.ref.job_id);
   if (static_cast<int>(jobs.size()) < options_.jobs) return {};
-  device.is_out = true;
-  device.pause = options_.min_pause;
+  TakeOut(device_name);
   device.next_check = now + device.pause;
   std::vector<AttemptRef> its_own;
   for (const Crash& crash : device.crashes) its_own.push_back(crash.ref);
   device.crashes.clear();
   return its_own;
+}
+
+void DeviceHealth::TakeOut(const std::string& device_name) {
+  Device& device = devices_[device_name];
+  device.is_out = true;
+  device.pause = options_.min_pause;
+  device.next_check = clock_.Monotonic();
 }
 
 bool DeviceHealth::IsOut(const std::string& device) const {
@@ -45,7 +51,14 @@ bool DeviceHealth::TakeCheck(const std::string& device_name) {
   if (!device.is_out || device.is_being_checked || clock_.Monotonic() < device.next_check)
     return false;
   device.is_being_checked = true;
+  device.check_begin = clock_.Monotonic();
   return true;
+}
+
+absl::Duration DeviceHealth::CheckTime(const std::string& device_name) const {
+  const auto found = devices_.find(device_name);
+  if (found == devices_.end() || !found->second.is_being_checked) return absl::ZeroDuration();
+  return clock_.Monotonic() - found->second.check_begin;
 }
 
 void DeviceHealth::CheckFailed(const std::string& device_name) {

@@ -32,11 +32,15 @@ class DeviceHealth {
   // window where this one takes the device out, this one alone where it is out already, else none.
   std::vector<AttemptRef> Crashed(const std::string& device, const AttemptRef& ref);
 
+  // It is out, whatever is known of it here; a check is due.
+  void TakeOut(const std::string& device);
   bool IsOut(const std::string& device) const;
   std::vector<std::string> Out() const;
 
   // Whether an out device is to be checked now; then it is not until CheckFailed was called.
   bool TakeCheck(const std::string& device);
+  // How long the check that is under way has taken; zero: none is.
+  absl::Duration CheckTime(const std::string& device) const;
   void CheckFailed(const std::string& device);
   // It works: it is trusted again, and what it did before is forgotten.
   void CheckPassed(const std::string& device);
@@ -51,6 +55,7 @@ class DeviceHealth {
     bool is_out = false;
     bool is_being_checked = false;
     absl::Duration next_check;
+    absl::Duration check_begin;
     absl::Duration pause;
   };
 

@@ -121,8 +121,13 @@ absl::Status Attempts::Adopt(const std::vector<scheduler::RunningAttempt>& runni
     live.work = job->work;
     live.worker = attempt.worker;
     live.writer = *std::move(writer);
-    if (v1::RunStats stats; stats.ParseFromString(job->stats) && stats.has_plan())
-      live.plan = stats.plan();
+    // Of this attempt, if it has begun.
+    if (v1::RunStats stats;
+        stats.ParseFromString(job->stats) && stats.receipt().worker() == attempt.worker) {
+      if (stats.has_plan()) live.plan = stats.plan();
+      live.receipt = stats.receipt();
+      live.device = live.receipt.device();
+    }
     if (attempt.cancel_requested) live.cancel_deadline = parts_.clock.Monotonic() + cancel_grace_;
     parts_.hub.OnBytes(attempt.ref.job_id, attempt.ref.attempt, live.writer->size());
     spdlog::info("job {} attempt {}: waiting for worker {} to come back", attempt.ref.job_id,

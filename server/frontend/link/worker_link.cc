@@ -51,7 +51,6 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
       parts_(std::move(parts)),
       registry_(LeaseOptionsOf(options_), parts_.clock),
       queue_(parts_.clock, options_.retry.max_backoff),
-      health_({}, parts_.clock),
       strand_("link", 1),
       post_([this](absl::AnyInvocable<void()> task) { strand_.Post(std::move(task)); }),
       dispatcher_(
@@ -85,11 +84,24 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
            .kill = [this](const std::string& worker,
                           scheduler::FailureCause cause) { exits_.Kill(worker, cause); },
            .on_crash = [this](const std::string& device,
-                              const scheduler::AttemptRef& ref) { OnCrash(device, ref); },
+                              const scheduler::AttemptRef& ref) { devices_.OnCrash(device, ref); },
            .on_shortage = [this](const char* reason,
                                  const std::string& words) { upkeep_.OnShortage(reason, words); }},
           options_.limits.cancel_grace),
       exits_(peers_, registry_, attempts_, parts_.metrics),
+      devices_({.store = parts_.store,
+                .clock = parts_.clock,
+                .io = parts_.io,
+                .registry = registry_,
+                .peers = peers_,
+                .commands = commands_,
+                .post = post_,
+                .on_trusted = [this] { dispatcher_.Pump(); },
+                .kill =
+                    [this](const std::string& worker) {
+                      exits_.Kill(worker, scheduler::FailureCause::kHang);
+                    }},
+               options_.devices_file, options_.limits.load_timeout),
       upkeep_({.store = parts_.store,
                .files = parts_.files,
                .budget = parts_.budget,
@@ -108,6 +120,8 @@ absl::Status WorkerLink::Start(LastStop last_stop, std::function<absl::Status()>
   if (!running.ok()) return running.status();
   const absl::StatusOr<std::vector<scheduler::QueuedJob>> queued = parts_.store.Queue();
   if (!queued.ok()) return queued.status();
+  const absl::Status devices = devices_.Start();
+  if (!devices.ok()) return devices;
   const absl::Status learnt = LearnFromStore(parts_.store, options_.models, parts_.history);
   if (!learnt.ok()) return learnt;
   for (const scheduler::QueuedJob& job : *queued) {
@@ -264,7 +278,7 @@ void WorkerLink::Tick() {
   }
   attempts_.Tick(registry_.late());
   CheckAbsent();
-  CheckDevices();
+  devices_.Tick();
   upkeep_.Tick();
   // Whoever was lost has freed slots, and marks with them; a back-off may have ended.
   dispatcher_.Pump();
@@ -300,38 +314,6 @@ void WorkerLink::CheckAbsent() {
   if (given_up == 0) return;
   registry_.ForgetAllUnfit();
   dispatcher_.Pump();
-}
-
-void WorkerLink::OnCrash(const std::string& device, const scheduler::AttemptRef& ref) {
-  const std::vector<scheduler::AttemptRef> its_own = health_.Crashed(device, ref);
-  if (its_own.empty()) return;
-  spdlog::error("device {}: taken out of service, {} attempts of different jobs crashed on it",
-                device, its_own.size());
-  registry_.SetOut(device, true);
-  parts_.store.ForgiveCrashes(its_own, [](const absl::StatusOr<int>& forgiven) {
-    if (!forgiven.ok()) {
-      spdlog::error("crashes of a device that is out could not be taken back: {}",
-                    forgiven.status().ToString());
-    }
-  });
-}
-
-void WorkerLink::CheckDevices() {
-  for (const std::string& device : health_.Out()) {
-    const auto peer = std::find_if(peers_.all().begin(), peers_.all().end(),
-                                   [&](const auto& each) { return each.second.device == device; });
-    if (peer == peers_.all().end() || !health_.TakeCheck(device)) continue;
-    commands_.CheckDevice(peer->second, [this, device](const absl::Status& status) {
-      if (!status.ok()) {
-        spdlog::warn("device {}: still out of service: {}", device, std::string(status.message()));
-        return health_.CheckFailed(device);
-      }
-      spdlog::info("device {}: works again", device);
-      health_.CheckPassed(device);
-      registry_.SetOut(device, false);
-      dispatcher_.Pump();
-    });
-  }
 }
 
 void WorkerLink::Handle(const std::shared_ptr<Session>& session, const v1::WorkerMessage& message) {

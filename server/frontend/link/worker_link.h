@@ -25,7 +25,6 @@
 #include "scheduler/clock.h"
 #include "scheduler/queue/job_queue.h"
 #include "scheduler/store/job_store.h"
-#include "scheduler/workers/device_health.h"
 #include "scheduler/workers/dispatcher.h"
 #include "scheduler/workers/registry.h"
 #include "server/config/config.h"
@@ -36,6 +35,7 @@
 #include "server/frontend/lifecycle/last_server.h"
 #include "server/frontend/link/attempts.h"
 #include "server/frontend/link/commands.h"
+#include "server/frontend/link/devices.h"
 #include "server/frontend/link/peers.h"
 #include "server/frontend/link/upkeep.h"
 #include "server/frontend/link/worker_exits.h"
@@ -53,6 +53,7 @@ struct WorkerLinkOptions {
   config::RetryConfig retry;
   config::RetentionConfig retention;
   std::string link_secret;
+  std::string devices_file;  // which are out
 };
 
 // All outlive the link.
@@ -151,8 +152,6 @@ class WorkerLink {
   void HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbeat);
   void HandleStreamEnd(const Session* session);
   void HandleChanges(const std::vector<scheduler::Change>& changes);
-  void OnCrash(const std::string& device, const scheduler::AttemptRef& ref);
-  void CheckDevices();
   void CheckAbsent();
 
   const WorkerLinkOptions options_;
@@ -169,7 +168,6 @@ class WorkerLink {
   absl::Status take_over_error_;              // that was told last
   scheduler::WorkerRegistry registry_;
   scheduler::JobQueue queue_;
-  scheduler::DeviceHealth health_;
   Peers peers_;
 
   // Its thread uses everything above and below: it is stopped first.
@@ -179,6 +177,7 @@ class WorkerLink {
   Commands commands_;
   Attempts attempts_;
   WorkerExits exits_;
+  Devices devices_;
   Upkeep upkeep_;
   std::unique_ptr<Ticker> ticker_;
 };

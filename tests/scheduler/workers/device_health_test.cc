@@ -74,6 +74,25 @@ TEST_F(DeviceHealthTest, ChecksComeOneAtATimeWithPausesThatDoubleUpToTheirLimit)
   }
 }
 
+TEST_F(DeviceHealthTest, DeviceThatIsOutFromTheStartIsCheckedAtOnce) {
+  health_.TakeOut("gpu");
+  EXPECT_TRUE(health_.IsOut("gpu"));
+  EXPECT_THAT(health_.Crashed("gpu", Ref("a")), ElementsAre(Ref("a")));
+  EXPECT_TRUE(health_.TakeCheck("gpu"));
+}
+
+TEST_F(DeviceHealthTest, CheckTimeIsThatOfTheOneUnderWay) {
+  health_.TakeOut("gpu");
+  EXPECT_EQ(health_.CheckTime("gpu"), absl::ZeroDuration());
+  EXPECT_EQ(health_.CheckTime("another"), absl::ZeroDuration());
+  clock_.Advance(absl::Seconds(5));
+  ASSERT_TRUE(health_.TakeCheck("gpu"));
+  clock_.Advance(absl::Seconds(7));
+  EXPECT_EQ(health_.CheckTime("gpu"), absl::Seconds(7));
+  health_.CheckFailed("gpu");
+  EXPECT_EQ(health_.CheckTime("gpu"), absl::ZeroDuration());
+}
+
 TEST_F(DeviceHealthTest, ADeviceThatPassesIsTrustedAndItsPastForgotten) {
   TakeOut();
   clock_.Advance(absl::Seconds(1));

@@ -281,10 +281,9 @@ def test_job_that_runs_at_three_unclean_stops_is_quarantined(start):
     assert "unclean stops" in ended.error.message
 
 
-def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blamed(start):
-    frontend = start(FAST, with_control=True)
-    jobs = [frontend.submit() for _ in range(3)]
-
+def take_out_device(frontend, jobs):
+    """By crashes of three jobs. The first crashes twice and is quarantined; with the second and the third the device is to
+    blame."""
     def run(pid, job, name="cpu"):
         fake = FakeWorker(frontend, pid=pid, name=name)
         assert fake.attempt().ref.job_id == job.id
@@ -295,14 +294,22 @@ def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blam
         fake.disconnect()
         frontend.wait_for(job.id, state)
 
-    # The first job crashes twice and is quarantined. With the second and the third the device is to blame.
     end(run(100, jobs[0]), jobs[0], video.QUEUED)
     end(run(101, jobs[0]), jobs[0], video.QUARANTINED)
     second, third = run(102, jobs[1]), run(103, jobs[2], name="cpu-1")
     end(second, jobs[1], video.QUEUED)
     end(third, jobs[2], video.QUEUED)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blamed(start, restarts):
+    frontend = start(FAST, with_control=True)
+    jobs = [frontend.submit() for _ in range(3)]
+    take_out_device(frontend, jobs)
     for job in jobs:
         frontend.wait_for(job.id, video.QUEUED)
+    if restarts:
+        frontend.restart()
     fake = FakeWorker(frontend, pid=200)
     first = fake.expect("check_device")
     beats(fake, 3)
@@ -318,6 +325,16 @@ def test_device_on_which_three_jobs_crash_is_taken_out_and_the_jobs_are_not_blam
         assert attempt.ref.job_id == job.id
         attempt.succeed()
         assert frontend.wait_for(job.id, video.SUCCEEDED).waiting_reason == ""
+
+
+def test_worker_that_does_not_end_the_check_of_its_device_is_killed(start):
+    frontend = start(FAST + "limits: {load_timeout: 500ms}\n", with_control=True)
+    take_out_device(frontend, [frontend.submit() for _ in range(3)])
+    fake = FakeWorker(frontend, pid=200)
+    fake.expect("check_device")
+    assert frontend.control.recv(512) == b"kill cpu 200"
+    fake.disconnect()
+    FakeWorker(frontend, pid=201).expect("check_device")
 
 
 def test_job_that_failed_runs_again_at_an_operators_word(start):
