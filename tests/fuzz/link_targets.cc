@@ -105,6 +105,7 @@ FrontendSide::FrontendSide() {
   options.models = {kModel};
   options.limits = limits_;
   options.link_secret = std::string(kSecret);
+  options.devices_file = disk_.folder.path() + "/devices_out";
   link_ = std::make_unique<frontend::WorkerLink>(
       std::move(options),
       frontend::WorkerLinkParts{.store = *disk_.store,
@@ -116,7 +117,9 @@ FrontendSide::FrontendSide() {
                                 .clock = disk_.clock,
                                 .io = io_,
                                 .judge = [](const auto&, const auto&, auto done) { done({}); }});
-  Require(link_->Start(frontend::LastStop::kFrontendOnly).ok(), "the link starts");
+  const absl::Status started =
+      link_->Start(frontend::LastStop::kFrontendOnly, [] { return absl::OkStatus(); });
+  Require(started.ok(), "the link starts");
   session_ = frontend::Session::Begin(*link_)->shared_from_this();
 }
 

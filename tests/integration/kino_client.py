@@ -274,6 +274,9 @@ class Client:
     def cancel(self, job_id):
         return self.call("CancelJob", self.stubs.video.CancelJobRequest(id=job_id))
 
+    def requeue(self, job_id):
+        return self.call("RequeueJob", self.stubs.video.RequeueJobRequest(id=job_id))
+
     def delete(self, job_id):
         return self.call("DeleteJob", self.stubs.video.DeleteJobRequest(id=job_id))
 
