@@ -111,6 +111,9 @@ struct JobWork {
   bool operator==(const JobWork&) const = default;
 };
 
+// Interruptions are free, so a job may have any number of attempts. Older ones stay in the store.
+inline constexpr int kAttemptsTold = 100;
+
 struct Job {
   std::string id{};
   std::string tenant{};
@@ -126,7 +129,7 @@ struct Job {
   JobState state = JobState::kQueued;
   int64_t state_number = 0;  // number of the last StateEvent
   bool cancel_requested = false;
-  std::vector<Attempt> attempts{};
+  std::vector<Attempt> attempts{};  // the latest kAttemptsTold, in order
   FailureCounts failures{};
   absl::Time create_time{};
   std::optional<absl::Time> start_time{};  // of the first attempt

@@ -169,9 +169,10 @@ absl::StatusOr<Job> LoadWhole(Connection& db, JobRow row) {
   }
   KINO_ASSIGN_OR_RETURN(
       Statement attempts,
-      db.Query("SELECT number, token, worker, start_us, end_us, cause, error_code, error_message, "
-               "evidence FROM attempts WHERE job = ? ORDER BY number",
-               row.seq));
+      db.Query("SELECT * FROM (SELECT number, token, worker, start_us, end_us, cause, error_code, "
+               "error_message, evidence FROM attempts WHERE job = ? ORDER BY number DESC LIMIT ?) "
+               "ORDER BY number",
+               row.seq, kAttemptsTold));
   while (true) {
     KINO_ASSIGN_OR_RETURN(const bool has_row, attempts.Step());
     if (!has_row) break;

@@ -14,7 +14,7 @@ namespace {
 
 // With the message's other fields below what a write may hold.
 constexpr int64_t kChunkBytes = int64_t{255} * 1024;
-constexpr int kMaxEventsOfAJob = 1000;
+constexpr int kEventsAtOnce = 1000;
 
 bool HasEnded(v1::JobState state) {
   return state != v1::JOB_STATE_UNSPECIFIED && state != v1::QUEUED && state != v1::RUNNING;
@@ -41,13 +41,17 @@ absl::Status WatchCursor::Begin(const std::shared_ptr<Wakeable>& reader) {
   if (!job.ok()) return job.status();
   const absl::Status place = CheckPlace(*job);
   if (!place.ok()) return place;
-  const absl::StatusOr<std::vector<scheduler::StateEvent>> past =
-      sources_.store.ReadEvents(request_.id(), 0, kMaxEventsOfAJob);
-  if (!past.ok()) return past.status();
-  for (const scheduler::StateEvent& event : *past) {
-    if (event.number > request_.after_state_number()) break;
-    state_number_ = event.number;
-    EnterState(static_cast<v1::JobState>(event.state), event.attempt);
+  // What the reader has seen already.
+  while (state_number_ < request_.after_state_number()) {
+    const int64_t left = request_.after_state_number() - state_number_;
+    const absl::StatusOr<std::vector<scheduler::StateEvent>> past = sources_.store.ReadEvents(
+        request_.id(), state_number_, static_cast<int>(std::min<int64_t>(left, kEventsAtOnce)));
+    if (!past.ok()) return past.status();
+    if (past->empty()) break;
+    for (const scheduler::StateEvent& event : *past) {
+      state_number_ = event.number;
+      EnterState(static_cast<v1::JobState>(event.state), event.attempt);
+    }
   }
   if (job->state == scheduler::JobState::kQueued) first_standing_ = sources_.queue.Find(*job);
   return absl::OkStatus();

@@ -213,6 +213,19 @@ TEST_P(AttemptsTest, InterruptionsCountNeitherAsCrashNorAsAttempt) {
   EXPECT_EQ(StateOf(id), JobState::kSucceeded);
 }
 
+TEST_P(AttemptsTest, LatestAttemptsAreToldAndAllAreCounted) {
+  const std::string id = Submit(MakeJob()).id;
+  for (int i = 0; i < kAttemptsTold + 5; ++i) {
+    const ClaimedAttempt claimed = Claim();
+    EXPECT_EQ(claimed.ref.attempt, i + 1);
+    Fail(claimed.ref, FailureCause::kInterrupted);
+  }
+  const Job job = *store_->GetAnyTenant(id);
+  ASSERT_EQ(job.attempts.size(), static_cast<size_t>(kAttemptsTold));
+  for (int i = 0; i < kAttemptsTold; ++i) EXPECT_EQ(job.attempts[i].number, i + 6);
+  EXPECT_EQ(job.failures.interruptions, kAttemptsTold + 5);
+}
+
 TEST_P(AttemptsTest, FaultyRequestFailsAtOnce) {
   Submit(MakeJob());
   const ClaimedAttempt claimed = Claim();

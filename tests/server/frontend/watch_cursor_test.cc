@@ -264,6 +264,22 @@ TEST_F(WatchCursorTest, ResumePointIsBehindTheLastEventAtEveryStep) {
   EXPECT_EQ(pieces, whole);
 }
 
+TEST_F(WatchCursorTest, WhatWasSeenIsNotToldAgainHoweverMuchItWas) {
+  for (int i = 0; i < 520; ++i) {
+    const scheduler::AttemptRef ref = (*store_->Claim(id_, "w"))->ref;
+    ASSERT_TRUE(store_
+                    ->Fail(ref, {.cause = scheduler::FailureCause::kInterrupted,
+                                 .error = absl::UnavailableError("drained"),
+                                 .stats = ""})
+                    .ok());
+  }
+  ASSERT_TRUE(store_->Cancel("default", id_).ok());
+  const scheduler::Job job = *store_->Get("default", id_);
+  EXPECT_EQ(job.state_number, 2 * 520 + 2);
+  const auto cursor = Open(job.state_number - 1);
+  EXPECT_EQ(Drain(*cursor), (Words{"CANCELLED 520", "finished", "end"}));
+}
+
 TEST_F(WatchCursorTest, ServerThatStopsTellsThePlaceEvenBeforeTheFirstEvent) {
   StartAttempt();
   Write("abc");
