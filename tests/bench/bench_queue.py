@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""How fast a server takes jobs and starts them, and what watchers cost: kinod with a worker that does what prompts say, and
-bench_queue and bench_watchers as its clients, on a server each.
+"""How fast a server takes jobs and starts them, what watchers cost, and how long a frontend takes to serve a long history: kinod with
+a worker that does what prompts say, and bench_queue and bench_watchers as its clients, on a server each; then a frontend by itself
+over a store that bench_store has made.
 
 Usage: bench_queue.py --kino-render build/bin/kino-render [--folder DIR] [--clients 16] [--seconds 10] [--starts 200]
-                      [--waiting 10000] [--live 1000] [--stalled 200] [--markdown FILE] [--tiny]
+                      [--waiting 10000] [--live 1000] [--stalled 200] [--queued 100000] [--ended 1000000] [--markdown FILE] [--tiny]
 
 The other programs lie beside kino-render. DIR is on the disk that is meant: the fsyncs are real, and how many of them that disk does
 a second is told too. --markdown appends the table to a file. --tiny: seconds, whose figures mean nothing.
@@ -21,6 +22,7 @@ import time
 import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+HISTORY_MODELS = ["ltx", "mochi", "wan", "rare"]  # bench_store.cc's
 
 
 def fsyncs_per_second(folder):
@@ -72,6 +74,43 @@ def figures_of(program, arguments, *names):
     return json.loads(done.stdout)
 
 
+def start_over_history(built, folder, arguments):
+    """Seconds until a frontend serves its first call, and what it holds then."""
+    data = folder / "data"
+    data.mkdir(parents=True, mode=0o700)
+    subprocess.run([built / "bench_store", "--folder", data, "--queued", str(arguments.queued), "--ended", str(arguments.ended),
+                    "--rounds", "1", "--keep"], check=True, stdout=subprocess.DEVNULL)
+    (data / "jobs.db").rename(data / "kino.db")
+    size = (data / "kino.db").stat().st_size
+    demo = str(ROOT / "models" / "demo")
+    config = {"data_dir": str(data), "listen": {"address": "127.0.0.1:0"}, "metrics": {"address": "127.0.0.1:0"},
+              "limits": {"max_queued_jobs": 10_000_000, "min_free_disk": "0"}, "log": {"level": "warning"},
+              "models": [{"name": name, "folder": demo} for name in HISTORY_MODELS]}
+    (folder / "kino.yaml").write_text(json.dumps(config), encoding="utf-8")
+    address = data / "frontend.addr"
+    with open(folder / "log", "wb") as log:
+        begin = time.monotonic()
+        server = subprocess.Popen([built / "kino-frontend", "--config", folder / "kino.yaml"], stderr=log)
+        try:
+            while not address.exists():
+                assert server.poll() is None, (folder / "log").read_text()
+                time.sleep(0.001)
+            subprocess.run([built / "kino", "jobs", "--server", address.read_text().strip()], check=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            seconds = time.monotonic() - begin
+            status = pathlib.Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+        finally:
+            server.terminate()
+            server.wait()
+    resident = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    return "\n".join([
+        "### A start over a long history", "",
+        f"{provenance.line()}; {arguments.queued} queued and {arguments.ended} ended jobs in a file of {size >> 20} MiB.", "",
+        "| from its start | figure |", "|---|---|",
+        f"| until a frontend has answered its first list (s) | {seconds:.2f} |",
+        f"| what it holds then (MiB) | {resident:.0f} |", ""])
+
+
 def watchers_table(figures, fsyncs, arguments):
     def calls(name):
         return " | ".join(f"{figures[f'{name}_{call}_{p}_ms']:.2f}" for call in ("get", "submit") for p in ("p50", "p99"))
@@ -105,13 +144,14 @@ def main():
     parser.add_argument("--markdown")
     parser.add_argument("--tiny", action="store_true")
     for name, value in (("clients", 16), ("seconds", 10), ("starts", 200), ("waiting", 10_000), ("live", 1000), ("stalled", 200),
-                        ("calls", 2000), ("pace-ms", 400)):
+                        ("calls", 2000), ("pace-ms", 400), ("queued", 100_000), ("ended", 1_000_000)):
         parser.add_argument(f"--{name}", default=value, type=int)
     arguments = parser.parse_args()
     built = arguments.kino_render.resolve().parent
     if arguments.tiny:
         arguments.seconds, arguments.starts = 1, 5
         arguments.waiting, arguments.live, arguments.stalled, arguments.calls, arguments.pace_ms = 20, 5, 2, 10, 10
+        arguments.queued, arguments.ended = 100, 1000
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = pathlib.Path(name)
         with fake_server(built, folder / "queue") as (arguments.server, arguments.pid):
@@ -130,6 +170,7 @@ def main():
             figures = figures_of(built / "bench_watchers", arguments, "server", "pid", "waiting", "live", "stalled", "calls",
                                  "pace-ms")
         provenance.publish("\n".join(watchers_table(figures, fsyncs_per_second(name), arguments)), arguments.markdown)
+        provenance.publish(start_over_history(built, folder / "start", arguments), arguments.markdown)
 
 
 if __name__ == "__main__":

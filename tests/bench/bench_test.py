@@ -92,6 +92,8 @@ def test_submissions_starts_and_watchers(tiny):
     assert len(table) == 5 and all(float(figure) > 0 for _, figure in table)
     calls = rows(text, "one client's calls, one after another")
     assert len(calls) == 3 and all(float(figure) > 0 for row in calls for figure in row[1:])
+    started = rows(text, "from its start")
+    assert len(started) == 2 and all(float(figure) > 0 for _, figure in started)
     pieces = rows(text, "one running job's pieces, from the first watcher that has one to each")
     assert len(pieces) == 2 and all(float(p99) >= float(median) >= 0 and int(threads) > 0 for _, median, p99, _, threads in pieces)
 
