@@ -216,6 +216,8 @@ bool Worker::Tick() {
     return false;
   }
   if (engine_thread_.device_lost()) {
+    // Its last events may wait for a while to be acknowledged.
+    link_.SetDraining();
     // The attempt that met it has told. One that waits behind it has lost nothing.
     StopAttempts(StopReason::kInterrupted);
     exit_code_ = kExitDeviceLost;

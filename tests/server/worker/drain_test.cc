@@ -84,5 +84,13 @@ TEST_F(WorkerTest, ADrainCommandEndsTheWorkerAfterItsAttempt) {
   EXPECT_EQ(worker_->Wait(), 0);
 }
 
+TEST_F(WorkerTest, ALostDeviceIsToldAsADrainBeforeAnythingIsAcknowledged) {
+  StartWorker();
+  Start("job", "at=1 do=device_lost");
+  // The frontend gives it no other job, and health says that worker and device do not serve.
+  frontend_.Await(&position_, [](const auto& m) { return m.has_draining(); });
+  EXPECT_EQ(worker_->Wait(), 70);
+}
+
 }  // namespace
 }  // namespace kino::worker
