@@ -52,6 +52,15 @@ absl::Status MakePrivateFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Makes durable which names the folder has. An errno, or 0.
+int SyncFolder(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  return error;
+}
+
 }  // namespace
 
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content,
@@ -73,6 +82,9 @@ absl::Status WriteFileAtomically(const std::string& path, const std::string& con
     unlink(temporary.c_str());
     return FromErrno(error, absl::StrCat("cannot write '", path, "'"));
   }
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  error = SyncFolder(folder.empty() ? "." : folder);
+  if (error != 0) return FromErrno(error, absl::StrCat("cannot sync the folder of '", path, "'"));
   return absl::OkStatus();
 }
 

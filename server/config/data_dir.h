@@ -34,8 +34,9 @@ absl::StatusOr<std::string> ReadLinkSecret(const Config& config);
 absl::Status WriteAddressFile(const Config& config, const std::string& name,
                               const std::string& address);
 
-// Writes `content` to `path` through a temporary file and a rename, with fsync, so that readers see
-// all or nothing.
+// Writes `content` to `path` through a temporary file and a rename, so that readers see all or
+// nothing, after a power cut too. Once this returns OK, it is durable. An error leaves what was
+// there, unless the folder could not be synced: then it is either.
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content,
                                  unsigned mode);
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes);
