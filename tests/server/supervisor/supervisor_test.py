@@ -42,7 +42,8 @@ while True:
 
 
 class Machine:
-    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]", stop_deadline="1s"):
+    def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]", stop_deadline="1s",
+                 healthy_after="60s"):
         self.bin = folder / "bin"
         self.bin.mkdir()
         shutil.copy(BIN / "kinod", self.bin / "kinod")
@@ -54,7 +55,7 @@ class Machine:
         self.config = folder / "kino.yaml"
         self.config.write_text(f"data_dir: data\nworkers: {workers}\n"
                                "supervisor: {restart_min: 20ms, restart_max: 200ms, "
-                               f"stop_deadline: {stop_deadline}}}\n")
+                               f"stop_deadline: {stop_deadline}, healthy_after: {healthy_after}}}\n")
         self.log_path = folder / "log"
         self.process = subprocess.Popen([self.bin / "kinod", "--config", self.config], stderr=open(self.log_path, "w"))
 
@@ -281,3 +282,13 @@ def test_check_names_the_model_that_cannot_run(tmp_path):
 def test_wrong_arguments_are_refused(arguments, code, text):
     result = kinod(*arguments)
     assert result.returncode == code and text in result.stderr
+
+
+def test_new_frontend_is_told_how_a_worker_that_does_not_run_has_ended(machine):
+    one = machine(frontend=LISTEN, workers="[{name: a}]")
+    worker = pid_of(one.wait_for(1, "up kino-worker")[0])
+    (one.bin / "kino-worker").unlink()  # so that it is not started again
+    os.kill(worker, signal.SIGKILL)
+    one.wait_for(1, "told exited a")
+    os.kill(pid_of(one.wait_for(1, "up kino-frontend")[0]), signal.SIGKILL)
+    assert one.wait_for(2, "told exited a") == [f"told exited a {worker} 9 0"] * 2
