@@ -292,3 +292,16 @@ def test_new_frontend_is_told_how_a_worker_that_does_not_run_has_ended(machine):
     one.wait_for(1, "told exited a")
     os.kill(pid_of(one.wait_for(1, "up kino-frontend")[0]), signal.SIGKILL)
     assert one.wait_for(2, "told exited a") == [f"told exited a {worker} 9 0"] * 2
+
+
+def test_second_signal_kills_what_still_runs(machine):
+    one = machine(worker="signal.signal(signal.SIGTERM, lambda *_: note('asked'))\n"
+                         "note('up kino-worker ' + str(os.getpid()))\nwhile True: signal.pause()\n",
+                  stop_deadline="1h")
+    ups = one.wait_for(3, "up")
+    one.process.terminate()
+    one.wait_for(2, "asked")
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(DEADLINE) == 0
+    assert not any(is_alive(pid_of(line)) for line in ups)
+    assert "second signal" in one.log() and "deadline" not in one.log()
