@@ -305,3 +305,9 @@ def test_second_signal_kills_what_still_runs(machine):
     assert one.process.wait(DEADLINE) == 0
     assert not any(is_alive(pid_of(line)) for line in ups)
     assert "second signal" in one.log() and "deadline" not in one.log()
+
+
+def test_worker_that_ran_long_enough_is_started_again_soon(machine):
+    one = machine(worker="note('crash')\ntime.sleep(0.05)\nsys.exit(3)\n", workers="[{name: a}]", healthy_after="10ms")
+    one.wait_for(6, "crash")
+    assert "next start in 20ms" in one.log() and "next start in 40ms" not in one.log()
