@@ -110,3 +110,12 @@ def test_upload_larger_than_what_is_left_is_refused_at_its_header(start):
     with pytest.raises(grpc.RpcError) as error:
         frontend.submit(task=video.IMAGE_TO_VIDEO, conditions=[video.Condition(kind=video.Condition.IMAGE, data=data)])
     assert reason(error.value) == "DISK_FULL"
+
+
+@pytest.mark.parametrize("fields, expected", [({}, 3600), ({"result_ttl": {"seconds": 90}}, 90)])
+def test_artifact_tells_when_it_ages_out(start, fields, expected):
+    frontend = start("retention: {results: 1h}\n")
+    job = frontend.submit(**fields)
+    FakeWorker(frontend).attempt().succeed()
+    done = frontend.wait_for(job.id, video.SUCCEEDED)
+    assert done.artifact.expire_time.ToNanoseconds() - done.end_time.ToNanoseconds() == expected * 10**9
