@@ -17,3 +17,12 @@ def test_worker_that_was_told_to_end_has_not_crashed(start, message, cause):
     FakeWorker(frontend).attempt()
     frontend.control.send(message.encode())
     assert [a.cause for a in frontend.wait_for(job.id, video.QUEUED).attempts] == [cause]
+
+
+def test_worker_that_is_killed_while_the_machine_stops_has_not_crashed(start):
+    frontend = start(with_control=True)
+    job = frontend.submit()
+    FakeWorker(frontend).attempt()
+    frontend.control.send(b"stopping")
+    frontend.control.send(b"exited cpu 4242 9 0")
+    assert [a.cause for a in frontend.wait_for(job.id, video.QUEUED).attempts] == ["INTERRUPTED"]
