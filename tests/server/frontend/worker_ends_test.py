@@ -26,3 +26,18 @@ def test_worker_that_is_killed_while_the_machine_stops_has_not_crashed(start):
     frontend.control.send(b"stopping")
     frontend.control.send(b"exited cpu 4242 9 0")
     assert [a.cause for a in frontend.wait_for(job.id, video.QUEUED).attempts] == ["INTERRUPTED"]
+
+
+@pytest.mark.parametrize("signal, exit_code", [(11, 0), (0, 70)])
+def test_evidence_of_a_crash_tells_how_it_ended_and_how_full_the_device_was(start, signal, exit_code):
+    frontend = start("link: {lease: 60s}\n", with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend, heartbeat=3600)
+    attempt = fake.attempt()
+    fake.send(heartbeat=worker.WorkerHeartbeat(models=fake.models, device_memory_used_bytes=123456789))
+    attempt.started()
+    fake.acked(1)
+    frontend.control.send(f"exited cpu 4242 {signal} {exit_code}".encode())
+    evidence = frontend.wait_for(job.id, video.QUEUED).attempts[0].evidence
+    assert (evidence.signal, evidence.exit_code) == (signal, exit_code)
+    assert (evidence.device, evidence.device_memory_bytes) == ("cpu", 123456789)
