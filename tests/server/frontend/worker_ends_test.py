@@ -8,6 +8,12 @@ from faults_test import FAST, crash
 from request_helpers import refusal
 
 
+def crash_all(frontend, fakes):
+    for fake in fakes:
+        crash(frontend, name=fake.name, pid=fake.pid)
+        fake.disconnect()
+
+
 @pytest.mark.parametrize("message, cause", [
     ("exited cpu 4242 15 0", "INTERRUPTED"), ("exited cpu 4242 0 0", "INTERRUPTED"), ("exited cpu 4242 9 0", "CRASH"),
     ("exited cpu 4242 0 70", "CRASH")])
@@ -41,3 +47,18 @@ def test_evidence_of_a_crash_tells_how_it_ended_and_how_full_the_device_was(star
     evidence = frontend.wait_for(job.id, video.QUEUED).attempts[0].evidence
     assert (evidence.signal, evidence.exit_code) == (signal, exit_code)
     assert (evidence.device, evidence.device_memory_bytes) == ("cpu", 123456789)
+
+
+def test_crashes_after_a_frontends_restart_count_against_the_device(start):
+    frontend = start(FAST, with_control=True)
+    jobs = [frontend.submit() for _ in range(3)]
+    attempts = [FakeWorker(frontend, name=f"cpu-{i}", pid=1000 + i).attempt() for i in range(3)]
+    frontend.kill()
+    frontend.start()
+    again = [FakeWorker(frontend, name=a.fake.name, pid=a.fake.pid, held=[a.ref]) for a in attempts]
+    for fake in again:
+        assert fake.expect("hello_reply").resumed
+    crash_all(frontend, again)
+    for job in jobs:
+        assert [(a.cause, a.evidence.device) for a in frontend.wait_for(job.id, video.QUEUED).attempts] == [("CRASH", "cpu")]
+    FakeWorker(frontend, pid=2000).expect("check_device")
