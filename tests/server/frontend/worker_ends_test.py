@@ -62,3 +62,20 @@ def test_crashes_after_a_frontends_restart_count_against_the_device(start):
     for job in jobs:
         assert [(a.cause, a.evidence.device) for a in frontend.wait_for(job.id, video.QUEUED).attempts] == [("CRASH", "cpu")]
     FakeWorker(frontend, pid=2000).expect("check_device")
+
+
+def test_client_that_waits_for_a_model_hears_that_its_worker_died(start):
+    frontend = start()
+    fake = FakeWorker(frontend)
+    fake.expect("hello_reply")
+    for call, kind in ((lambda: frontend.models.LoadModel.future(models.LoadModelRequest(name="demo"), timeout=DEADLINE),
+                        "load_model"),
+                       (lambda: frontend.models.UnloadModel.future(models.UnloadModelRequest(name="demo"), timeout=DEADLINE),
+                        "unload_model")):
+        answer = call()
+        assert fake.expect(kind).model == "demo"
+        fake.disconnect()
+        error = refusal(answer.result)
+        assert error.code() == grpc.StatusCode.UNAVAILABLE and "went away" in error.details()
+        fake = FakeWorker(frontend)
+        fake.expect("hello_reply")
