@@ -8,6 +8,19 @@ from faults_test import FAST, crash
 from request_helpers import refusal
 
 
+def take_out(frontend):
+    """Three different jobs crash on the device "cpu", which is out of service then. Returns the jobs, which wait again."""
+    jobs = [frontend.submit() for _ in range(3)]
+    fakes = [FakeWorker(frontend, name=f"cpu-{i}", pid=1000 + i) for i in range(3)]
+    for fake in fakes:
+        fake.attempt()
+    crash_all(frontend, fakes)
+    for job in jobs:
+        frontend.wait_for(job.id, video.QUEUED)
+    eventually(lambda: "taken out of service" in frontend.log_path.read_text(), "the device is out")
+    return jobs
+
+
 def crash_all(frontend, fakes):
     for fake in fakes:
         crash(frontend, name=fake.name, pid=fake.pid)
@@ -79,3 +92,17 @@ def test_client_that_waits_for_a_model_hears_that_its_worker_died(start):
         assert error.code() == grpc.StatusCode.UNAVAILABLE and "went away" in error.details()
         fake = FakeWorker(frontend)
         fake.expect("hello_reply")
+
+
+def test_check_of_a_device_whose_worker_dies_is_made_by_the_next(start):
+    frontend = start(FAST, with_control=True)
+    jobs = take_out(frontend)
+    first = FakeWorker(frontend, pid=2000)
+    first.expect("check_device")
+    first.disconnect()
+    second = FakeWorker(frontend, pid=2001)
+    command = second.expect("check_device")
+    second.send(model_result=worker.ModelCommandResult(command_id=command.command_id))
+    for job in jobs:
+        second.attempt().succeed()
+        frontend.wait_for(job.id, video.SUCCEEDED)
