@@ -106,3 +106,28 @@ def test_check_of_a_device_whose_worker_dies_is_made_by_the_next(start):
     for job in jobs:
         second.attempt().succeed()
         frontend.wait_for(job.id, video.SUCCEEDED)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_cancel_that_was_asked_for_before_the_frontend_died_is_asked_for_again(start, obeys):
+    frontend = start(FAST + "limits: {cancel_grace: 10m}\n", with_control=True)
+    job = frontend.submit()
+    fake = FakeWorker(frontend, pid=777)
+    attempt = fake.attempt()
+    attempt.started()
+    fake.acked(1)
+    frontend.cancel(job.id)
+    fake.expect("cancel")
+    if not obeys:
+        frontend.configure("cancel_grace: 10m", "cancel_grace: 5s")
+    frontend.restart()
+    assert frontend.job(job.id).cancel_requested
+    again = FakeWorker(frontend, pid=777, held=[attempt.ref])
+    assert again.expect("hello_reply").resumed
+    assert again.expect("cancel").ref == attempt.ref
+    if obeys:
+        attempt.fake = again
+        attempt.failed(worker.AttemptFailed.CANCELLED_BY_US, code=1, message="cancelled")
+    else:
+        assert frontend.control.recv(512) == b"kill cpu 777"
+    frontend.wait_for(job.id, video.CANCELLED)
