@@ -1,0 +1,31 @@
+"""A store that cannot write, or cannot be used at all, for a while: what was to be stored is stored once it can."""
+
+import contextlib
+import sqlite3
+import subprocess
+
+from frontend_fixture import BIN, DEADLINE, FakeWorker, eventually, video, worker
+from faults_test import FAST
+from link_test import beats
+
+
+@contextlib.contextmanager
+def held_store(frontend, *statements):
+    """Another program holds the store's file."""
+    with contextlib.closing(sqlite3.connect(frontend.data / "kino.db", isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+        yield
+
+
+def test_store_that_is_busy_at_a_restart_is_tried_again(start):
+    """By kinod, which ends at the exit code of a frontend that no restart can help."""
+    frontend = start()
+    job = frontend.submit()
+    assert frontend.stop() == 0
+    with held_store(frontend, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
+        result = subprocess.run([BIN / "kino-frontend", "--config", frontend.config], capture_output=True, text=True,
+                                timeout=DEADLINE)
+    assert "the job store cannot be used now" in result.stderr and result.returncode == 1, result
+    frontend.start()
+    assert frontend.job(job.id).state == video.QUEUED
