@@ -29,3 +29,16 @@ def test_store_that_is_busy_at_a_restart_is_tried_again(start):
     assert "the job store cannot be used now" in result.stderr and result.returncode == 1, result
     frontend.start()
     assert frontend.job(job.id).state == video.QUEUED
+
+
+def test_job_whose_model_was_removed_fails_once_the_store_can_write(start):
+    frontend = start()
+    job = frontend.submit()
+    frontend.configure("name: demo,", "name: other,")
+    frontend.kill()
+    with held_store(frontend, "BEGIN IMMEDIATE"):
+        frontend.start()
+        told = f"job {job.id}: failed, model 'demo' is no longer configured"
+        eventually(lambda: frontend.log_path.read_text().count(told) >= 2, "the store is asked again")
+        assert frontend.job(job.id).state == video.QUEUED
+    assert "no longer configured" in frontend.wait_for(job.id, video.FAILED).error.message
