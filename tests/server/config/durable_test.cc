@@ -1,5 +1,5 @@
-// Whether what is written is durable. The layering keeps this folder from the disk of
-// tests/scheduler/files, so the program's own fsync stands before the system's.
+// Whether what is written is durable. server/config may not use the file layer (tests/layering), so
+// that no simulated disk can stand behind it: this program's own fsync stands before the system's.
 #include <errno.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -73,7 +73,8 @@ def test_crashes_after_a_frontends_restart_count_against_the_device(start):
         assert fake.expect("hello_reply").resumed
     crash_all(frontend, again)
     for job in jobs:
-        assert [(a.cause, a.evidence.device) for a in frontend.wait_for(job.id, video.QUEUED).attempts] == [("CRASH", "cpu")]
+        attempts = frontend.wait_for(job.id, video.QUEUED).attempts
+        assert [(a.cause, a.evidence.device) for a in attempts] == [("CRASH", "cpu")]
     FakeWorker(frontend, pid=2000).expect("check_device")
 
 
@@ -81,11 +82,9 @@ def test_client_that_waits_for_a_model_hears_that_its_worker_died(start):
     frontend = start()
     fake = FakeWorker(frontend)
     fake.expect("hello_reply")
-    for call, kind in ((lambda: frontend.models.LoadModel.future(models.LoadModelRequest(name="demo"), timeout=DEADLINE),
-                        "load_model"),
-                       (lambda: frontend.models.UnloadModel.future(models.UnloadModelRequest(name="demo"), timeout=DEADLINE),
-                        "unload_model")):
-        answer = call()
+    for call, request, kind in ((frontend.models.LoadModel, models.LoadModelRequest(name="demo"), "load_model"),
+                                (frontend.models.UnloadModel, models.UnloadModelRequest(name="demo"), "unload_model")):
+        answer = call.future(request, timeout=DEADLINE)
         assert fake.expect(kind).model == "demo"
         fake.disconnect()
         error = refusal(answer.result)
