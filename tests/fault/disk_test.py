@@ -168,3 +168,15 @@ def test_unwritable_data_folder_is_told_at_the_start():
         said = start_refused(config, *command)
         assert folder in said
         assert os.listdir(folder) == []
+
+
+def test_frontend_that_finds_the_disk_full_asks_to_be_started_again(tmp_path, small_disk):
+    """kinod ends at the exit code of a frontend that no restart can help."""
+    folder, full = small_disk
+    (folder / "data").mkdir(mode=0o700)
+    (folder / "data" / "run").mkdir(mode=0o700)
+    config = write_config(tmp_path / "kino.yaml", folder / "data")
+    full(True)
+    done = subprocess.run([os.path.join(BIN, "kino-frontend"), "--config", str(config)], capture_output=True, text=True,
+                          timeout=30, check=False)
+    assert "No space left" in done.stderr and done.returncode == 1, done
