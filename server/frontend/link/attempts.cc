@@ -99,8 +99,7 @@ std::string Attempts::Evidence(const Live& live, const scheduler::AttemptPulse& 
                          : static_cast<v1::Stage>(pulse.stage));
   evidence.set_step(has_progress ? live.progress.step() : pulse.steps);
   evidence.set_device(live.device);
-  if (const Peer* peer = parts_.peers.Find(live.worker))
-    evidence.set_device_memory_bytes(peer->device_memory_used_bytes);
+  evidence.set_device_memory_bytes(live.device_memory_bytes);
   if (exited != nullptr) {
     evidence.set_signal(exited->signal);
     evidence.set_exit_code(exited->exit_code);
@@ -256,6 +255,12 @@ void Attempts::AfterHello(const Peer& peer, const scheduler::HelloResult& result
     AskToCancel(*live);
   }
   for (const scheduler::LostAttempt& lost : result.lost) Lose(lost);
+}
+
+void Attempts::OnHeartbeat(const Peer& peer) {
+  for (auto& [job_id, live] : live_) {
+    if (live.worker == peer.name) live.device_memory_bytes = peer.device_memory_used_bytes;
+  }
 }
 
 void Attempts::OnEvent(const Peer& peer, const v1::AttemptEvent& event) {

@@ -78,6 +78,8 @@ class Attempts {
   void Resume(const Peer& peer, const scheduler::HelloResult& result, v1::HelloReply& reply);
   void AfterHello(const Peer& peer, const scheduler::HelloResult& result);
 
+  // `peer` has just told how it is.
+  void OnHeartbeat(const Peer& peer);
   void OnEvent(const Peer& peer, const v1::AttemptEvent& event);
   // `exited`: how the worker's process ended, where that is known.
   void Lose(const scheduler::LostAttempt& lost, const config::WorkerExited* exited = nullptr);
@@ -104,6 +106,7 @@ class Attempts {
     scheduler::JobWork work;
     std::string worker;
     std::string device;
+    int64_t device_memory_bytes = 0;  // in use, as its worker last said
     // How long its run takes, and when it is expected to have ended (monotonic); infinite: not
     // known.
     absl::Duration run_time = absl::InfiniteDuration();

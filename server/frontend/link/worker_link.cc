@@ -430,6 +430,7 @@ void WorkerLink::HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbea
                             ModelsOf(heartbeat.models()));
   peer.models = ByName(heartbeat.models());
   peer.device_memory_used_bytes = heartbeat.device_memory_used_bytes();
+  attempts_.OnHeartbeat(peer);
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, heartbeat.device_memory_used_bytes(),
                                  peer.device_memory_bytes);
   v1::FrontendMessage message;
