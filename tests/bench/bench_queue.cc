@@ -4,8 +4,8 @@
 //
 // The server runs a worker that takes no time (build/bin/fake-worker in kino-worker's place;
 // bench_queue.py starts both). First `starts` jobs one after another, each from the submission to
-// the moment a watcher hears RUNNING; then `clients` submit jobs for `seconds`. Prints one line of
-// JSON.
+// the moment a watcher hears RUNNING; then `clients` submit jobs for `seconds`; then as many of
+// those that wait are cancelled, one after another. Prints one line of JSON.
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -33,6 +33,20 @@ double TimeStart(v1::VideoService::Stub& videos, int number) {
   if (const grpc::Status status = stream->Finish(); !status.ok() || started < 0)
     Die(absl::StrCat("a job did not run: ", status.error_message()));
   return started;
+}
+
+// From the call to its acknowledgement, milliseconds.
+double TimeCancel(v1::VideoService::Stub& videos, const std::string& id) {
+  grpc::ClientContext context;
+  v1::CancelJobRequest request;
+  request.set_id(id);
+  v1::Job job;
+  const auto begin = Clock::now();
+  const grpc::Status status = videos.CancelJob(&context, request, &job);
+  const double took = MillisecondsSince(begin);
+  if (!status.ok() || job.state() != v1::CANCELLED)
+    Die(absl::StrCat("a queued job was not cancelled: ", status.error_message()));
+  return took;
 }
 
 int Main(int argc, char** argv) {
@@ -71,14 +85,21 @@ int Main(int argc, char** argv) {
   is_over = true;
   for (std::thread& thread : threads) thread.join();
   const double took = MillisecondsSince(begin) / 1000;
+  std::vector<double> cancelled;
+  for (int i = 0; i < starts; ++i) {
+    cancelled.push_back(
+        TimeCancel(*videos, Submit(*videos, absl::StrCat("cancel-", i), kQuick).id()));
+  }
   std::vector<double> all;
   for (const std::vector<double>& some : times) all.insert(all.end(), some.begin(), some.end());
   std::printf(
       "{\"start_p50_ms\": %.2f, \"start_p99_ms\": %.2f, \"submits_per_second\": %.0f, "
       "\"submit_p50_ms\": %.2f, "
-      "\"submit_p99_ms\": %.2f, \"clients\": %d, \"submits\": %zu}\n",
+      "\"submit_p99_ms\": %.2f, \"cancel_p50_ms\": %.2f, \"cancel_p99_ms\": %.2f, \"clients\": %d, "
+      "\"submits\": %zu}\n",
       Percentile(started, 0.5), Percentile(started, 0.99), static_cast<double>(all.size()) / took,
-      Percentile(all, 0.5), Percentile(all, 0.99), clients, all.size());
+      Percentile(all, 0.5), Percentile(all, 0.99), Percentile(cancelled, 0.5),
+      Percentile(cancelled, 0.99), clients, all.size());
   return 0;
 }
 

@@ -165,7 +165,9 @@ def main():
             f"| the same, p99 (ms) | {figures['start_p99_ms']:.2f} |",
             f"| durable submissions a second, {figures['clients']} clients | {figures['submits_per_second']:.0f} |",
             f"| one submission among them, median (ms) | {figures['submit_p50_ms']:.2f} |",
-            f"| the same, p99 (ms) | {figures['submit_p99_ms']:.2f} |", ""]), arguments.markdown)
+            f"| the same, p99 (ms) | {figures['submit_p99_ms']:.2f} |",
+            f"| one of the jobs that wait is cancelled, median (ms) | {figures['cancel_p50_ms']:.2f} |",
+            f"| the same, p99 (ms) | {figures['cancel_p99_ms']:.2f} |", ""]), arguments.markdown)
         with fake_server(built, folder / "watchers") as (arguments.server, arguments.pid):
             figures = figures_of(built / "bench_watchers", arguments, "server", "pid", "waiting", "live", "stalled", "calls",
                                  "pace-ms")

@@ -89,7 +89,7 @@ def test_planned_table(tiny, tmp_path):
 def test_submissions_starts_and_watchers(tiny):
     text = tiny("bench_queue.py")
     table = rows(text, "what")
-    assert len(table) == 5 and all(float(figure) > 0 for _, figure in table)
+    assert len(table) == 7 and all(float(figure) > 0 for _, figure in table)
     calls = rows(text, "one client's calls, one after another")
     assert len(calls) == 3 and all(float(figure) > 0 for row in calls for figure in row[1:])
     started = rows(text, "from its start")
