@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 
@@ -20,6 +21,10 @@ absl::StatusOr<ComponentFiles> ComponentFiles::Open(const std::string& folder,
 absl::StatusOr<ComponentFiles> ComponentFiles::OpenOriginal(const std::string& path,
                                                             const std::string& folder,
                                                             FindComponent find) {
+  if (find == nullptr) {
+    return absl::UnimplementedError(absl::StrCat(
+        "'", path, "': this family's components are read from a folder in diffusers' layout only"));
+  }
   nlohmann::json folder_config;
   const std::string config_path = folder + "/config.json";
   if (std::filesystem::exists(config_path)) {

@@ -19,7 +19,7 @@ struct FoundComponent {
 
 // How a family finds its component in an original file. `folder_config`: of the component whose
 // place the file takes, or nullptr. NOT_FOUND: the file holds no such component; other errors say
-// what is wrong with it.
+// what is wrong with it. nullptr: the family knows no original files.
 using FindComponent = absl::StatusOr<FoundComponent> (*)(const TensorFile& file,
                                                          const nlohmann::json* folder_config);
 
@@ -32,6 +32,7 @@ struct ComponentFiles {
   static absl::StatusOr<ComponentFiles> Open(const std::string& folder, const std::string& variant);
   // Of an original file that takes the place of the component in `folder`, which need not exist.
   // Errors are those of ReadJsonFile, TensorFile::Open, `find` and Checkpoint::FromFile.
+  // UNIMPLEMENTED: there is no `find`.
   static absl::StatusOr<ComponentFiles> OpenOriginal(const std::string& path,
                                                      const std::string& folder, FindComponent find);
 };

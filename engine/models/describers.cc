@@ -1,5 +1,6 @@
 // What describe knows, a line for each family. No torch here: the frontend links it.
 #include "engine/describe/families.h"
+#include "engine/models/allegro/describe.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/mochi/describe.h"
 
@@ -9,6 +10,7 @@ const std::vector<FamilyDescriber>& FamilyDescribers() {
   static const std::vector<FamilyDescriber> describers = {
       LtxDescriber(),
       MochiDescriber(),
+      AllegroDescriber(),
   };
   return describers;
 }

@@ -1,6 +1,7 @@
 #include "engine/models/registry.h"
 
 #include "absl/strings/str_cat.h"
+#include "engine/models/allegro/pipeline.h"
 #include "engine/models/ltx/pipeline.h"
 #include "engine/models/mochi/pipeline.h"
 
@@ -15,6 +16,7 @@ struct Entry {
 constexpr Entry kFamilies[] = {
     {"ltx", LoadLtxPipeline},
     {"mochi", LoadMochiPipeline},
+    {"allegro", LoadAllegroPipeline},
 };
 
 }  // namespace

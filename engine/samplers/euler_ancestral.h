@@ -49,6 +49,9 @@ struct EulerAncestralSchedule {
 absl::StatusOr<EulerAncestralSchedule> MakeSchedule(const EulerAncestralConfig& config,
                                                     int num_inference_steps);
 
+// What the first step starts from: so much noise as the schedule begins with, in the noise's dtype.
+at::Tensor ScaleNoise(const at::Tensor& noise, const EulerAncestralSchedule& schedule);
+
 // What the model is given of a sample at noise level `sigma`: sample / sqrt(sigma^2 + 1), in the
 // sample's dtype.
 at::Tensor ScaleModelInput(const at::Tensor& sample, float sigma);

@@ -16,6 +16,10 @@ at::Tensor Root(const at::Tensor& level) { return level.pow(0.5); }
 
 }  // namespace
 
+at::Tensor ScaleNoise(const at::Tensor& noise, const EulerAncestralSchedule& schedule) {
+  return noise.mul(Level(schedule.init_noise_sigma));
+}
+
 at::Tensor ScaleModelInput(const at::Tensor& sample, float sigma) {
   return sample.div(Root(Level(sigma).pow(2).add(1)));
 }

@@ -109,6 +109,37 @@ size_t Utf8Length(char lead) {
   return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
 }
 
+void AppendUtf8(char32_t c, std::string& to) {
+  const auto put = [&to](char32_t byte) { to += static_cast<char>(byte); };
+  const auto follow = [&](int shift) { put(0x80 | (c >> shift & 0x3F)); };
+  if (c < 0x80) {
+    put(c);
+  } else if (c < 0x800) {
+    put(0xC0 | c >> 6);
+    follow(0);
+  } else if (c < 0x10000) {
+    put(0xE0 | c >> 12);
+    follow(6);
+    follow(0);
+  } else {
+    put(0xF0 | c >> 18);
+    follow(12);
+    follow(6);
+    follow(0);
+  }
+}
+
+size_t MalformedUtf8Length(std::string_view bytes) {
+  const uint8_t lead = Byte(bytes, 0);
+  if (lead < 0xC2 || lead > 0xF4 || !IsContinuation(bytes, 1)) return 1;
+  const uint8_t second = Byte(bytes, 1);
+  if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
+      (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
+    return 1;
+  }
+  return lead >= 0xF0 && IsContinuation(bytes, 2) ? 3 : 2;
+}
+
 char32_t DecodeUtf8(std::string_view text, size_t* pos) {
   const size_t i = *pos;
   const size_t length = Utf8Length(text[i]);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace kino::engine {
@@ -42,6 +43,13 @@ size_t Utf8Length(char lead);
 // The code point at text[*pos]; moves *pos past it. REQUIRES: text is well-formed, *pos starts a
 // code point.
 char32_t DecodeUtf8(std::string_view text, size_t* pos);
+
+// Appends the code point. REQUIRES: it is none of the surrogates, and at most U+10FFFF.
+void AppendUtf8(char32_t c, std::string& to);
+
+// The bytes of a malformed sequence that decoders replace by one U+FFFD (Unicode 14.0, section 3.9,
+// "maximal subparts"). REQUIRES: no well-formed sequence starts at bytes[0].
+size_t MalformedUtf8Length(std::string_view bytes);
 
 GraphemeClass GraphemeClassOf(char32_t c);
 

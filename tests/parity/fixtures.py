@@ -34,8 +34,8 @@ class Case:
     @property
     def generation(self):
         """Of LTX-Video, its VAE's: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5. Of Mochi, what an empty prompt is: encoded as
-        any other, or 1, none at all."""
-        return self.variant % {"ltx": 3, "mochi": 2}[self.family]
+        any other, or 1, none at all. Of Allegro, 1 where its VAE has two tiles in time."""
+        return self.variant % {"ltx": 3, "mochi": 2, "allegro": 2}[self.family]
 
 
 class Fixture:
@@ -65,10 +65,12 @@ class Fixture:
 
 
 def matrix(name="ltx"):
-    """Variants 0-11 of each task of the family, untiled and tiled."""
-    tilings = {"untiled": None, "tiled": family(name).small_tiles()}
+    """Variants 0-11 of each task of the family, untiled and, where tiles are an option, tiled."""
+    tilings = {"untiled": None}
+    if family(name).small_tiles() is not None:
+        tilings["tiled"] = family(name).small_tiles()
     prefix = "" if name == "ltx" else f"{name}-"
-    tasks = {"ltx": ("t2v", "i2v"), "mochi": ("t2v",)}[name]
+    tasks = {"ltx": ("t2v", "i2v"), "mochi": ("t2v",), "allegro": ("t2v",)}[name]
     return [Case(f"{prefix}{task}-{variant}", task, variant, tilings=tilings, family=name)
             for task in tasks for variant in range(12)]
 

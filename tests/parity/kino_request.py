@@ -38,6 +38,7 @@ def convert(source):
     call.update(source.get("schedule", {}))
     if "schedule" in source:  # the list's length is the number of steps
         request.pop("num_inference_steps", None)
+    call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
     if call:
         request[FAMILY_FIELDS.get(source["family"], source["family"])] = call
     if "vae_tiling" in source and source["family"] != "allegro":  # Allegro's VAE always tiles

@@ -1,0 +1,80 @@
+// Layers of image autoencoders as video autoencoders use them, on frames kept channels last, [T, H,
+// W, C]. Immutable after construction. Sources: diffusers 0.42.1 models/resnet.py (ResnetBlock2D),
+// models/upsampling.py (Upsample2D), models/attention_processor.py (Attention with a group norm).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "engine/weights/weight_set.h"
+
+namespace kino::engine {
+
+// A convolution whose kernel has two axes, of space, or three, with time before them. Space is
+// padded with zeros to keep its size, time is not.
+class FrameConvolution {
+ public:
+  FrameConvolution() = default;
+  // `scope` holds weight [out, in, kernel...] and bias.
+  FrameConvolution(const WeightScope& scope, int64_t in, int64_t out, at::IntArrayRef kernel);
+  // [T, H, W, in] -> [T - kt + 1, H, W, out]
+  at::Tensor Apply(const at::Tensor& frames) const;
+
+ private:
+  WeightRef weight_, bias_;
+};
+
+// torch.nn.GroupNorm.
+class GroupNorm {
+ public:
+  // What has one mean and variance in each group.
+  enum class Over { kFrame, kClip };
+  struct Options {
+    int64_t groups = 32;
+    double eps = 1e-6;
+  };
+
+  GroupNorm() = default;
+  // `scope` holds weight and bias, [channels].
+  GroupNorm(const WeightScope& scope, int64_t channels, const Options& options);
+  // [T, H, W, C] -> the same.
+  at::Tensor Apply(const at::Tensor& frames) const;  // of each frame
+  at::Tensor ApplySilu(const at::Tensor& frames, Over over = Over::kFrame) const;
+
+ private:
+  WeightRef weight_, bias_;
+  Options options_;
+};
+
+// Norm, SiLU and convolution, twice, around a shortcut.
+class FrameResnet {
+ public:
+  FrameResnet() = default;
+  // `scope` holds norm1, conv1, norm2, conv2, and conv_shortcut where `in` is not `out`.
+  FrameResnet(const WeightScope& scope, int64_t in, int64_t out, const GroupNorm::Options& norm);
+  at::Tensor Apply(const at::Tensor& frames) const;
+
+ private:
+  GroupNorm norm1_, norm2_;
+  FrameConvolution conv1_, conv2_;
+  std::optional<FrameConvolution> shortcut_;
+};
+
+// Each frame's positions attend to each other, in one head; the frames are added.
+class FrameAttention {
+ public:
+  FrameAttention() = default;
+  // `scope` holds group_norm, to_q, to_k, to_v, to_out.0.
+  FrameAttention(const WeightScope& scope, int64_t channels, const GroupNorm::Options& norm);
+  at::Tensor Apply(const at::Tensor& frames) const;
+
+ private:
+  GroupNorm norm_;
+  LinearWeight q_, k_, v_, out_;
+};
+
+// Every pixel as a square of four: [T, H, W, C] -> [T, 2 H, 2 W, C].
+at::Tensor DoubleSides(const at::Tensor& frames);
+
+}  // namespace kino::engine

@@ -1,0 +1,70 @@
+// Captions against diffusers' own cleaning, with beautifulsoup4 and ftfy.
+#include "engine/text/caption_cleaning.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "engine/core/json.h"
+#include "engine/core/status_bridge.h"
+#include "engine/text/plain_text.h"
+#include "tests/support/fixture_folder.h"
+
+namespace kino::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+nlohmann::json Captions() {
+  FixtureFolder folder;
+  folder.RunOracle("text/caption_fixtures.py", std::to_string(TestSeed()));
+  const std::string text = folder.Read("captions.json");
+  return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+TEST(CaptionCleaningTest, CaptionsAreDiffusersButForMojibake) {
+  const nlohmann::json captions = Captions();
+  ASSERT_TRUE(captions.is_array());
+  int compared = 0, with_mojibake = 0;
+  for (const nlohmann::json& each : captions) {
+    const std::string caption = each["caption"];
+    SCOPED_TRACE(each["caption"].dump());
+    EXPECT_EQ(CleanCaption(caption), each["without_encoding"].get<std::string>());
+    EXPECT_EQ(LowerCaption(caption), each["lower"].get<std::string>());
+    ++compared;
+    if (each["clean"] != each["without_encoding"]) ++with_mojibake;
+  }
+  EXPECT_GT(compared, 2000);
+  EXPECT_GT(with_mojibake, 5);
+  EXPECT_LT(with_mojibake, 100);
+}
+
+TEST(CaptionCleaningTest, ALongCaptionOfOneKindTakesNoLongSearch) {
+  for (const std::string piece :
+       {"a", ".", "a.", "<", "<a", "<a b=", "&", "&#", "1", "-a", " ", "\"", "x."}) {
+    std::string caption;
+    while (caption.size() < 8192) caption += piece;
+    SCOPED_TRACE(piece);
+    CleanCaption(caption);
+  }
+}
+
+TEST(CaptionCleaningTest, WhatIsNotUtf8IsRefused) {
+  for (const auto& clean : {CleanCaption, LowerCaption}) {
+    try {
+      clean("a \xff");
+      ADD_FAILURE() << "it was taken";
+    } catch (const StatusError& error) {
+      EXPECT_EQ(error.status().code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(std::string(error.status().message()), HasSubstr("byte 2"));
+    }
+  }
+}
+
+TEST(PlainTextTest, AMarkedSectionThatPythonRefusesStaysAsItIs) {
+  EXPECT_EQ(HtmlText("<b>a</b> <![odd[b]]> <i>c</i>"), "a <![odd[b]]> <i>c</i>");
+}
+
+}  // namespace
+}  // namespace kino::engine
