@@ -326,6 +326,16 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
   return model;
 }
 
+void SingleTaskDescription::Resolve(Request& request,
+                                    std::vector<FieldViolation>& violations) const {
+  if (!violations.empty()) return;
+  const absl::Status schedule = check_schedule_(request);
+  if (schedule.ok()) return;
+  violations.push_back(
+      {.field = "num_inference_steps",
+       .description = absl::StrCat("no schedule: ", std::string(schedule.message()))});
+}
+
 ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& request,
                                uint64_t draw_seed) {
   ResolvedRequest resolved{.request = request, .violations = {}};

@@ -2,8 +2,10 @@
 // describe and needs no torch.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -31,6 +33,31 @@ struct FamilyDescriber {
   FindComponent find_transformer;
   // Its own, of all tasks.
   std::vector<KnobInfo> knobs;
+};
+
+// What most families say: one task, and nothing that depends on several fields but the schedule.
+class SingleTaskDescription final : public FamilyDescription {
+ public:
+  // INVALID_ARGUMENT: the effective request's schedule comes out of no use.
+  using CheckSchedule = std::function<absl::Status(const Request& request)>;
+
+  SingleTaskDescription(const Request& defaults, const Limits& limits, const VaeTileSizes& tiles,
+                        CheckSchedule check_schedule)
+      : tasks_{{.task = defaults.task, .defaults = defaults}},
+        limits_(limits),
+        tiles_(tiles),
+        check_schedule_(std::move(check_schedule)) {}
+
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  const VaeTileSizes& vae_tiles() const override { return tiles_; }
+  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
+
+ private:
+  const std::vector<TaskDescription> tasks_;
+  const Limits limits_;
+  const VaeTileSizes tiles_;
+  const CheckSchedule check_schedule_;
 };
 
 // Defined in engine/models/describers.cc.

@@ -1,10 +1,14 @@
 #include "engine/nn/frame_layers.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/group_norm.h>
+#include <ATen/ops/var_mean.h>
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/conv3d.h"
 #include "engine/ops/norm_silu.h"
@@ -30,12 +34,14 @@ GroupNorm::GroupNorm(const WeightScope& scope, int64_t channels, const Options& 
       options_(options) {}
 
 at::Tensor GroupNorm::Apply(const at::Tensor& frames) const {
+  // Written out, since torch has no group norm for meta tensors; in float32, rounded once.
+  const at::Tensor grouped =
+      frames.to(at::kFloat).flatten(1, 2).unflatten(2, {options_.groups, -1});
+  const auto [variance, mean] = at::var_mean(grouped, {1, 3}, /*unbiased=*/false, /*keepdim=*/true);
+  const at::Tensor normed =
+      ((grouped - mean) * (variance + options_.eps).rsqrt_()).view(frames.sizes());
   const PinnedTensor weight = weight_.get(), bias = bias_.get();
-  return at::group_norm(frames.permute({0, 3, 1, 2}), options_.groups,
-                        std::optional<at::Tensor>(*weight), std::optional<at::Tensor>(*bias),
-                        options_.eps)
-      .permute({0, 2, 3, 1})
-      .contiguous();
+  return (normed * *weight + *bias).to(frames.scalar_type());
 }
 
 at::Tensor GroupNorm::ApplySilu(const at::Tensor& frames, Over over) const {
@@ -66,6 +72,36 @@ at::Tensor FrameResnet::Apply(const at::Tensor& frames) const {
   return hidden.add_(shortcut_ ? shortcut_->Apply(frames) : frames);
 }
 
+TemporalResnet::TemporalResnet(const WeightScope& scope, int64_t channels,
+                               const GroupNorm::Options& norm, bool doubles_frames)
+    : doubles_frames_(doubles_frames) {
+  // A dropout comes before the convolution of the middle two.
+  constexpr std::array<const char*, 4> kConvolutionAt = {"2", "3", "3", "2"};
+  const int64_t side = doubles_frames ? 3 : 1;
+  for (size_t i = 0; i < norms_.size(); ++i) {
+    const WeightScope part = scope.Sub(absl::StrCat("conv", i + 1));
+    const bool is_doubling = doubles_frames && i == 0;
+    norms_[i] = GroupNorm(part.Sub("0"), channels, norm);
+    convolutions_[i] =
+        FrameConvolution(part.Sub(kConvolutionAt[i]), channels,
+                         is_doubling ? 2 * channels : channels, {is_doubling ? 1 : 3, side, side});
+  }
+}
+
+at::Tensor TemporalResnet::Apply(const at::Tensor& frames) const {
+  at::Tensor hidden = frames;
+  for (size_t i = 0; i < norms_.size(); ++i) {
+    const bool is_doubling = doubles_frames_ && i == 0;
+    if (!is_doubling) {
+      hidden = at::cat({hidden.narrow(0, 0, 1), hidden, hidden.narrow(0, hidden.size(0) - 1, 1)});
+    }
+    hidden = convolutions_[i].Apply(norms_[i].ApplySilu(hidden, GroupNorm::Over::kClip));
+    // Channels are (which of two frames, channel).
+    if (is_doubling) hidden = hidden.unflatten(3, {2, -1}).permute({0, 3, 1, 2, 4}).flatten(0, 1);
+  }
+  return hidden.add_(doubles_frames_ ? frames.repeat_interleave(2, 0) : frames);
+}
+
 FrameAttention::FrameAttention(const WeightScope& scope, int64_t channels,
                                const GroupNorm::Options& norm)
     : norm_(scope.Sub("group_norm"), channels, norm),
@@ -79,6 +115,10 @@ at::Tensor FrameAttention::Apply(const at::Tensor& frames) const {
   const at::Tensor q = q_.Apply(normed), k = k_.Apply(normed);
   const at::Tensor attended = Attention(q, k, v_.Apply(normed), /*heads=*/1);
   return out_.Apply(attended).view(frames.sizes()).add_(frames);
+}
+
+at::Tensor PadTime(const at::Tensor& frames) {
+  return at::constant_pad_nd(frames, {0, 0, 0, 0, 0, 0, 1, 1});
 }
 
 at::Tensor DoubleSides(const at::Tensor& frames) {

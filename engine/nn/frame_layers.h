@@ -1,10 +1,12 @@
 // Layers of image autoencoders as video autoencoders use them, on frames kept channels last, [T, H,
 // W, C]. Immutable after construction. Sources: diffusers 0.42.1 models/resnet.py (ResnetBlock2D),
-// models/upsampling.py (Upsample2D), models/attention_processor.py (Attention with a group norm).
+// models/upsampling.py (Upsample2D), models/attention_processor.py (Attention with a group norm),
+// models/autoencoders/autoencoder_kl_allegro.py (AllegroTemporalConvLayer).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <optional>
 
 #include "engine/weights/weight_set.h"
@@ -61,6 +63,24 @@ class FrameResnet {
   std::optional<FrameConvolution> shortcut_;
 };
 
+// Norm, SiLU and convolution over time, four times, around a shortcut; norms are of the whole clip,
+// whose first and last frames are repeated before each convolution and count in the norm. One that
+// doubles the frames convolves over space as well, and repeats none before the first convolution.
+class TemporalResnet {
+ public:
+  // `scope` holds conv1 to conv4, each with a norm and a convolution at their places in a
+  // Sequential.
+  TemporalResnet(const WeightScope& scope, int64_t channels, const GroupNorm::Options& norm,
+                 bool doubles_frames = false);
+  // [T, H, W, C] -> the same, or [2 T, H, W, C]
+  at::Tensor Apply(const at::Tensor& frames) const;
+
+ private:
+  std::array<GroupNorm, 4> norms_;
+  std::array<FrameConvolution, 4> convolutions_;
+  bool doubles_frames_;
+};
+
 // Each frame's positions attend to each other, in one head; the frames are added.
 class FrameAttention {
  public:
@@ -73,6 +93,9 @@ class FrameAttention {
   GroupNorm norm_;
   LinearWeight q_, k_, v_, out_;
 };
+
+// A frame of zeros before the first and behind the last.
+at::Tensor PadTime(const at::Tensor& frames);
 
 // Every pixel as a square of four: [T, H, W, C] -> [T, 2 H, 2 W, C].
 at::Tensor DoubleSides(const at::Tensor& frames);

@@ -1,5 +1,6 @@
 #include "engine/ops/attention.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
@@ -61,6 +62,15 @@ at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       at::scaled_dot_product_attention(split(q), split(k), split(v), mask, /*dropout_p=*/0.0,
                                        /*is_causal=*/false, scale);
   return out.transpose(1, 2).flatten(2);
+}
+
+at::Tensor AttentionByRow(const at::Tensor& q, const std::vector<at::Tensor>& k,
+                          const std::vector<at::Tensor>& v, int64_t heads) {
+  if (k.size() == 1) return Attention(q, k[0], v[0], heads);
+  std::vector<at::Tensor> rows;
+  for (size_t row = 0; row < k.size(); ++row)
+    rows.push_back(Attention(q.narrow(0, static_cast<int64_t>(row), 1), k[row], v[row], heads));
+  return at::cat(rows, 0);
 }
 
 }  // namespace kino::engine

@@ -1,9 +1,40 @@
 #include "engine/ops/half_rotary.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/pow.h>
+
+#include <vector>
 
 namespace kino::engine {
+namespace {
+
+constexpr double kTheta = 10000.0;
+
+}  // namespace
+
+RotaryTable HalfRotaryTable(at::IntArrayRef extents, at::ArrayRef<double> scales, int64_t head,
+                            c10::Device device) {
+  const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat).device(device);
+  const size_t axes = extents.size();
+  const int64_t width = head / static_cast<int64_t>(axes);
+  const at::Tensor frequencies =
+      1.0 / at::pow(kTheta, at::arange(0, width, 2, options) / static_cast<double>(width));
+  std::vector<int64_t> whole = extents.vec();
+  whole.push_back(width / 2);
+  std::vector<at::Tensor> parts;
+  for (size_t axis = 0; axis < axes; ++axis) {
+    std::vector<int64_t> along(axes + 1, 1);
+    along[axis] = extents[axis];
+    along.back() = width / 2;
+    const at::Tensor positions = at::arange(extents[axis], options) / scales[axis];
+    parts.push_back((positions.unsqueeze(1) * frequencies).view(along).expand(whole));
+  }
+  const at::Tensor angles = at::cat(parts, -1).flatten(0, -2);
+  return {.cos = angles.cos(), .sin = angles.sin()};
+}
 
 at::Tensor HalfRotary(const at::Tensor& x, int64_t axes, const RotaryTable& table) {
   TORCH_CHECK(x.dim() == 3 && table.cos.dim() == 2 && table.cos.sizes() == table.sin.sizes() &&

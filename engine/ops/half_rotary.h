@@ -10,6 +10,11 @@
 
 namespace kino::engine {
 
+// Angles of the tokens of a grid, the last axis fastest: each axis has an equal part of the head,
+// positions are divided by the axis's scale. head % (2 * axes) is 0. On `device`.
+RotaryTable HalfRotaryTable(at::IntArrayRef extents, at::ArrayRef<double> scales, int64_t head,
+                            c10::Device device);
+
 // x: [B, L, heads * axes * 2 * N]. table: float32 [L, axes * N] each, the same for all heads -> [B,
 // L, D] in x's dtype, computed in float32.
 at::Tensor HalfRotary(const at::Tensor& x, int64_t axes, const RotaryTable& table);

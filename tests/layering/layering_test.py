@@ -192,7 +192,7 @@ FAMILY_DOORS = {
     "engine/describe": ["families", "request", "vae_tile_sizes"],
     "engine/memory": ["component"],
     "engine/models/common": ["clip_tiles", "component_loading", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
-    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "mlp", "run_length", "timestep_embedding"],
+    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "frame_layers", "mlp", "run_length", "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "half_rotary", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "space_depth"],
     "engine/samplers": ["euler_ancestral", "flow_match_euler"],

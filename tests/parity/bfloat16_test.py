@@ -14,7 +14,7 @@ import matrix
 ALLOWED_LOSS_DB = 1.0
 # Of frames, as the parity tests have it for float32.
 FRAMES_TOLERANCE = 1e-4
-CASES = [case for family in ("ltx", "mochi") for case in fixtures.matrix(family) if case.variant < 6]
+CASES = [case for family in ("ltx", "mochi", "allegro") for case in fixtures.matrix(family) if case.variant < 6]
 
 
 @matrix.sliced("case", CASES, lambda case: [("task", case.family, case.task), ("generation", case.family, case.generation)],
@@ -31,7 +31,8 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     assert ours >= theirs - ALLOWED_LOSS_DB
 
 
-@pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi)])
+@pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi),
+                                       ("allegro-t2v-0", diffusers.AutoencoderKLAllegro)])
 def test_a_float32_vae_beside_bfloat16(name, vae, tmp_path):
     """The VAE decodes in float32, as diffusers' does, what bfloat16 has denoised."""
     fixture = fixtures.make(next(case for case in CASES if case.name == name))
@@ -45,7 +46,11 @@ def test_a_float32_vae_beside_bfloat16(name, vae, tmp_path):
     mixed = frames["bfloat16,vae=float32"]
     decoder = vae.from_pretrained(os.path.join(fixture.model, "vae"), torch_dtype=torch.float32)
     latents = torch.from_numpy(np.load(os.path.join(taps["bfloat16,vae=float32"], "latents.npy")))
+    if vae is diffusers.AutoencoderKLAllegro:
+        decoder.enable_tiling()
     with torch.no_grad():
-        want = (decoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 3, 0).numpy()
+        pixels = (decoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)[0]
+    # Allegro's gives frames before channels.
+    want = (pixels.transpose(0, 1) if vae is diffusers.AutoencoderKLAllegro else pixels).permute(1, 2, 3, 0).numpy()
     assert np.abs(mixed - want).max() <= FRAMES_TOLERANCE
     assert np.abs(frames["bfloat16"] - want).max() > FRAMES_TOLERANCE  # so the type of the VAE shows

@@ -13,6 +13,7 @@ from fixtures import Case
 GENERATIONS = [Case(f"plans-{task}-{generation}", task, generation)
                for task in ("t2v", "i2v") for generation in range(3)]
 GENERATIONS += [Case(f"plans-mochi-{variant}", "t2v", variant, family="mochi") for variant in range(2)]
+GENERATIONS += [Case("plans-allegro-0", "t2v", 0, family="allegro")]
 POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
 PLACES = [(case, policy, home) for case in GENERATIONS for home in HOMES for policy in POLICIES]
@@ -65,7 +66,7 @@ def peak_of_all(fixture):
     return sum(os.path.getsize(path) for path in glob.glob(os.path.join(fixture.model, "*", "*.safetensors")))
 
 
-@pytest.mark.parametrize("case", GENERATIONS[:1] + GENERATIONS[4:5] + GENERATIONS[6:7], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", GENERATIONS[:1] + GENERATIONS[4:5] + GENERATIONS[6:7] + GENERATIONS[8:], ids=lambda case: case.name)
 def test_each_component_has_a_policy_of_its_own(case, resident, tmp_path):
     fixture = fixtures.make(case)
     want = resident(case)

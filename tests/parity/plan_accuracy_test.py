@@ -47,6 +47,9 @@ CASES = [
     tiny("mochi-t2v-0", "float32", "--vae-tile-size", "32,32,16,16"),
     *(tiny("mochi-t2v-4", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
     tiny("mochi-t2v-4", "bfloat16", "--chunk-feed-forward", "16"),
+    *(tiny("allegro-t2v-0", dtype) for dtype in ("float32", "bfloat16", "bfloat16,vae=float32")),
+    tiny("allegro-t2v-1", "float32"),
+    *(tiny("allegro-t2v-0", "float32", "--offload", policy) for policy in ("block:1", "leaf")),
     demo("float32"), demo("bfloat16"),
     demo("bfloat16", guidance_scale=1.0),
     demo("float32", size=(64, 192, 33)),
@@ -100,7 +103,7 @@ def measure(model, request, dtype, flags, folder):
 def test_predicted_peak_is_measured(name, request_fields, dtype, flags, tmp_path):
     model = DEMO
     if name is not None:
-        case = next(case for family in ("ltx", "mochi") for case in fixtures.matrix(family) if case.name == name)
+        case = next(case for family in ("ltx", "mochi", "allegro") for case in fixtures.matrix(family) if case.name == name)
         fixture = fixtures.make(case)
         model = fixture.model
         with open(fixture.request("untiled"), encoding="utf-8") as file:

@@ -10,7 +10,8 @@ import time
 
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, AutoencoderKLMochi, LTXVideoTransformer3DModel, MochiTransformer3DModel
+from diffusers import (AllegroTransformer3DModel, AutoencoderKLAllegro, AutoencoderKLLTXVideo, AutoencoderKLMochi,
+                       LTXVideoTransformer3DModel, MochiTransformer3DModel)
 from transformers import T5Config, T5EncoderModel
 
 import kino_render
@@ -37,10 +38,22 @@ PUBLISHED = {name: (lambda size=size: LTXVideoTransformer3DModel(**TRANSFORMERS[
              for name, size, vae in (("0.9.0", "2b", {}), ("0.9.1", "2b", _V091), ("0.9.5", "2b", _V095),
                                      ("0.9.7-13b", "13b", _V095))}
 PUBLISHED["mochi-1"] = (MochiTransformer3DModel, AutoencoderKLMochi)
-MOCHI_INDEX = {"_class_name": "MochiPipeline", "force_zeros_for_empty_prompt": False,
-               "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "tokenizer": ["transformers", "T5TokenizerFast"],
-               "text_encoder": ["transformers", "T5EncoderModel"], "transformer": ["diffusers", "MochiTransformer3DModel"],
-               "vae": ["diffusers", "AutoencoderKLMochi"]}
+PUBLISHED["allegro"] = (AllegroTransformer3DModel, AutoencoderKLAllegro)
+
+
+def index(pipeline, scheduler, transformer, vae, **more):
+    return {"_class_name": pipeline, "scheduler": ["diffusers", scheduler], "tokenizer": ["transformers", "T5TokenizerFast"],
+            "text_encoder": ["transformers", "T5EncoderModel"], "transformer": ["diffusers", transformer],
+            "vae": ["diffusers", vae], **more}
+
+
+# model_index.json and the scheduler's config, where they are not the demo model's.
+INDEX = {
+    "mochi-1": (index("MochiPipeline", "FlowMatchEulerDiscreteScheduler", "MochiTransformer3DModel", "AutoencoderKLMochi",
+                      force_zeros_for_empty_prompt=False), {"invert_sigmas": True, "shift": 1.0}),
+    "allegro": (index("AllegroPipeline", "EulerAncestralDiscreteScheduler", "AllegroTransformer3DModel", "AutoencoderKLAllegro"),
+                {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "timestep_spacing": "linspace"}),
+}
 REQUEST = {"prompt": "a cat walks along a wall " * 20, "negative_prompt": "worst quality, blurry", "seed": 1,
            "guidance_scale": 3.0, "num_inference_steps": 50, "fps": 25}
 # TFLOP of one step with guidance, and of the decode: PERFORMANCE figures of the real shape, 480x704x161.
@@ -71,14 +84,14 @@ def make(folder, release, text_encoder):
     with torch.device("meta"):
         transformer, vae = (build() for build in PUBLISHED[release])
     shutil.copy(os.path.join(DEMO, "model_index.json"), folder)
-    if release.startswith("mochi"):
-        with open(os.path.join(folder, "model_index.json"), "w", encoding="utf-8") as file:
-            json.dump(MOCHI_INDEX, file)
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(os.path.join(DEMO, part), os.path.join(folder, part))
-    if release.startswith("mochi"):
-        with open(os.path.join(folder, "scheduler", "scheduler_config.json"), "w", encoding="utf-8") as file:
-            json.dump({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True, "shift": 1.0}, file)
+    if release in INDEX:
+        model_index, scheduler = INDEX[release]
+        for name, content in (("model_index.json", model_index),
+                              ("scheduler/scheduler_config.json", {"_class_name": model_index["scheduler"][1], **scheduler})):
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                json.dump(content, file)
     for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", text_encoder)):
         os.mkdir(os.path.join(folder, name))
         with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:

@@ -1,6 +1,5 @@
 #include "engine/models/allegro/describe.h"
 
-#include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/models/allegro/knobs.h"
@@ -11,54 +10,6 @@
 
 namespace kino::engine {
 namespace {
-
-class AllegroDescription final : public FamilyDescription {
- public:
-  AllegroDescription(const AllegroTransformerConfig& transformer, const AllegroVaeConfig& vae,
-                     const EulerAncestralConfig& sampler)
-      : sampler_(sampler), tiles_(vae.tiles()) {
-    // Defaults of AllegroPipeline.__call__ in diffusers 0.42.1; its sizes are the config's.
-    Request defaults;
-    defaults.task = Task::kTextToVideo;
-    defaults.negative_prompt = "";
-    defaults.height = transformer.sample_height * vae.spatial_ratio();
-    defaults.width = transformer.sample_width * vae.spatial_ratio();
-    defaults.num_frames = transformer.sample_frames * vae.temporal_compression_ratio;
-    defaults.num_inference_steps = 100;
-    defaults.guidance_scale = 7.5;
-    defaults.fps = 15.0;
-    defaults.output.quality = 75;
-    tasks_.push_back({.task = Task::kTextToVideo, .defaults = defaults});
-    const int multiple = vae.spatial_ratio() * transformer.patch_size;
-    limits_ = {.size_multiple = multiple,
-               .min_size = multiple,
-               .max_size = 4096,
-               // Any number: what the VAE gives beyond it is left out.
-               .frames_multiple = 1,
-               .max_frames = 2048 * vae.temporal_compression_ratio,
-               .max_pixels = 1'000'000'000,
-               .max_steps = sampler.num_train_timesteps};
-  }
-
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  const VaeTileSizes& vae_tiles() const override { return tiles_; }
-  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override {
-    if (!violations.empty()) return;
-    const absl::Status schedule = MakeSchedule(sampler_, *request.num_inference_steps).status();
-    if (!schedule.ok()) {
-      violations.push_back(
-          {.field = "num_inference_steps",
-           .description = absl::StrCat("no schedule: ", std::string(schedule.message()))});
-    }
-  }
-
- private:
-  EulerAncestralConfig sampler_;
-  VaeTileSizes tiles_;
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
-};
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeAllegro(
     const ModelSource& source) {
@@ -73,7 +24,30 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeAllegro(
   KINO_ASSIGN_OR_RETURN(
       const EulerAncestralConfig sampler,
       ReadConfig<EulerAncestralConfig>(source.folder + "/scheduler/scheduler_config.json"));
-  return std::make_shared<AllegroDescription>(transformer, vae, sampler);
+  // Defaults of AllegroPipeline.__call__ in diffusers 0.42.1; its sizes are the config's.
+  Request defaults;
+  defaults.task = Task::kTextToVideo;
+  defaults.negative_prompt = "";
+  defaults.height = transformer.sample_height * vae.spatial_ratio();
+  defaults.width = transformer.sample_width * vae.spatial_ratio();
+  defaults.num_frames = transformer.sample_frames * vae.temporal_compression_ratio;
+  defaults.num_inference_steps = 100;
+  defaults.guidance_scale = 7.5;
+  defaults.fps = 15.0;
+  defaults.output.quality = 75;
+  const int multiple = vae.spatial_ratio() * transformer.patch_size;
+  // Any number of frames: what the VAE gives beyond it is left out.
+  const Limits limits = {.size_multiple = multiple,
+                         .min_size = multiple,
+                         .max_size = 4096,
+                         .frames_multiple = 1,
+                         .max_frames = 2048 * vae.temporal_compression_ratio,
+                         .max_pixels = 1'000'000'000,
+                         .max_steps = sampler.num_train_timesteps};
+  return std::make_shared<SingleTaskDescription>(
+      defaults, limits, vae.tiles(), [sampler](const Request& request) {
+        return MakeSchedule(sampler, *request.num_inference_steps).status();
+      });
 }
 
 }  // namespace

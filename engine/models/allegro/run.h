@@ -28,7 +28,7 @@ class AllegroRun final : public StagedRun {
   EmbeddingCache* embeddings_;
   Tap tap_;
 
-  AllegroGrid grid_;
+  LatentGrid grid_;
   EulerAncestralSchedule schedule_;
   std::optional<AllegroTransformer::Prepared> prepared_;
   std::unique_ptr<DecodeStream> decoder_;

@@ -1,13 +1,11 @@
 #include "engine/models/allegro/transformer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/pow.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tensor.h>
 
 #include "absl/strings/str_cat.h"
+#include "engine/models/common/latents.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/norm_modulate.h"
@@ -15,7 +13,6 @@
 namespace kino::engine {
 namespace {
 
-constexpr double kTheta = 10000.0;
 constexpr double kNormOutEps = 1e-6;
 constexpr int64_t kAxes = 3;
 constexpr int64_t kTimestepSinusoids = 256;
@@ -50,16 +47,15 @@ AllegroTransformer::AllegroTransformer(const AllegroTransformerConfig& config,
     groups.push_back(&group);
     const WeightScope block = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope self = block.Sub("attn1"), cross = block.Sub("attn2");
-    const WeightScope cross_prepare = cross.In(*prepare_groups[static_cast<size_t>(i)]);
+    const auto attention = [&](const WeightScope& scope, const WeightScope& keys) {
+      return AttentionLayers{.q = scope.Linear("to_q", d, d, bias),
+                             .k = keys.Linear("to_k", d, d, bias),
+                             .v = keys.Linear("to_v", d, d, bias),
+                             .out = scope.Linear("to_out.0", d, d)};
+    };
     blocks_.push_back({.scale_shift_table = block.Get("scale_shift_table", {kParts, d}),
-                       .self = {.q = self.Linear("to_q", d, d, bias),
-                                .k = self.Linear("to_k", d, d, bias),
-                                .v = self.Linear("to_v", d, d, bias),
-                                .out = self.Linear("to_out.0", d, d)},
-                       .cross = {.q = cross.Linear("to_q", d, d, bias),
-                                 .k = cross_prepare.Linear("to_k", d, d, bias),
-                                 .v = cross_prepare.Linear("to_v", d, d, bias),
-                                 .out = cross.Linear("to_out.0", d, d)},
+                       .self = attention(self, self),
+                       .cross = attention(cross, cross.In(*prepare_groups[static_cast<size_t>(i)])),
                        .feed_forward = Mlp::FeedForward(block.Sub("ff"), d, {})});
   }
   // What comes before the blocks and behind them is little: it moves with the first and the last.
@@ -73,36 +69,15 @@ AllegroTransformer::AllegroTransformer(const AllegroTransformerConfig& config,
   stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
 }
 
-// Each axis has a third of a head: get_3d_rotary_pos_embed_allegro of models/embeddings.py.
-RotaryTable AllegroTransformer::MakeRotaryTable(const AllegroGrid& grid) const {
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
-  const int64_t width = config_.attention_head_dim / kAxes;
-  const at::Tensor frequencies =
-      1.0 / at::pow(kTheta, at::arange(0, width, 2, options) / static_cast<double>(width));
-  const std::vector<int64_t> extents = {grid.frames, grid.height / config_.patch_size,
-                                        grid.width / config_.patch_size};
-  const double scales[kAxes] = {config_.interpolation_scale_t, config_.interpolation_scale_h,
-                                config_.interpolation_scale_w};
-  std::vector<at::Tensor> parts;
-  for (int64_t axis = 0; axis < kAxes; ++axis) {
-    std::vector<int64_t> shape(kAxes + 1, 1), whole = extents;
-    shape[static_cast<size_t>(axis)] = extents[static_cast<size_t>(axis)];
-    shape.back() = width / 2;
-    whole.push_back(width / 2);
-    const at::Tensor positions =
-        at::arange(extents[static_cast<size_t>(axis)], options) / scales[axis];
-    parts.push_back((positions.unsqueeze(1) * frequencies).view(shape).expand(whole));
-  }
-  const at::Tensor angles = at::cat(parts, kAxes).flatten(0, kAxes - 1);
-  return {.cos = angles.cos(), .sin = angles.sin()};
-}
-
 AllegroTransformer::Prepared AllegroTransformer::Prepare(const std::vector<at::Tensor>& texts,
-                                                         const AllegroGrid& grid,
+                                                         const LatentGrid& grid,
                                                          const std::vector<float>& timesteps,
                                                          const RunContext& context) const {
   Prepared prepared;
-  prepared.rotary = MakeRotaryTable(grid);
+  prepared.rotary = HalfRotaryTable(
+      {grid.frames, grid.height / config_.patch_size, grid.width / config_.patch_size},
+      {config_.interpolation_scale_t, config_.interpolation_scale_h, config_.interpolation_scale_w},
+      config_.attention_head_dim, device());
   const at::Tensor t = at::tensor(timesteps, at::TensorOptions().dtype(at::kFloat)).to(device());
   prepared.embedded_timestep = time_embedder_->Forward(t, dtype());
   prepared.modulation = time_linear_.Apply(at::silu(prepared.embedded_timestep))
@@ -141,13 +116,9 @@ void AllegroTransformer::RunBlock(int index, const Prepared& prepared, int step,
   AddGated(hidden, attended, parts[kGate], all);
 
   q = block.cross.q.Apply(hidden);
-  std::vector<at::Tensor> rows;
-  for (int64_t row = 0; row < q.size(0); ++row) {
-    const size_t i = static_cast<size_t>(row), at = static_cast<size_t>(index);
-    rows.push_back(
-        Attention(q.narrow(0, row, 1), prepared.keys[at][i], prepared.values[at][i], heads));
-  }
-  hidden.add_(block.cross.out.Apply(rows.size() == 1 ? rows[0] : at::cat(rows, 0)));
+  const size_t at = static_cast<size_t>(index);
+  hidden.add_(
+      block.cross.out.Apply(AttentionByRow(q, prepared.keys[at], prepared.values[at], heads)));
 
   normed = NormModulate(hidden, norm, parts[kMlpShift], parts[kMlpScale], all);
   at::Tensor inner = block.feed_forward.Forward(normed, context.chunk_feed_forward);
@@ -156,12 +127,7 @@ void AllegroTransformer::RunBlock(int index, const Prepared& prepared, int step,
 
 at::Tensor AllegroTransformer::Forward(const Prepared& prepared, int step,
                                        const at::Tensor& latents, const RunContext& context) const {
-  const int64_t p = config_.patch_size, batch = latents.size(0), channels = latents.size(1),
-                frames = latents.size(2), height = latents.size(3) / p, width = latents.size(4) / p;
-  const at::Tensor patches = latents.to(dtype())
-                                 .view({batch, channels, frames, height, p, width, p})
-                                 .permute({0, 2, 3, 5, 1, 4, 6})
-                                 .reshape({batch, frames * height * width, channels * p * p});
+  const at::Tensor patches = PackPatches(latents.to(dtype()), config_.patch_size);
   Streams streams = {Linear(patches, patch_weight_.get()->flatten(1), patch_bias_.get())};
   stack_->Run(context, streams,
               [&](int i, Streams& between) { RunBlock(i, prepared, step, between[0], context); });
@@ -170,9 +136,7 @@ at::Tensor AllegroTransformer::Forward(const Prepared& prepared, int step,
   const at::Tensor out =
       proj_out_.Apply(NormModulate(streams[0], {.kind = NormKind::kLayer, .eps = kNormOutEps},
                                    parts[0], parts[1], {{0, streams[0].size(1), 0}}));
-  return out.view({batch, frames, height, width, p, p, channels})
-      .permute({0, 6, 1, 2, 4, 3, 5})
-      .reshape({batch, channels, frames, height * p, width * p});
+  return UnpackPatches(out, latents.sizes(), config_.patch_size);
 }
 
 }  // namespace kino::engine

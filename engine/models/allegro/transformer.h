@@ -18,17 +18,13 @@
 #include "engine/core/run_context.h"
 #include "engine/memory/component.h"
 #include "engine/models/allegro/transformer_config.h"
+#include "engine/models/common/latents.h"
 #include "engine/nn/block_stack.h"
 #include "engine/nn/mlp.h"
 #include "engine/nn/timestep_embedding.h"
 #include "engine/ops/half_rotary.h"
 
 namespace kino::engine {
-
-// Of the latents.
-struct AllegroGrid {
-  int64_t frames = 0, height = 0, width = 0;
-};
 
 class AllegroTransformer final : public Component {
  public:
@@ -46,7 +42,7 @@ class AllegroTransformer final : public Component {
     at::Tensor embedded_timestep;  // [T, D]
   };
   // texts: of each row, [1, L, caption_channels], without padding. timesteps: of each step.
-  Prepared Prepare(const std::vector<at::Tensor>& texts, const AllegroGrid& grid,
+  Prepared Prepare(const std::vector<at::Tensor>& texts, const LatentGrid& grid,
                    const std::vector<float>& timesteps, const RunContext& context) const;
 
   // One denoise step. latents: [B, C, F, h, w] -> the same in the transformer's dtype.
@@ -66,7 +62,6 @@ class AllegroTransformer final : public Component {
     Mlp feed_forward;
   };
 
-  RotaryTable MakeRotaryTable(const AllegroGrid& grid) const;
   void RunBlock(int index, const Prepared& prepared, int step, at::Tensor& hidden,
                 const RunContext& context) const;
 

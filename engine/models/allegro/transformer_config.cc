@@ -30,17 +30,12 @@ absl::StatusOr<AllegroTransformerConfig> AllegroTransformerConfig::FromJson(
   const std::string activation = reader.Get("activation_fn", std::string("gelu-approximate"));
   const bool is_affine = reader.Get("norm_elementwise_affine", false);
   KINO_RETURN_IF_ERROR(reader.status());
-  const auto refuse = [&path](const std::string& what) {
-    return absl::UnimplementedError(path + ": " + what);
-  };
-  if (activation != "gelu-approximate") {
-    return refuse(absl::StrCat("activation_fn '", activation, "', expected 'gelu-approximate'"));
-  }
-  if (is_affine) return refuse("norm_elementwise_affine true, expected false");
-  if (patch_size_t != 1) return refuse(absl::StrCat("patch_size_t ", patch_size_t, ", expected 1"));
-  if (out_channels != config.in_channels) {
-    return refuse(absl::StrCat("out_channels ", out_channels, ", expected in_channels, ",
-                               config.in_channels));
+  if (activation != "gelu-approximate" || is_affine || patch_size_t != 1 ||
+      out_channels != config.in_channels) {
+    return absl::UnimplementedError(
+        absl::StrCat(path, ": activation_fn '", activation, "', norm_elementwise_affine ",
+                     is_affine, ", patch_size_t ", patch_size_t, ", out_channels ", out_channels,
+                     "; expected 'gelu-approximate', 0, 1 and in_channels, ", config.in_channels));
   }
   if (config.patch_size < 1 || config.num_attention_heads < 1 || config.attention_head_dim < 1 ||
       config.in_channels < 1 || config.num_layers < 1 || config.sample_height < 1 ||

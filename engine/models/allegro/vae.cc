@@ -1,11 +1,5 @@
 #include "engine/models/allegro/vae.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/constant_pad_nd.h>
-
-#include <string>
-
-#include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
 
 namespace kino::engine {
@@ -13,53 +7,15 @@ namespace {
 
 constexpr double kSpaceEps = 1e-6, kTimeEps = 1e-5;
 
-// The first and the last frame twice.
-at::Tensor RepeatEnds(const at::Tensor& frames) {
-  return at::cat({frames.narrow(0, 0, 1), frames, frames.narrow(0, frames.size(0) - 1, 1)});
-}
-
-// A frame of zeros before the first and behind the last.
-at::Tensor PadTime(const at::Tensor& frames) {
-  return at::constant_pad_nd(frames, {0, 0, 0, 0, 0, 0, 1, 1});
-}
-
 }  // namespace
-
-AllegroVae::TemporalLayer::TemporalLayer(const WeightScope& scope, int64_t channels, int groups,
-                                         bool doubles_frames)
-    : doubles(doubles_frames) {
-  // Places in a Sequential; a dropout comes before the convolution of the middle two.
-  constexpr std::array<int, 4> kConvolutionAt = {2, 3, 3, 2};
-  const int64_t side = doubles ? 3 : 1;
-  for (size_t i = 0; i < norms.size(); ++i) {
-    const WeightScope part = scope.Sub(absl::StrCat("conv", i + 1));
-    const bool is_doubling = doubles && i == 0;
-    norms[i] = GroupNorm(part.Sub("0"), channels, {.groups = groups, .eps = kTimeEps});
-    convolutions[i] =
-        FrameConvolution(part.Sub(std::to_string(kConvolutionAt[i])), channels,
-                         is_doubling ? 2 * channels : channels, {is_doubling ? 1 : 3, side, side});
-  }
-}
-
-at::Tensor AllegroVae::TemporalLayer::Apply(const at::Tensor& frames) const {
-  at::Tensor hidden = frames;
-  for (size_t i = 0; i < norms.size(); ++i) {
-    const bool is_doubling = doubles && i == 0;
-    // Frames that are repeated count in the norm.
-    if (!is_doubling) hidden = RepeatEnds(hidden);
-    hidden = convolutions[i].Apply(norms[i].ApplySilu(hidden, GroupNorm::Over::kClip));
-    // Channels are (which of two frames, channel).
-    if (is_doubling) hidden = hidden.unflatten(3, {2, -1}).permute({0, 3, 1, 2, 4}).flatten(0, 1);
-  }
-  return hidden.add_(doubles ? frames.repeat_interleave(2, 0) : frames);
-}
 
 void AllegroVae::AddStep(const WeightScope& block, int64_t in, int64_t out) {
   std::vector<Step>& steps = blocks_.back().steps;
   const int index = static_cast<int>(steps.size()), groups = config_.norm_num_groups;
   steps.push_back({FrameResnet(block.Sub("resnets", index).InOwnGroup(), in, out,
                                {.groups = groups, .eps = kSpaceEps}),
-                   TemporalLayer(block.Sub("temp_convs", index).InOwnGroup(), out, groups, false)});
+                   TemporalResnet(block.Sub("temp_convs", index).InOwnGroup(), out,
+                                  {.groups = groups, .eps = kTimeEps})});
 }
 
 AllegroVae::AllegroVae(const AllegroVaeConfig& config, const ComponentFiles& files,
@@ -88,8 +44,8 @@ AllegroVae::AllegroVae(const AllegroVaeConfig& config, const ComponentFiles& fil
       channels = out;
     }
     if (config_.temporal_upsample_blocks[i]) {
-      block.doubling.emplace(scope.Sub("temp_conv_up").InOwnGroup(), out, config_.norm_num_groups,
-                             true);
+      block.doubling.emplace(scope.Sub("temp_conv_up").InOwnGroup(), out,
+                             GroupNorm::Options{.groups = norm.groups, .eps = kTimeEps}, true);
     }
     if (i + 1 < count) {
       block.upsampled =

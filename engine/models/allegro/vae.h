@@ -6,7 +6,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -32,23 +31,14 @@ class AllegroVae final : public Component {
                                        int64_t frames) const;
 
  private:
-  // AllegroTemporalConvLayer.
-  struct TemporalLayer {
-    TemporalLayer(const WeightScope& scope, int64_t channels, int groups, bool doubles_frames);
-    at::Tensor Apply(const at::Tensor& frames) const;
-
-    std::array<GroupNorm, 4> norms;
-    std::array<FrameConvolution, 4> convolutions;
-    bool doubles;  // the frames; none is then repeated before the first convolution
-  };
   struct Step {
     FrameResnet resnet;
-    TemporalLayer temporal;
+    TemporalResnet temporal;
   };
   struct Block {
     std::vector<Step> steps;
     std::optional<FrameAttention> attention;    // behind the first step
-    std::optional<TemporalLayer> doubling;      // of frames
+    std::optional<TemporalResnet> doubling;     // of frames
     std::optional<FrameConvolution> upsampled;  // behind the doubling of height and width
   };
 

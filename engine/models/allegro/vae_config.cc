@@ -58,17 +58,20 @@ absl::StatusOr<AllegroVaeConfig> AllegroVaeConfig::FromJson(const nlohmann::json
         "'block_out_channels' has ", blocks, " entries, 'temporal_upsample_blocks' ",
         config.temporal_upsample_blocks.size(), "; expected as many, 1 to ", kMaxBlocks));
   }
-  if (config.out_channels != 3 || config.latent_channels < 1 ||
+  const bool has_channels =
+      std::all_of(config.block_out_channels.begin(), config.block_out_channels.end(),
+                  [](int channels) { return channels >= 1 && channels <= kMaxChannels; });
+  if (!has_channels || config.out_channels != 3 || config.latent_channels < 1 ||
       config.latent_channels > kMaxChannels || config.layers_per_block < 0 ||
-      config.layers_per_block > kMaxLayers || config.norm_num_groups < 1) {
+      config.layers_per_block > kMaxLayers || config.norm_num_groups < 1 ||
+      !(config.scaling_factor > 0)) {
     return refuse("a size is not positive or too large, or out_channels is not 3");
   }
   for (const int channels : config.block_out_channels) {
-    if (channels < 1 || channels > kMaxChannels || channels % config.norm_num_groups != 0) {
-      return refuse(absl::StrCat("'block_out_channels' has ", channels,
-                                 ", expected a multiple of norm_num_groups, ",
-                                 config.norm_num_groups, ", up to ", kMaxChannels));
-    }
+    if (channels % config.norm_num_groups == 0) continue;
+    return refuse(absl::StrCat("'block_out_channels' has ", channels,
+                               ", expected a multiple of norm_num_groups, ",
+                               config.norm_num_groups));
   }
   const auto doublings = std::count(config.temporal_upsample_blocks.begin(),
                                     config.temporal_upsample_blocks.end(), true);
@@ -83,10 +86,6 @@ absl::StatusOr<AllegroVaeConfig> AllegroVaeConfig::FromJson(const nlohmann::json
       config.sample_size % config.spatial_ratio() != 0) {
     return refuse(absl::StrCat("sample_size ", config.sample_size, ", expected a multiple of ",
                                config.spatial_ratio(), " above ", kOverlapHeight));
-  }
-  if (!(config.scaling_factor > 0)) {
-    return refuse(
-        absl::StrCat("scaling_factor ", config.scaling_factor, ", expected a number above 0"));
   }
   return config;
 }

@@ -16,6 +16,20 @@ at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t heigh
   return tokens.unflatten(1, {frames, height, width}).permute({0, 4, 1, 2, 3});
 }
 
+at::Tensor PackPatches(const at::Tensor& latents, int64_t p) {
+  const int64_t batch = latents.size(0), channels = latents.size(1), frames = latents.size(2),
+                height = latents.size(3) / p, width = latents.size(4) / p;
+  return latents.reshape({batch, channels, frames, height, p, width, p})
+      .permute({0, 2, 3, 5, 1, 4, 6})
+      .reshape({batch, frames * height * width, channels * p * p});
+}
+
+at::Tensor UnpackPatches(const at::Tensor& tokens, at::IntArrayRef shape, int64_t p) {
+  return tokens.view({shape[0], shape[2], shape[3] / p, shape[4] / p, p, p, shape[1]})
+      .permute({0, 6, 1, 2, 4, 3, 5})
+      .reshape(shape);
+}
+
 at::Tensor DenormalizeLatents(const at::Tensor& latents, const at::Tensor& mean,
                               const at::Tensor& std, double scaling) {
   return latents * std / scaling + mean;

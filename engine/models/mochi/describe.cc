@@ -1,6 +1,5 @@
 #include "engine/models/mochi/describe.h"
 
-#include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/models/mochi/knobs.h"
@@ -14,52 +13,6 @@ namespace {
 
 constexpr double kThresholdNoise = 0.025;
 
-class MochiDescription final : public FamilyDescription {
- public:
-  MochiDescription(const MochiTransformerConfig& transformer, const MochiVaeConfig& vae,
-                   const FlowMatchEulerConfig& sampler)
-      : sampler_(sampler) {
-    // Defaults of MochiPipeline.__call__ in diffusers 0.42.1.
-    Request defaults;
-    defaults.task = Task::kTextToVideo;
-    defaults.negative_prompt = "";
-    defaults.height = 480;
-    defaults.width = 848;
-    defaults.num_frames = 19;
-    defaults.num_inference_steps = 64;
-    defaults.guidance_scale = 4.5;
-    defaults.fps = 30.0;
-    defaults.output.quality = 75;
-    tasks_.push_back({.task = Task::kTextToVideo, .defaults = defaults});
-    const int multiple = vae.spatial_ratio() * transformer.patch_size;
-    limits_ = {.size_multiple = multiple,
-               .min_size = multiple,
-               .max_size = 4096,
-               .frames_multiple = vae.temporal_ratio(),
-               .max_frames = 2048 * vae.temporal_ratio() + 1,
-               .max_pixels = 1'000'000'000,
-               .max_steps = 1000};
-  }
-
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  const VaeTileSizes& vae_tiles() const override { return kMochiTiles; }
-  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override {
-    if (!violations.empty()) return;
-    const absl::Status schedule = MochiSchedule(sampler_, request).status();
-    if (!schedule.ok()) {
-      violations.push_back(
-          {.field = "num_inference_steps",
-           .description = absl::StrCat("no schedule: ", std::string(schedule.message()))});
-    }
-  }
-
- private:
-  FlowMatchEulerConfig sampler_;
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
-};
-
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeMochi(const ModelSource& source) {
   KINO_ASSIGN_OR_RETURN(
       const MochiTransformerConfig transformer,
@@ -72,7 +25,28 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeMochi(const Mod
   KINO_ASSIGN_OR_RETURN(
       const FlowMatchEulerConfig sampler,
       ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
-  return std::make_shared<MochiDescription>(transformer, vae, sampler);
+  // Defaults of MochiPipeline.__call__ in diffusers 0.42.1.
+  Request defaults;
+  defaults.task = Task::kTextToVideo;
+  defaults.negative_prompt = "";
+  defaults.height = 480;
+  defaults.width = 848;
+  defaults.num_frames = 19;
+  defaults.num_inference_steps = 64;
+  defaults.guidance_scale = 4.5;
+  defaults.fps = 30.0;
+  defaults.output.quality = 75;
+  const int multiple = vae.spatial_ratio() * transformer.patch_size;
+  const Limits limits = {.size_multiple = multiple,
+                         .min_size = multiple,
+                         .max_size = 4096,
+                         .frames_multiple = vae.temporal_ratio(),
+                         .max_frames = 2048 * vae.temporal_ratio() + 1,
+                         .max_pixels = 1'000'000'000,
+                         .max_steps = 1000};
+  return std::make_shared<SingleTaskDescription>(
+      defaults, limits, kMochiTiles,
+      [sampler](const Request& request) { return MochiSchedule(sampler, request).status(); });
 }
 
 }  // namespace

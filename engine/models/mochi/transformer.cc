@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
+#include "engine/models/common/latents.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/norm_modulate.h"
@@ -258,12 +259,7 @@ void MochiTransformer::RunBlock(int index, const Prepared& prepared, int step, S
 
 at::Tensor MochiTransformer::Forward(const Prepared& prepared, int step, const at::Tensor& latents,
                                      const RunContext& context) const {
-  const int64_t p = config_.patch_size, batch = latents.size(0), channels = latents.size(1),
-                frames = latents.size(2), height = latents.size(3) / p, width = latents.size(4) / p;
-  const at::Tensor patches = latents.to(dtype())
-                                 .view({batch, channels, frames, height, p, width, p})
-                                 .permute({0, 2, 3, 5, 1, 4, 6})
-                                 .reshape({batch, frames * height * width, channels * p * p});
+  const at::Tensor patches = PackPatches(latents.to(dtype()), config_.patch_size);
   // The first block changes the text in place; Prepared keeps its own.
   Streams streams = {Linear(patches, patch_weight_.get()->flatten(1), patch_bias_.get()),
                      prepared.text.defined() ? prepared.text.clone() : at::Tensor()};
@@ -274,9 +270,7 @@ at::Tensor MochiTransformer::Forward(const Prepared& prepared, int step, const a
   const at::Tensor out =
       proj_out_.Apply(NormModulate(streams[0], kNormOut, modulation[1 - scale], modulation[scale],
                                    {{0, streams[0].size(1), 0}}));
-  return out.view({batch, frames, height, width, p, p, channels})
-      .permute({0, 6, 1, 2, 4, 3, 5})
-      .reshape({batch, channels, frames, height * p, width * p});
+  return UnpackPatches(out, latents.sizes(), config_.patch_size);
 }
 
 }  // namespace kino::engine

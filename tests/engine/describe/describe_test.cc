@@ -220,7 +220,8 @@ TEST(DescribeModelTest, SaysWhatAFolderLacks) {
   EXPECT_THAT(
       std::string(status.message()),
       HasSubstr(
-          "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, MochiPipeline"));
+          "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, MochiPipeline, "
+          "AllegroPipeline"));
 }
 
 TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {

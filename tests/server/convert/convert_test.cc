@@ -274,7 +274,7 @@ TEST(ConvertRequest, ContradictionsAreViolations) {
   EXPECT_THAT(ViolatedFields(Parse("output { lossless: true quality: 50 }")),
               ElementsAre("output.quality"));
   EXPECT_THAT(ViolatedFields(Parse("preview { enabled: true }")), ElementsAre("preview.enabled"));
-  EXPECT_THAT(ViolatedFields(Parse("allegro {}")), ElementsAre("allegro"));
+  EXPECT_THAT(ViolatedFields(Parse("hunyuan_video {}")), ElementsAre("hunyuan_video"));
   EXPECT_THAT(ViolatedFields(Parse("conditions { kind: IMAGE }")), ElementsAre("conditions[0]"));
 }
 
