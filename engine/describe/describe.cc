@@ -97,8 +97,8 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
 
 void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, Checker& check) {
   const VaeTileSizes sizes = defaults.With(tiling);
-  const auto pair = [&check](const char* what, const std::optional<int>& size, int full_size,
-                             const std::optional<int>& stride, int full_stride, int unit) {
+  const auto pair = [&](const char* what, const std::optional<int>& size, int full_size,
+                        const std::optional<int>& stride, int full_stride, int unit) {
     const std::string size_field = absl::StrCat("plan.vae_tiling.tile_sample_min_", what);
     const std::string stride_field = absl::StrCat("plan.vae_tiling.tile_sample_stride_", what);
     // 0 is "not given" to diffusers; here a value that is given counts.
@@ -110,6 +110,9 @@ void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, Check
     } else if (full_stride > full_size) {
       check.Fail(stride_field,
                  absl::StrCat("expected at most the tile's ", full_size, ", got ", full_stride));
+    } else if (sizes.adds_up && (size || stride) && 2 * int64_t{full_stride} < full_size) {
+      check.Fail(stride_field, absl::StrCat("expected at least half of the tile's ", full_size,
+                                            ", got ", full_stride));
     }
   };
   pair("height", tiling.tile_sample_min_height, sizes.min_height, tiling.tile_sample_stride_height,

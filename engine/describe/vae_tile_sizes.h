@@ -16,6 +16,9 @@ struct VaeTileSizes {
   int min_num_frames = 0, stride_num_frames = 0;
   // A tile and a stride are at least so large: one latent.
   int unit = 1, frames_unit = 1;
+  // Tiles fade into each other and are added up: no more than two may meet, so a stride is at least
+  // half a tile.
+  bool adds_up = false;
 
   // What the request says in place of these.
   VaeTileSizes With(const VaeTiling& request) const {

@@ -4,7 +4,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/var_mean.h>
 
 #include <vector>
 
@@ -37,9 +36,10 @@ at::Tensor GroupNorm::Apply(const at::Tensor& frames) const {
   // Written out, since torch has no group norm for meta tensors; in float32, rounded once.
   const at::Tensor grouped =
       frames.to(at::kFloat).flatten(1, 2).unflatten(2, {options_.groups, -1});
-  const auto [variance, mean] = at::var_mean(grouped, {1, 3}, /*unbiased=*/false, /*keepdim=*/true);
+  const auto mean = [](const at::Tensor& x) { return x.mean({1, 3}, /*keepdim=*/true); };
+  const at::Tensor centred = grouped - mean(grouped);
   const at::Tensor normed =
-      ((grouped - mean) * (variance + options_.eps).rsqrt_()).view(frames.sizes());
+      (centred * (mean(centred.square()) + options_.eps).rsqrt_()).view(frames.sizes());
   const PinnedTensor weight = weight_.get(), bias = bias_.get();
   return (normed * *weight + *bias).to(frames.scalar_type());
 }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import compare
 import fixtures
 import kino_render
 import parity_check
@@ -122,3 +123,25 @@ def test_what_diffusers_leaves_grey_is_a_picture(name, tmp_path, pytestconfig):
     part = tuple(slice(end) for end in right)
     assert np.abs(got[part] - theirs[part]).max(initial=0) <= FRAMES_TOLERANCE
     assert np.abs(got - theirs).max() > FRAMES_TOLERANCE
+
+
+@pytest.mark.parametrize("variant", range(2))
+def test_noise_is_drawn_in_the_prompts_type(variant, pytestconfig):
+    """bfloat16 draws are other numbers than float32's, so frames are near diffusers' in bfloat16 and in no other type."""
+    fixture = fixtures.make(CASES[variant])
+    theirs = fixture.diffusers_frames(torch.bfloat16)
+    ours = kino_render.render(fixture.model, fixture.request("untiled"), dtype="bfloat16")
+    near, far = compare.psnr(theirs, ours), compare.psnr(fixture.frames("untiled"), ours)
+    pytestconfig.kino_note(f"{CASES[variant].name}: {near:.1f} dB from diffusers in bfloat16, {far:.1f} dB from float32")
+    assert near > 30 > far
+
+
+def test_tiles_of_which_more_than_two_meet_are_refused(tmp_path):
+    fixture = fixtures.make(CASES[0])
+    with open(fixture.request("untiled"), encoding="utf-8") as file:
+        request = {**json.load(file), "plan": {"vae_tiling": {"tile_sample_min_height": 160, "tile_sample_stride_height": 72}}}
+    path = str(tmp_path / "request.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(request, file)
+    with pytest.raises(RuntimeError, match="at least half of the tile's 160, got 72"):
+        kino_render.render(fixture.model, path)

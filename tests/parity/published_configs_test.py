@@ -108,7 +108,7 @@ def plan(folder, *flags, **fields):
         json.dump({**REQUEST, **fields}, file)
     start = time.monotonic()
     done = subprocess.run([kino_render.binary(), "plan", "--model", folder, "--request", path, "--dtype", "bfloat16", "--json",
-                           "--offload", "none", "--weights-home", "file", "--vae-tile-size", "4096,4096",
+                           "--offload", "none", "--weights-home", "file", "--vae-tile-size", "4096,4096,4096,4096",
                            "--chunk-feed-forward", "1000000", *flags], env=kino_render.environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr + done.stdout[:500]
     print(f"{time.monotonic() - start:.2f} s with the start of the process")

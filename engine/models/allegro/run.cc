@@ -13,9 +13,7 @@ namespace kino::engine {
 namespace {
 
 // Of a typical run's time.
-constexpr double kTextShare = 0.01;
-constexpr double kDenoiseShare = 0.89;
-constexpr double kDecodeShare = 0.1;
+constexpr double kTextShare = 0.01, kDenoiseShare = 0.89, kDecodeShare = 0.1;
 
 // Of the latents for so many frames; the VAE may give some more than are wanted.
 int64_t LatentFrames(int64_t frames, int64_t ratio) {
@@ -53,9 +51,8 @@ void AllegroRun::Drop(Stage stage) {
 void AllegroRun::EncodeText(const RunContext& context) {
   const AllegroKnobs knobs = ReadKnobs(kAllegroKnobs, request_.knobs);
   std::vector<std::optional<std::string>> prompts = Prompts();
-  for (std::optional<std::string>& prompt : prompts) {
+  for (std::optional<std::string>& prompt : prompts)
     prompt = *knobs.clean_caption == 1 ? CleanCaption(*prompt) : LowerCaption(*prompt);
-  }
   state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
                                .encoder = components_->text_encoder.get(),
                                .cache = embeddings_,

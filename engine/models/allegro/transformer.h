@@ -14,7 +14,6 @@
 #include <memory>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "engine/core/run_context.h"
 #include "engine/memory/component.h"
 #include "engine/models/allegro/transformer_config.h"

@@ -11,8 +11,8 @@ namespace {
 
 // Larger numbers in a config are a mistake.
 constexpr int kMaxChannels = 1 << 16, kMaxLayers = 256, kMaxSampleSize = 1 << 16;
-constexpr size_t kMaxBlocks = 8;
-// Of AutoencoderKLAllegro.
+// Of AutoencoderKLAllegro. With more blocks the overlaps are not whole latents.
+constexpr size_t kMaxBlocks = 4;
 constexpr int kTileFrames = 24, kOverlapFrames = 8, kOverlapHeight = 120, kOverlapWidth = 80;
 
 }  // namespace
@@ -25,7 +25,8 @@ VaeTileSizes AllegroVaeConfig::tiles() const {
           .min_num_frames = kTileFrames,
           .stride_num_frames = kTileFrames - kOverlapFrames,
           .unit = spatial_ratio(),
-          .frames_unit = temporal_compression_ratio};
+          .frames_unit = temporal_compression_ratio,
+          .adds_up = true};
 }
 
 absl::StatusOr<AllegroVaeConfig> AllegroVaeConfig::FromJson(const nlohmann::json& json,
@@ -75,13 +76,11 @@ absl::StatusOr<AllegroVaeConfig> AllegroVaeConfig::FromJson(const nlohmann::json
   }
   const auto doublings = std::count(config.temporal_upsample_blocks.begin(),
                                     config.temporal_upsample_blocks.end(), true);
-  if (config.temporal_compression_ratio != 1 << doublings) {
+  if (config.temporal_compression_ratio != 1 << doublings || kOverlapFrames % (1 << doublings)) {
     return refuse(absl::StrCat("temporal_compression_ratio ", config.temporal_compression_ratio,
-                               ", expected 2 to the number of 'temporal_upsample_blocks' that are "
-                               "true, ",
-                               1 << doublings));
+                               ", expected 2 to the number of 'temporal_upsample_blocks', up to ",
+                               kOverlapFrames));
   }
-  // Tiles, and the strides between them, are whole latents.
   if (config.sample_size <= kOverlapHeight || config.sample_size > kMaxSampleSize ||
       config.sample_size % config.spatial_ratio() != 0) {
     return refuse(absl::StrCat("sample_size ", config.sample_size, ", expected a multiple of ",

@@ -4,11 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <random>
 #include <string>
+#include <vector>
 
 #include "engine/core/json.h"
 #include "engine/core/status_bridge.h"
 #include "engine/text/plain_text.h"
+#include "engine/text/unicode.h"
 #include "tests/support/fixture_folder.h"
 
 namespace kino::engine {
@@ -47,6 +50,23 @@ TEST(CaptionCleaningTest, ALongCaptionOfOneKindTakesNoLongSearch) {
     while (caption.size() < 8192) caption += piece;
     SCOPED_TRACE(piece);
     CleanCaption(caption);
+  }
+}
+
+TEST(CaptionCleaningTest, WhateverComesACleanCaptionIsUtf8) {
+  std::mt19937 random(TestSeed());
+  const std::vector<std::string> pieces = {
+      "<",      ">",      "&",      "#",      ";",      "x",  "1",        "</",
+      "<!",     "[",      "]",      "--",     "%",      "e",  "a=",       "\"",
+      "'",      " ",      "\n",     "amp",    "script", "rt", "![cdata[", "\u00e9",
+      "\u0301", "\uff21", "\u1100", "\u1161", ".com",   "@",  "+",        "\xf0\x9f\x98\x80"};
+  for (int i = 0; i < 5000; ++i) {
+    std::string caption;
+    for (auto length = random() % 24; length > 0; --length)
+      caption += pieces[random() % pieces.size()];
+    SCOPED_TRACE(caption);
+    const std::string clean = CleanCaption(caption);
+    EXPECT_EQ(Utf8ErrorOffset(clean), clean.size());
   }
 }
 
