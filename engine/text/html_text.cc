@@ -1,6 +1,8 @@
 // HtmlText and UnescapeHtml of plain_text.h.
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <vector>

@@ -118,7 +118,7 @@ def _store():
                         *glob.glob(os.path.join(here, "*_test.py"))]):
         with open(path, "rb") as file:
             digest.update(file.read())
-    for name in ("torch", "diffusers", "transformers", "tokenizers", "numpy"):
+    for name in ("torch", "diffusers", "transformers", "tokenizers", "numpy", "beautifulsoup4", "ftfy"):
         digest.update(importlib.metadata.version(name).encode())
     root = os.path.join(os.path.dirname(os.environ["KINO_BIN_DIR"]), "parity_fixtures")
     store = os.path.join(root, digest.hexdigest()[:16])

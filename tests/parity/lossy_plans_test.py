@@ -23,7 +23,7 @@ import fixtures
 import matrix
 from oracle.run import load_pipeline, run
 
-CASES = {case.name: case for family in ("ltx", "mochi") for case in fixtures.matrix(family)}
+CASES = {case.name: case for family in ("ltx", "mochi", "allegro") for case in fixtures.matrix(family)}
 FRAMES = compare.TOLERANCE["frames"]
 FLOAT8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
 # Two float32 implementations of a layer differ by less.
@@ -88,15 +88,16 @@ CASTS = [
     ("transformer", "t2v-0"), ("transformer", "i2v-1"), ("transformer", "t2v-8"),
     ("text_encoder", "t2v-0"), ("text_encoder", "t2v-8"),
     ("vae", "t2v-0"), ("vae", "i2v-1"), ("vae", "i2v-2"),
-    ("transformer", "mochi-t2v-0"), ("vae", "mochi-t2v-0")]
+    ("transformer", "mochi-t2v-0"), ("vae", "mochi-t2v-0"),
+    ("transformer", "allegro-t2v-0"), ("vae", "allegro-t2v-0")]
 
 
 @matrix.sliced("component,name,storage", [(*cast, storage) for storage in FLOAT8 for cast in CASTS],
                lambda component, name, storage: [(component, name), (component, storage)])
 def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, pytestconfig):
     case = Run(name)
-    if name.startswith("mochi"):
-        case.pipeline.vae.encoder = None  # text to video needs none: Kino does not load it
+    if not name.startswith(("t2v", "i2v")):
+        case.pipeline.vae.encoder = case.pipeline.vae.quant_conv = None  # text to video needs none: Kino does not load them
     held = lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], torch.float32)
     got, weights = case.got(tmp_path, "--storage-dtype", f"{component}={storage}")
     check_frames(case, got, case.wanted(), f"{name} {component} {storage}", pytestconfig.kino_note)
@@ -109,7 +110,7 @@ def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, 
     # Rows of 36 and 40: blocks that cross rows, and layers that blocks of 32 cannot hold.
     *(("transformer", "i2v-8", scheme) for scheme in ("nf4", "fp4_dq", "int8wo", "q8_0")),
     *(("text_encoder", "t2v-8", scheme) for scheme in ("nf4_dq", "q4_1")),
-    *(("transformer", "mochi-t2v-0", scheme) for scheme in ("nf4", "int8wo", "q8_0"))],
+    *((("transformer", f"{family}-t2v-0", scheme)) for family in ("mochi", "allegro") for scheme in ("nf4", "int8wo", "q8_0"))],
                lambda component, name, scheme: [scheme, (component, name)])
 def test_quantized_weights_give_the_frames_of_the_librarys(component, name, scheme, tmp_path, pytestconfig):
     case = Run(name)
