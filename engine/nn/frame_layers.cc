@@ -68,7 +68,10 @@ FrameResnet::FrameResnet(const WeightScope& scope, int64_t in, int64_t out,
 
 at::Tensor FrameResnet::Apply(const at::Tensor& frames) const {
   at::Tensor hidden = conv1_.Apply(norm1_.ApplySilu(frames));
-  hidden = conv2_.Apply(norm2_.ApplySilu(hidden));
+  at::Tensor normed = norm2_.ApplySilu(hidden);
+  hidden.reset();  // a clip at full size is large
+  hidden = conv2_.Apply(normed);
+  normed.reset();
   return hidden.add_(shortcut_ ? shortcut_->Apply(frames) : frames);
 }
 
@@ -95,7 +98,9 @@ at::Tensor TemporalResnet::Apply(const at::Tensor& frames) const {
     if (!is_doubling) {
       hidden = at::cat({hidden.narrow(0, 0, 1), hidden, hidden.narrow(0, hidden.size(0) - 1, 1)});
     }
-    hidden = convolutions_[i].Apply(norms_[i].ApplySilu(hidden, GroupNorm::Over::kClip));
+    const at::Tensor normed = norms_[i].ApplySilu(hidden, GroupNorm::Over::kClip);
+    hidden.reset();  // a clip at full size is large
+    hidden = convolutions_[i].Apply(normed);
     // Channels are (which of two frames, channel).
     if (is_doubling) hidden = hidden.unflatten(3, {2, -1}).permute({0, 3, 1, 2, 4}).flatten(0, 1);
   }
