@@ -1,5 +1,6 @@
 // What describe knows, a line for each family. No torch here: the frontend links it.
 #include "engine/describe/families.h"
+#include "engine/models/cogvideox/describe.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/mochi/describe.h"
 
@@ -8,6 +9,7 @@ namespace kino::engine {
 const std::vector<FamilyDescriber>& FamilyDescribers() {
   static const std::vector<FamilyDescriber> describers = {
       LtxDescriber(),
+      CogVideoXDescriber(),
       MochiDescriber(),
   };
   return describers;

@@ -1,6 +1,7 @@
 #include "engine/models/registry.h"
 
 #include "absl/strings/str_cat.h"
+#include "engine/models/cogvideox/pipeline.h"
 #include "engine/models/ltx/pipeline.h"
 #include "engine/models/mochi/pipeline.h"
 
@@ -14,6 +15,7 @@ struct Entry {
 
 constexpr Entry kFamilies[] = {
     {"ltx", LoadLtxPipeline},
+    {"cogvideox", LoadCogVideoXPipeline},
     {"mochi", LoadMochiPipeline},
 };
 

@@ -191,16 +191,16 @@ FAMILY_DOORS = {
     "engine/core": ["component_files", "file_shapes", "json", "run_context", "status", "status_bridge", "stride3d", "trace"],
     "engine/describe": ["families", "request", "vae_tile_sizes"],
     "engine/memory": ["component"],
-    "engine/models/common": ["component_loading", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
+    "engine/models/common": ["component_loading", "condition_frames", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
     "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "mlp", "run_length", "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "space_depth"],
-    "engine/samplers": ["flow_match_euler"],
+    "engine/samplers": ["ddim", "flow_match_euler"],
     "engine/text": ["t5_config", "t5_encoder", "t5_tokenizer"],
     "engine/weights": ["weight_set"],
 }
-# What a family includes beyond that, each with its reason: an image that is resized to the request's size.
-BEYOND_THE_DOORS = {"ltx": {"engine/media/resize.h"}, "mochi": set()}
+# What a family includes beyond that, each with its reason.
+BEYOND_THE_DOORS = {"ltx": set(), "mochi": set(), "cogvideox": set()}
 
 
 def test_a_family_comes_in_through_the_doors():

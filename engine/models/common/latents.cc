@@ -1,6 +1,9 @@
 #include "engine/models/common/latents.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/exp.h>
+
+#include <vector>
 
 namespace kino::engine {
 
@@ -15,6 +18,15 @@ at::Tensor PackLatents(const at::Tensor& latents) {
 at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t height, int64_t width) {
   return tokens.unflatten(1, {frames, height, width}).permute({0, 4, 1, 2, 3});
 }
+
+at::Tensor SamplePosterior(const at::Tensor& moments, NoiseSource& noise) {
+  const std::vector<at::Tensor> parts = moments.chunk(2, 1);
+  const at::Tensor deviation = at::exp(parts[1].clamp(-30.0, 20.0) * 0.5);
+  return parts[0] +
+         deviation * noise.Randn(parts[0].sizes(), parts[0].scalar_type(), parts[0].device());
+}
+
+at::Tensor PosteriorMode(const at::Tensor& moments) { return moments.chunk(2, 1)[0]; }
 
 at::Tensor DenormalizeLatents(const at::Tensor& latents, const at::Tensor& mean,
                               const at::Tensor& std, double scaling) {

@@ -1,7 +1,9 @@
-// What latents are between the transformer and the VAE. Pure functions.
+// What latents are between the transformer and the VAE. Pure functions, but for the draw.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include "engine/models/common/noise.h"
 
 namespace kino::engine {
 
@@ -11,6 +13,12 @@ at::Tensor ByChannel(const at::Tensor& statistics);
 // [1, C, F, h, w] -> tokens [1, F * h * w, C], the frame slowest and the column fastest; and back.
 at::Tensor PackLatents(const at::Tensor& latents);
 at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t height, int64_t width);
+
+// A draw from a VAE's distribution of latents (diffusers' DiagonalGaussianDistribution.sample), in
+// its dtype; and its most likely latents, without a draw.  moments: [1, 2 * C, F, h, w], means,
+// then log variances -> [1, C, F, h, w].
+at::Tensor SamplePosterior(const at::Tensor& moments, NoiseSource& noise);
+at::Tensor PosteriorMode(const at::Tensor& moments);
 
 // What a VAE decodes: latents * std / scaling + mean.  latents: [1, C, F, h, w]; std and mean as
 // ByChannel gives them -> float32.

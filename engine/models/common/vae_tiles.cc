@@ -29,13 +29,17 @@ class SpatialTileStream final : public DecodeStream {
  public:
   SpatialTileStream(const BeginDecode& begin, const at::Tensor& latents, const TileGrid& grid,
                     int64_t ratio)
-      : height_(latents.size(3) * ratio), width_(latents.size(4) * ratio), grid_(grid) {
+      : height_(JoinedLength(latents.size(3) * ratio, grid.min_height / ratio * ratio,
+                             grid.stride_height, grid.next_row())),
+        width_(JoinedLength(latents.size(4) * ratio, grid.min_width / ratio * ratio,
+                            grid.stride_width, grid.next_column())),
+        grid_(grid) {
     const int64_t tile_height = grid.min_height / ratio, tile_width = grid.min_width / ratio;
     const int64_t run_positions =
         std::min(tile_height, latents.size(3)) * std::min(tile_width, latents.size(4));
-    for (int64_t y = 0; y < latents.size(3); y += grid.stride_height / ratio) {
+    for (int64_t y = 0; y < latents.size(3); y += grid.next_row() / ratio) {
       std::vector<WholeStream>& row = rows_.emplace_back();
-      for (int64_t x = 0; x < latents.size(4); x += grid.stride_width / ratio) {
+      for (int64_t x = 0; x < latents.size(4); x += grid.next_column() / ratio) {
         row.emplace_back(begin, TileSlice(TileSlice(latents, 3, y, tile_height), 4, x, tile_width),
                          run_positions);
       }
@@ -60,6 +64,13 @@ class SpatialTileStream final : public DecodeStream {
 };
 
 }  // namespace
+
+int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step) {
+  int64_t joined = 0;
+  for (int64_t begin = 0; begin < length; begin += step)
+    joined += std::min({stride, tile, length - begin});
+  return joined;
+}
 
 void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent) {
   extent = std::min({a.size(axis), b.size(axis), extent});

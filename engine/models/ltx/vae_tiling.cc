@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
 #include "engine/core/trace.h"
+#include "engine/models/common/condition_frames.h"
 
 namespace kino::engine {
 namespace {
@@ -116,10 +117,8 @@ struct VideoPart {
                     pixels.size(2) == source.width && pixels.size(3) == 3,
                 "the video's frames are ", pixels.sizes());
     pixels = pixels.narrow(1, y, height).narrow(2, x, width);
-    // Bytes become floats where they are, on the host, as diffusers' VideoProcessor does it.
-    if (pixels.scalar_type() == at::kByte)
-      pixels = pixels.to(at::kFloat).div_(255.0).mul_(2.0).sub_(1.0);
-    return pixels.to(options).contiguous();
+    pixels = pixels.scalar_type() == at::kByte ? PixelsOf(pixels, options) : pixels.to(options);
+    return pixels.contiguous();
   }
 };
 

@@ -1,0 +1,191 @@
+#include "engine/models/cogvideox/describe.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+#include "engine/models/cogvideox/knobs.h"
+#include "engine/models/cogvideox/transformer_config.h"
+#include "engine/models/cogvideox/vae_config.h"
+#include "engine/text/t5_config.h"
+
+namespace kino::engine {
+namespace {
+
+constexpr char kImageToVideo[] = "CogVideoXImageToVideoPipeline";
+
+class CogVideoXDescription final : public FamilyDescription {
+ public:
+  CogVideoXDescription(const CogVideoXTransformerConfig& transformer, const CogVideoXVaeConfig& vae,
+                       const DdimConfig& sampler, bool takes_image)
+      : transformer_(transformer),
+        vae_(vae),
+        sampler_(sampler),
+        sees_condition_(transformer.in_channels != vae.latent_channels),
+        tiles_(vae.tile_sizes()) {
+    // Defaults of the pipelines' __call__ in diffusers 0.42.1, and the models' frames per second.
+    Request defaults;
+    defaults.negative_prompt = "";
+    defaults.height = transformer.sample_height * vae.spatial_ratio();
+    defaults.width = transformer.sample_width * vae.spatial_ratio();
+    defaults.num_frames = transformer.sample_frames;
+    defaults.num_inference_steps = 50;
+    defaults.guidance_scale = 6.0;
+    defaults.fps = transformer.patch_size_t > 0 ? 16.0 : 8.0;
+    defaults.output.quality = 75;
+    const auto add = [&](Task task) {
+      defaults.task = task;
+      tasks_.push_back({.task = task, .defaults = defaults});
+    };
+    // A checkpoint that sees a video beside the latents may name the plain pipeline (Fun does).
+    if (!sees_condition_) add(Task::kTextToVideo);
+    if (!sees_condition_ || !takes_image) add(Task::kVideoToVideo);
+    if (sees_condition_ && takes_image) {
+      defaults.num_frames = 49;
+      add(Task::kImageToVideo);
+    }
+    const int multiple = vae.spatial_ratio() * transformer.patch_size;
+    limits_ = {.size_multiple = multiple,
+               .min_size = multiple,
+               .max_size = 4096,
+               .max_frames = 2048 * vae.temporal_ratio + 1,
+               .max_pixels = 1'000'000'000,
+               .max_steps = std::min(1000, sampler.num_train_timesteps)};
+  }
+
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  const VaeTileSizes& vae_tiles() const override { return tiles_; }
+  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
+
+ private:
+  CogVideoXTransformerConfig transformer_;
+  CogVideoXVaeConfig vae_;
+  DdimConfig sampler_;
+  bool sees_condition_;
+  VaeTileSizes tiles_;
+  std::vector<TaskDescription> tasks_;
+  Limits limits_;
+};
+
+void CogVideoXDescription::Resolve(Request& request,
+                                   std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  if (!violations.empty()) return;
+  const int ratio = vae_.spatial_ratio();
+  for (const auto& [field, value, sample] :
+       {std::tuple{"height", *request.height, transformer_.sample_height * ratio},
+        std::tuple{"width", *request.width, transformer_.sample_width * ratio}}) {
+    if (transformer_.use_learned_positional_embeddings && value != sample) {
+      fail(field, absl::StrCat("the model's positions are learned for ", sample, ", got ", value));
+    } else if (transformer_.patch_size_t > 0 && value > sample) {
+      fail(field, absl::StrCat("the model has positions for at most ", sample, ", got ", value));
+    }
+  }
+  const int text = *ReadKnobs(kCogVideoXKnobs, request.knobs).max_sequence_length;
+  if (transformer_.adds_positions() && text != transformer_.max_text_seq_length) {
+    fail("cogvideox.max_sequence_length",
+         absl::StrCat("the model has positions for ", transformer_.max_text_seq_length,
+                      " text tokens, got ", text));
+  }
+  if (request.task != Task::kTextToVideo) {
+    const bool is_image = request.task == Task::kImageToVideo;
+    const ConditionKind kind = is_image          ? ConditionKind::kImage
+                               : sees_condition_ ? ConditionKind::kControlVideo
+                                                 : ConditionKind::kVideo;
+    if (request.conditions.size() != 1 || request.conditions[0].kind != kind) {
+      return fail("conditions",
+                  absl::StrCat(TaskName(request.task), " takes exactly one ",
+                               is_image          ? "IMAGE"
+                               : sees_condition_ ? "CONTROL_VIDEO with this model"
+                                                 : "VIDEO with this model",
+                               ", got ", request.conditions.size(), " conditions",
+                               request.conditions.size() == 1 ? ", of another kind" : ""));
+    }
+    const Condition& condition = request.conditions[0];
+    if (condition.frame_index != 0) {
+      fail("conditions[0].frame_index",
+           absl::StrCat("it is seen from the first frame on here, expected 0, got ",
+                        condition.frame_index));
+    }
+    if (kind != ConditionKind::kVideo && condition.strength != 1.0)
+      fail("conditions[0].strength", absl::StrCat("expected 1, got ", condition.strength));
+    const int frames = vae_.latent_frames(*request.num_frames), patch = transformer_.patch_frames();
+    if (!is_image && frames % patch != 0) {
+      fail("num_frames", absl::StrCat("a video of ", *request.num_frames, " frames is ", frames,
+                                      " latent frames, expected a multiple of ", patch));
+    }
+  }
+  const absl::Status schedule = MakeCogVideoXSchedule(sampler_, request).status();
+  if (!schedule.ok()) fail("num_inference_steps", std::string(schedule.message()));
+}
+
+absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeCogVideoX(
+    const ModelSource& source) {
+  KINO_ASSIGN_OR_RETURN(const CogVideoXTransformerConfig transformer,
+                        CogVideoXTransformerConfig::FromJson(source.transformer_config,
+                                                             source.transformer_config_path));
+  KINO_ASSIGN_OR_RETURN(const CogVideoXVaeConfig vae,
+                        ReadConfig<CogVideoXVaeConfig>(source.folder + "/vae/config.json"));
+  // Nothing more is needed of it, but it must be such that the model can be loaded.
+  KINO_RETURN_IF_ERROR(
+      ReadConfig<T5EncoderConfig>(source.folder + "/text_encoder/config.json").status());
+  KINO_ASSIGN_OR_RETURN(const DdimConfig sampler,
+                        ReadConfig<DdimConfig>(source.folder + "/scheduler/scheduler_config.json"));
+  const int own = vae.latent_channels, seen = transformer.in_channels;
+  if (transformer.out_channels != own || (seen != own && seen != 2 * own)) {
+    return absl::UnimplementedError(absl::StrCat(
+        source.transformer_config_path, ": in_channels is ", seen, " and out_channels ",
+        transformer.out_channels, ", expected the VAE's ", own, " or twice that, and ", own));
+  }
+  if (transformer.temporal_compression_ratio != vae.temporal_ratio) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        source.transformer_config_path, ": temporal_compression_ratio is ",
+        transformer.temporal_compression_ratio, ", expected the VAE's ", vae.temporal_ratio));
+  }
+  const bool takes_image = source.pipeline_class == kImageToVideo;
+  if (takes_image && seen == own) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source.transformer_config_path, ": in_channels is ", seen,
+                     ", expected twice the VAE's ", own, " of a model that takes an image"));
+  }
+  return std::make_shared<CogVideoXDescription>(transformer, vae, sampler, takes_image);
+}
+
+absl::StatusOr<FoundComponent> FindNoTransformer(const TensorFile& file, const nlohmann::json*) {
+  return absl::UnimplementedError(absl::StrCat(
+      "'", file.path(), "': CogVideoX is read from a diffusers folder alone, not from one file"));
+}
+
+}  // namespace
+
+absl::StatusOr<CogVideoXSchedule> MakeCogVideoXSchedule(const DdimConfig& sampler,
+                                                        const Request& request) {
+  const int steps = *request.num_inference_steps;
+  CogVideoXSchedule schedule;
+  KINO_ASSIGN_OR_RETURN(schedule.steps, MakeDdimSchedule(sampler, steps));
+  if (request.task == Task::kVideoToVideo &&
+      request.conditions.at(0).kind == ConditionKind::kVideo) {
+    const double strength = request.conditions[0].strength;
+    schedule.first = steps - std::min(static_cast<int>(steps * strength), steps);
+    if (schedule.first == steps) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(steps, " steps at strength ", strength, " leave none to run"));
+    }
+  }
+  return schedule;
+}
+
+FamilyDescriber CogVideoXDescriber() {
+  return {.family = "cogvideox",
+          .pipeline_classes = {"CogVideoXPipeline", kImageToVideo, "CogVideoXVideoToVideoPipeline",
+                               "CogVideoXFunControlPipeline"},
+          .describe = DescribeCogVideoX,
+          .find_transformer = FindNoTransformer,
+          .knobs = KnobInfos(kCogVideoXKnobs)};
+}
+
+}  // namespace kino::engine

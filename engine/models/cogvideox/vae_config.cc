@@ -1,0 +1,89 @@
+#include "engine/models/cogvideox/vae_config.h"
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+
+namespace kino::engine {
+namespace {
+
+// Larger numbers in a config are a mistake.
+constexpr int kMaxChannels = 1 << 16, kMaxLayers = 256, kMaxSide = 1 << 16;
+constexpr size_t kMaxBlocks = 8;
+
+}  // namespace
+
+VaeTileSizes CogVideoXVaeConfig::tile_sizes() const {
+  VaeTileSizes sizes = {.min_height = sample_height / 2,
+                        .min_width = sample_width / 2,
+                        .unit = 2 * spatial_ratio(),
+                        .overlap_height = 1.0 / 6,
+                        .overlap_width = 1.0 / 5};
+  return sizes.With({});
+}
+
+absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::json& json,
+                                                                const std::string& path) {
+  ConfigReader reader(json, path);
+  CogVideoXVaeConfig c;
+  c.block_out_channels = reader.Get("block_out_channels", c.block_out_channels);
+  c.latent_channels = reader.Get("latent_channels", c.latent_channels);
+  c.layers_per_block = reader.Get("layers_per_block", c.layers_per_block);
+  c.norm_num_groups = reader.Get("norm_num_groups", c.norm_num_groups);
+  c.norm_eps = reader.Get("norm_eps", c.norm_eps);
+  const double ratio =
+      reader.Get("temporal_compression_ratio", static_cast<double>(c.temporal_ratio));
+  c.sample_height = reader.Get("sample_height", c.sample_height);
+  c.sample_width = reader.Get("sample_width", c.sample_width);
+  c.scaling_factor = reader.Get("scaling_factor", c.scaling_factor);
+  c.invert_scale_latents = reader.Get("invert_scale_latents", c.invert_scale_latents);
+  const int in_channels = reader.Get("in_channels", 3),
+            out_channels = reader.Get("out_channels", 3);
+  const std::string activation = reader.Get("act_fn", std::string("silu"));
+  for (const char* key : {"use_quant_conv", "use_post_quant_conv"}) {
+    if (reader.Get(key, false))
+      return absl::UnimplementedError(absl::StrCat(path, ": ", key, " true, expected false"));
+  }
+  KINO_RETURN_IF_ERROR(reader.status());
+  if (activation != "silu" && activation != "swish") {
+    return absl::UnimplementedError(
+        absl::StrCat(path, ": act_fn '", activation, "', expected 'silu'"));
+  }
+  const auto refuse = [&path](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
+  };
+  const size_t blocks = c.block_out_channels.size();
+  if (blocks < 2 || blocks > kMaxBlocks) {
+    return refuse(
+        absl::StrCat("'block_out_channels' has ", blocks, " entries, expected 2 to ", kMaxBlocks));
+  }
+  c.temporal_ratio = 1;
+  while (c.temporal_ratio < ratio && c.temporal_ratio < c.spatial_ratio()) c.temporal_ratio *= 2;
+  if (c.temporal_ratio != ratio) {
+    return refuse(absl::StrCat("temporal_compression_ratio is ", ratio,
+                               ", expected a power of 2 of at most ", c.spatial_ratio()));
+  }
+  if (in_channels != 3 || out_channels != 3 || c.latent_channels < 1 ||
+      c.latent_channels > kMaxChannels || c.layers_per_block < 1 ||
+      c.layers_per_block > kMaxLayers || c.norm_num_groups < 1) {
+    return refuse("a size is not positive or too large, or a video's channels are not 3");
+  }
+  for (const int channels : c.block_out_channels) {
+    if (channels < 1 || channels > kMaxChannels || channels % c.norm_num_groups != 0) {
+      return refuse(absl::StrCat("'block_out_channels' has ", channels,
+                                 ", expected a multiple of norm_num_groups, ", c.norm_num_groups));
+    }
+  }
+  const int least = 4 * c.spatial_ratio();
+  for (const int side : {c.sample_height, c.sample_width}) {
+    if (side < least || side > kMaxSide) {
+      return refuse(absl::StrCat("sample_height or sample_width is ", side, ", expected ", least,
+                                 " to ", kMaxSide));
+    }
+  }
+  if (!(c.scaling_factor > 0) || !(c.norm_eps > 0))
+    return refuse("scaling_factor or norm_eps is not above 0");
+  return c;
+}
+
+}  // namespace kino::engine
