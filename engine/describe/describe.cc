@@ -298,6 +298,11 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
     component.is_autoencoder = component.class_name.starts_with("Autoencoder");
     const bool is_transformer = name == "transformer";
     if (is_transformer && !transformer_file.empty()) {
+      if (family->find_transformer == nullptr) {
+        return absl::UnimplementedError(
+            absl::StrCat("'", transformer_file, "': a transformer of family '", family->family,
+                         "' is read from a model folder, not from a file of its own"));
+      }
       KINO_ASSIGN_OR_RETURN(const ComponentFiles files,
                             ComponentFiles::OpenOriginal(transformer_file, component_folder,
                                                          family->find_transformer));

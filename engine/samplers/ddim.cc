@@ -132,6 +132,11 @@ absl::StatusOr<DdimConfig> DdimConfig::FromJson(const nlohmann::json& json,
   return c;
 }
 
+int FirstStepAt(int num_inference_steps, double strength) {
+  const int run = std::min(static_cast<int>(num_inference_steps * strength), num_inference_steps);
+  return num_inference_steps - run;
+}
+
 absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps) {
   const int count = config.num_train_timesteps;
   if (num_inference_steps < 1 || num_inference_steps > count) {

@@ -189,12 +189,12 @@ def test_families_are_named_only_in_their_folder():
 # What a family builds on. Beyond it lie the insides of others: residency and homes, formats, the planner, media.
 FAMILY_DOORS = {
     "engine/core": ["component_files", "file_shapes", "json", "run_context", "status", "status_bridge", "stride3d", "trace"],
-    "engine/describe": ["families", "request", "vae_tile_sizes"],
+    "engine/describe": ["conditions", "families", "request", "vae_tile_sizes"],
     "engine/memory": ["component"],
     "engine/models/common": ["component_loading", "condition_frames", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
-    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "mlp", "run_length", "timestep_embedding"],
+    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "grid_positions", "mlp", "run_length", "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
-                   "space_depth"],
+                   "resample_frames", "space_depth"],
     "engine/samplers": ["ddim", "flow_match_euler"],
     "engine/text": ["t5_config", "t5_encoder", "t5_tokenizer"],
     "engine/weights": ["weight_set"],

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
+#include "engine/describe/conditions.h"
 #include "engine/models/cogvideox/knobs.h"
 #include "engine/models/cogvideox/transformer_config.h"
 #include "engine/models/cogvideox/vae_config.h"
@@ -96,23 +97,8 @@ void CogVideoXDescription::Resolve(Request& request,
     const ConditionKind kind = is_image          ? ConditionKind::kImage
                                : sees_condition_ ? ConditionKind::kControlVideo
                                                  : ConditionKind::kVideo;
-    if (request.conditions.size() != 1 || request.conditions[0].kind != kind) {
-      return fail("conditions",
-                  absl::StrCat(TaskName(request.task), " takes exactly one ",
-                               is_image          ? "IMAGE"
-                               : sees_condition_ ? "CONTROL_VIDEO with this model"
-                                                 : "VIDEO with this model",
-                               ", got ", request.conditions.size(), " conditions",
-                               request.conditions.size() == 1 ? ", of another kind" : ""));
-    }
-    const Condition& condition = request.conditions[0];
-    if (condition.frame_index != 0) {
-      fail("conditions[0].frame_index",
-           absl::StrCat("it is seen from the first frame on here, expected 0, got ",
-                        condition.frame_index));
-    }
-    if (kind != ConditionKind::kVideo && condition.strength != 1.0)
-      fail("conditions[0].strength", absl::StrCat("expected 1, got ", condition.strength));
+    ExpectOneCondition(request, kind, /*fully=*/kind != ConditionKind::kVideo, violations);
+    if (!violations.empty()) return;
     const int frames = vae_.latent_frames(*request.num_frames), patch = transformer_.patch_frames();
     if (!is_image && frames % patch != 0) {
       fail("num_frames", absl::StrCat("a video of ", *request.num_frames, " frames is ", frames,
@@ -155,11 +141,6 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeCogVideoX(
   return std::make_shared<CogVideoXDescription>(transformer, vae, sampler, takes_image);
 }
 
-absl::StatusOr<FoundComponent> FindNoTransformer(const TensorFile& file, const nlohmann::json*) {
-  return absl::UnimplementedError(absl::StrCat(
-      "'", file.path(), "': CogVideoX is read from a diffusers folder alone, not from one file"));
-}
-
 }  // namespace
 
 absl::StatusOr<CogVideoXSchedule> MakeCogVideoXSchedule(const DdimConfig& sampler,
@@ -167,16 +148,13 @@ absl::StatusOr<CogVideoXSchedule> MakeCogVideoXSchedule(const DdimConfig& sample
   const int steps = *request.num_inference_steps;
   CogVideoXSchedule schedule;
   KINO_ASSIGN_OR_RETURN(schedule.steps, MakeDdimSchedule(sampler, steps));
-  if (request.task == Task::kVideoToVideo &&
-      request.conditions.at(0).kind == ConditionKind::kVideo) {
-    const double strength = request.conditions[0].strength;
-    schedule.first = steps - std::min(static_cast<int>(steps * strength), steps);
-    if (schedule.first == steps) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(steps, " steps at strength ", strength, " leave none to run"));
-    }
-  }
-  return schedule;
+  if (request.conditions.empty() || request.conditions[0].kind != ConditionKind::kVideo)
+    return schedule;
+  const double strength = request.conditions[0].strength;
+  schedule.first = FirstStepAt(steps, strength);
+  if (schedule.first < steps) return schedule;
+  return absl::InvalidArgumentError(
+      absl::StrCat(steps, " steps at strength ", strength, " leave none to run"));
 }
 
 FamilyDescriber CogVideoXDescriber() {
@@ -184,7 +162,7 @@ FamilyDescriber CogVideoXDescriber() {
           .pipeline_classes = {"CogVideoXPipeline", kImageToVideo, "CogVideoXVideoToVideoPipeline",
                                "CogVideoXFunControlPipeline"},
           .describe = DescribeCogVideoX,
-          .find_transformer = FindNoTransformer,
+          .find_transformer = nullptr,
           .knobs = KnobInfos(kCogVideoXKnobs)};
 }
 

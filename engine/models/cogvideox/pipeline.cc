@@ -19,13 +19,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadCogVideoXPipeline(const PipelineOp
   KINO_ASSIGN_OR_RETURN(components->transformer,
                         FolderComponent<CogVideoXTransformer>(options, shared, "transformer"));
   KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<CogVideoXVae>(options, shared, "vae"));
-  const CogVideoXTransformerConfig& transformer = components->transformer->config();
-  KINO_RETURN_IF_ERROR(CheckFit(options, "the transformer's out_channels", transformer.out_channels,
-                                "the VAE's latent_channels",
-                                components->vae->config().latent_channels));
   KINO_RETURN_IF_ERROR(CheckFit(options, "the transformer's text_embed_dim",
-                                transformer.text_embed_dim, "the text encoder's d_model",
-                                components->text_encoder->width()));
+                                components->transformer->config().text_embed_dim,
+                                "the text encoder's d_model", components->text_encoder->width()));
   return MakePipeline<CogVideoXRun>(
       std::shared_ptr<const CogVideoXComponents>(components),
       {{"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},

@@ -4,9 +4,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
-#include <cmath>
-#include <numbers>
-
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
 #include "engine/models/common/condition_frames.h"
@@ -118,13 +115,6 @@ void CogVideoXRun::EncodeMedia(const RunContext& context) {
   Finish(1, /*is_last=*/true);
 }
 
-double CogVideoXRun::GuidanceScale(int timestep) const {
-  if (*knobs_.use_dynamic_cfg == 0) return *request_.guidance_scale;
-  const double steps = *request_.num_inference_steps - schedule_.first;
-  const double turn = std::numbers::pi * std::pow((steps - timestep) / steps, 5.0);
-  return 1 + *request_.guidance_scale * ((1 - std::cos(turn)) / 2);
-}
-
 void CogVideoXRun::Denoise(const RunContext& context) {
   if (!prepared_) {
     std::vector<float> timesteps;
@@ -140,8 +130,12 @@ void CogVideoXRun::Denoise(const RunContext& context) {
   at::Tensor prediction =
       components_->transformer->Forward(*prepared_, state_.step, input, context).to(at::kFloat);
   if (guided()) {
-    prediction = Guide(prediction.narrow(0, 0, 1), prediction.narrow(0, 1, 1),
-                       GuidanceScale(levels.timestep));
+    double scale = *request_.guidance_scale;
+    if (*knobs_.use_dynamic_cfg == 1) {
+      scale =
+          DynamicGuidance(scale, levels.timestep, *request_.num_inference_steps - schedule_.first);
+    }
+    prediction = Guide(prediction.narrow(0, 0, 1), prediction.narrow(0, 1, 1), scale);
   }
   const at::Tensor next =
       solver_ == DdimSolver::kDdim

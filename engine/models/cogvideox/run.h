@@ -26,8 +26,6 @@ class CogVideoXRun final : public StagedRun {
   // Latents as the transformer sees them, of what the VAE gives, [1, C, F, h, w].
   at::Tensor Scaled(const at::Tensor& latents) const;
   at::Tensor DrawNoise();
-  // Of the step with this timestep.
-  double GuidanceScale(int timestep) const;
   void Denoise(const RunContext& context);
   void PrepareDecode();
   void Decode(const RunContext& context, const FrameSink& sink);

@@ -7,8 +7,6 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linspace.h>
-#include <ATen/ops/outer.h>
-#include <ATen/ops/pow.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -16,6 +14,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "engine/nn/grid_positions.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/linear.h"
 
@@ -24,51 +23,24 @@ namespace {
 
 constexpr double kQkNormEps = 1e-6;
 constexpr double kOfs = 2.0;  // what every pipeline passes
-constexpr double kTheta = 10000.0;
 constexpr char kPrepare[] = "prepare";
 // Parts of a norm's modulation.
 enum { kShift, kScale, kGate, kParts };
 
-// The stretch of the positions along one axis that a grid of `size` covers in the base's, which has
-// `base`: its middle, where the grid is the longer the other way round
-// (get_resize_crop_region_for_grid; Python rounds halves to even).
+// Where a grid lies in that of another size, as large as fits and in its middle: the first row and
+// column and those behind the last (get_resize_crop_region_for_grid; halves are rounded to even).
 struct Crop {
+  Crop(double height, double width, double base_height, double base_width) {
+    const bool is_tall = height / width > base_height / base_width;
+    const double rows = is_tall ? base_height : std::nearbyint(base_width / width * height),
+                 columns = is_tall ? std::nearbyint(base_height / height * width) : base_width;
+    top = std::nearbyint((base_height - rows) / 2.0);
+    left = std::nearbyint((base_width - columns) / 2.0);
+    bottom = top + rows;
+    right = left + columns;
+  }
   double top, left, bottom, right;
 };
-Crop CropOf(int64_t rows, int64_t columns, int64_t base_rows, int64_t base_columns) {
-  const double height = static_cast<double>(rows), width = static_cast<double>(columns);
-  const double base_height = static_cast<double>(base_rows),
-               base_width = static_cast<double>(base_columns);
-  double resized_height = base_height, resized_width = base_width;
-  if (height / width > base_height / base_width) {
-    resized_width = std::nearbyint(base_height / height * width);
-  } else {
-    resized_height = std::nearbyint(base_width / width * height);
-  }
-  const double top = std::nearbyint((base_height - resized_height) / 2.0);
-  const double left = std::nearbyint((base_width - resized_width) / 2.0);
-  return {top, left, top + resized_height, left + resized_width};
-}
-
-// For each position of a grid, the last axis fastest, the numbers of its time, row and column; or
-// of its time, column and row: [T, a], [H, b], [W, c] -> [T * H * W, a + b + c].
-at::Tensor OverGrid(const at::Tensor& t, const at::Tensor& h, const at::Tensor& w,
-                    bool column_first) {
-  const int64_t frames = t.size(0), height = h.size(0), width = w.size(0);
-  const at::Tensor time = t.view({frames, 1, 1, -1}).expand({-1, height, width, -1}),
-                   row = h.view({1, height, 1, -1}).expand({frames, -1, width, -1}),
-                   column = w.view({1, 1, width, -1}).expand({frames, height, -1, -1});
-  return at::cat({time, column_first ? column : row, column_first ? row : column}, 3).flatten(0, 2);
-}
-
-// sin, then cos, of positions [N] float32: [N, dim] double.
-at::Tensor Sinusoids(const at::Tensor& positions, int64_t dim) {
-  const at::Tensor exponents = at::arange(0, dim / 2, positions.options().dtype(at::kDouble))
-                                   .div_(static_cast<double>(dim) / 2.0);
-  const at::Tensor angles =
-      at::outer(positions.to(at::kDouble), at::pow(kTheta, exponents).reciprocal_());
-  return at::cat({angles.sin(), angles.cos()}, 1);
-}
 
 }  // namespace
 
@@ -88,18 +60,11 @@ CogVideoXTransformer::CogVideoXTransformer(const CogVideoXTransformerConfig& con
   text_projection_ = prepare.Sub("patch_embed").Linear("text_proj", config_.text_embed_dim, d);
   out_modulation_ = prepare.Sub("norm_out").Linear("linear", time, 2 * d);
   if (config_.use_learned_positional_embeddings) {
-    const int64_t frames = (config_.sample_frames - 1) / config_.temporal_compression_ratio + 1;
+    const int64_t tokens = ((config_.sample_frames - 1) / config_.temporal_compression_ratio + 1) *
+                           (config_.sample_height / p) * (config_.sample_width / p);
     positions_ = prepare.Sub("patch_embed")
-                     .Get("pos_embedding",
-                          {1,
-                           config_.max_text_seq_length +
-                               frames * (config_.sample_height / p) * (config_.sample_width / p),
-                           d});
+                     .Get("pos_embedding", {1, config_.max_text_seq_length + tokens, d});
   }
-
-  const auto norm = [](const WeightScope& scope, int64_t width) {
-    return Norm{scope.Get("weight", {width}), scope.Get("bias", {width})};
-  };
   std::vector<WeightGroup*> groups, prepare_groups;
   for (int i = 0; i < config_.num_layers; ++i) {
     prepare_groups.push_back(
@@ -110,35 +75,32 @@ CogVideoXTransformer::CogVideoXTransformer(const CogVideoXTransformerConfig& con
     groups.push_back(&group);
     const WeightScope scope = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope attention = scope.Sub("attn1");
-    const bool bias = config_.attention_bias;
     Block& block = blocks_.emplace_back();
     for (const size_t which : {0, 1}) {
       const WeightScope of_norm = scope.Sub(which == 0 ? "norm1" : "norm2");
-      block.norms[which] = norm(of_norm.Sub("norm"), d);
+      block.norms[which] = of_norm.Sub("norm").WithBias({d});
       block.modulations[which] = of_norm.In(*prepare_groups[static_cast<size_t>(i)])
                                      .Linear("linear", time, 2 * kParts * d);
     }
-    block.q = attention.Linear("to_q", d, d, bias);
-    block.k = attention.Linear("to_k", d, d, bias);
-    block.v = attention.Linear("to_v", d, d, bias);
+    block.q = attention.Linear("to_q", d, d, config_.attention_bias);
+    block.k = attention.Linear("to_k", d, d, config_.attention_bias);
+    block.v = attention.Linear("to_v", d, d, config_.attention_bias);
     block.out = attention.Linear("to_out.0", d, d);
-    block.norm_q = norm(attention.Sub("norm_q"), head);
-    block.norm_k = norm(attention.Sub("norm_k"), head);
+    block.norm_q = attention.Sub("norm_q").WithBias({head});
+    block.norm_k = attention.Sub("norm_k").WithBias({head});
     block.feed_forward = std::make_unique<Mlp>(Mlp::FeedForward(scope.Sub("ff"), d, {}));
   }
   // What comes before the blocks and behind them is little: it moves with the first and the last.
   const WeightScope first = WeightScope(weights(), *groups.front()).Sub("patch_embed").Sub("proj");
   // The newer kind has a linear layer here, which has a bias whatever patch_bias says.
   const bool is_linear = config_.patch_size_t > 0;
-  patch_weight_ =
-      is_linear ? first.Get("weight", {d, patch}, LayerKind::kLinear)
-                : first.Get("weight", {d, config_.in_channels, p, p}, LayerKind::kConvolution);
-  if (is_linear || config_.patch_bias) {
-    patch_bias_ = first.Get("bias", {d}, is_linear ? LayerKind::kLinear : LayerKind::kConvolution);
-  }
+  const LayerKind kind = is_linear ? LayerKind::kLinear : LayerKind::kConvolution;
+  patch_weight_ = is_linear ? first.Get("weight", {d, patch}, kind)
+                            : first.Get("weight", {d, config_.in_channels, p, p}, kind);
+  if (is_linear || config_.patch_bias) patch_bias_ = first.Get("bias", {d}, kind);
   const WeightScope last(weights(), *groups.back());
-  norm_final_ = norm(last.Sub("norm_final"), d);
-  norm_out_ = norm(last.Sub("norm_out").Sub("norm"), d);
+  norm_final_ = last.Sub("norm_final").WithBias({d});
+  norm_out_ = last.Sub("norm_out").Sub("norm").WithBias({d});
   proj_out_ = last.Linear("proj_out", d, config_.out_channels * p * p * config_.patch_frames());
   prepare_stack_ = std::make_unique<BlockStack>(residency(), std::move(prepare_groups));
   stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
@@ -148,10 +110,6 @@ RotaryTable CogVideoXTransformer::MakeRotaryTable(const CogVideoXGrid& grid) con
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
   const int64_t p = config_.patch_size, height = grid.height / p, width = grid.width / p,
                 frames = grid.frames / config_.patch_frames(), head = config_.attention_head_dim;
-  const auto angles = [&](const at::Tensor& positions, int64_t dim) {
-    const at::Tensor exponents = at::arange(0, dim, 2, options).div_(static_cast<double>(dim));
-    return at::outer(positions, at::pow(kTheta, exponents).reciprocal_());
-  };
   at::Tensor t = at::arange(frames, options), h = at::arange(height, options),
              w = at::arange(width, options);
   if (config_.patch_size_t == 0) {
@@ -160,13 +118,15 @@ RotaryTable CogVideoXTransformer::MakeRotaryTable(const CogVideoXGrid& grid) con
       const double n = static_cast<double>(count);
       return at::linspace(begin, end * (n - 1) / n, count, options);
     };
-    const Crop crop = CropOf(height, width, config_.sample_height / p, config_.sample_width / p);
+    const Crop crop(static_cast<double>(height), static_cast<double>(width),
+                    static_cast<double>(config_.sample_height / p),
+                    static_cast<double>(config_.sample_width / p));
     t = stretch(0, static_cast<double>(frames), frames);
     h = stretch(crop.top, crop.bottom, height);
     w = stretch(crop.left, crop.right, width);
   }
-  const at::Tensor all = OverGrid(angles(t, head / 4), angles(h, head / 8 * 3),
-                                  angles(w, head / 8 * 3), /*column_first=*/false);
+  const at::Tensor all = OverGrid(RotaryAngles(t, head / 4), RotaryAngles(h, head / 8 * 3),
+                                  RotaryAngles(w, head / 8 * 3));
   return {.cos = all.cos(), .sin = all.sin()};
 }
 
@@ -178,7 +138,7 @@ at::Tensor CogVideoXTransformer::MakePositions(const CogVideoXGrid& grid) const 
   if (positions_ && is_sample) return positions_.get()->squeeze(0);
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
   const auto axis = [&](int64_t count, double scale, int64_t dim) {
-    return Sinusoids(at::arange(count, options).div_(scale), dim);
+    return SinCosPositions(at::arange(count, options).div_(scale), dim);
   };
   const double scale = config_.spatial_interpolation_scale;
   const at::Tensor video =

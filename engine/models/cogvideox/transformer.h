@@ -58,14 +58,11 @@ class CogVideoXTransformer final : public Component {
   const CogVideoXTransformerConfig& config() const { return config_; }
 
  private:
-  struct Norm {
-    WeightRef weight, bias;
-  };
   struct Block {
-    std::array<Norm, 2> norms;                // before attention, before the feed-forward
+    std::array<WeightAndBias, 2> norms;       // before attention, before the feed-forward
     std::array<LinearWeight, 2> modulations;  // Prepare's
     LinearWeight q, k, v, out;
-    Norm norm_q, norm_k;
+    WeightAndBias norm_q, norm_k;
     std::unique_ptr<Mlp> feed_forward;
   };
 
@@ -77,7 +74,7 @@ class CogVideoXTransformer final : public Component {
 
   CogVideoXTransformerConfig config_;
   WeightRef patch_weight_, patch_bias_;
-  Norm norm_final_, norm_out_;
+  WeightAndBias norm_final_, norm_out_;
   LinearWeight proj_out_;
   std::vector<Block> blocks_;
   // Prepare's.

@@ -48,44 +48,39 @@ absl::StatusOr<CogVideoXTransformerConfig> CogVideoXTransformerConfig::FromJson(
   const int freq_shift = reader.Get("freq_shift", 0);
   const bool has_affine = reader.Get("norm_elementwise_affine", true);
   KINO_RETURN_IF_ERROR(reader.status());
-  const auto refuse = [&path](const std::string& what) {
-    return absl::UnimplementedError(path + ": " + what);
-  };
-  if (activation != "gelu-approximate")
-    return refuse(absl::StrCat("activation_fn '", activation, "', expected 'gelu-approximate'"));
-  if (of_timestep != "silu")
-    return refuse(absl::StrCat("timestep_activation_fn '", of_timestep, "', expected 'silu'"));
-  if (!flips) return refuse("flip_sin_to_cos false, expected true");
-  if (freq_shift != 0) return refuse(absl::StrCat("freq_shift ", freq_shift, ", expected 0"));
-  if (!has_affine) return refuse("norm_elementwise_affine false, expected true");
-  const auto invalid = [&path](const std::string& what) {
-    return absl::InvalidArgumentError(path + ": " + what);
-  };
+  const std::pair<bool, std::string> unknown[] = {
+      {activation != "gelu-approximate", "activation_fn '" + activation + "'"},
+      {of_timestep != "silu", "timestep_activation_fn '" + of_timestep + "'"},
+      {!flips, "flip_sin_to_cos false"},
+      {freq_shift != 0, absl::StrCat("freq_shift ", freq_shift)},
+      {!has_affine, "norm_elementwise_affine false"},
+      {c.patch_size_t > 0 && c.adds_positions(), "patch_size_t with positions that are added"},
+      {c.ofs_embed_dim > 0 && c.ofs_embed_dim != c.time_embed_dim,
+       absl::StrCat("ofs_embed_dim ", c.ofs_embed_dim, " beside time_embed_dim ",
+                    c.time_embed_dim)}};
+  for (const auto& [is_so, what] : unknown) {
+    if (is_so)
+      return absl::UnimplementedError(
+          absl::StrCat(path, ": ", what, ", as no published CogVideoX"));
+  }
   constexpr int kMost = 1 << 20;
-  for (const int size :
-       {c.num_attention_heads, c.attention_head_dim, c.in_channels, c.out_channels,
-        c.time_embed_dim, c.text_embed_dim, c.num_layers, c.sample_width, c.sample_height,
-        c.sample_frames, c.patch_size, c.temporal_compression_ratio, c.max_text_seq_length}) {
-    if (size < 1 || size > kMost)
-      return invalid(absl::StrCat("a size is ", size, ", expected 1 to ", kMost));
+  for (const int size : {c.num_attention_heads, c.attention_head_dim, c.in_channels, c.out_channels,
+                         c.time_embed_dim, c.text_embed_dim, c.num_layers, c.sample_width,
+                         c.sample_height, c.sample_frames, c.patch_size, c.patch_frames(),
+                         c.temporal_compression_ratio, c.max_text_seq_length}) {
+    if (size < 1 || size > kMost) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": a size is ", size, ", expected 1 to ", kMost));
+    }
   }
-  if (c.attention_head_dim % 16 != 0) {
-    return invalid(absl::StrCat("attention_head_dim is ", c.attention_head_dim,
-                                ", expected a multiple of 16"));
+  if (c.attention_head_dim % 16 != 0 || c.time_embed_dim % 2 != 0 ||
+      std::min({c.norm_eps, c.spatial_interpolation_scale, c.temporal_interpolation_scale}) <= 0 ||
+      (c.use_learned_positional_embeddings && !c.use_rotary_positional_embeddings)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path,
+        ": attention_head_dim is no multiple of 16, time_embed_dim is odd, norm_eps or "
+        "a scale is not above 0, or positions are learned and not rotary"));
   }
-  if (c.time_embed_dim % 2 != 0 || c.ofs_embed_dim < 0 || c.ofs_embed_dim % 2 != 0 ||
-      (c.ofs_embed_dim > 0 && c.ofs_embed_dim != c.time_embed_dim)) {
-    return invalid(absl::StrCat("time_embed_dim is ", c.time_embed_dim, " and ofs_embed_dim ",
-                                c.ofs_embed_dim, ", expected even and the same, or no ofs"));
-  }
-  if (c.patch_size_t < 0 || c.patch_size_t > kMost)
-    return invalid(absl::StrCat("patch_size_t is ", c.patch_size_t, ", expected at least 1"));
-  if (std::min({c.norm_eps, c.spatial_interpolation_scale, c.temporal_interpolation_scale}) <= 0)
-    return invalid("norm_eps or an interpolation scale is not above 0");
-  if (c.use_learned_positional_embeddings && !c.use_rotary_positional_embeddings)
-    return invalid("use_learned_positional_embeddings without use_rotary_positional_embeddings");
-  if (c.patch_size_t > 0 && c.adds_positions())
-    return refuse("patch_size_t with positions that are added, expected rotary ones alone");
   return c;
 }
 

@@ -3,18 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <limits>
 #include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "engine/core/status_bridge.h"
 #include "engine/models/common/condition_frames.h"
 #include "engine/ops/conv3d.h"
 #include "engine/ops/norm_silu.h"
+#include "engine/ops/resample_frames.h"
 
 namespace kino::engine {
 namespace {
@@ -36,83 +33,17 @@ at::Tensor Tall(const at::Tensor& frames) {
   return frames.view({1, frames.size(0) * frames.size(1), frames.size(2), frames.size(3)});
 }
 
-// Frames that stand by themselves where time is resampled: the first of an odd number.
-int64_t Alone(const at::Tensor& frames) { return frames.size(0) % 2; }
-
-// Each pixel four times, and each frame twice if `in_time`, but for one alone. [T, H, W, C].
-at::Tensor Doubled(const at::Tensor& x, bool in_time) {
-  const int64_t frames = x.size(0), height = x.size(1), width = x.size(2), channels = x.size(3);
-  const int64_t alone = in_time ? Alone(x) : frames;
-  at::Tensor out =
-      at::empty({alone + (frames - alone) * 2, 2 * height, 2 * width, channels}, x.options());
-  const auto fill = [&](int64_t first, int64_t count, int64_t repeats) {
-    if (count == 0) return;
-    out.narrow(0, first, count * repeats)
-        .view({count, repeats, height, 2, width, 2, channels})
-        .copy_(x.narrow(0, first, count).view({count, 1, height, 1, width, 1, channels}));
-  };
-  fill(0, alone, 1);
-  fill(alone, frames - alone, 2);
-  return out;
-}
-
-// The mean of each two frames, but for one alone.
-at::Tensor Halved(const at::Tensor& x) {
-  const int64_t alone = Alone(x), pairs = x.size(0) / 2;
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape[0] = alone + pairs;
-  at::Tensor out = at::empty(shape, x.options());
-  out.narrow(0, 0, alone).copy_(x.narrow(0, 0, alone));
-  const at::Tensor of_pair = x.narrow(0, alone, 2 * pairs).unflatten(0, {pairs, 2});
-  out.narrow(0, alone, pairs).copy_((of_pair.select(1, 0) + of_pair.select(1, 1)).div_(2.0));
-  return out;
-}
-
-// One axis of diffusers' tiles, whose step, kept stretch and blend it makes of one part of their
-// length, rounding each by itself: of pixels as of latents.
-struct TileAxis {
-  TileAxis(int tile_size, int tile_stride, double overlapping, bool has_stride)
-      : tile(tile_size), stride(tile_stride), overlap(overlapping), by_stride(has_stride) {}
-  int64_t step(int64_t length) const {
-    return by_stride ? length * stride / tile
-                     : static_cast<int64_t>(static_cast<double>(length) * (1 - overlap));
-  }
-  int64_t kept(int64_t length) const {
-    return by_stride ? (length * stride + tile - 1) / tile
-                     : length - static_cast<int64_t>(static_cast<double>(length) * overlap);
-  }
-  int64_t tile, stride;
-  double overlap;
-  bool by_stride;
-};
-
-struct Tiles {
-  Tiles(const VaeTileSizes& defaults, const VaeTiling& request)
-      : Tiles(defaults, defaults.With(request), request) {}
-  Tiles(const VaeTileSizes& defaults, const VaeTileSizes& sizes, const VaeTiling& request)
-      : height(sizes.min_height, sizes.stride_height, defaults.overlap_height,
-               request.tile_sample_stride_height.has_value()),
-        width(sizes.min_width, sizes.stride_width, defaults.overlap_width,
-              request.tile_sample_stride_width.has_value()) {}
-  TileAxis height, width;
-};
-
 }  // namespace
 
 CogVideoXVae::Norm CogVideoXVae::MakeNorm(const WeightScope& scope, int64_t channels, double eps,
                                           bool is_decoder) const {
-  const auto affine = [&](const WeightScope& layer) {
-    return Affine{layer.Get("weight", {channels}), layer.Get("bias", {channels})};
-  };
   if (!is_decoder)
-    return {.norm = affine(scope), .eps = eps, .scale = std::nullopt, .shift = std::nullopt};
+    return {.norm = scope.WithBias({channels}), .eps = eps, .scale = {}, .shift = {}};
   const auto of_latents = [&](const char* name) {
-    const WeightScope layer = scope.Sub(name).Sub("conv");
-    return Affine{
-        layer.Get("weight", {channels, config_.latent_channels, 1, 1, 1}, LayerKind::kConvolution),
-        layer.Get("bias", {channels}, LayerKind::kConvolution)};
+    return scope.Sub(name).Sub("conv").WithBias({channels, config_.latent_channels, 1, 1, 1},
+                                                LayerKind::kConvolution);
   };
-  return {.norm = affine(scope.Sub("norm_layer")),
+  return {.norm = scope.Sub("norm_layer").WithBias({channels}),
           .eps = kSpatialNormEps,
           .scale = of_latents("conv_y"),
           .shift = of_latents("conv_b")};
@@ -120,17 +51,17 @@ CogVideoXVae::Norm CogVideoXVae::MakeNorm(const WeightScope& scope, int64_t chan
 
 CogVideoXVae::Resnet CogVideoXVae::MakeResnet(const WeightScope& scope, int64_t in, int64_t out,
                                               bool is_decoder) const {
+  const auto conv = [&](const char* name, int64_t from) {
+    return CausalConv3d(scope.Sub(name).Sub("conv"), {.in_channels = from, .out_channels = out});
+  };
   Resnet resnet = {.norm1 = MakeNorm(scope.Sub("norm1"), in, config_.norm_eps, is_decoder),
                    .norm2 = MakeNorm(scope.Sub("norm2"), out, config_.norm_eps, is_decoder),
-                   .conv1 = CausalConv3d(scope.Sub("conv1").Sub("conv"),
-                                         {.in_channels = in, .out_channels = out}),
-                   .conv2 = CausalConv3d(scope.Sub("conv2").Sub("conv"),
-                                         {.in_channels = out, .out_channels = out}),
-                   .shortcut = std::nullopt};
+                   .conv1 = conv("conv1", in),
+                   .conv2 = conv("conv2", out),
+                   .shortcut = {}};
   if (in != out) {
-    const WeightScope layer = scope.Sub("conv_shortcut");
-    resnet.shortcut = Affine{layer.Get("weight", {out, in, 1, 1, 1}, LayerKind::kConvolution),
-                             layer.Get("bias", {out}, LayerKind::kConvolution)};
+    resnet.shortcut =
+        scope.Sub("conv_shortcut").WithBias({out, in, 1, 1, 1}, LayerKind::kConvolution);
   }
   return resnet;
 }
@@ -173,11 +104,10 @@ CogVideoXVae::CogVideoXVae(const CogVideoXVaeConfig& config, const ComponentFile
       add(block, config_.layers_per_block + (is_decoder ? 1 : 0), from, to);
       from = to;
       if (i + 1 == channels.size()) continue;
-      const WeightScope layer =
-          block.Sub(is_decoder ? "upsamplers" : "downsamplers", 0).InOwnGroup().Sub("conv");
-      network->blocks.back().resampler =
-          Affine{layer.Get("weight", {to, to, 3, 3}, LayerKind::kConvolution),
-                 layer.Get("bias", {to}, LayerKind::kConvolution)};
+      network->blocks.back().resampler = block.Sub(is_decoder ? "upsamplers" : "downsamplers", 0)
+                                             .InOwnGroup()
+                                             .Sub("conv")
+                                             .WithBias({to, to, 3, 3}, LayerKind::kConvolution);
       network->blocks.back().resamples_time = (1 << i) < config_.temporal_ratio;
     }
     if (!is_decoder) add_mid(channels.back());
@@ -189,7 +119,7 @@ void CogVideoXVae::NormSilu(const at::Tensor& frames, const Norm& norm, const at
                             at::Tensor out) const {
   NearestModulation modulation;
   if (norm.scale) {
-    const auto of_latents = [&](const Affine& layer) {
+    const auto of_latents = [&](const WeightAndBias& layer) {
       return Conv3d(latents, layer.weight.get(), layer.bias.get(), {});
     };
     modulation = {.scale = of_latents(*norm.scale), .shift = of_latents(*norm.shift)};
@@ -242,10 +172,10 @@ FrameChain CogVideoXVae::Begin(const Network& network, int64_t first, int64_t mo
                           block.resampler->bias.get(), stride, pads);
           };
           if (is_decoder) {
-            frames = Doubled(frames, block.resamples_time);
+            frames = DoubleNearest(frames, block.resamples_time);
             return convolve({}, SpacePadding::kZeros);
           }
-          if (block.resamples_time) frames = Halved(frames);
+          if (block.resamples_time) frames = MeanOfFramePairs(frames);
           // Zeros below and to the right.
           frames = at::constant_pad_nd(frames, {0, 0, 0, 1, 0, 1});
           return convolve({.t = 1, .h = 2, .w = 2}, SpacePadding::kNone);
@@ -272,15 +202,7 @@ std::unique_ptr<DecodeStream> CogVideoXVae::Decode(const at::Tensor& latents,
               "cannot decode latents of shape ", latents.sizes());
   std::optional<TileGrid> grid;
   const int64_t ratio = config_.spatial_ratio();
-  if (tiling) {
-    const auto [height, width] = Tiles(config_.tile_sizes(), *tiling);
-    grid = {.min_height = height.tile,
-            .min_width = width.tile,
-            .stride_height = height.kept(height.tile),
-            .stride_width = width.kept(width.tile),
-            .step_height = ratio * height.step(height.tile / ratio),
-            .step_width = ratio * width.step(width.tile / ratio)};
-  }
+  if (tiling) grid = OverlappingTiles(config_.tile_sizes(), *tiling).DecodeGrid(ratio);
   const BeginDecode begin = [&](int64_t, int64_t, int64_t) {
     return Begin(*decoder_, FirstBatch(latents.size(2), kLatentBatch), kLatentBatch);
   };
@@ -307,38 +229,15 @@ at::Tensor CogVideoXVae::EncodeTile(const at::Tensor& video, const RunContext& c
 
 at::Tensor CogVideoXVae::Encode(const at::Tensor& video, const std::optional<VaeTiling>& tiling,
                                 const RunContext& context) const {
-  const int64_t ratio = config_.spatial_ratio(), height = video.size(1), width = video.size(2);
+  const int64_t height = video.size(1), width = video.size(2), ratio = config_.spatial_ratio();
   if (!tiling) return EncodeTile(video, context);
-  const auto [rows, columns] = Tiles(config_.tile_sizes(), *tiling);
-  if (height <= rows.tile && width <= columns.tile) return EncodeTile(video, context);
-  const TileGrid grid = {.min_height = rows.tile / ratio,
-                         .min_width = columns.tile / ratio,
-                         .stride_height = rows.kept(rows.tile / ratio),
-                         .stride_width = columns.kept(columns.tile / ratio)};
-  // diffusers joins whatever the tiles give, and then fails where that is no picture's latents.
-  const auto joined = [ratio](int64_t length, const TileAxis& axis) {
-    int64_t latents = 0;
-    for (int64_t begin = 0; begin < length; begin += axis.step(axis.tile)) {
-      const int64_t of_tile = (std::min(axis.tile, length - begin) + ratio - 1) / ratio;
-      latents += std::min(axis.kept(axis.tile / ratio), of_tile);
-    }
-    return latents;
+  const OverlappingTiles tiles(config_.tile_sizes(), *tiling);
+  const TileGrid pixels = tiles.PixelGrid();
+  if (height <= pixels.min_height && width <= pixels.min_width) return EncodeTile(video, context);
+  const auto encode = [&](int64_t y, int64_t tile_height, int64_t x, int64_t tile_width) {
+    return EncodeTile(video.narrow(1, y, tile_height).narrow(2, x, tile_width), context);
   };
-  if (joined(height, rows) != height / ratio || joined(width, columns) != width / ratio) {
-    throw StatusError(absl::InvalidArgumentError(absl::StrCat(
-        "plan.vae_tiling: to encode ", height, "x", width, " pixels, tiles of ", rows.tile, "x",
-        columns.tile, " give ", joined(height, rows), "x", joined(width, columns),
-        " latents, expected ", height / ratio, "x", width / ratio)));
-  }
-  std::vector<std::vector<at::Tensor>> tiles;
-  for (int64_t y = 0; y < height; y += rows.step(rows.tile)) {
-    tiles.emplace_back();
-    for (int64_t x = 0; x < width; x += columns.step(columns.tile)) {
-      tiles.back().push_back(
-          EncodeTile(TileSlice(TileSlice(video, 1, y, rows.tile), 2, x, columns.tile), context));
-    }
-  }
-  return JoinTiles(tiles, grid, kLatentAxes, height / ratio, width / ratio);
+  return EncodeInTiles(encode, height, width, pixels, tiles.LatentGrid(ratio), ratio);
 }
 
 }  // namespace kino::engine

@@ -39,16 +39,12 @@ class CogVideoXVae final : public Component {
                     const RunContext& context) const;
 
  private:
-  // A layer of weight and bias.
-  struct Affine {
-    WeightRef weight, bias;
-  };
   // GroupNorm; in the decoder with a scale and a shift that convolutions of kernel 1 make of the
   // latents.
   struct Norm {
-    Affine norm;
+    WeightAndBias norm;
     double eps = 0;
-    std::optional<Affine> scale, shift;
+    std::optional<WeightAndBias> scale, shift;
   };
   // CogVideoXResnetBlock3D.
   struct Resnet {
@@ -57,12 +53,12 @@ class CogVideoXVae final : public Component {
     };
     Norm norm1, norm2;
     CausalConv3d conv1, conv2;
-    std::optional<Affine> shortcut;
+    std::optional<WeightAndBias> shortcut;
   };
   // Resnets, and what makes their frames larger or smaller.
   struct Block {
     std::vector<Resnet> resnets;
-    std::optional<Affine> resampler;
+    std::optional<WeightAndBias> resampler;
     bool resamples_time = false;
   };
   struct Network {

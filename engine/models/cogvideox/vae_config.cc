@@ -1,5 +1,7 @@
 #include "engine/models/cogvideox/vae_config.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
@@ -63,10 +65,18 @@ absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::
     return refuse(absl::StrCat("temporal_compression_ratio is ", ratio,
                                ", expected a power of 2 of at most ", c.spatial_ratio()));
   }
-  if (in_channels != 3 || out_channels != 3 || c.latent_channels < 1 ||
-      c.latent_channels > kMaxChannels || c.layers_per_block < 1 ||
-      c.layers_per_block > kMaxLayers || c.norm_num_groups < 1) {
-    return refuse("a size is not positive or too large, or a video's channels are not 3");
+  const int least = 4 * c.spatial_ratio();
+  const bool fits = in_channels == 3 && out_channels == 3 && c.latent_channels >= 1 &&
+                    c.latent_channels <= kMaxChannels && c.layers_per_block >= 1 &&
+                    c.layers_per_block <= kMaxLayers && c.norm_num_groups >= 1 &&
+                    std::min(c.sample_height, c.sample_width) >= least &&
+                    std::max(c.sample_height, c.sample_width) <= kMaxSide && c.scaling_factor > 0 &&
+                    c.norm_eps > 0;
+  if (!fits) {
+    return refuse(absl::StrCat(
+        "a size or factor is not positive or too large, a video's channels are not 3, or a "
+        "sample's side is less than ",
+        least));
   }
   for (const int channels : c.block_out_channels) {
     if (channels < 1 || channels > kMaxChannels || channels % c.norm_num_groups != 0) {
@@ -74,15 +84,6 @@ absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::
                                  ", expected a multiple of norm_num_groups, ", c.norm_num_groups));
     }
   }
-  const int least = 4 * c.spatial_ratio();
-  for (const int side : {c.sample_height, c.sample_width}) {
-    if (side < least || side > kMaxSide) {
-      return refuse(absl::StrCat("sample_height or sample_width is ", side, ", expected ", least,
-                                 " to ", kMaxSide));
-    }
-  }
-  if (!(c.scaling_factor > 0) || !(c.norm_eps > 0))
-    return refuse("scaling_factor or norm_eps is not above 0");
   return c;
 }
 

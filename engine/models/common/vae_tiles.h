@@ -12,7 +12,9 @@
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "engine/core/run_context.h"
+#include "engine/describe/vae_tile_sizes.h"
 #include "engine/nn/frame_chain.h"
 
 namespace kino::engine {
@@ -39,6 +41,27 @@ struct TileGrid {
 // How long the joined tiles of a whole of this length are.
 int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step);
 
+// Of diffusers' VAEs that say how much tiles overlap, not their strides: a tile's step, and what is
+// kept of it, are parts of its length, of its pixels as of its latents, each rounded by itself.
+class OverlappingTiles {
+ public:
+  OverlappingTiles(const VaeTileSizes& defaults, const VaeTiling& request);
+  // To decode with: in pixels, `ratio` of them a latent.
+  TileGrid DecodeGrid(int64_t ratio) const;
+  // To encode with: of the video, in pixels; and of what it becomes, in latents.
+  TileGrid PixelGrid() const;
+  TileGrid LatentGrid(int64_t ratio) const;
+
+ private:
+  struct Axis {
+    int64_t Step(int64_t length) const;
+    int64_t Kept(int64_t length) const;
+    int64_t tile, stride;
+    double overlap;  // 0: by the stride
+  };
+  Axis height_, width_;
+};
+
 // b[i] = a[i - extent] * (1 - i / extent) + b[i] * (i / extent) along `axis`, in place, for the
 // first `extent` lines of b, in diffusers' order of rounding.
 void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent);
@@ -51,6 +74,15 @@ at::Tensor TileSlice(const at::Tensor& x, int64_t axis, int64_t begin, int64_t c
 // tiles.
 at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid& grid,
                      const TileAxes& axes, int64_t height, int64_t width);
+
+// The moments, [1, 2 * C, F, h, w], of a part of a video's pixels.
+using EncodePart =
+    absl::FunctionRef<at::Tensor(int64_t y, int64_t height, int64_t x, int64_t width)>;
+// Of a whole video of height x width pixels, `ratio` of them a latent, in tiles. pixels: where they
+// lie in the video; latents: how they are joined. Throws StatusError INVALID_ARGUMENT: the tiles
+// give more or fewer latents than the video has.
+at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
+                         const TileGrid& latents, int64_t ratio);
 
 // A decode driven from outside. The VAE outlives it.
 class DecodeStream {

@@ -146,20 +146,14 @@ at::Tensor EncodeUntiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig&
                              video.height <= tiling.tile_sample_min_height)) {
     return EncodeWhole(encoder, video, runs, context);
   }
-  std::vector<std::vector<at::Tensor>> rows;
-  for (int64_t y = 0; y < video.height; y += tiling.tile_sample_stride_height) {
-    rows.emplace_back();
-    for (int64_t x = 0; x < video.width; x += tiling.tile_sample_stride_width) {
-      const VideoPart tile =
-          video.Tile(y, tiling.tile_sample_min_height, x, tiling.tile_sample_min_width);
-      rows.back().push_back(EncodeWhole(encoder, tile, runs, context));
-    }
-  }
   const int64_t ratio = config.spatial_compression_ratio;
   const TileGrid grid = {
       tiling.tile_sample_min_height / ratio, tiling.tile_sample_min_width / ratio,
       tiling.tile_sample_stride_height / ratio, tiling.tile_sample_stride_width / ratio};
-  return JoinTiles(rows, grid, kLatentAxes, video.height / ratio, video.width / ratio);
+  const auto encode = [&](int64_t y, int64_t height, int64_t x, int64_t width) {
+    return EncodeWhole(encoder, video.Tile(y, height, x, width), runs, context);
+  };
+  return EncodeInTiles(encode, video.height, video.width, *tiling.grid(), grid, ratio);
 }
 
 at::Tensor EncodeTiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/ usr / bin / env python3
 """Records tables and steps of diffusers' CogVideoXDDIMScheduler and CogVideoXDPMScheduler. Tensors are written as their bits.
 
 Usage: ddim_fixtures.py OUT SEED

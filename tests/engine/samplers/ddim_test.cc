@@ -137,6 +137,14 @@ TEST(DdimConfigTest, WhatCannotBeDoneIsRefusedByName) {
   }
 }
 
+TEST(DdimScheduleTest, StrengthSaysWhichStepIsTheFirst) {
+  EXPECT_EQ(FirstStepAt(50, 1.0), 0);
+  EXPECT_EQ(FirstStepAt(50, 0.8), 10);
+  EXPECT_EQ(FirstStepAt(4, 0.8), 1);  // 3.2 steps are 3
+  EXPECT_EQ(FirstStepAt(4, 0.2), 4);
+  EXPECT_EQ(FirstStepAt(4, 0.0), 4);
+}
+
 TEST(DdimScheduleTest, CountsOfNoScheduleAreRefused) {
   for (const int steps : {0, -1, 1001}) {
     EXPECT_EQ(MakeDdimSchedule({}, steps).status().code(), absl::StatusCode::kInvalidArgument);
