@@ -9,8 +9,8 @@ namespace kino::engine {
 const std::vector<FamilyDescriber>& FamilyDescribers() {
   static const std::vector<FamilyDescriber> describers = {
       LtxDescriber(),
-      CogVideoXDescriber(),
       MochiDescriber(),
+      CogVideoXDescriber(),
   };
   return describers;
 }

@@ -15,8 +15,8 @@ struct Entry {
 
 constexpr Entry kFamilies[] = {
     {"ltx", LoadLtxPipeline},
-    {"cogvideox", LoadCogVideoXPipeline},
     {"mochi", LoadMochiPipeline},
+    {"cogvideox", LoadCogVideoXPipeline},
 };
 
 }  // namespace

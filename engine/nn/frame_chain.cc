@@ -62,4 +62,9 @@ at::Tensor FrameChain::Next(const RunContext& context) {
   }
 }
 
+void FrameChain::Drain(const RunContext& context, std::vector<at::Tensor>& into) {
+  for (at::Tensor given = Next(context); given.defined(); given = Next(context))
+    into.push_back(std::move(given));
+}
+
 }  // namespace kino::engine

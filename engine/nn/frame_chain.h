@@ -29,6 +29,8 @@ class FrameChain {
   // Works until the last layer gives frames. Undefined: there is nothing to do before the next
   // Push, or all is done. Throws what layers throw, and StatusError when the run is cancelled.
   at::Tensor Next(const RunContext& context);
+  // Adds all that it gives before the next Push.
+  void Drain(const RunContext& context, std::vector<at::Tensor>& into);
   // The last layer has had its last run.
   bool done() const { return links_.back().is_done; }
   // Frames that the first layer takes at a time.

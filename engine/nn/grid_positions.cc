@@ -2,8 +2,11 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/linspace.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
+
+#include <cmath>
 
 namespace kino::engine {
 
@@ -11,6 +14,26 @@ at::Tensor RotaryAngles(const at::Tensor& positions, int64_t dim, double theta) 
   const at::Tensor exponents =
       at::arange(0, dim, 2, positions.options()).div_(static_cast<double>(dim));
   return at::outer(positions, at::pow(theta, exponents).reciprocal_());
+}
+
+at::Tensor SpreadPositions(double begin, double end, int64_t size, c10::Device device) {
+  const double count = static_cast<double>(size);
+  return at::linspace(begin, end * (count - 1) / count, size,
+                      at::TensorOptions(device).dtype(at::kFloat));
+}
+
+GridCrop::GridCrop(int64_t rows, int64_t columns, int64_t base_rows, int64_t base_columns) {
+  const double height = static_cast<double>(rows), width = static_cast<double>(columns);
+  const double base_height = static_cast<double>(base_rows),
+               base_width = static_cast<double>(base_columns);
+  const bool is_tall = height / width > base_height / base_width;
+  // Python rounds halves to even, as nearbyint does.
+  const double used_height = is_tall ? base_height : std::nearbyint(base_width / width * height);
+  const double used_width = is_tall ? std::nearbyint(base_height / height * width) : base_width;
+  top = std::nearbyint((base_height - used_height) / 2.0);
+  left = std::nearbyint((base_width - used_width) / 2.0);
+  bottom = top + used_height;
+  right = left + used_width;
 }
 
 at::Tensor SinCosPositions(const at::Tensor& positions, int64_t dim) {

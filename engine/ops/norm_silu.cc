@@ -304,6 +304,7 @@ void GroupNormModulateSilu(const at::Tensor& x, const FrameGroupNorm& norm,
                            const NearestModulation& modulation, at::Tensor out) {
   Check(x, out);
   const at::Tensor& scale = modulation.scale;
+  if (!scale.defined()) return GroupNormSilu(Tall(x), norm, Tall(out));
   TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
               " channels in ", norm.groups, " groups");
   const NearestFrames nearest(x.size(0), scale.size(0));

@@ -36,7 +36,7 @@ void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor o
 void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out);
 
 // Scale and shift of every position, at a lower resolution: [t, h, w, C] each, in the frames'
-// dtype, contiguous.
+// dtype, contiguous; undefined tensors mean none.
 struct NearestModulation {
   at::Tensor scale, shift;
 };

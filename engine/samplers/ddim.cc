@@ -137,7 +137,8 @@ int FirstStepAt(int num_inference_steps, double strength) {
   return num_inference_steps - run;
 }
 
-absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps) {
+absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps,
+                                              double strength) {
   const int count = config.num_train_timesteps;
   if (num_inference_steps < 1 || num_inference_steps > count) {
     return Invalid(
@@ -158,6 +159,12 @@ absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_
          .next_alpha = next >= 0 ? alphas[static_cast<size_t>(next)] : end,
          .reaches_end = next < 0});
   }
+  const int first = FirstStepAt(num_inference_steps, strength);
+  if (first == num_inference_steps) {
+    return Invalid(
+        absl::StrCat(num_inference_steps, " steps at strength ", strength, " leave none to run"));
+  }
+  schedule.erase(schedule.begin(), schedule.begin() + first);
   return schedule;
 }
 

@@ -51,12 +51,14 @@ struct DdimStepLevels {
 };
 using DdimSchedule = std::vector<DdimStepLevels>;
 
-// INVALID_ARGUMENT: no steps, or more than the model was trained with.
-absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps);
-
 // The first step that runs where what is there already is changed by no more than `strength`, 0..1
 // (get_timesteps of diffusers' video-to-video pipelines). num_inference_steps: none does.
 int FirstStepAt(int num_inference_steps, double strength);
+
+// The steps from that one on. INVALID_ARGUMENT: there is none, or more than the model was trained
+// with.
+absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps,
+                                              double strength = 1.0);
 
 // The sample behind a step.  sample, model_output (a v-prediction): one shape -> the wider dtype.
 at::Tensor DdimStep(const at::Tensor& sample, const at::Tensor& model_output,

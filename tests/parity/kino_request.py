@@ -43,8 +43,19 @@ def convert(source):
         call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
         request[FAMILY_FIELDS.get(source["family"], source["family"])] = call
     if "vae_tiling" in source and source["family"] != "allegro":  # Allegro's VAE always tiles
-        request["plan"] = {"vae_tiling": source["vae_tiling"]}
+        request["plan"] = {"vae_tiling": _tiling(source["vae_tiling"])}
     return request
+
+
+def _tiling(options):
+    """diffusers' arguments with strides in place of overlaps, which Kino does not have."""
+    tiling = dict(options)
+    for axis in ("height", "width"):
+        overlap = tiling.pop(f"tile_overlap_factor_{axis}", None)
+        if overlap is not None:
+            tile = tiling[f"tile_sample_min_{axis}"]
+            tiling[f"tile_sample_stride_{axis}"] = tile - int(tile * overlap)
+    return tiling
 
 
 def _conditions(source, strength):

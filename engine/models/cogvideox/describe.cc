@@ -1,7 +1,5 @@
 #include "engine/models/cogvideox/describe.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
@@ -9,6 +7,7 @@
 #include "engine/models/cogvideox/knobs.h"
 #include "engine/models/cogvideox/transformer_config.h"
 #include "engine/models/cogvideox/vae_config.h"
+#include "engine/samplers/ddim.h"
 #include "engine/text/t5_config.h"
 
 namespace kino::engine {
@@ -35,16 +34,13 @@ class CogVideoXDescription final : public FamilyDescription {
     defaults.guidance_scale = 6.0;
     defaults.fps = transformer.patch_size_t > 0 ? 16.0 : 8.0;
     defaults.output.quality = 75;
-    const auto add = [&](Task task) {
+    if (takes_image) defaults.num_frames = 49;
+    // A checkpoint that sees a video beside the latents may name the plain pipeline (Fun does).
+    std::vector<Task> tasks = {takes_image ? Task::kImageToVideo : Task::kVideoToVideo};
+    if (!sees_condition_) tasks.insert(tasks.begin(), Task::kTextToVideo);
+    for (const Task task : tasks) {
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
-    };
-    // A checkpoint that sees a video beside the latents may name the plain pipeline (Fun does).
-    if (!sees_condition_) add(Task::kTextToVideo);
-    if (!sees_condition_ || !takes_image) add(Task::kVideoToVideo);
-    if (sees_condition_ && takes_image) {
-      defaults.num_frames = 49;
-      add(Task::kImageToVideo);
     }
     const int multiple = vae.spatial_ratio() * transformer.patch_size;
     limits_ = {.size_multiple = multiple,
@@ -52,7 +48,7 @@ class CogVideoXDescription final : public FamilyDescription {
                .max_size = 4096,
                .max_frames = 2048 * vae.temporal_ratio + 1,
                .max_pixels = 1'000'000'000,
-               .max_steps = std::min(1000, sampler.num_train_timesteps)};
+               .max_steps = 1000};
   }
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
@@ -80,10 +76,10 @@ void CogVideoXDescription::Resolve(Request& request,
   for (const auto& [field, value, sample] :
        {std::tuple{"height", *request.height, transformer_.sample_height * ratio},
         std::tuple{"width", *request.width, transformer_.sample_width * ratio}}) {
-    if (transformer_.use_learned_positional_embeddings && value != sample) {
-      fail(field, absl::StrCat("the model's positions are learned for ", sample, ", got ", value));
-    } else if (transformer_.patch_size_t > 0 && value > sample) {
-      fail(field, absl::StrCat("the model has positions for at most ", sample, ", got ", value));
+    const bool is_fixed = transformer_.use_learned_positional_embeddings;
+    if (is_fixed ? value != sample : transformer_.patch_size_t > 0 && value > sample) {
+      fail(field, absl::StrCat("the model has positions for ", is_fixed ? "" : "at most ", sample,
+                               ", got ", value));
     }
   }
   const int text = *ReadKnobs(kCogVideoXKnobs, request.knobs).max_sequence_length;
@@ -105,7 +101,9 @@ void CogVideoXDescription::Resolve(Request& request,
                                       " latent frames, expected a multiple of ", patch));
     }
   }
-  const absl::Status schedule = MakeCogVideoXSchedule(sampler_, request).status();
+  const double strength = request.conditions.empty() ? 1 : request.conditions[0].strength;
+  const absl::Status schedule =
+      MakeDdimSchedule(sampler_, *request.num_inference_steps, strength).status();
   if (!schedule.ok()) fail("num_inference_steps", std::string(schedule.message()));
 }
 
@@ -122,40 +120,20 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeCogVideoX(
   KINO_ASSIGN_OR_RETURN(const DdimConfig sampler,
                         ReadConfig<DdimConfig>(source.folder + "/scheduler/scheduler_config.json"));
   const int own = vae.latent_channels, seen = transformer.in_channels;
-  if (transformer.out_channels != own || (seen != own && seen != 2 * own)) {
-    return absl::UnimplementedError(absl::StrCat(
-        source.transformer_config_path, ": in_channels is ", seen, " and out_channels ",
-        transformer.out_channels, ", expected the VAE's ", own, " or twice that, and ", own));
-  }
-  if (transformer.temporal_compression_ratio != vae.temporal_ratio) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        source.transformer_config_path, ": temporal_compression_ratio is ",
-        transformer.temporal_compression_ratio, ", expected the VAE's ", vae.temporal_ratio));
-  }
   const bool takes_image = source.pipeline_class == kImageToVideo;
-  if (takes_image && seen == own) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source.transformer_config_path, ": in_channels is ", seen,
-                     ", expected twice the VAE's ", own, " of a model that takes an image"));
+  if (transformer.out_channels != own || !(seen == 2 * own || (seen == own && !takes_image)) ||
+      transformer.temporal_compression_ratio != vae.temporal_ratio) {
+    return absl::UnimplementedError(
+        absl::StrCat(source.transformer_config_path, ": in_channels is ", seen, ", out_channels ",
+                     transformer.out_channels, " and temporal_compression_ratio ",
+                     transformer.temporal_compression_ratio, ", expected ",
+                     takes_image ? "" : absl::StrCat("the VAE's ", own, " or "), "twice the VAE's ",
+                     own, ", ", own, " and ", vae.temporal_ratio));
   }
   return std::make_shared<CogVideoXDescription>(transformer, vae, sampler, takes_image);
 }
 
 }  // namespace
-
-absl::StatusOr<CogVideoXSchedule> MakeCogVideoXSchedule(const DdimConfig& sampler,
-                                                        const Request& request) {
-  const int steps = *request.num_inference_steps;
-  CogVideoXSchedule schedule;
-  KINO_ASSIGN_OR_RETURN(schedule.steps, MakeDdimSchedule(sampler, steps));
-  if (request.conditions.empty() || request.conditions[0].kind != ConditionKind::kVideo)
-    return schedule;
-  const double strength = request.conditions[0].strength;
-  schedule.first = FirstStepAt(steps, strength);
-  if (schedule.first < steps) return schedule;
-  return absl::InvalidArgumentError(
-      absl::StrCat(steps, " steps at strength ", strength, " leave none to run"));
-}
 
 FamilyDescriber CogVideoXDescriber() {
   return {.family = "cogvideox",

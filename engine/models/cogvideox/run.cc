@@ -20,11 +20,6 @@ constexpr double kMediaShare = 0.05;
 constexpr double kDenoiseShare = 0.84;
 constexpr double kDecodeShare = 0.1;
 
-DdimSolver SolverOf(const CogVideoXKnobs& knobs, const DdimConfig& sampler) {
-  if (knobs.scheduler == kDdimScheduler) return DdimSolver::kDdim;
-  return knobs.scheduler == kDpmScheduler ? DdimSolver::kDpm : sampler.solver;
-}
-
 }  // namespace
 
 CogVideoXRun::CogVideoXRun(std::shared_ptr<const CogVideoXComponents> components,
@@ -36,8 +31,12 @@ CogVideoXRun::CogVideoXRun(std::shared_ptr<const CogVideoXComponents> components
       embeddings_(embeddings),
       media_(std::move(media)),
       tap_(std::move(tap)),
-      schedule_(ValueOrThrow(MakeCogVideoXSchedule(components_->sampler, request_))),
-      solver_(SolverOf(knobs_, components_->sampler)) {
+      strength_(request.conditions.empty() ? 1 : request.conditions[0].strength),
+      schedule_(ValueOrThrow(
+          MakeDdimSchedule(components_->sampler, *request.num_inference_steps, strength_))),
+      solver_(*knobs_.scheduler == kOwnScheduler   ? components_->sampler.solver
+              : *knobs_.scheduler == kDpmScheduler ? DdimSolver::kDpm
+                                                   : DdimSolver::kDdim) {
   const CogVideoXVaeConfig& vae = components_->vae->config();
   const int frames = vae.latent_frames(*request_.num_frames);
   const int patch = components_->transformer->config().patch_frames();
@@ -45,17 +44,11 @@ CogVideoXRun::CogVideoXRun(std::shared_ptr<const CogVideoXComponents> components
   grid_ = {.frames = frames + filling_frames_,
            .height = *request_.height / vae.spatial_ratio(),
            .width = *request_.width / vae.spatial_ratio()};
-  AddStage(Stage::kEncodeText, kTextShare, 1,
-           [this](const RunContext& context, const FrameSink&) { EncodeText(context); });
-  if (!media_.empty()) {
-    AddStage(Stage::kEncodeMedia, kMediaShare, 1,
-             [this](const RunContext& context, const FrameSink&) { EncodeMedia(context); });
-  }
-  AddStage(Stage::kDenoise, kDenoiseShare,
-           static_cast<int>(schedule_.steps.size()) - schedule_.first,
-           [this](const RunContext& context, const FrameSink&) { Denoise(context); });
-  AddStage(Stage::kDecode, kDecodeShare, vae.frames(frames),
-           [this](const RunContext& context, const FrameSink& sink) { Decode(context, sink); });
+  const int steps = static_cast<int>(schedule_.size());
+  AddStage(Stage::kEncodeText, kTextShare, 1, &CogVideoXRun::EncodeText);
+  if (!media_.empty()) AddStage(Stage::kEncodeMedia, kMediaShare, 1, &CogVideoXRun::EncodeMedia);
+  AddStage(Stage::kDenoise, kDenoiseShare, steps, &CogVideoXRun::Denoise);
+  AddStage(Stage::kDecode, kDecodeShare, vae.frames(frames), &CogVideoXRun::Decode);
 }
 
 void CogVideoXRun::Drop(Stage stage) {
@@ -81,36 +74,33 @@ void CogVideoXRun::EncodeText(const RunContext& context) {
   Finish(1, /*is_last=*/true);
 }
 
-at::Tensor CogVideoXRun::Scaled(const at::Tensor& latents) const {
-  const CogVideoXVaeConfig& vae = components_->vae->config();
-  const bool divides = vae.invert_scale_latents && request_.task == Task::kImageToVideo;
-  return latents.to(components_->text_encoder->dtype()).permute({0, 2, 1, 3, 4}) *
-         (divides ? 1 / vae.scaling_factor : vae.scaling_factor);
-}
-
 void CogVideoXRun::EncodeMedia(const RunContext& context) {
+  const CogVideoXVaeConfig& vae = components_->vae->config();
   const ConditionKind kind = request_.conditions[0].kind;
-  const bool is_image = kind == ConditionKind::kImage;
+  const bool is_image = kind == ConditionKind::kImage, is_seen = kind != ConditionKind::kVideo;
+  const bool is_control = is_seen && !is_image;
   // Of a control video the noise is drawn first, and nothing for the video itself.
-  if (kind == ConditionKind::kControlVideo) state_.latents = DrawNoise();
+  if (is_control) state_.latents = DrawNoise();
   const at::Tensor moments = components_->vae->Encode(
       ConditionFrames(media_.front(), 0, is_image ? 1 : *request_.num_frames, *request_.height,
                       *request_.width),
       request_.plan.vae_tiling, context);
-  const at::Tensor seen =
-      Scaled(kind == ConditionKind::kControlVideo ? PosteriorMode(moments)
-                                                  : SamplePosterior(moments, state_.noise));
-  if (tap_) TapTensor(tap_, "condition_latents", seen);
-  if (kind == ConditionKind::kVideo) {
-    const DdimStepLevels& first = schedule_.steps[static_cast<size_t>(schedule_.first)];
-    state_.latents = AddNoise(seen, DrawNoise(), first.alpha);
-  } else if (is_image) {
-    std::vector<int64_t> rest = seen.sizes().vec();
+  const double scale =
+      is_image && vae.invert_scale_latents ? 1 / vae.scaling_factor : vae.scaling_factor;
+  const at::Tensor encoded =
+      is_control ? PosteriorMode(moments) : SamplePosterior(moments, state_.noise);
+  at::Tensor latents =
+      encoded.to(components_->text_encoder->dtype()).permute({0, 2, 1, 3, 4}) * scale;
+  if (is_image) {
+    std::vector<int64_t> rest = latents.sizes().vec();
     rest[1] = grid_.frames - 1;
-    state_.condition = at::cat({seen, at::zeros(rest, seen.options())}, 1);
-    state_.latents = DrawNoise();
+    latents = at::cat({latents, at::zeros(rest, latents.options())}, 1);
+  }
+  if (!is_control) state_.latents = DrawNoise();
+  if (is_seen) {
+    state_.condition = latents;
   } else {
-    state_.condition = seen;
+    state_.latents = AddNoise(latents, state_.latents, schedule_.front().alpha);
   }
   Finish(1, /*is_last=*/true);
 }
@@ -118,12 +108,11 @@ void CogVideoXRun::EncodeMedia(const RunContext& context) {
 void CogVideoXRun::Denoise(const RunContext& context) {
   if (!prepared_) {
     std::vector<float> timesteps;
-    for (size_t i = static_cast<size_t>(schedule_.first); i < schedule_.steps.size(); ++i)
-      timesteps.push_back(static_cast<float>(schedule_.steps[i].timestep));
+    for (const DdimStepLevels& levels : schedule_)
+      timesteps.push_back(static_cast<float>(levels.timestep));
     prepared_ = components_->transformer->Prepare(state_.text, grid_, timesteps, context);
   }
-  const int step = schedule_.first + state_.step;
-  const DdimStepLevels& levels = schedule_.steps[static_cast<size_t>(step)];
+  const DdimStepLevels& levels = schedule_[static_cast<size_t>(state_.step)];
   at::Tensor input = state_.latents;
   if (state_.condition.defined()) input = at::cat({input, state_.condition}, 2);
   if (guided()) input = input.expand({2, -1, -1, -1, -1});
@@ -131,22 +120,21 @@ void CogVideoXRun::Denoise(const RunContext& context) {
       components_->transformer->Forward(*prepared_, state_.step, input, context).to(at::kFloat);
   if (guided()) {
     double scale = *request_.guidance_scale;
-    if (*knobs_.use_dynamic_cfg == 1) {
-      scale =
-          DynamicGuidance(scale, levels.timestep, *request_.num_inference_steps - schedule_.first);
-    }
+    const int all = *request_.num_inference_steps;
+    if (*knobs_.use_dynamic_cfg == 1)
+      scale = DynamicGuidance(scale, levels.timestep, all - FirstStepAt(all, strength_));
     prediction = Guide(prediction.narrow(0, 0, 1), prediction.narrow(0, 1, 1), scale);
   }
   const at::Tensor next =
       solver_ == DdimSolver::kDdim
           ? DdimStep(state_.latents, prediction, levels)
-          : DpmSolverStep(state_.latents, prediction, state_.denoised, schedule_.steps, step, [&] {
+          : DpmSolverStep(state_.latents, prediction, state_.denoised, schedule_, state_.step, [&] {
               return state_.noise.Randn(state_.latents.sizes(), state_.latents.scalar_type(),
                                         state_.latents.device());
             });
   state_.latents = next.to(state_.latents.scalar_type());
   if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
-  Finish(1, /*is_last=*/step + 1 == static_cast<int>(schedule_.steps.size()));
+  Finish(1, /*is_last=*/state_.step + 1 == static_cast<int>(schedule_.size()));
 }
 
 void CogVideoXRun::PrepareDecode() {

@@ -5,7 +5,6 @@
 #include <optional>
 #include <vector>
 
-#include "engine/models/cogvideox/describe.h"
 #include "engine/models/cogvideox/knobs.h"
 #include "engine/models/cogvideox/pipeline.h"
 #include "engine/models/common/staged_run.h"
@@ -23,8 +22,6 @@ class CogVideoXRun final : public StagedRun {
  private:
   void EncodeText(const RunContext& context);
   void EncodeMedia(const RunContext& context);
-  // Latents as the transformer sees them, of what the VAE gives, [1, C, F, h, w].
-  at::Tensor Scaled(const at::Tensor& latents) const;
   at::Tensor DrawNoise();
   void Denoise(const RunContext& context);
   void PrepareDecode();
@@ -38,9 +35,10 @@ class CogVideoXRun final : public StagedRun {
   Tap tap_;
 
   // The latents', with frames in front that fill the first patch up and are not decoded.
-  CogVideoXGrid grid_;
+  LatentGrid grid_;
   int64_t filling_frames_ = 0;
-  CogVideoXSchedule schedule_;
+  double strength_;  // how much of a video is made anew
+  DdimSchedule schedule_;
   DdimSolver solver_;
   std::optional<CogVideoXTransformer::Prepared> prepared_;
   std::unique_ptr<DecodeStream> decoder_;

@@ -3,15 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linspace.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
-
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "engine/nn/grid_positions.h"
@@ -26,21 +22,6 @@ constexpr double kOfs = 2.0;  // what every pipeline passes
 constexpr char kPrepare[] = "prepare";
 // Parts of a norm's modulation.
 enum { kShift, kScale, kGate, kParts };
-
-// Where a grid lies in that of another size, as large as fits and in its middle: the first row and
-// column and those behind the last (get_resize_crop_region_for_grid; halves are rounded to even).
-struct Crop {
-  Crop(double height, double width, double base_height, double base_width) {
-    const bool is_tall = height / width > base_height / base_width;
-    const double rows = is_tall ? base_height : std::nearbyint(base_width / width * height),
-                 columns = is_tall ? std::nearbyint(base_height / height * width) : base_width;
-    top = std::nearbyint((base_height - rows) / 2.0);
-    left = std::nearbyint((base_width - columns) / 2.0);
-    bottom = top + rows;
-    right = left + columns;
-  }
-  double top, left, bottom, right;
-};
 
 }  // namespace
 
@@ -106,36 +87,30 @@ CogVideoXTransformer::CogVideoXTransformer(const CogVideoXTransformerConfig& con
   stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
 }
 
-RotaryTable CogVideoXTransformer::MakeRotaryTable(const CogVideoXGrid& grid) const {
+RotaryTable CogVideoXTransformer::MakeRotaryTable(const LatentGrid& grid) const {
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
   const int64_t p = config_.patch_size, height = grid.height / p, width = grid.width / p,
                 frames = grid.frames / config_.patch_frames(), head = config_.attention_head_dim;
   at::Tensor t = at::arange(frames, options), h = at::arange(height, options),
              w = at::arange(width, options);
   if (config_.patch_size_t == 0) {
-    // Stretched over the positions that the model was trained with.
-    const auto stretch = [&](double begin, double end, int64_t count) {
-      const double n = static_cast<double>(count);
-      return at::linspace(begin, end * (n - 1) / n, count, options);
-    };
-    const Crop crop(static_cast<double>(height), static_cast<double>(width),
-                    static_cast<double>(config_.sample_height / p),
-                    static_cast<double>(config_.sample_width / p));
-    t = stretch(0, static_cast<double>(frames), frames);
-    h = stretch(crop.top, crop.bottom, height);
-    w = stretch(crop.left, crop.right, width);
+    // Spread over the positions that the model was trained with.
+    const GridCrop crop(height, width, config_.sample_height / p, config_.sample_width / p);
+    t = SpreadPositions(0, static_cast<double>(frames), frames, device());
+    h = SpreadPositions(crop.top, crop.bottom, height, device());
+    w = SpreadPositions(crop.left, crop.right, width, device());
   }
-  const at::Tensor all = OverGrid(RotaryAngles(t, head / 4), RotaryAngles(h, head / 8 * 3),
-                                  RotaryAngles(w, head / 8 * 3));
-  return {.cos = all.cos(), .sin = all.sin()};
+  const at::Tensor angles = OverGrid(RotaryAngles(t, head / 4), RotaryAngles(h, head / 8 * 3),
+                                     RotaryAngles(w, head / 8 * 3));
+  return {.cos = angles.cos(), .sin = angles.sin()};
 }
 
-at::Tensor CogVideoXTransformer::MakePositions(const CogVideoXGrid& grid) const {
+at::Tensor CogVideoXTransformer::MakePositions(const LatentGrid& grid) const {
   const int64_t p = config_.patch_size, d = config_.width();
   const bool is_sample =
       grid.height == config_.sample_height && grid.width == config_.sample_width &&
       (grid.frames - 1) * config_.temporal_compression_ratio + 1 == config_.sample_frames;
-  if (positions_ && is_sample) return positions_.get()->squeeze(0);
+  if (positions_ && is_sample) return positions_.get()->squeeze(0).clone();
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
   const auto axis = [&](int64_t count, double scale, int64_t dim) {
     return SinCosPositions(at::arange(count, options).div_(scale), dim);
@@ -149,17 +124,11 @@ at::Tensor CogVideoXTransformer::MakePositions(const CogVideoXGrid& grid) const 
 }
 
 CogVideoXTransformer::Prepared CogVideoXTransformer::Prepare(const std::vector<at::Tensor>& texts,
-                                                             const CogVideoXGrid& grid,
+                                                             const LatentGrid& grid,
                                                              const std::vector<float>& timesteps,
                                                              const RunContext& context) const {
-  std::vector<at::Tensor> rows;
-  for (const at::Tensor& text : texts) rows.push_back(text.to(dtype()));
-  Prepared prepared = {.text = text_projection_.Apply(at::cat(rows)),
-                       .positions = {},
-                       .rotary = {},
-                       .spans = {},
-                       .modulation = {},
-                       .out_modulation = {}};
+  Prepared prepared;
+  prepared.text = text_projection_.Apply(at::cat(texts).to(dtype()));
   const int64_t p = config_.patch_size, text = prepared.text.size(1);
   const int64_t video = grid.frames / config_.patch_frames() * (grid.height / p) * (grid.width / p);
   prepared.spans = {{0, text, 1}, {text, text + video, 0}};
@@ -239,11 +208,8 @@ at::Tensor CogVideoXTransformer::Forward(const Prepared& prepared, int step,
                                  .view({batch, frames, pt, channels, height, p, width, p})
                                  .permute({0, 1, 4, 6, 3, 2, 5, 7})
                                  .reshape({batch, frames * height * width, channels * pt * p * p});
-  at::Tensor video;
-  {
-    const at::Tensor bias = patch_bias_ ? *patch_bias_.get() : at::Tensor();
-    video = Linear(patches, patch_weight_.get()->flatten(1), bias);
-  }
+  at::Tensor video = Linear(patches, patch_weight_.get()->flatten(1),
+                            patch_bias_ ? *patch_bias_.get() : at::Tensor());
   if (prepared.positions.defined()) video.add_(prepared.positions);
   const int64_t text = prepared.text.size(1);
   Streams streams = {at::cat({prepared.text, video}, 1)};
@@ -252,10 +218,8 @@ at::Tensor CogVideoXTransformer::Forward(const Prepared& prepared, int step,
               [&](int i, Streams& between) { RunBlock(i, prepared, step, between[0], context); });
   at::Tensor hidden = streams[0].narrow(1, text, frames * height * width);
   streams.clear();
-  {
-    const PinnedTensor weight = norm_final_.weight.get(), bias = norm_final_.bias.get();
-    hidden = at::layer_norm(hidden, {config_.width()}, *weight, *bias, config_.norm_eps);
-  }
+  hidden = at::layer_norm(hidden, {config_.width()}, *norm_final_.weight.get(),
+                          *norm_final_.bias.get(), config_.norm_eps);
   const at::Tensor modulation = prepared.out_modulation[step];
   hidden = NormModulate(hidden, {.kind = NormKind::kLayer, .eps = config_.norm_eps},
                         modulation[kShift], modulation[kScale], {{0, hidden.size(1), 0}},

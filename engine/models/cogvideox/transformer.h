@@ -16,6 +16,7 @@
 #include "engine/core/run_context.h"
 #include "engine/memory/component.h"
 #include "engine/models/cogvideox/transformer_config.h"
+#include "engine/models/common/latents.h"
 #include "engine/nn/block_stack.h"
 #include "engine/nn/mlp.h"
 #include "engine/nn/timestep_embedding.h"
@@ -23,11 +24,6 @@
 #include "engine/ops/norm_rotary.h"
 
 namespace kino::engine {
-
-// Of the latents.
-struct CogVideoXGrid {
-  int64_t frames = 0, height = 0, width = 0;
-};
 
 class CogVideoXTransformer final : public Component {
  public:
@@ -47,7 +43,7 @@ class CogVideoXTransformer final : public Component {
     at::Tensor out_modulation;  // shift and scale: [T, 2, 1, D]
   };
   // texts: of each row, [1, L, text_embed_dim], all of one length. timesteps: of each step.
-  Prepared Prepare(const std::vector<at::Tensor>& texts, const CogVideoXGrid& grid,
+  Prepared Prepare(const std::vector<at::Tensor>& texts, const LatentGrid& grid,
                    const std::vector<float>& timesteps, const RunContext& context) const;
 
   // One denoise step. latents: [B, F, in_channels, h, w] -> [B, F, out_channels, h, w] in the
@@ -66,9 +62,9 @@ class CogVideoXTransformer final : public Component {
     std::unique_ptr<Mlp> feed_forward;
   };
 
-  RotaryTable MakeRotaryTable(const CogVideoXGrid& grid) const;
+  RotaryTable MakeRotaryTable(const LatentGrid& grid) const;
   // Of the text's tokens and the video's, [L + S, D] in double or as the file has them.
-  at::Tensor MakePositions(const CogVideoXGrid& grid) const;
+  at::Tensor MakePositions(const LatentGrid& grid) const;
   void RunBlock(int index, const Prepared& prepared, int step, at::Tensor& tokens,
                 const RunContext& context) const;
 

@@ -32,12 +32,11 @@ struct CogVideoXTransformerConfig {
   bool use_learned_positional_embeddings = false;
   bool patch_bias = true;
 
-  // `path` names the file in messages. UNIMPLEMENTED: an option no published CogVideoX uses.
-  // INVALID_ARGUMENT: sizes of no such model.
+  // `path` names the file in messages. UNIMPLEMENTED, INVALID_ARGUMENT: options and sizes of no
+  // published CogVideoX.
   static absl::StatusOr<CogVideoXTransformerConfig> FromJson(const nlohmann::json& json,
                                                              const std::string& path);
   int64_t width() const { return int64_t{num_attention_heads} * attention_head_dim; }
-  // Latent frames of a patch.
   int patch_frames() const { return patch_size_t > 0 ? patch_size_t : 1; }
   // Positions are added to the tokens.
   bool adds_positions() const {

@@ -20,31 +20,19 @@ namespace {
 // what is left over as well (num_latent_frames_batch_size, num_sample_frames_batch_size).
 constexpr int64_t kLatentBatch = 2, kFrameBatch = 8;
 constexpr int kMidResnets = 2;
-constexpr double kSpatialNormEps = 1e-6, kNormOutEps = 1e-6;
 // A layer behind the first takes all that the one before it gives.
 constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
 
-int64_t FirstBatch(int64_t frames, int64_t batch) {
-  return frames < batch ? frames : batch + frames % batch;
-}
-
-// All frames as one.
-at::Tensor Tall(const at::Tensor& frames) {
-  return frames.view({1, frames.size(0) * frames.size(1), frames.size(2), frames.size(3)});
-}
-
 }  // namespace
 
-CogVideoXVae::Norm CogVideoXVae::MakeNorm(const WeightScope& scope, int64_t channels, double eps,
+CogVideoXVae::Norm CogVideoXVae::MakeNorm(const WeightScope& scope, int64_t channels,
                                           bool is_decoder) const {
-  if (!is_decoder)
-    return {.norm = scope.WithBias({channels}), .eps = eps, .scale = {}, .shift = {}};
+  if (!is_decoder) return {.norm = scope.WithBias({channels}), .scale = {}, .shift = {}};
   const auto of_latents = [&](const char* name) {
     return scope.Sub(name).Sub("conv").WithBias({channels, config_.latent_channels, 1, 1, 1},
                                                 LayerKind::kConvolution);
   };
   return {.norm = scope.Sub("norm_layer").WithBias({channels}),
-          .eps = kSpatialNormEps,
           .scale = of_latents("conv_y"),
           .shift = of_latents("conv_b")};
 }
@@ -54,8 +42,8 @@ CogVideoXVae::Resnet CogVideoXVae::MakeResnet(const WeightScope& scope, int64_t 
   const auto conv = [&](const char* name, int64_t from) {
     return CausalConv3d(scope.Sub(name).Sub("conv"), {.in_channels = from, .out_channels = out});
   };
-  Resnet resnet = {.norm1 = MakeNorm(scope.Sub("norm1"), in, config_.norm_eps, is_decoder),
-                   .norm2 = MakeNorm(scope.Sub("norm2"), out, config_.norm_eps, is_decoder),
+  Resnet resnet = {.norm1 = MakeNorm(scope.Sub("norm1"), in, is_decoder),
+                   .norm2 = MakeNorm(scope.Sub("norm2"), out, is_decoder),
                    .conv1 = conv("conv1", in),
                    .conv2 = conv("conv2", out),
                    .shortcut = {}};
@@ -79,12 +67,12 @@ CogVideoXVae::CogVideoXVae(const CogVideoXVaeConfig& config, const ComponentFile
     };
     const int64_t in = is_decoder ? config_.latent_channels : 3;
     const int64_t out = is_decoder ? 3 : 2 * config_.latent_channels;
-    auto network = std::make_unique<Network>(Network{
-        .is_decoder = is_decoder,
-        .conv_in = conv("conv_in", in, channels.front()),
-        .blocks = {},
-        .norm_out = MakeNorm(scope.Sub("norm_out"), channels.back(), kNormOutEps, is_decoder),
-        .conv_out = conv("conv_out", channels.back(), out)});
+    auto network = std::make_unique<Network>(
+        Network{.is_decoder = is_decoder,
+                .conv_in = conv("conv_in", in, channels.front()),
+                .blocks = {},
+                .norm_out = MakeNorm(scope.Sub("norm_out"), channels.back(), is_decoder),
+                .conv_out = conv("conv_out", channels.back(), out)});
     const auto add = [&](const WeightScope& block, int layers, int64_t from, int64_t to) {
       Block& built = network->blocks.emplace_back();
       for (int i = 0; i < layers; ++i) {
@@ -115,8 +103,10 @@ CogVideoXVae::CogVideoXVae(const CogVideoXVaeConfig& config, const ComponentFile
   }
 }
 
-void CogVideoXVae::NormSilu(const at::Tensor& frames, const Norm& norm, const at::Tensor& latents,
-                            at::Tensor out) const {
+at::Tensor CogVideoXVae::NormConv(const Norm& norm, const CausalConv3d& conv,
+                                  CausalConv3d::State& state, at::Tensor frames,
+                                  const at::Tensor& latents) const {
+  CausalConv3d::Window window = conv.Open(state, frames.sizes(), frames.options(), /*last=*/false);
   NearestModulation modulation;
   if (norm.scale) {
     const auto of_latents = [&](const WeightAndBias& layer) {
@@ -124,38 +114,42 @@ void CogVideoXVae::NormSilu(const at::Tensor& frames, const Norm& norm, const at
     };
     modulation = {.scale = of_latents(*norm.scale), .shift = of_latents(*norm.shift)};
   }
-  const PinnedTensor weight = norm.norm.weight.get(), bias = norm.norm.bias.get();
-  const FrameGroupNorm group_norm = {
-      .groups = config_.norm_num_groups, .eps = norm.eps, .weight = weight, .bias = bias};
-  if (norm.scale) return GroupNormModulateSilu(frames, group_norm, modulation, std::move(out));
-  GroupNormSilu(Tall(frames), group_norm, Tall(out));
+  GroupNormModulateSilu(frames,
+                        {.groups = config_.norm_num_groups,
+                         .eps = CogVideoXVaeConfig::kNormEps,
+                         .weight = norm.norm.weight.get(),
+                         .bias = norm.norm.bias.get()},
+                        modulation, window.Fresh());
+  frames.reset();
+  return conv.Close(state, std::move(window), /*last=*/false);
 }
 
 at::Tensor CogVideoXVae::Push(const Resnet& resnet, Resnet::State& state, at::Tensor frames,
                               const at::Tensor& latents) const {
-  CausalConv3d::Window window =
-      resnet.conv1.Open(state.conv1, frames.sizes(), frames.options(), /*last=*/false);
-  NormSilu(frames, resnet.norm1, latents, window.Fresh());
-  at::Tensor hidden = resnet.conv1.Close(state.conv1, std::move(window), /*last=*/false);
-  window = resnet.conv2.Open(state.conv2, hidden.sizes(), hidden.options(), /*last=*/false);
-  NormSilu(hidden, resnet.norm2, latents, window.Fresh());
-  hidden.reset();
-  hidden = resnet.conv2.Close(state.conv2, std::move(window), /*last=*/false);
+  at::Tensor hidden = NormConv(resnet.norm1, resnet.conv1, state.conv1, frames, latents);
+  hidden = NormConv(resnet.norm2, resnet.conv2, state.conv2, std::move(hidden), latents);
   if (resnet.shortcut)
     frames = Conv3d(frames, resnet.shortcut->weight.get(), resnet.shortcut->bias.get(), {});
   return hidden.add_(frames);
 }
 
-FrameChain CogVideoXVae::Begin(const Network& network, int64_t first, int64_t most) const {
+FrameChain CogVideoXVae::Begin(const Network& network, int64_t frame_count) const {
   FrameChain chain;
+  const int64_t batch = network.is_decoder ? kLatentBatch : kFrameBatch;
+  const int64_t first = frame_count < batch ? frame_count : batch + frame_count % batch;
   // What the decoder's norms see: the batch of latents that is on its way.
   auto latents = std::make_shared<at::Tensor>();
   chain.Add(
-      [&network, latents, state = CausalConv3d::State()](at::Tensor frames, bool last) mutable {
-        if (network.is_decoder) *latents = frames;
+      [this, &network, latents, state = CausalConv3d::State()](at::Tensor frames,
+                                                               bool last) mutable {
+        if (network.is_decoder) {
+          *latents = frames;
+        } else {
+          frames = PixelsOf(frames, at::TensorOptions(device()).dtype(dtype()));
+        }
         return network.conv_in.Push(state, std::move(frames), last);
       },
-      most, /*least=*/1, first);
+      batch, /*least=*/1, first);
   for (const Block& block : network.blocks) {
     for (const Resnet& resnet : block.resnets) {
       chain.Add(
@@ -183,13 +177,8 @@ FrameChain CogVideoXVae::Begin(const Network& network, int64_t first, int64_t mo
         kWholeBatch);
   }
   chain.Add(
-      [this, &network, latents, state = CausalConv3d::State()](at::Tensor frames,
-                                                               bool last) mutable {
-        CausalConv3d::Window window =
-            network.conv_out.Open(state, frames.sizes(), frames.options(), last);
-        NormSilu(frames, network.norm_out, *latents, window.Fresh());
-        frames.reset();
-        return network.conv_out.Close(state, std::move(window), last);
+      [this, &network, latents, state = CausalConv3d::State()](at::Tensor frames, bool) mutable {
+        return NormConv(network.norm_out, network.conv_out, state, std::move(frames), *latents);
       },
       kWholeBatch);
   return chain;
@@ -197,47 +186,28 @@ FrameChain CogVideoXVae::Begin(const Network& network, int64_t first, int64_t mo
 
 std::unique_ptr<DecodeStream> CogVideoXVae::Decode(const at::Tensor& latents,
                                                    const std::optional<VaeTiling>& tiling) const {
-  TORCH_CHECK(latents.dim() == 5 && latents.size(0) == 1 &&
-                  latents.size(1) == config_.latent_channels && latents.size(2) > 0,
-              "cannot decode latents of shape ", latents.sizes());
   std::optional<TileGrid> grid;
   const int64_t ratio = config_.spatial_ratio();
   if (tiling) grid = OverlappingTiles(config_.tile_sizes(), *tiling).DecodeGrid(ratio);
   const BeginDecode begin = [&](int64_t, int64_t, int64_t) {
-    return Begin(*decoder_, FirstBatch(latents.size(2), kLatentBatch), kLatentBatch);
+    return Begin(*decoder_, latents.size(2));
   };
   return DecodeInTiles(begin, latents, grid, ratio);
-}
-
-at::Tensor CogVideoXVae::EncodeTile(const at::Tensor& video, const RunContext& context) const {
-  const int64_t frames = video.size(0);
-  FrameChain chain = Begin(*encoder_, FirstBatch(frames, kFrameBatch), kFrameBatch);
-  std::vector<at::Tensor> moments;
-  for (int64_t next = 0, count = 0; next < frames; next += count) {
-    count = next == 0 ? FirstBatch(frames, kFrameBatch) : kFrameBatch;
-    chain.Push(PixelsOf(video.narrow(0, next, count), at::TensorOptions(device()).dtype(dtype()))
-                   .contiguous(),
-               /*last=*/next + count == frames);
-    while (true) {
-      at::Tensor known = chain.Next(context);
-      if (!known.defined()) break;
-      moments.push_back(std::move(known));
-    }
-  }
-  return at::cat(moments).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
 }
 
 at::Tensor CogVideoXVae::Encode(const at::Tensor& video, const std::optional<VaeTiling>& tiling,
                                 const RunContext& context) const {
   const int64_t height = video.size(1), width = video.size(2), ratio = config_.spatial_ratio();
-  if (!tiling) return EncodeTile(video, context);
-  const OverlappingTiles tiles(config_.tile_sizes(), *tiling);
-  const TileGrid pixels = tiles.PixelGrid();
-  if (height <= pixels.min_height && width <= pixels.min_width) return EncodeTile(video, context);
-  const auto encode = [&](int64_t y, int64_t tile_height, int64_t x, int64_t tile_width) {
-    return EncodeTile(video.narrow(1, y, tile_height).narrow(2, x, tile_width), context);
+  const auto encode = [&](int64_t y, int64_t part_height, int64_t x, int64_t part_width) {
+    FrameChain chain = Begin(*encoder_, video.size(0));
+    chain.Push(video.narrow(1, y, part_height).narrow(2, x, part_width), /*last=*/true);
+    std::vector<at::Tensor> moments;
+    chain.Drain(context, moments);
+    return at::cat(moments).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
   };
-  return EncodeInTiles(encode, height, width, pixels, tiles.LatentGrid(ratio), ratio);
+  if (!tiling) return encode(0, height, 0, width);
+  const OverlappingTiles tiles(config_.tile_sizes(), *tiling);
+  return EncodeInTiles(encode, height, width, tiles.PixelGrid(), tiles.LatentGrid(ratio), ratio);
 }
 
 }  // namespace kino::engine

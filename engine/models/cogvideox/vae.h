@@ -43,7 +43,6 @@ class CogVideoXVae final : public Component {
   // latents.
   struct Norm {
     WeightAndBias norm;
-    double eps = 0;
     std::optional<WeightAndBias> scale, shift;
   };
   // CogVideoXResnetBlock3D.
@@ -69,16 +68,15 @@ class CogVideoXVae final : public Component {
     CausalConv3d conv_out;
   };
 
-  Norm MakeNorm(const WeightScope& scope, int64_t channels, double eps, bool is_decoder) const;
+  Norm MakeNorm(const WeightScope& scope, int64_t channels, bool is_decoder) const;
   Resnet MakeResnet(const WeightScope& scope, int64_t in, int64_t out, bool is_decoder) const;
-  // SiLU(norm(frames)) into `out`.
-  void NormSilu(const at::Tensor& frames, const Norm& norm, const at::Tensor& latents,
-                at::Tensor out) const;
+  // conv(SiLU(norm(frames))).
+  at::Tensor NormConv(const Norm& norm, const CausalConv3d& conv, CausalConv3d::State& state,
+                      at::Tensor frames, const at::Tensor& latents) const;
   at::Tensor Push(const Resnet& resnet, Resnet::State& state, at::Tensor frames,
                   const at::Tensor& latents) const;
-  // The first layer takes `first` frames, then `most` at a time.
-  FrameChain Begin(const Network& network, int64_t first, int64_t most) const;
-  at::Tensor EncodeTile(const at::Tensor& video, const RunContext& context) const;
+  // Takes so many frames of latents, or of bytes.
+  FrameChain Begin(const Network& network, int64_t frame_count) const;
 
   CogVideoXVaeConfig config_;
   std::unique_ptr<const Network> encoder_, decoder_;

@@ -10,8 +10,7 @@ namespace kino::engine {
 namespace {
 
 // Larger numbers in a config are a mistake.
-constexpr int kMaxChannels = 1 << 16, kMaxLayers = 256, kMaxSide = 1 << 16;
-constexpr size_t kMaxBlocks = 8;
+constexpr int kMaxChannels = 1 << 16, kMaxLayers = 256, kMaxSide = 1 << 16, kMaxBlocks = 8;
 
 }  // namespace
 
@@ -29,23 +28,20 @@ absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::
   ConfigReader reader(json, path);
   CogVideoXVaeConfig c;
   c.block_out_channels = reader.Get("block_out_channels", c.block_out_channels);
-  c.latent_channels = reader.Get("latent_channels", c.latent_channels);
-  c.layers_per_block = reader.Get("layers_per_block", c.layers_per_block);
-  c.norm_num_groups = reader.Get("norm_num_groups", c.norm_num_groups);
-  c.norm_eps = reader.Get("norm_eps", c.norm_eps);
-  const double ratio =
-      reader.Get("temporal_compression_ratio", static_cast<double>(c.temporal_ratio));
-  c.sample_height = reader.Get("sample_height", c.sample_height);
-  c.sample_width = reader.Get("sample_width", c.sample_width);
-  c.scaling_factor = reader.Get("scaling_factor", c.scaling_factor);
+  c.latent_channels = reader.Within("latent_channels", c.latent_channels, 1, kMaxChannels);
+  c.layers_per_block = reader.Within("layers_per_block", c.layers_per_block, 1, kMaxLayers);
+  c.norm_num_groups = reader.Within("norm_num_groups", c.norm_num_groups, 1, kMaxChannels);
+  const double ratio = reader.Within("temporal_compression_ratio", 4.0, 1.0, 1.0 * kMaxSide);
+  c.sample_height = reader.Within("sample_height", c.sample_height, 1, kMaxSide);
+  c.sample_width = reader.Within("sample_width", c.sample_width, 1, kMaxSide);
+  c.scaling_factor = reader.Within("scaling_factor", c.scaling_factor, 1e-6, 1e6);
   c.invert_scale_latents = reader.Get("invert_scale_latents", c.invert_scale_latents);
-  const int in_channels = reader.Get("in_channels", 3),
-            out_channels = reader.Get("out_channels", 3);
+  reader.Within("in_channels", 3, 3, 3);
+  reader.Within("out_channels", 3, 3, 3);
+  reader.Within("norm_eps", kNormEps, kNormEps, kNormEps);
   const std::string activation = reader.Get("act_fn", std::string("silu"));
-  for (const char* key : {"use_quant_conv", "use_post_quant_conv"}) {
-    if (reader.Get(key, false))
-      return absl::UnimplementedError(absl::StrCat(path, ": ", key, " true, expected false"));
-  }
+  for (const char* key : {"use_quant_conv", "use_post_quant_conv"})
+    reader.Within(key, false, false, false);
   KINO_RETURN_IF_ERROR(reader.status());
   if (activation != "silu" && activation != "swish") {
     return absl::UnimplementedError(
@@ -61,22 +57,12 @@ absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::
   }
   c.temporal_ratio = 1;
   while (c.temporal_ratio < ratio && c.temporal_ratio < c.spatial_ratio()) c.temporal_ratio *= 2;
-  if (c.temporal_ratio != ratio) {
-    return refuse(absl::StrCat("temporal_compression_ratio is ", ratio,
-                               ", expected a power of 2 of at most ", c.spatial_ratio()));
-  }
-  const int least = 4 * c.spatial_ratio();
-  const bool fits = in_channels == 3 && out_channels == 3 && c.latent_channels >= 1 &&
-                    c.latent_channels <= kMaxChannels && c.layers_per_block >= 1 &&
-                    c.layers_per_block <= kMaxLayers && c.norm_num_groups >= 1 &&
-                    std::min(c.sample_height, c.sample_width) >= least &&
-                    std::max(c.sample_height, c.sample_width) <= kMaxSide && c.scaling_factor > 0 &&
-                    c.norm_eps > 0;
-  if (!fits) {
-    return refuse(absl::StrCat(
-        "a size or factor is not positive or too large, a video's channels are not 3, or a "
-        "sample's side is less than ",
-        least));
+  if (c.temporal_ratio != ratio ||
+      std::min(c.sample_height, c.sample_width) < 4 * c.spatial_ratio()) {
+    return refuse(absl::StrCat("temporal_compression_ratio is ", ratio, " and a sample ",
+                               c.sample_height, "x", c.sample_width,
+                               ", expected a power of 2 of at most ", c.spatial_ratio(),
+                               " and at least ", 4 * c.spatial_ratio(), " a side"));
   }
   for (const int channels : c.block_out_channels) {
     if (channels < 1 || channels > kMaxChannels || channels % c.norm_num_groups != 0) {

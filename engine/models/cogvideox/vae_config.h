@@ -13,18 +13,18 @@
 namespace kino::engine {
 
 struct CogVideoXVaeConfig {
+  static constexpr double kNormEps = 1e-6;  // of every norm
   std::vector<int> block_out_channels = {128, 256, 256, 512};
   int latent_channels = 16;
   int layers_per_block = 3;
   int norm_num_groups = 32;
-  double norm_eps = 1e-6;
   int temporal_ratio = 4;  // temporal_compression_ratio
   int sample_height = 480, sample_width = 720;
   double scaling_factor = 1.15258426;
   bool invert_scale_latents = false;  // an image's latents are divided where others are multiplied
 
-  // `path` names the file in messages. Absent keys take diffusers' defaults. INVALID_ARGUMENT:
-  // sizes of no such model. UNIMPLEMENTED: an option no published CogVideoX uses.
+  // `path` names the file in messages. Absent keys take diffusers' defaults. UNIMPLEMENTED,
+  // INVALID_ARGUMENT: options and sizes of no published CogVideoX.
   static absl::StatusOr<CogVideoXVaeConfig> FromJson(const nlohmann::json& json,
                                                      const std::string& path);
   int spatial_ratio() const { return 1 << (block_out_channels.size() - 1); }

@@ -7,6 +7,11 @@
 
 namespace kino::engine {
 
+// How many latents there are along each axis.
+struct LatentGrid {
+  int64_t frames = 0, height = 0, width = 0;
+};
+
 // Statistics of each channel, [C], as [1, C, 1, 1, 1] in float32.
 at::Tensor ByChannel(const at::Tensor& statistics);
 

@@ -47,6 +47,20 @@ class StagedRun : public PipelineRun {
   // one or several of `total_steps` and ends with Finish. The decode stage starts over when a step
   // of it is repeated; other stages repeat the step.
   void AddStage(Stage stage, double share, int total_steps, Step step);
+  // The same with a member function of the family's run.
+  template <typename Run, typename... Sink>
+  void AddStage(Stage stage, double share, int total_steps,
+                void (Run::*step)(const RunContext& context, Sink... sink)) {
+    AddStage(stage, share, total_steps,
+             Step([run = static_cast<Run*>(this), step](const RunContext& context,
+                                                        const FrameSink& sink) {
+               if constexpr (sizeof...(Sink) == 0) {
+                 (run->*step)(context);
+               } else {
+                 (run->*step)(context, sink);
+               }
+             }));
+  }
   // So many more steps of this stage are finished. `is_last`: nothing of the stage is left, the
   // next one begins; behind the last the run is done.
   void Finish(int steps, bool is_last);

@@ -119,10 +119,14 @@ at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid&
 
 at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
                          const TileGrid& latents, int64_t ratio) {
+  if (height <= pixels.min_height && width <= pixels.min_width) return encode(0, height, 0, width);
   const auto joined = [ratio](int64_t length, int64_t tile, int64_t step, int64_t kept) {
     int64_t total = 0;
-    for (int64_t begin = 0; begin < length; begin += step)
-      total += std::min(kept, (std::min(tile, length - begin) + ratio - 1) / ratio);
+    for (int64_t begin = 0; begin < length; begin += step) {
+      const int64_t of_tile = std::min(tile, length - begin) / ratio;
+      if (of_tile == 0) return int64_t{0};
+      total += std::min(kept, of_tile);
+    }
     return total;
   };
   const int64_t rows = joined(height, pixels.min_height, pixels.next_row(), latents.stride_height);
@@ -191,6 +195,8 @@ at::Tensor DecodeStream::Next(const RunContext& context) {
 
 std::unique_ptr<DecodeStream> DecodeInTiles(const BeginDecode& begin, const at::Tensor& latents,
                                             const std::optional<TileGrid>& grid, int64_t ratio) {
+  TORCH_CHECK(latents.dim() == 5 && latents.size(0) == 1 && latents.size(2) > 0,
+              "cannot decode latents of shape ", latents.sizes());
   if (grid &&
       (latents.size(4) > grid->min_width / ratio || latents.size(3) > grid->min_height / ratio)) {
     return std::make_unique<SpatialTileStream>(begin, latents, *grid, ratio);

@@ -78,9 +78,9 @@ at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid&
 // The moments, [1, 2 * C, F, h, w], of a part of a video's pixels.
 using EncodePart =
     absl::FunctionRef<at::Tensor(int64_t y, int64_t height, int64_t x, int64_t width)>;
-// Of a whole video of height x width pixels, `ratio` of them a latent, in tiles. pixels: where they
-// lie in the video; latents: how they are joined. Throws StatusError INVALID_ARGUMENT: the tiles
-// give more or fewer latents than the video has.
+// Of a whole video of height x width pixels, `ratio` of them a latent, in tiles if one does not
+// hold it. pixels: where they lie in the video; latents: how they are joined. Throws StatusError
+// INVALID_ARGUMENT: the tiles give more or fewer latents than the video has.
 at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
                          const TileGrid& latents, int64_t ratio);
 

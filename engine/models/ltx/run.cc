@@ -45,16 +45,13 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
 
   schedule_ = ValueOrThrow(LtxSchedule(components_->sampler, request_, grid_.tokens()));
 
-  AddStage(Stage::kEncodeText, kTextShare, 1,
-           [this](const RunContext& context, const FrameSink&) { EncodeText(context); });
+  AddStage(Stage::kEncodeText, kTextShare, 1, &LtxRun::EncodeText);
   if (!media_.empty()) {
-    AddStage(Stage::kEncodeMedia, kMediaShare, 1,
-             [this](const RunContext& context, const FrameSink&) { EncodeImage(context); });
+    AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxRun::EncodeImage);
   }
   AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
-           [this](const RunContext& context, const FrameSink&) { Denoise(context); });
-  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames,
-           [this](const RunContext& context, const FrameSink& sink) { Decode(context, sink); });
+           &LtxRun::Denoise);
+  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &LtxRun::Decode);
 }
 
 void LtxRun::Drop(Stage stage) {

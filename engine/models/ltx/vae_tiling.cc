@@ -130,11 +130,7 @@ at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video, con
   for (int64_t next = 0; next < video.frames; next += chain.first_run()) {
     const int64_t count = std::min(chain.first_run(), video.frames - next);
     chain.Push(video.Read(next, count), /*last=*/next + count == video.frames);
-    for (;;) {
-      at::Tensor known = chain.Next(context);
-      if (!known.defined()) break;
-      moments.push_back(std::move(known));
-    }
+    chain.Drain(context, moments);
   }
   return at::cat(moments).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
 }
@@ -142,10 +138,7 @@ at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video, con
 at::Tensor EncodeUntiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                                const VideoPart& video, const LtxVaeTiling& tiling,
                                const RunLength& runs, const RunContext& context) {
-  if (!tiling.use_tiling || (video.width <= tiling.tile_sample_min_width &&
-                             video.height <= tiling.tile_sample_min_height)) {
-    return EncodeWhole(encoder, video, runs, context);
-  }
+  if (!tiling.use_tiling) return EncodeWhole(encoder, video, runs, context);
   const int64_t ratio = config.spatial_compression_ratio;
   const TileGrid grid = {
       tiling.tile_sample_min_height / ratio, tiling.tile_sample_min_width / ratio,

@@ -174,6 +174,17 @@ TEST(GroupNormModulateSiluTest, FusedEqualsComposedAndTorch) {
   }
 }
 
+TEST(GroupNormModulateSiluTest, WithoutParametersIsTheNormOverAllFrames) {
+  const at::Tensor x = Random({3, 8, 6, 16}, 1), out = at::empty_like(x);
+  const FrameGroupNorm norm = {
+      .groups = 4, .eps = 1e-6, .weight = Random({16}, 2), .bias = Random({16}, 3)};
+  GroupNormModulateSilu(x, norm, {}, out);
+  const at::Tensor normed = at::group_norm(x.permute({3, 0, 1, 2}).unsqueeze(0).contiguous(), 4,
+                                           norm.weight, norm.bias, 1e-6);
+  const at::Tensor expected = at::silu(normed).squeeze(0).permute({1, 2, 3, 0});
+  EXPECT_LE((out - expected).abs().max().item<float>(), 5e-6);
+}
+
 TEST(GroupNormModulateSiluTest, ParametersOfNoSuchFramesAreRefused) {
   at::Tensor x = Random({8, 16, 12, 8}, 1), out = at::empty_like(x);
   const at::Tensor channel = Random({8}, 2);

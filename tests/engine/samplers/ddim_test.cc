@@ -145,6 +145,15 @@ TEST(DdimScheduleTest, StrengthSaysWhichStepIsTheFirst) {
   EXPECT_EQ(FirstStepAt(4, 0.0), 4);
 }
 
+TEST(DdimScheduleTest, StepsBeforeTheFirstAreLeftOut) {
+  const auto all = MakeDdimSchedule({}, 10), some = MakeDdimSchedule({}, 10, 0.35);
+  ASSERT_TRUE(all.ok() && some.ok());
+  ASSERT_EQ(some->size(), 3);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ((*some)[i].timestep, (*all)[i + 7].timestep);
+  const auto none = MakeDdimSchedule({}, 10, 0.05);
+  EXPECT_THAT(std::string(none.status().message()), HasSubstr("10 steps at strength 0.05"));
+}
+
 TEST(DdimScheduleTest, CountsOfNoScheduleAreRefused) {
   for (const int steps : {0, -1, 1001}) {
     EXPECT_EQ(MakeDdimSchedule({}, steps).status().code(), absl::StatusCode::kInvalidArgument);
