@@ -42,7 +42,7 @@ CASES = [
     *each("empty_negative", variants=(0,), negative_prompt=""),
     # Positions that are learned are so for one number of frames; others are computed.
     *each("short", "i2v", (0, 1), call={"num_frames": 9}),
-    *each("default_tiles", "i2v", (0, 2), tilings={"defaults": {}}),
+    *each("default_tiles", "i2v", (2,), tilings={"defaults": {}}),
     # Three batches of frames are encoded: 9, 8 and 8; 13, 8 and 8.
     *each("long", "v2v", (0, 1), video_frames=25),
     *each("long", "v2v", (2, 3), video_frames=29),

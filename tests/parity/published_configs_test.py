@@ -10,7 +10,8 @@ import time
 
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, AutoencoderKLMochi, LTXVideoTransformer3DModel, MochiTransformer3DModel
+from diffusers import (AutoencoderKLCogVideoX, AutoencoderKLLTXVideo, AutoencoderKLMochi, CogVideoXTransformer3DModel,
+                       LTXVideoTransformer3DModel, MochiTransformer3DModel)
 from transformers import T5Config, T5EncoderModel
 
 import kino_render
@@ -41,6 +42,25 @@ MOCHI_INDEX = {"_class_name": "MochiPipeline", "force_zeros_for_empty_prompt": F
                "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "tokenizer": ["transformers", "T5TokenizerFast"],
                "text_encoder": ["transformers", "T5EncoderModel"], "transformer": ["diffusers", "MochiTransformer3DModel"],
                "vae": ["diffusers", "AutoencoderKLMochi"]}
+# CogVideoX: what its transformer is made of, its scaling factor, its pipeline, and the samples' size.
+_5B = dict(num_attention_heads=48, num_layers=42, use_rotary_positional_embeddings=True)
+_V15 = dict(**_5B, patch_size_t=2, patch_bias=False, sample_height=300, sample_width=300, sample_frames=81)
+COGVIDEOX = {
+    "cogvideox-2b": (dict(), 1.15258426, "CogVideoXPipeline"),
+    "cogvideox-5b": (_5B, 0.7, "CogVideoXPipeline"),
+    "cogvideox-5b-i2v": (dict(**_5B, in_channels=32, use_learned_positional_embeddings=True), 0.7,
+                         "CogVideoXImageToVideoPipeline"),
+    "cogvideox-1.5-5b": (_V15, 0.7, "CogVideoXPipeline"),
+    "cogvideox-1.5-5b-i2v": (dict(**_V15, in_channels=32, ofs_embed_dim=512), 0.7, "CogVideoXImageToVideoPipeline"),
+    "cogvideox-fun-5b-control": (dict(**_5B, in_channels=32), 0.7, "CogVideoXPipeline"),
+}
+PUBLISHED.update({name: (lambda config=config: CogVideoXTransformer3DModel(**config),
+                         lambda scaling=scaling: AutoencoderKLCogVideoX(scaling_factor=scaling))
+                  for name, (config, scaling, _) in COGVIDEOX.items()})
+COGVIDEOX_INDEX = {"scheduler": ["diffusers", "CogVideoXDDIMScheduler"], "tokenizer": ["transformers", "T5Tokenizer"],
+                   "text_encoder": ["transformers", "T5EncoderModel"],
+                   "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+                   "vae": ["diffusers", "AutoencoderKLCogVideoX"]}
 REQUEST = {"prompt": "a cat walks along a wall " * 20, "negative_prompt": "worst quality, blurry", "seed": 1,
            "guidance_scale": 3.0, "num_inference_steps": 50, "fps": 25}
 # TFLOP of one step with guidance, and of the decode: PERFORMANCE figures of the real shape, 480x704x161.
@@ -79,6 +99,12 @@ def make(folder, release, text_encoder):
     if release.startswith("mochi"):
         with open(os.path.join(folder, "scheduler", "scheduler_config.json"), "w", encoding="utf-8") as file:
             json.dump({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True, "shift": 1.0}, file)
+    if release in COGVIDEOX:
+        with open(os.path.join(folder, "model_index.json"), "w", encoding="utf-8") as file:
+            json.dump({**COGVIDEOX_INDEX, "_class_name": COGVIDEOX[release][2]}, file)
+        with open(os.path.join(folder, "scheduler", "scheduler_config.json"), "w", encoding="utf-8") as file:
+            json.dump({"_class_name": "CogVideoXDDIMScheduler", "prediction_type": "v_prediction", "timestep_spacing": "trailing",
+                       "rescale_betas_zero_snr": True}, file)
     for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", text_encoder)):
         os.mkdir(os.path.join(folder, name))
         with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
@@ -102,11 +128,21 @@ def plan(folder, *flags, **fields):
     return json.loads(done.stdout)["plans"][0]
 
 
+def shape(release):
+    """What is asked of it: a size that it has positions for, and its condition."""
+    if release not in COGVIDEOX:
+        return dict(height=512, width=768, num_frames=121)
+    kind = "IMAGE" if "i2v" in release else "CONTROL_VIDEO" if "control" in release else None
+    conditions = dict(conditions=[{"kind": kind, "path": "absent"}]) if kind else {}
+    return dict(height=480, width=720, num_frames=49, **conditions)
+
+
 @pytest.mark.parametrize("release", PUBLISHED)
 def test_names_and_shapes_are_diffusers(release, text_encoder, tmp_path):
     folder = make(str(tmp_path), release, text_encoder)
-    stages = {stage["stage"]: stage for stage in plan(folder, height=512, width=768, num_frames=121)["stages"]}
-    assert set(stages) == {"ENCODE_TEXT", "DENOISE", "DECODE"}
+    stages = {stage["stage"]: stage for stage in plan(folder, **shape(release))["stages"]}
+    with_media = {"ENCODE_MEDIA"} if "conditions" in shape(release) else set()
+    assert set(stages) == {"ENCODE_TEXT", "DENOISE", "DECODE"} | with_media
     # A shape that is not the config's is seen.
     with open(os.path.join(folder, "transformer", "config.json"), encoding="utf-8") as file:
         config = json.load(file)
@@ -114,7 +150,7 @@ def test_names_and_shapes_are_diffusers(release, text_encoder, tmp_path):
     with open(os.path.join(folder, "transformer", "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
     with pytest.raises(AssertionError, match="missing"):
-        plan(folder, height=512, width=768, num_frames=121)
+        plan(folder, **shape(release))
 
 
 @pytest.mark.parametrize("release, decode", [("0.9.0", DECODE_090), ("0.9.1", DECODE_091)])
