@@ -390,6 +390,10 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     CheckVaeTiling(*effective.plan.vae_tiling, model.details->vae_tiles(), check);
   CheckWeightPlan(effective.plan, model.WeightedComponents(), resolved.violations);
   model.details->Resolve(effective, resolved.violations);
+  if (resolved.violations.empty() && effective.plan.vae_tiling) {
+    const absl::Status tiling = model.details->CheckTiling(effective, *effective.plan.vae_tiling);
+    if (!tiling.ok()) check.Fail("plan.vae_tiling", std::string(tiling.message()));
+  }
   return resolved;
 }
 

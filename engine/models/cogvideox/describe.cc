@@ -29,12 +29,11 @@ class CogVideoXDescription final : public FamilyDescription {
     defaults.negative_prompt = "";
     defaults.height = transformer.sample_height * vae.spatial_ratio();
     defaults.width = transformer.sample_width * vae.spatial_ratio();
-    defaults.num_frames = transformer.sample_frames;
+    defaults.num_frames = takes_image ? 49 : transformer.sample_frames;
     defaults.num_inference_steps = 50;
     defaults.guidance_scale = 6.0;
     defaults.fps = transformer.patch_size_t > 0 ? 16.0 : 8.0;
     defaults.output.quality = 75;
-    if (takes_image) defaults.num_frames = 49;
     // A checkpoint that sees a video beside the latents may name the plain pipeline (Fun does).
     std::vector<Task> tasks = {takes_image ? Task::kImageToVideo : Task::kVideoToVideo};
     if (!sees_condition_) tasks.insert(tasks.begin(), Task::kTextToVideo);
@@ -54,6 +53,13 @@ class CogVideoXDescription final : public FamilyDescription {
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return tiles_; }
+  absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
+    if (request.conditions.empty()) return absl::OkStatus();
+    const OverlappingTiles tiles(tiles_, tiling);
+    const int ratio = vae_.spatial_ratio();
+    return CheckEncodeTiles(*request.height, *request.width, tiles.PixelGrid(),
+                            tiles.LatentGrid(ratio), ratio);
+  }
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:

@@ -2,7 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/constant_pad_nd.h>
 
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
@@ -91,11 +91,8 @@ void CogVideoXRun::EncodeMedia(const RunContext& context) {
       is_control ? PosteriorMode(moments) : SamplePosterior(moments, state_.noise);
   at::Tensor latents =
       encoded.to(components_->text_encoder->dtype()).permute({0, 2, 1, 3, 4}) * scale;
-  if (is_image) {
-    std::vector<int64_t> rest = latents.sizes().vec();
-    rest[1] = grid_.frames - 1;
-    latents = at::cat({latents, at::zeros(rest, latents.options())}, 1);
-  }
+  // Behind an image there is nothing to be seen.
+  if (is_image) latents = at::constant_pad_nd(latents, {0, 0, 0, 0, 0, 0, 0, grid_.frames - 1});
   if (!is_control) state_.latents = DrawNoise();
   if (is_seen) {
     state_.condition = latents;

@@ -77,8 +77,7 @@ class CogVideoXTransformer final : public Component {
   std::unique_ptr<TimestepEmbedder> time_embedder_, ofs_embedder_;
   LinearWeight text_projection_, out_modulation_;
   WeightRef positions_;
-  std::unique_ptr<BlockStack> prepare_stack_;
-  std::unique_ptr<BlockStack> stack_;
+  std::unique_ptr<BlockStack> prepare_stack_, stack_;
 };
 
 }  // namespace kino::engine

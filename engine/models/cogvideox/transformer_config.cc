@@ -13,9 +13,6 @@ absl::StatusOr<CogVideoXTransformerConfig> CogVideoXTransformerConfig::FromJson(
   const auto size = [&reader](const char* key, int& field, int least = 1) {
     field = reader.Within(key, field, least, 1 << 20);
   };
-  const auto factor = [&reader](const char* key, double& field) {
-    field = reader.Within(key, field, 1e-12, 1e6);
-  };
   const auto flag = [&reader](const char* key, bool& field) { field = reader.Get(key, field); };
   size("num_attention_heads", c.num_attention_heads);
   size("attention_head_dim", c.attention_head_dim);
@@ -32,9 +29,11 @@ absl::StatusOr<CogVideoXTransformerConfig> CogVideoXTransformerConfig::FromJson(
   size("max_text_seq_length", c.max_text_seq_length);
   size("ofs_embed_dim", c.ofs_embed_dim, 0);
   size("patch_size_t", c.patch_size_t, 0);
-  factor("norm_eps", c.norm_eps);
-  factor("spatial_interpolation_scale", c.spatial_interpolation_scale);
-  factor("temporal_interpolation_scale", c.temporal_interpolation_scale);
+  c.norm_eps = reader.Within("norm_eps", c.norm_eps, 1e-12, 1.0);
+  c.spatial_interpolation_scale =
+      reader.Within("spatial_interpolation_scale", c.spatial_interpolation_scale, 1e-6, 1e6);
+  c.temporal_interpolation_scale =
+      reader.Within("temporal_interpolation_scale", c.temporal_interpolation_scale, 1e-6, 1e6);
   flag("attention_bias", c.attention_bias);
   flag("use_rotary_positional_embeddings", c.use_rotary_positional_embeddings);
   flag("use_learned_positional_embeddings", c.use_learned_positional_embeddings);
@@ -45,24 +44,20 @@ absl::StatusOr<CogVideoXTransformerConfig> CogVideoXTransformerConfig::FromJson(
   reader.Within("norm_elementwise_affine", true, true, true);
   reader.Within("freq_shift", 0, 0, 0);
   KINO_RETURN_IF_ERROR(reader.status());
-  const std::pair<bool, std::string> unknown[] = {
-      {activation != "gelu-approximate", "activation_fn '" + activation + "'"},
-      {of_timestep != "silu", "timestep_activation_fn '" + of_timestep + "'"},
-      {c.patch_size_t > 0 && c.adds_positions(), "patch_size_t with positions that are added"},
-      {c.ofs_embed_dim > 0 && c.ofs_embed_dim != c.time_embed_dim,
-       absl::StrCat("ofs_embed_dim ", c.ofs_embed_dim, " beside time_embed_dim ",
-                    c.time_embed_dim)}};
-  for (const auto& [is_so, what] : unknown) {
-    if (is_so)
-      return absl::UnimplementedError(
-          absl::StrCat(path, ": ", what, ", as no published CogVideoX"));
+  if (activation != "gelu-approximate" || of_timestep != "silu") {
+    return absl::UnimplementedError(absl::StrCat(path, ": activation_fn '", activation,
+                                                 "' and timestep_activation_fn '", of_timestep,
+                                                 "', expected 'gelu-approximate' and 'silu'"));
   }
   if (c.attention_head_dim % 16 != 0 || c.time_embed_dim % 2 != 0 ||
-      (c.use_learned_positional_embeddings && !c.use_rotary_positional_embeddings)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path,
-                     ": attention_head_dim is no multiple of 16, time_embed_dim is odd, or "
-                     "positions are learned and not rotary"));
+      (c.ofs_embed_dim > 0 && c.ofs_embed_dim != c.time_embed_dim) ||
+      (c.use_learned_positional_embeddings && !c.use_rotary_positional_embeddings) ||
+      (c.patch_size_t > 0 && c.adds_positions())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path,
+        ": attention_head_dim is no multiple of 16, time_embed_dim is odd, ofs_embed_dim is "
+        "not time_embed_dim, positions are learned and not rotary, or they are added and "
+        "patch_size_t is given"));
   }
   return c;
 }

@@ -18,8 +18,7 @@ namespace {
 
 // Latent frames that are decoded together, and frames that are encoded so; the first batch takes
 // what is left over as well (num_latent_frames_batch_size, num_sample_frames_batch_size).
-constexpr int64_t kLatentBatch = 2, kFrameBatch = 8;
-constexpr int kMidResnets = 2;
+constexpr int kLatentBatch = 2, kFrameBatch = 8;
 // A layer behind the first takes all that the one before it gives.
 constexpr int64_t kWholeBatch = std::numeric_limits<int64_t>::max();
 
@@ -81,7 +80,7 @@ CogVideoXVae::CogVideoXVae(const CogVideoXVaeConfig& config, const ComponentFile
       }
     };
     const auto add_mid = [&](int64_t width) {
-      add(scope.Sub("mid_block"), kMidResnets, width, width);
+      add(scope.Sub("mid_block"), /*layers=*/2, width, width);
     };
     if (is_decoder) add_mid(channels.front());
     int64_t from = channels.front();

@@ -15,12 +15,12 @@ constexpr int kMaxChannels = 1 << 16, kMaxLayers = 256, kMaxSide = 1 << 16, kMax
 }  // namespace
 
 VaeTileSizes CogVideoXVaeConfig::tile_sizes() const {
-  VaeTileSizes sizes = {.min_height = sample_height / 2,
-                        .min_width = sample_width / 2,
-                        .unit = 2 * spatial_ratio(),
-                        .overlap_height = 1.0 / 6,
-                        .overlap_width = 1.0 / 5};
-  return sizes.With({});
+  return VaeTileSizes{.min_height = sample_height / 2,
+                      .min_width = sample_width / 2,
+                      .unit = 2 * spatial_ratio(),
+                      .overlap_height = 1.0 / 6,
+                      .overlap_width = 1.0 / 5}
+      .With({});
 }
 
 absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::json& json,

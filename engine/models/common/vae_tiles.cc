@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
 
 namespace kino::engine {
@@ -120,24 +118,7 @@ at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid&
 at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
                          const TileGrid& latents, int64_t ratio) {
   if (height <= pixels.min_height && width <= pixels.min_width) return encode(0, height, 0, width);
-  const auto joined = [ratio](int64_t length, int64_t tile, int64_t step, int64_t kept) {
-    int64_t total = 0;
-    for (int64_t begin = 0; begin < length; begin += step) {
-      const int64_t of_tile = std::min(tile, length - begin) / ratio;
-      if (of_tile == 0) return int64_t{0};
-      total += std::min(kept, of_tile);
-    }
-    return total;
-  };
-  const int64_t rows = joined(height, pixels.min_height, pixels.next_row(), latents.stride_height);
-  const int64_t columns =
-      joined(width, pixels.min_width, pixels.next_column(), latents.stride_width);
-  if (rows != height / ratio || columns != width / ratio) {
-    throw StatusError(absl::InvalidArgumentError(
-        absl::StrCat("plan.vae_tiling: to encode ", height, "x", width, " pixels, tiles of ",
-                     pixels.min_height, "x", pixels.min_width, " give ", rows, "x", columns,
-                     " latents, expected ", height / ratio, "x", width / ratio)));
-  }
+  ThrowIfError(CheckEncodeTiles(height, width, pixels, latents, ratio));
   std::vector<std::vector<at::Tensor>> tiles;
   for (int64_t y = 0; y < height; y += pixels.next_row()) {
     tiles.emplace_back();
@@ -146,45 +127,7 @@ at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const
                                     std::min(pixels.min_width, width - x)));
     }
   }
-  return JoinTiles(tiles, latents, kLatentAxes, rows, columns);
-}
-
-OverlappingTiles::OverlappingTiles(const VaeTileSizes& defaults, const VaeTiling& request) {
-  const VaeTileSizes sizes = defaults.With(request);
-  height_ = {sizes.min_height, sizes.stride_height,
-             request.tile_sample_stride_height ? 0 : defaults.overlap_height};
-  width_ = {sizes.min_width, sizes.stride_width,
-            request.tile_sample_stride_width ? 0 : defaults.overlap_width};
-}
-
-int64_t OverlappingTiles::Axis::Step(int64_t length) const {
-  return overlap == 0 ? length * stride / tile
-                      : static_cast<int64_t>(static_cast<double>(length) * (1 - overlap));
-}
-int64_t OverlappingTiles::Axis::Kept(int64_t length) const {
-  return overlap == 0 ? (length * stride + tile - 1) / tile
-                      : length - static_cast<int64_t>(static_cast<double>(length) * overlap);
-}
-
-TileGrid OverlappingTiles::DecodeGrid(int64_t ratio) const {
-  TileGrid grid = PixelGrid();
-  grid.step_height = ratio * height_.Step(height_.tile / ratio);
-  grid.step_width = ratio * width_.Step(width_.tile / ratio);
-  return grid;
-}
-
-TileGrid OverlappingTiles::PixelGrid() const {
-  return {height_.tile,
-          width_.tile,
-          height_.Kept(height_.tile),
-          width_.Kept(width_.tile),
-          height_.Step(height_.tile),
-          width_.Step(width_.tile)};
-}
-
-TileGrid OverlappingTiles::LatentGrid(int64_t ratio) const {
-  return {height_.tile / ratio, width_.tile / ratio, height_.Kept(height_.tile / ratio),
-          width_.Kept(width_.tile / ratio)};
+  return JoinTiles(tiles, latents, kLatentAxes, height / ratio, width / ratio);
 }
 
 at::Tensor DecodeStream::Next(const RunContext& context) {

@@ -26,41 +26,8 @@ struct TileAxes {
 inline constexpr TileAxes kFrameAxes = {.t = 0, .h = 1, .w = 2};   // frames [T, H, W, C]
 inline constexpr TileAxes kLatentAxes = {.t = 2, .h = 3, .w = 4};  // latents [1, C, F, h, w]
 
-// Sizes of tiles, and how much of each is kept: its stride. What is beyond that is blended into the
-// next tile.
-struct TileGrid {
-  int64_t min_height, min_width, stride_height, stride_width;
-  // From where a tile begins to where the next one does; 0: the stride. A step of another length
-  // makes the result larger or smaller than the whole (AutoencoderKLCogVideoX, with most sizes).
-  int64_t step_height = 0, step_width = 0;
-
-  int64_t next_row() const { return step_height > 0 ? step_height : stride_height; }
-  int64_t next_column() const { return step_width > 0 ? step_width : stride_width; }
-};
-
 // How long the joined tiles of a whole of this length are.
 int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step);
-
-// Of diffusers' VAEs that say how much tiles overlap, not their strides: a tile's step, and what is
-// kept of it, are parts of its length, of its pixels as of its latents, each rounded by itself.
-class OverlappingTiles {
- public:
-  OverlappingTiles(const VaeTileSizes& defaults, const VaeTiling& request);
-  // To decode with: in pixels, `ratio` of them a latent.
-  TileGrid DecodeGrid(int64_t ratio) const;
-  // To encode with: of the video, in pixels; and of what it becomes, in latents.
-  TileGrid PixelGrid() const;
-  TileGrid LatentGrid(int64_t ratio) const;
-
- private:
-  struct Axis {
-    int64_t Step(int64_t length) const;
-    int64_t Kept(int64_t length) const;
-    int64_t tile, stride;
-    double overlap;  // 0: by the stride
-  };
-  Axis height_, width_;
-};
 
 // b[i] = a[i - extent] * (1 - i / extent) + b[i] * (i / extent) along `axis`, in place, for the
 // first `extent` lines of b, in diffusers' order of rounding.
