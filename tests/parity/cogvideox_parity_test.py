@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import compare
 import fixtures
 import kino_render
 import parity_check
@@ -122,3 +123,16 @@ def test_what_diffusers_fails_at_is_refused(name, change, says):
         condition["path"] = os.path.join(fixture.folder, condition["path"])
     with pytest.raises(RuntimeError, match=says):
         kino_render.render(fixture.model, request)
+
+
+@pytest.mark.parametrize("name", ["cogvideox-t2v-0", "cogvideox-t2v-1", "cogvideox-i2v-2", "cogvideox-v2v-3", "cogvideox-control-0"])
+def test_bfloat16_draws_the_noise_of_diffusers_bfloat16(name, pytestconfig):
+    """Noise is drawn in the type of the text states: another sequence than float32's, so the frames are of another video."""
+    fixture = fixtures.make(case_of(name))
+    theirs = fixture.diffusers_frames(torch.bfloat16)
+    got = kino_render.render(fixture.model, fixture.request("untiled"), dtype="bfloat16")
+    psnr, other = compare.psnr(theirs, got), compare.psnr(theirs, fixture.frames("untiled"))
+    pytestconfig.kino_note(f"{name}: PSNR {psnr:.1f} dB to diffusers' bfloat16, {other:.1f} dB from that to float32")
+    # Two ways of rounding the same video.
+    assert psnr >= 30
+    assert other < 20
