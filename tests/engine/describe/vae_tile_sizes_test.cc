@@ -43,10 +43,12 @@ TEST(OverlappingTilesTest, StepAndStrideAreRoundedEachByItself) {
   EXPECT_EQ(decode.stride_height, 54);
   EXPECT_EQ(decode.next_column(), 32);
   EXPECT_EQ(decode.stride_width, 32);
-  // 53 pixels further a tile begins that 7 latents are kept of.
-  const absl::Status status = CheckEncodeTiles(96, 96, tiles.PixelGrid(), tiles.LatentGrid(8), 8);
+  // Tiles begin 53 pixels apart, and 7 latents of each are kept: three of them are 160 pixels but
+  // for one, of which nothing is left to encode.
+  EXPECT_TRUE(CheckEncodeTiles(96, 96, tiles.PixelGrid(), tiles.LatentGrid(8), 8).ok());
+  const absl::Status status = CheckEncodeTiles(160, 96, tiles.PixelGrid(), tiles.LatentGrid(8), 8);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("expected 12x12"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("expected 20x12"));
   EXPECT_TRUE(CheckEncodeTiles(64, 40, tiles.PixelGrid(), tiles.LatentGrid(8), 8).ok());
 }
 
