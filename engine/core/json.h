@@ -41,6 +41,16 @@ class ConfigReader {
     }
     return value;
   }
+  // The same of a number that has to be within low and high.
+  template <typename T>
+  T Within(const char* key, T fallback, T low, T high) {
+    const T value = Get(key, fallback);
+    if (!(value >= low && value <= high) && status_.ok()) {
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat(where_, ": '", key, "' is ", value, ", expected ", low, " to ", high));
+    }
+    return value;
+  }
   const absl::Status& status() const { return status_; }
 
  private:

@@ -301,6 +301,11 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
     component.is_autoencoder = component.class_name.starts_with("Autoencoder");
     const bool is_transformer = name == "transformer";
     if (is_transformer && !transformer_file.empty()) {
+      if (family->find_transformer == nullptr) {
+        return absl::UnimplementedError(
+            absl::StrCat("'", transformer_file, "': a transformer of family '", family->family,
+                         "' is read from a model folder, not from a file of its own"));
+      }
       KINO_ASSIGN_OR_RETURN(const ComponentFiles files,
                             ComponentFiles::OpenOriginal(transformer_file, component_folder,
                                                          family->find_transformer));
@@ -398,6 +403,10 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     CheckVaeTiling(*effective.plan.vae_tiling, model.details->vae_tiles(), check);
   CheckWeightPlan(effective.plan, model.WeightedComponents(), resolved.violations);
   model.details->Resolve(effective, resolved.violations);
+  if (resolved.violations.empty() && effective.plan.vae_tiling) {
+    const absl::Status tiling = model.details->CheckTiling(effective, *effective.plan.vae_tiling);
+    if (!tiling.ok()) check.Fail("plan.vae_tiling", std::string(tiling.message()));
+  }
   return resolved;
 }
 

@@ -65,6 +65,10 @@ class FamilyDescription {
   virtual const Limits& limits() const = 0;
   // Of its VAE, as diffusers defaults them.
   virtual const VaeTileSizes& vae_tiles() const = 0;
+  // OK when an effective request can run in such tiles. INVALID_ARGUMENT: why not.
+  virtual absl::Status CheckTiling(const Request&, const VaeTiling&) const {
+    return absl::OkStatus();
+  }
   // Appends what is wrong with the request beyond single fields, and fills knobs whose default
   // depends on others. Every other default is in `request` already; a knob that is not what its
   // table asks for is reported already, and ReadKnobs leaves it out.

@@ -29,7 +29,7 @@ struct FamilyDescriber {
   std::vector<std::string> pipeline_classes;
   // Reads the component configs the family needs.
   absl::StatusOr<std::shared_ptr<const FamilyDescription>> (*describe)(const ModelSource& source);
-  // Its transformer in an original file.
+  // Its transformer in an original file; nullptr: it is read from folders alone.
   FindComponent find_transformer;
   // Its own, of all tasks.
   std::vector<KnobInfo> knobs;

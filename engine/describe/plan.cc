@@ -371,16 +371,18 @@ std::vector<Plan> Planner::State::Candidates(const Plan& base, int blocks) const
   if (!base.vae_tiling) {
     branch([&](const Plan& plan, std::vector<Plan>& grown) {
       grown.push_back(plan);
-      grown.push_back(plan);
-      grown.back().vae_tiling.emplace();
-      grown.push_back(plan);
-      grown.back().vae_tiling = VaeTiling{.tile_sample_min_height = kSmallTile,
-                                          .tile_sample_min_width = kSmallTile,
-                                          .tile_sample_min_num_frames = {},
-                                          .tile_sample_stride_height = kSmallTileStride,
-                                          .tile_sample_stride_width = kSmallTileStride,
-                                          .tile_sample_stride_num_frames = {},
-                                          .framewise = false};
+      const VaeTiling small = {.tile_sample_min_height = kSmallTile,
+                               .tile_sample_min_width = kSmallTile,
+                               .tile_sample_min_num_frames = {},
+                               .tile_sample_stride_height = kSmallTileStride,
+                               .tile_sample_stride_width = kSmallTileStride,
+                               .tile_sample_stride_num_frames = {},
+                               .framewise = false};
+      for (const VaeTiling& tiling : {VaeTiling(), small}) {
+        if (!model->details->CheckTiling(request, tiling).ok()) continue;
+        grown.push_back(plan);
+        grown.back().vae_tiling = tiling;
+      }
     });
   }
   if (!base.chunk_feed_forward) {

@@ -2,8 +2,10 @@
 // open. Values; no torch.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
+#include "absl/status/status.h"
 #include "engine/describe/request.h"
 
 namespace kino::engine {
@@ -19,6 +21,9 @@ struct VaeTileSizes {
   // Tiles fade into each other and are added up: no more than two may meet, so a stride is at least
   // half a tile.
   bool adds_up = false;
+  // The part of a tile that the next one covers as well, of a class that fixes it rather than the
+  // stride; 0: it fixes the stride.
+  double overlap_height = 0, overlap_width = 0;
 
   // What the request says in place of these.
   VaeTileSizes With(const VaeTiling& request) const {
@@ -30,10 +35,54 @@ struct VaeTileSizes {
     set(sizes.min_width, request.tile_sample_min_width);
     set(sizes.stride_height, request.tile_sample_stride_height);
     set(sizes.stride_width, request.tile_sample_stride_width);
+    if (overlap_height > 0 && !request.tile_sample_stride_height)
+      sizes.stride_height = StrideOf(sizes.min_height, overlap_height);
+    if (overlap_width > 0 && !request.tile_sample_stride_width)
+      sizes.stride_width = StrideOf(sizes.min_width, overlap_width);
     set(sizes.min_num_frames, request.tile_sample_min_num_frames);
     set(sizes.stride_num_frames, request.tile_sample_stride_num_frames);
     return sizes;
   }
+  static int StrideOf(int tile, double overlap) { return tile - static_cast<int>(tile * overlap); }
 };
+
+// Sizes of tiles, and how much of each is kept: its stride. What is beyond that is blended into the
+// next tile.
+struct TileGrid {
+  int64_t min_height, min_width, stride_height, stride_width;
+  // From where a tile begins to where the next one does; 0: the stride. A step of another length
+  // makes the result larger or smaller than the whole (AutoencoderKLCogVideoX, with most sizes).
+  int64_t step_height = 0, step_width = 0;
+
+  int64_t next_row() const { return step_height > 0 ? step_height : stride_height; }
+  int64_t next_column() const { return step_width > 0 ? step_width : stride_width; }
+};
+
+// Of diffusers' VAEs that say how much tiles overlap, not their strides: a tile's step, and what is
+// kept of it, are parts of its length, of its pixels as of its latents, each rounded by itself.
+class OverlappingTiles {
+ public:
+  OverlappingTiles(const VaeTileSizes& defaults, const VaeTiling& request);
+  // To decode with: in pixels, `ratio` of them a latent.
+  TileGrid DecodeGrid(int64_t ratio) const;
+  // To encode with: of the video, in pixels; and of what it becomes, in latents.
+  TileGrid PixelGrid() const;
+  TileGrid LatentGrid(int64_t ratio) const;
+
+ private:
+  struct Axis {
+    int64_t Step(int64_t length) const;
+    int64_t Kept(int64_t length) const;
+    int64_t tile, stride;
+    double overlap;  // 0: by the stride
+  };
+  Axis height_, width_;
+};
+
+// OK when the tiles of a video of height x width pixels, `ratio` of them a latent, give as many
+// latents as it has. pixels, latents: as OverlappingTiles gives them. INVALID_ARGUMENT: they do
+// not, and diffusers fails at it.
+absl::Status CheckEncodeTiles(int64_t height, int64_t width, const TileGrid& pixels,
+                              const TileGrid& latents, int64_t ratio);
 
 }  // namespace kino::engine

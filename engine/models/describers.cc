@@ -1,6 +1,7 @@
 // What describe knows, a line for each family. No torch here: the frontend links it.
 #include "engine/describe/families.h"
 #include "engine/models/allegro/describe.h"
+#include "engine/models/cogvideox/describe.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/mochi/describe.h"
 
@@ -11,6 +12,7 @@ const std::vector<FamilyDescriber>& FamilyDescribers() {
       LtxDescriber(),
       MochiDescriber(),
       AllegroDescriber(),
+      CogVideoXDescriber(),
   };
   return describers;
 }

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/models/allegro/pipeline.h"
+#include "engine/models/cogvideox/pipeline.h"
 #include "engine/models/ltx/pipeline.h"
 #include "engine/models/mochi/pipeline.h"
 
@@ -17,6 +18,7 @@ constexpr Entry kFamilies[] = {
     {"ltx", LoadLtxPipeline},
     {"mochi", LoadMochiPipeline},
     {"allegro", LoadAllegroPipeline},
+    {"cogvideox", LoadCogVideoXPipeline},
 };
 
 }  // namespace

@@ -9,8 +9,8 @@
 
 namespace kino::engine {
 
-void FrameChain::Add(Layer layer, int64_t most, int64_t least) {
-  links_.push_back({.layer = std::move(layer), .most = most, .least = least});
+void FrameChain::Add(Layer layer, int64_t most, int64_t least, int64_t first) {
+  links_.push_back({.layer = std::move(layer), .most = most, .least = least, .first = first});
 }
 
 void FrameChain::Push(at::Tensor frames, bool last) {
@@ -49,7 +49,8 @@ at::Tensor FrameChain::Next(const RunContext& context) {
     if (ready == links_.rend()) return {};
     ThrowIfError(context.Advance());
     Link& link = *ready;
-    const int64_t count = std::min(link.frames, link.most);
+    const int64_t first = std::exchange(link.first, 0);
+    const int64_t count = std::min(link.frames, first > 0 ? first : link.most);
     const bool last = link.has_end && count == link.frames;
     at::Tensor out = link.layer(link.Take(count), last);
     link.is_done = last;
@@ -59,6 +60,11 @@ at::Tensor FrameChain::Next(const RunContext& context) {
       return out;
     }
   }
+}
+
+void FrameChain::Drain(const RunContext& context, std::vector<at::Tensor>& into) {
+  for (at::Tensor given = Next(context); given.defined(); given = Next(context))
+    into.push_back(std::move(given));
 }
 
 }  // namespace kino::engine

@@ -21,13 +21,16 @@ class FrameChain {
   // the only reference to `frames` where there is one.
   using Layer = absl::AnyInvocable<at::Tensor(at::Tensor frames, bool last)>;
 
-  // The layer waits for `least` frames, but for the end, and takes `most` at a time.
-  void Add(Layer layer, int64_t most, int64_t least = 1);
+  // The layer waits for `least` frames, but for the end, and takes `most` at a time; the first time
+  // `first`, if that is not 0.
+  void Add(Layer layer, int64_t most, int64_t least = 1, int64_t first = 0);
   // More of the video, for the first layer. Nothing follows the last.
   void Push(at::Tensor frames, bool last);
   // Works until the last layer gives frames. Undefined: there is nothing to do before the next
   // Push, or all is done. Throws what layers throw, and StatusError when the run is cancelled.
   at::Tensor Next(const RunContext& context);
+  // Adds all that it gives before the next Push.
+  void Drain(const RunContext& context, std::vector<at::Tensor>& into);
   // The last layer has had its last run.
   bool done() const { return links_.back().is_done; }
   // Frames that the first layer takes at a time.
@@ -38,6 +41,7 @@ class FrameChain {
     Layer layer;
     int64_t most;
     int64_t least;
+    int64_t first;  // 0: as all others
     std::deque<at::Tensor> waiting = {};
     int64_t frames = 0;  // of those waiting
     bool has_end = false;

@@ -29,21 +29,39 @@ KINO_INLINE float InverseRms(const T* __restrict x, int64_t n, float eps) {
   return 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
 }
 
+// What a norm takes from each number and multiplies it with.
+struct Moment {
+  float mean, norm;
+};
+template <typename T>
+KINO_INLINE Moment MomentOf(const T* __restrict x, RowNorm kind, int64_t n, float eps) {
+  if (kind == RowNorm::kRms) return {0, InverseRms(x, n, eps)};
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += ToFloat(x[i]);
+  const float mean = sum / static_cast<float>(n);
+  float squares = 0;
+  for (int64_t i = 0; i < n; ++i) squares += (ToFloat(x[i]) - mean) * (ToFloat(x[i]) - mean);
+  return {mean, 1.0f / std::sqrt(squares / static_cast<float>(n) + eps)};
+}
+
+template <typename T>
+KINO_INLINE void AffineModulate(const T* __restrict x, RowNorm kind, const T* __restrict weight,
+                                const T* __restrict bias, const T* __restrict shift,
+                                const T* __restrict scale, T* __restrict out, int64_t n,
+                                float eps) {
+  const Moment of = MomentOf(x, kind, n, eps);
+  for (int64_t i = 0; i < n; ++i) {
+    const float normed =
+        Round<T>((ToFloat(x[i]) - of.mean) * of.norm * ToFloat(weight[i]) + ToFloat(bias[i]));
+    Store(out[i], Round<T>(normed * Round<T>(1.0f + ToFloat(scale[i]))) + ToFloat(shift[i]));
+  }
+}
+
 template <typename T>
 KINO_INLINE void NormModulate(const T* __restrict x, RowNorm kind, bool rounds_once,
                               const T* __restrict shift, const T* __restrict scale,
                               T* __restrict out, int64_t n, float eps) {
-  float mean = 0, norm = 0;
-  if (kind == RowNorm::kLayer) {
-    float sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += ToFloat(x[i]);
-    mean = sum / static_cast<float>(n);
-    float squares = 0;
-    for (int64_t i = 0; i < n; ++i) squares += (ToFloat(x[i]) - mean) * (ToFloat(x[i]) - mean);
-    norm = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
-  } else {
-    norm = InverseRms(x, n, eps);
-  }
+  const auto [mean, norm] = MomentOf(x, kind, n, eps);
   if (shift == nullptr && rounds_once) {
     for (int64_t i = 0; i < n; ++i)
       Store(out[i], (ToFloat(x[i]) - mean) * norm * (1.0f + ToFloat(scale[i])));
@@ -83,17 +101,26 @@ KINO_INLINE void AddNormGated(T* __restrict x, const T* __restrict y, const T* _
     Store(x[i], ToFloat(x[i]) + Round<T>(ToFloat(y[i]) * norm * ToFloat(gate[i])));
 }
 
+// bias nullptr: none.
 template <typename T>
-KINO_INLINE void NormRotary(const T* x, const T* __restrict weight, const float* __restrict cos,
-                            const float* __restrict sin, T* out, int64_t n, float eps) {
-  const float norm = InverseRms(x, n, eps);
+KINO_INLINE float NormedAt(const T* x, const T* __restrict weight, const T* __restrict bias,
+                           Moment of, int64_t i) {
+  const float normed = (ToFloat(x[i]) - of.mean) * of.norm * ToFloat(weight[i]);
+  return bias == nullptr ? normed : normed + ToFloat(bias[i]);
+}
+
+template <typename T>
+KINO_INLINE void NormRotary(const T* x, const T* __restrict weight, const T* __restrict bias,
+                            const float* __restrict cos, const float* __restrict sin, T* out,
+                            int64_t n, float eps) {
+  const Moment of = MomentOf(x, bias == nullptr ? RowNorm::kRms : RowNorm::kLayer, n, eps);
   if (cos == nullptr) {
-    for (int64_t i = 0; i < n; ++i) Store(out[i], ToFloat(x[i]) * norm * ToFloat(weight[i]));
+    for (int64_t i = 0; i < n; ++i) Store(out[i], NormedAt(x, weight, bias, of, i));
     return;
   }
   for (int64_t i = 0; i < n / 2; ++i) {
-    const float a = Round<T>(ToFloat(x[2 * i]) * norm * ToFloat(weight[2 * i]));
-    const float b = Round<T>(ToFloat(x[2 * i + 1]) * norm * ToFloat(weight[2 * i + 1]));
+    const float a = Round<T>(NormedAt(x, weight, bias, of, 2 * i));
+    const float b = Round<T>(NormedAt(x, weight, bias, of, 2 * i + 1));
     Store(out[2 * i], a * cos[i] - b * sin[i]);
     Store(out[2 * i + 1], b * cos[i] + a * sin[i]);
   }
@@ -135,6 +162,16 @@ KINO_INLINE void AffineSilu(const T* x, const float* __restrict gain, const floa
 }
 
 template <typename T>
+KINO_INLINE void AffineModulateSilu(const T* __restrict x, const float* __restrict gain,
+                                    const float* __restrict offset, const T* __restrict scale,
+                                    const T* __restrict shift, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float normed = Round<T>(ToFloat(x[i]) * gain[i] + offset[i]);
+    Store(out[i], Silu(Round<T>(Round<T>(normed * ToFloat(scale[i])) + ToFloat(shift[i]))));
+  }
+}
+
+template <typename T>
 KINO_INLINE void MulSilu(const T* x, const T* gate, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) Store(out[i], ToFloat(x[i]) * Round<T>(Silu(ToFloat(gate[i]))));
 }
@@ -167,9 +204,15 @@ KINO_INLINE void AsBytes(const T* __restrict x, uint8_t* __restrict out, int64_t
                                     float eps) {                                                   \
     AddNormGated(x, y, gate, n, eps);                                                              \
   }                                                                                                \
-  KINO_SUM_ROW void NormRotaryRow(const TYPE* x, const TYPE* weight, const float* cos,             \
-                                  const float* sin, TYPE* out, int64_t n, float eps) {             \
-    NormRotary(x, weight, cos, sin, out, n, eps);                                                  \
+  KINO_SUM_ROW void AffineModulateRow(const TYPE* x, RowNorm norm, const TYPE* weight,             \
+                                      const TYPE* bias, const TYPE* shift, const TYPE* scale,      \
+                                      TYPE* out, int64_t n, float eps) {                           \
+    AffineModulate(x, norm, weight, bias, shift, scale, out, n, eps);                              \
+  }                                                                                                \
+  KINO_SUM_ROW void NormRotaryRow(const TYPE* x, const TYPE* weight, const TYPE* bias,             \
+                                  const float* cos, const float* sin, TYPE* out, int64_t n,        \
+                                  float eps) {                                                     \
+    NormRotary(x, weight, bias, cos, sin, out, n, eps);                                            \
   }                                                                                                \
   KINO_SILU_SUM float SumSquares(const TYPE* x, int64_t n) { return Squares(x, n); }               \
   KINO_SILU_SUM void AddMoments(const TYPE* x, float* sums, float* squares, int64_t n) {           \
@@ -182,6 +225,11 @@ KINO_INLINE void AsBytes(const T* __restrict x, uint8_t* __restrict out, int64_t
   KINO_SILU_ROW void AffineSiluRow(const TYPE* x, const float* gain, const float* shift,           \
                                    TYPE* out, int64_t n) {                                         \
     AffineSilu(x, gain, shift, out, n);                                                            \
+  }                                                                                                \
+  KINO_SILU_ROW void AffineModulateSiluRow(const TYPE* x, const float* gain, const float* offset,  \
+                                           const TYPE* scale, const TYPE* shift, TYPE* out,        \
+                                           int64_t n) {                                            \
+    AffineModulateSilu(x, gain, offset, scale, shift, out, n);                                     \
   }                                                                                                \
   KINO_SILU_ROW void MulSiluRow(const TYPE* x, const TYPE* gate, TYPE* out, int64_t n) {           \
     MulSilu(x, gate, out, n);                                                                      \

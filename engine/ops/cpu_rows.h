@@ -18,6 +18,12 @@ void NormModulateRow(const float* x, RowNorm norm, bool rounds_once, const float
                      const float* scale, float* out, int64_t n, float eps);
 void NormModulateRow(const BFloat16* x, RowNorm norm, bool rounds_once, const BFloat16* shift,
                      const BFloat16* scale, BFloat16* out, int64_t n, float eps);
+// The same with norm(x) * weight + bias in place of norm(x), rounded behind each step.
+void AffineModulateRow(const float* x, RowNorm norm, const float* weight, const float* bias,
+                       const float* shift, const float* scale, float* out, int64_t n, float eps);
+void AffineModulateRow(const BFloat16* x, RowNorm norm, const BFloat16* weight,
+                       const BFloat16* bias, const BFloat16* shift, const BFloat16* scale,
+                       BFloat16* out, int64_t n, float eps);
 
 // x += y * gate
 void AddGatedRow(float* x, const float* y, const float* gate, int64_t n);
@@ -28,11 +34,12 @@ void AddNormGatedRow(float* x, const float* y, const float* gate, int64_t n, flo
 void AddNormGatedRow(BFloat16* x, const BFloat16* y, const BFloat16* gate, int64_t n, float eps);
 
 // out = rotate(x * rsqrt(mean(x^2) + eps) * weight): interleaved pairs (2i, 2i+1) turned by cos[i],
-// sin[i]; n even. cos nullptr: not turned. out may be x.
-void NormRotaryRow(const float* x, const float* weight, const float* cos, const float* sin,
-                   float* out, int64_t n, float eps);
-void NormRotaryRow(const BFloat16* x, const BFloat16* weight, const float* cos, const float* sin,
-                   BFloat16* out, int64_t n, float eps);
+// sin[i]; n even. cos nullptr: not turned. bias not nullptr: a layer norm in place of the RMS norm.
+// out may be x.
+void NormRotaryRow(const float* x, const float* weight, const float* bias, const float* cos,
+                   const float* sin, float* out, int64_t n, float eps);
+void NormRotaryRow(const BFloat16* x, const BFloat16* weight, const BFloat16* bias,
+                   const float* cos, const float* sin, BFloat16* out, int64_t n, float eps);
 
 float SumSquares(const float* x, int64_t n);
 float SumSquares(const BFloat16* x, int64_t n);
@@ -52,6 +59,12 @@ void NormSiluRow(const BFloat16* x, float norm, const float* gain, const float* 
 void AffineSiluRow(const float* x, const float* gain, const float* shift, float* out, int64_t n);
 void AffineSiluRow(const BFloat16* x, const float* gain, const float* shift, BFloat16* out,
                    int64_t n);
+
+// out = SiLU((x * gain + offset) * scale + shift), rounded behind each step but the first product.
+void AffineModulateSiluRow(const float* x, const float* gain, const float* offset,
+                           const float* scale, const float* shift, float* out, int64_t n);
+void AffineModulateSiluRow(const BFloat16* x, const float* gain, const float* offset,
+                           const BFloat16* scale, const BFloat16* shift, BFloat16* out, int64_t n);
 
 // out = x * SiLU(gate), rounded behind each step. out may be x.
 void MulSiluRow(const float* x, const float* gate, float* out, int64_t n);

@@ -89,8 +89,9 @@ cuda::Rows RowsOf(const at::Tensor& x, const at::Tensor& table, const TokenSpans
 }
 #endif
 
-at::Tensor PlainNorm(const at::Tensor& x, const NormStyle& style) {
-  if (style.kind == NormKind::kLayer) return at::layer_norm(x, {x.size(-1)}, {}, {}, style.eps);
+at::Tensor PlainNorm(const at::Tensor& x, const NormStyle& style, const NormAffine& affine = {}) {
+  if (style.kind == NormKind::kLayer)
+    return at::layer_norm(x, {x.size(-1)}, affine.weight, affine.bias, style.eps);
   const at::Tensor variance = x.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true);
   return (x * variance.add_(style.eps).rsqrt_()).to(x.scalar_type());
 }
@@ -99,10 +100,10 @@ at::Tensor PlainNorm(const at::Tensor& x, const NormStyle& style) {
 
 at::Tensor NormModulateComposed(const at::Tensor& x, const NormStyle& style,
                                 const at::Tensor& shift, const at::Tensor& scale,
-                                const TokenSpans& spans) {
+                                const TokenSpans& spans, const NormAffine& affine) {
   Check(x, scale, spans);
   const bool rounds_once = style.rounding == Rounding::kOnce;
-  at::Tensor out = PlainNorm(rounds_once ? x.to(at::kFloat) : x, style);
+  at::Tensor out = PlainNorm(rounds_once ? x.to(at::kFloat) : x, style, affine);
   for (const TokenSpan& span : spans) {
     at::Tensor part = out.narrow(1, span.begin, span.end - span.begin);
     part.mul_(ParametersOf(scale, span).to(out.scalar_type()) + 1);
@@ -112,32 +113,47 @@ at::Tensor NormModulateComposed(const at::Tensor& x, const NormStyle& style,
 }
 
 at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::Tensor& shift,
-                        const at::Tensor& scale, const TokenSpans& spans) {
+                        const at::Tensor& scale, const TokenSpans& spans,
+                        const NormAffine& affine) {
   Check(x, scale, spans);
+  const bool has_affine = affine.weight.defined();
+  if (has_affine) {
+    TORCH_CHECK(style.kind == NormKind::kLayer && style.rounding == Rounding::kEachStep &&
+                    shift.defined() && affine.bias.defined() && affine.weight.dim() == 1 &&
+                    affine.weight.size(0) == x.size(2) &&
+                    affine.bias.sizes() == affine.weight.sizes(),
+                "a norm with parameters of its own: expected a layer norm of ", x.size(2),
+                " numbers with weight, bias and shift, rounded at each step");
+  }
   if (shift.defined()) {
     TORCH_CHECK(shift.sizes() == scale.sizes(), "shift is ", shift.sizes(), ", scale ",
                 scale.sizes());
   }
-  if (TracesKernel(x, shift, scale)) {
+  if (TracesKernel(x, shift, scale, affine.weight, affine.bias)) {
     at::Tensor out = at::empty_like(x);
-    CountKernel({x, RowsUsed(scale, spans), RowsUsed(shift, spans)}, {out});
+    CountKernel({x, RowsUsed(scale, spans), RowsUsed(shift, spans), affine.weight, affine.bias},
+                {out});
     return out;
   }
 #ifdef KINO_WITH_CUDA
-  if (CanLaunch(x, x, shift, scale, spans)) {
+  if (CanLaunch(x, x, shift, scale, spans) &&
+      (!has_affine || cuda::CanLaunch(x, affine.weight, affine.bias))) {
     const c10::cuda::CUDAGuard guard(x.device());
     at::Tensor out = at::empty_like(x);
     C10_CUDA_CHECK(
         cuda::NormModulate(*cuda::ElementOf(x.scalar_type()), style.kind == NormKind::kLayer,
                            style.rounding == Rounding::kOnce, x.const_data_ptr(),
+                           has_affine ? affine.weight.const_data_ptr() : nullptr,
+                           has_affine ? affine.bias.const_data_ptr() : nullptr,
                            shift.defined() ? shift.const_data_ptr() : nullptr,
                            scale.const_data_ptr(), out.mutable_data_ptr(), RowsOf(x, scale, spans),
                            static_cast<float>(style.eps), cuda::StreamOf(x)));
     return out;
   }
 #endif
-  if (!cpu::FusesRows(x, scale) || (shift.defined() && !cpu::FusesRows(x, shift)))
-    return NormModulateComposed(x, style, shift, scale, spans);
+  if (!cpu::FusesRows(x, scale) || (shift.defined() && !cpu::FusesRows(x, shift)) ||
+      (has_affine && !(cpu::FusesRows(x, affine.weight) && cpu::FusesRows(x, affine.bias))))
+    return NormModulateComposed(x, style, shift, scale, spans, affine);
   at::Tensor out = at::empty_like(x);
   if (x.is_meta()) return out;
   const cpu::RowNorm norm =
@@ -148,6 +164,14 @@ at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::T
     const T* shifts = shift.defined() ? cpu::Data<T>(shift) : nullptr;
     const T* scales = cpu::Data<T>(scale);
     T* to = cpu::MutableData<T>(out);
+    if (has_affine) {
+      const T* weights = cpu::Data<T>(affine.weight);
+      const T* biases = cpu::Data<T>(affine.bias);
+      return ForRows(x, scale, spans, [&](int64_t at, int64_t row) {
+        cpu::AffineModulateRow(from + at, norm, weights, biases, shifts + row, scales + row,
+                               to + at, x.size(2), static_cast<float>(style.eps));
+      });
+    }
     ForRows(x, scale, spans, [&](int64_t at, int64_t row) {
       cpu::NormModulateRow(from + at, norm, style.rounding == Rounding::kOnce,
                            shifts == nullptr ? nullptr : shifts + row, scales + row, to + at,

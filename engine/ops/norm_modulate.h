@@ -5,7 +5,8 @@
 // timesteps differ by token (a conditioned first frame), they do so in stretches, so a [B, L, D]
 // table of parameters is never made. The composed forms are the specification and run on every
 // device and dtype; float32 and bfloat16 on the CPU, and CUDA, have fused ones. Sources: diffusers
-// 0.42.1 models/normalization.py, transformer_ltx.py, transformer_mochi.py.
+// 0.42.1 models/normalization.py, transformer_ltx.py, transformer_mochi.py,
+// cogvideox_transformer_3d.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,8 +26,8 @@ struct TokenSpan {
 using TokenSpans = std::vector<TokenSpan>;
 
 enum class NormKind {
-  kRms,    // x / sqrt(mean(x^2) + eps), no weight
-  kLayer,  // (x - mean) / sqrt(var + eps), no weight
+  kRms,    // x / sqrt(mean(x^2) + eps)
+  kLayer,  // (x - mean) / sqrt(var + eps)
 };
 
 // Where results are rounded to x's dtype.
@@ -41,16 +42,23 @@ struct NormStyle {
   Rounding rounding = Rounding::kEachStep;
 };
 
+// Of a norm that has parameters of its own, [D] each in x's dtype; both undefined: it has none.
+struct NormAffine {
+  at::Tensor weight, bias;
+};
+
 // A table of parameters is [rows, D], the same for each row of the batch, or [B, rows, D]; in x's
 // dtype.
 
 // Norm(x) * (1 + scale) + shift.  x: [B, L, D]; shift (undefined: none) and scale: tables of one
-// shape -> [B, L, D] in x's dtype.
+// shape -> [B, L, D] in x's dtype. affine: Norm(x) * weight + bias in place of Norm(x); REQUIRES
+// then a shift, and that each step rounds.
 at::Tensor NormModulate(const at::Tensor& x, const NormStyle& style, const at::Tensor& shift,
-                        const at::Tensor& scale, const TokenSpans& spans);
+                        const at::Tensor& scale, const TokenSpans& spans,
+                        const NormAffine& affine = {});
 at::Tensor NormModulateComposed(const at::Tensor& x, const NormStyle& style,
                                 const at::Tensor& shift, const at::Tensor& scale,
-                                const TokenSpans& spans);
+                                const TokenSpans& spans, const NormAffine& affine = {});
 
 // x += y * gate, in place; the product is rounded.  x, y: [B, L, D]; gate: a table. y is left
 // undefined.

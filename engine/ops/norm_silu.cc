@@ -104,10 +104,11 @@ void SolveAffine(const FrameGroupNorm& norm, int64_t positions, const at::Tensor
   }
 }
 
+// Affine of each frame.
 template <typename T>
-void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor& out) {
-  const int64_t frames = x.size(0), width = x.size(2), positions = x.size(1) * width,
-                channels = x.size(3), blocks = MomentBlocks(x);
+at::Tensor AffineOnCpu(const at::Tensor& x, const FrameGroupNorm& norm) {
+  const int64_t frames = x.size(0), positions = x.size(1) * x.size(2), channels = x.size(3),
+                blocks = MomentBlocks(x);
   const T* from = cpu::Data<T>(x);
   const at::Tensor moments = Moments(x), affine = Affine(x);
   float* sums = moments.mutable_data_ptr<float>();
@@ -124,6 +125,15 @@ void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Ten
                      }
                    });
   SolveAffine(norm, positions, moments, affine);
+  return affine;
+}
+
+template <typename T>
+void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor& out) {
+  const int64_t frames = x.size(0), width = x.size(2), positions = x.size(1) * width,
+                channels = x.size(3);
+  const at::Tensor affine = AffineOnCpu<T>(x, norm);
+  const T* from = cpu::Data<T>(x);
   T* to = cpu::MutableData<T>(out);
   const float* gains = affine.const_data_ptr<float>();
   at::parallel_for(
@@ -134,6 +144,47 @@ void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Ten
           cpu::AffineSiluRow(from + row * channels, gain, gain + channels,
                              to + frame * out.stride(0) + y * out.stride(1) + at * out.stride(2),
                              channels);
+        }
+      });
+}
+
+// All frames as one.
+at::Tensor Tall(const at::Tensor& x) {
+  return x.view({1, x.size(0) * x.size(1), x.size(2), x.size(3)});
+}
+
+// Which of t frames is the nearest to each of T.
+struct NearestFrames {
+  NearestFrames(int64_t frames, int64_t coarse)
+      : alone(frames > 1 && frames % 2 == 1 ? 1 : 0),
+        ratio(coarse > alone ? (frames - alone) / (coarse - alone) : 1) {}
+  int64_t operator()(int64_t frame) const {
+    return frame < alone ? 0 : alone + (frame - alone) / ratio;
+  }
+  int64_t alone, ratio;
+};
+
+template <typename T>
+void GroupNormModulateSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm,
+                                const NearestModulation& modulation, at::Tensor& out) {
+  const int64_t height = x.size(1), width = x.size(2), channels = x.size(3),
+                coarse_height = modulation.scale.size(1), coarse_width = modulation.scale.size(2);
+  const NearestFrames nearest(x.size(0), modulation.scale.size(0));
+  const int64_t down = height / coarse_height, right = width / coarse_width;
+  const at::Tensor affine = AffineOnCpu<T>(Tall(x), norm);
+  const float* gain = affine.const_data_ptr<float>();
+  const T* from = cpu::Data<T>(x);
+  const T* scales = cpu::Data<T>(modulation.scale);
+  const T* shifts = cpu::Data<T>(modulation.shift);
+  T* to = cpu::MutableData<T>(out);
+  at::parallel_for(
+      0, x.size(0) * height * width, cpu::RowsPerTask(channels), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t frame = nearest(row / (height * width)), y = row / width % height / down,
+                        at = row % width / right;
+          const int64_t coarse = ((frame * coarse_height + y) * coarse_width + at) * channels;
+          cpu::AffineModulateSiluRow(from + row * channels, gain, gain + channels, scales + coarse,
+                                     shifts + coarse, to + row * channels, channels);
         }
       });
 }
@@ -227,6 +278,70 @@ void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor o
 #endif
   if (!FusesGroupNorm(x, out)) return GroupNormSiluComposed(x, norm, std::move(out));
   cpu::WithRowType(x, [&](auto zero) { GroupNormSiluOnCpu<decltype(zero)>(x, norm, out); });
+}
+
+void GroupNormModulateSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm,
+                                   const NearestModulation& modulation, at::Tensor out) {
+  const int64_t coarse_height = modulation.scale.size(1), coarse_width = modulation.scale.size(2);
+  at::Tensor hidden = at::group_norm(x.permute({3, 0, 1, 2}).unsqueeze(0), norm.groups, norm.weight,
+                                     norm.bias, norm.eps, /*cudnn_enabled=*/false)
+                          .squeeze(0)
+                          .permute({1, 2, 3, 0})
+                          .contiguous();
+  const NearestFrames nearest(x.size(0), modulation.scale.size(0));
+  for (int64_t frame = 0; frame < x.size(0); ++frame) {
+    const at::Tensor positions = hidden[frame].view(
+        {coarse_height, x.size(1) / coarse_height, coarse_width, x.size(2) / coarse_width, -1});
+    const auto of_frame = [&](const at::Tensor& map) {
+      return map[nearest(frame)].unsqueeze(1).unsqueeze(3);
+    };
+    positions.mul_(of_frame(modulation.scale)).add_(of_frame(modulation.shift));
+  }
+  out.copy_(at::silu_(hidden));
+}
+
+void GroupNormModulateSilu(const at::Tensor& x, const FrameGroupNorm& norm,
+                           const NearestModulation& modulation, at::Tensor out) {
+  Check(x, out);
+  const at::Tensor& scale = modulation.scale;
+  if (!scale.defined()) return GroupNormSilu(Tall(x), norm, Tall(out));
+  TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
+              " channels in ", norm.groups, " groups");
+  const NearestFrames nearest(x.size(0), scale.size(0));
+  TORCH_CHECK(scale.dim() == 4 && modulation.shift.sizes() == scale.sizes() &&
+                  scale.size(3) == x.size(3) && x.size(1) % scale.size(1) == 0 &&
+                  x.size(2) % scale.size(2) == 0 && scale.size(0) >= nearest.alone &&
+                  nearest.alone + (scale.size(0) - nearest.alone) * nearest.ratio == x.size(0),
+              "norm and SiLU: frames ", x.sizes(), " with parameters of ", scale.sizes());
+  if (x.numel() == 0) return;
+  const bool runs_on_gpu = RunsOnGpu(x) && x.is_contiguous() && out.is_contiguous();
+  if (x.is_meta() && (runs_on_gpu || FusesGroupNorm(x, out))) {
+    const at::Tensor moments = Moments(Tall(x)), affine = Affine(Tall(x));
+    CountKernel({x}, {moments});
+    CountKernel({moments, norm.weight, norm.bias}, {affine});
+    CountKernel({x, affine, scale, modulation.shift}, {out});
+    return;
+  }
+#ifdef KINO_WITH_CUDA
+  if (runs_on_gpu && CanLaunchOn(x, out) &&
+      cuda::CanLaunch(x, norm.weight, norm.bias, scale, modulation.shift)) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    const at::Tensor tall = Tall(x), moments = Moments(tall), affine = Affine(tall);
+    C10_CUDA_CHECK(cuda::GroupNormModulateSilu(
+        *cuda::ElementOf(x.scalar_type()), x.const_data_ptr(), norm.weight.const_data_ptr(),
+        norm.bias.const_data_ptr(), scale.const_data_ptr(), modulation.shift.const_data_ptr(),
+        out.mutable_data_ptr(), PositionsOf(x, out),
+        {.frames = scale.size(0), .height = scale.size(1), .width = scale.size(2)}, norm.groups,
+        static_cast<float>(norm.eps), moments.mutable_data_ptr<float>(), moments.size(1),
+        affine.mutable_data_ptr<float>(), cuda::StreamOf(x)));
+    return;
+  }
+#endif
+  if (!FusesGroupNorm(x, out) || !out.is_contiguous() || !cpu::FusesRows(x, scale) ||
+      !cpu::FusesRows(x, modulation.shift))
+    return GroupNormModulateSiluComposed(x, norm, modulation, std::move(out));
+  cpu::WithRowType(
+      x, [&](auto zero) { GroupNormModulateSiluOnCpu<decltype(zero)>(x, norm, modulation, out); });
 }
 
 }  // namespace kino::engine

@@ -288,9 +288,10 @@ class Tracer final : public ProfileSource {
       MediaInput& frame = media.emplace_back();
       frame.width = *request.width;
       frame.height = *request.height;
-      frame.num_frames = 1;
+      frame.num_frames =
+          request.conditions[i].kind == ConditionKind::kImage ? 1 : *request.num_frames;
       frame.rgb.resize(size_t{3} * static_cast<size_t>(frame.width) *
-                       static_cast<size_t>(frame.height));
+                       static_cast<size_t>(frame.height) * static_cast<size_t>(frame.num_frames));
     }
     ComputeTarget target = CpuTarget();
     if (options_.on_gpu) target = {.is_gpu = true};

@@ -271,6 +271,10 @@ WeightRef WeightScope::Get(std::string_view name, std::vector<int64_t> shape,
   return Add(Full(name), std::move(shape), kind, /*is_matrix=*/false);
 }
 
+WeightAndBias WeightScope::WithBias(const std::vector<int64_t>& shape, LayerKind kind) const {
+  return {.weight = Get("weight", shape, kind), .bias = Get("bias", {shape.front()}, kind)};
+}
+
 WeightRef WeightScope::GetAny(const std::vector<std::string>& full_names,
                               std::vector<int64_t> shape, LayerKind kind) const {
   const std::string* found = nullptr;

@@ -199,6 +199,11 @@ class WeightRef {
   const Weight* weight_ = nullptr;
 };
 
+// A weight and the bias that goes with it: of a norm, a convolution.
+struct WeightAndBias {
+  WeightRef weight, bias;
+};
+
 // y = x W^T + b. The one place that knows how a linear layer's weight is stored.
 class LinearWeight {
  public:
@@ -229,6 +234,9 @@ class WeightScope {
 
   WeightRef Get(std::string_view name, std::vector<int64_t> shape,
                 LayerKind kind = LayerKind::kOther) const;
+  // "weight" of this shape and "bias" of its first extent.
+  WeightAndBias WithBias(const std::vector<int64_t>& shape,
+                         LayerKind kind = LayerKind::kOther) const;
   // The first of these full names that the checkpoint has; its other names for the same tensor are
   // not unexpected.
   WeightRef GetAny(const std::vector<std::string>& full_names, std::vector<int64_t> shape,

@@ -189,18 +189,20 @@ def test_families_are_named_only_in_their_folder():
 # What a family builds on. Beyond it lie the insides of others: residency and homes, formats, the planner, media.
 FAMILY_DOORS = {
     "engine/core": ["component_files", "file_shapes", "json", "run_context", "status", "status_bridge", "stride3d", "trace"],
-    "engine/describe": ["families", "request", "vae_tile_sizes"],
+    "engine/describe": ["conditions", "families", "request", "vae_tile_sizes"],
     "engine/memory": ["component"],
-    "engine/models/common": ["clip_tiles", "component_loading", "guidance", "latents", "pipeline", "staged_run", "text_stage", "vae_tiles"],
-    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "frame_layers", "mlp", "run_length", "timestep_embedding"],
+    "engine/models/common": ["clip_tiles", "component_loading", "condition_frames", "guidance", "latents", "pipeline", "staged_run",
+                             "text_stage", "vae_tiles"],
+    "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "frame_layers", "grid_positions", "mlp", "run_length",
+                  "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "half_rotary", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
-                   "space_depth"],
-    "engine/samplers": ["euler_ancestral", "flow_match_euler"],
+                   "resample_frames", "space_depth"],
+    "engine/samplers": ["ddim", "euler_ancestral", "flow_match_euler"],
     "engine/text": ["caption_cleaning", "t5_config", "t5_encoder", "t5_tokenizer"],
     "engine/weights": ["weight_set"],
 }
-# What a family includes beyond that, each with its reason: an image that is resized to the request's size.
-BEYOND_THE_DOORS = {"ltx": {"engine/media/resize.h"}, "mochi": set(), "allegro": set()}
+# What a family includes beyond that, each with its reason.
+BEYOND_THE_DOORS = {"ltx": set(), "mochi": set(), "cogvideox": set(), "allegro": set()}
 
 
 def test_a_family_comes_in_through_the_doors():

@@ -14,7 +14,7 @@ import matrix
 ALLOWED_LOSS_DB = 1.0
 # Of frames, as the parity tests have it for float32.
 FRAMES_TOLERANCE = 1e-4
-CASES = [case for family in ("ltx", "mochi", "allegro") for case in fixtures.matrix(family) if case.variant < 6]
+CASES = [case for family in ("ltx", "mochi", "allegro", "cogvideox") for case in fixtures.matrix(family) if case.variant < 6]
 
 
 @matrix.sliced("case", CASES, lambda case: [("task", case.family, case.task), ("generation", case.family, case.generation)],
@@ -32,7 +32,8 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
 
 
 @pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi),
-                                       ("allegro-t2v-0", diffusers.AutoencoderKLAllegro)])
+                                       ("allegro-t2v-0", diffusers.AutoencoderKLAllegro),
+                                       ("cogvideox-t2v-0", diffusers.AutoencoderKLCogVideoX)])
 def test_a_float32_vae_beside_bfloat16(name, vae, tmp_path):
     """The VAE decodes in float32, as diffusers' does, what bfloat16 has denoised."""
     fixture = fixtures.make(next(case for case in CASES if case.name == name))

@@ -34,8 +34,9 @@ class Case:
     @property
     def generation(self):
         """Of LTX-Video, its VAE's: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5. Of Mochi, what an empty prompt is: encoded as
-        any other, or 1, none at all. Of Allegro, 1 where its VAE has two tiles in time."""
-        return self.variant % {"ltx": 3, "mochi": 2, "allegro": 2}[self.family]
+        any other, or 1, none at all. Of Allegro, 1 where its VAE has two tiles in time. Of CogVideoX, 0 is 2b, 1 is 5b, 2 and
+        3 are 1.5."""
+        return self.variant % {"ltx": 3, "mochi": 2, "allegro": 2, "cogvideox": 4}[self.family]
 
 
 class Fixture:
@@ -70,7 +71,7 @@ def matrix(name="ltx"):
     if family(name).small_tiles() is not None:
         tilings["tiled"] = family(name).small_tiles()
     prefix = "" if name == "ltx" else f"{name}-"
-    tasks = {"ltx": ("t2v", "i2v"), "mochi": ("t2v",), "allegro": ("t2v",)}[name]
+    tasks = {"ltx": ("t2v", "i2v"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}[name]
     return [Case(f"{prefix}{task}-{variant}", task, variant, tilings=tilings, family=name)
             for task in tasks for variant in range(12)]
 
@@ -91,6 +92,7 @@ def make(case):
 
 def _fill(case, folder):
     request = build(case.family, case.task, case.variant, case.seed, folder, changes=case.changes)
+    kino_request.write_video(folder, request)
     pipeline = load_pipeline(folder, request, torch.float32, case.changes.weights_variant)
     state = dict(vars(pipeline.vae))  # tiling is a part of it
     for tiling, options in case.tilings.items():

@@ -40,10 +40,23 @@ def convert(source):
         request.pop("num_inference_steps", None)
     call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
     if call:
+        # A switch is a knob of 0 or 1.
+        call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
         request[FAMILY_FIELDS.get(source["family"], source["family"])] = call
     if "vae_tiling" in source and source["family"] != "allegro":  # Allegro's VAE always tiles
-        request["plan"] = {"vae_tiling": source["vae_tiling"]}
+        request["plan"] = {"vae_tiling": _tiling(source["vae_tiling"])}
     return request
+
+
+def _tiling(options):
+    """diffusers' arguments with strides in place of overlaps, which Kino does not have."""
+    tiling = dict(options)
+    for axis in ("height", "width"):
+        overlap = tiling.pop(f"tile_overlap_factor_{axis}", None)
+        if overlap is not None:
+            tile = tiling[f"tile_sample_min_{axis}"]
+            tiling[f"tile_sample_stride_{axis}"] = tile - int(tile * overlap)
+    return tiling
 
 
 def _conditions(source, strength):
@@ -64,16 +77,21 @@ def _conditions(source, strength):
     return conditions
 
 
-def write(folder):
-    """Writes kino_request.json (and the video's lossless file) beside `folder`/request.json; returns the request."""
-    with open(os.path.join(folder, "request.json"), encoding="utf-8") as file:
-        source = json.load(file)
-    request = convert(source)
+def write_video(folder, source):
+    """The request's input video, if it has one, as a lossless file."""
     if source.get("input_video"):
         subprocess.run(
             ["ffmpeg", "-y", "-loglevel", "error", "-framerate", str(source["fps"]), "-i",
              os.path.join(folder, "input_video_%03d.png"), "-c:v", "ffv1", "-pix_fmt", "gbrp",
              os.path.join(folder, "input_video.mkv")], check=True)
+
+
+def write(folder):
+    """Writes kino_request.json (and the video's lossless file) beside `folder`/request.json; returns the request."""
+    with open(os.path.join(folder, "request.json"), encoding="utf-8") as file:
+        source = json.load(file)
+    request = convert(source)
+    write_video(folder, source)
     with open(os.path.join(folder, "kino_request.json"), "w", encoding="utf-8") as file:
         json.dump(request, file, indent=1)
     return request

@@ -14,6 +14,8 @@ GENERATIONS = [Case(f"plans-{task}-{generation}", task, generation)
                for task in ("t2v", "i2v") for generation in range(3)]
 GENERATIONS += [Case(f"plans-mochi-{variant}", "t2v", variant, family="mochi") for variant in range(2)]
 GENERATIONS += [Case("plans-allegro-0", "t2v", 0, family="allegro")]
+GENERATIONS += [Case(f"plans-cogvideox-{task}-{variant}", task, variant, family="cogvideox")
+                for task, variant in (("t2v", 0), ("t2v", 1), ("i2v", 2), ("v2v", 3))]
 POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
 PLACES = [(case, policy, home) for case in GENERATIONS for home in HOMES for policy in POLICIES]

@@ -45,6 +45,7 @@ CASES = [
     tiny("t2v-2", "float32", "--offload", "block:1"),
     *(tiny(f"mochi-t2v-{variant}", dtype) for variant in (0, 1, 4) for dtype in ("float32", "bfloat16")),
     tiny("mochi-t2v-0", "float32", "--vae-tile-size", "32,32,16,16"),
+    *(tiny(f"cogvideox-{name}", "float32") for name in ("t2v-0", "t2v-1", "t2v-2", "i2v-0", "v2v-1", "control-2")),
     *(tiny("mochi-t2v-4", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
     tiny("mochi-t2v-4", "bfloat16", "--chunk-feed-forward", "16"),
     *(tiny("allegro-t2v-0", dtype) for dtype in ("float32", "bfloat16", "bfloat16,vae=float32")),
@@ -103,7 +104,7 @@ def measure(model, request, dtype, flags, folder):
 def test_predicted_peak_is_measured(name, request_fields, dtype, flags, tmp_path):
     model = DEMO
     if name is not None:
-        case = next(case for family in ("ltx", "mochi", "allegro") for case in fixtures.matrix(family) if case.name == name)
+        case = next(case for family in ("ltx", "mochi", "allegro", "cogvideox") for case in fixtures.matrix(family) if case.name == name)
         fixture = fixtures.make(case)
         model = fixture.model
         with open(fixture.request("untiled"), encoding="utf-8") as file:

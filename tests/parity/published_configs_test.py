@@ -10,8 +10,8 @@ import time
 
 import pytest
 import torch
-from diffusers import (AllegroTransformer3DModel, AutoencoderKLAllegro, AutoencoderKLLTXVideo, AutoencoderKLMochi,
-                       LTXVideoTransformer3DModel, MochiTransformer3DModel)
+from diffusers import (AllegroTransformer3DModel, AutoencoderKLAllegro, AutoencoderKLCogVideoX, AutoencoderKLLTXVideo,
+                       AutoencoderKLMochi, CogVideoXTransformer3DModel, LTXVideoTransformer3DModel, MochiTransformer3DModel)
 from transformers import T5Config, T5EncoderModel
 
 import kino_render
@@ -54,6 +54,24 @@ INDEX = {
     "allegro": (index("AllegroPipeline", "EulerAncestralDiscreteScheduler", "AllegroTransformer3DModel", "AutoencoderKLAllegro"),
                 {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "timestep_spacing": "linspace"}),
 }
+# CogVideoX: what its transformer is made of, its scaling factor, its pipeline, and the samples' size.
+_5B = dict(num_attention_heads=48, num_layers=42, use_rotary_positional_embeddings=True)
+_V15 = dict(**_5B, patch_size_t=2, patch_bias=False, sample_height=300, sample_width=300, sample_frames=81)
+COGVIDEOX = {
+    "cogvideox-2b": (dict(), 1.15258426, "CogVideoXPipeline"),
+    "cogvideox-5b": (_5B, 0.7, "CogVideoXPipeline"),
+    "cogvideox-5b-i2v": (dict(**_5B, in_channels=32, use_learned_positional_embeddings=True), 0.7,
+                         "CogVideoXImageToVideoPipeline"),
+    "cogvideox-1.5-5b": (_V15, 0.7, "CogVideoXPipeline"),
+    "cogvideox-1.5-5b-i2v": (dict(**_V15, in_channels=32, ofs_embed_dim=512), 0.7, "CogVideoXImageToVideoPipeline"),
+    "cogvideox-fun-5b-control": (dict(**_5B, in_channels=32), 0.7, "CogVideoXPipeline"),
+}
+PUBLISHED.update({name: (lambda config=config: CogVideoXTransformer3DModel(**config),
+                         lambda scaling=scaling: AutoencoderKLCogVideoX(scaling_factor=scaling))
+                  for name, (config, scaling, _) in COGVIDEOX.items()})
+INDEX.update({name: (index(pipeline, "CogVideoXDDIMScheduler", "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"),
+                     {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True})
+              for name, (_, _, pipeline) in COGVIDEOX.items()})
 REQUEST = {"prompt": "a cat walks along a wall " * 20, "negative_prompt": "worst quality, blurry", "seed": 1,
            "guidance_scale": 3.0, "num_inference_steps": 50, "fps": 25}
 # TFLOP of one step with guidance, and of the decode: PERFORMANCE figures of the real shape, 480x704x161.
@@ -115,11 +133,21 @@ def plan(folder, *flags, **fields):
     return json.loads(done.stdout)["plans"][0]
 
 
+def shape(release):
+    """What is asked of it: a size that it has positions for, and its condition."""
+    if release not in COGVIDEOX:
+        return dict(height=512, width=768, num_frames=121)
+    kind = "IMAGE" if "i2v" in release else "CONTROL_VIDEO" if "control" in release else None
+    conditions = dict(conditions=[{"kind": kind, "path": "absent"}]) if kind else {}
+    return dict(height=480, width=720, num_frames=49, **conditions)
+
+
 @pytest.mark.parametrize("release", PUBLISHED)
 def test_names_and_shapes_are_diffusers(release, text_encoder, tmp_path):
     folder = make(str(tmp_path), release, text_encoder)
-    stages = {stage["stage"]: stage for stage in plan(folder, height=512, width=768, num_frames=121)["stages"]}
-    assert set(stages) == {"ENCODE_TEXT", "DENOISE", "DECODE"}
+    stages = {stage["stage"]: stage for stage in plan(folder, **shape(release))["stages"]}
+    with_media = {"ENCODE_MEDIA"} if "conditions" in shape(release) else set()
+    assert set(stages) == {"ENCODE_TEXT", "DENOISE", "DECODE"} | with_media
     # A shape that is not the config's is seen.
     with open(os.path.join(folder, "transformer", "config.json"), encoding="utf-8") as file:
         config = json.load(file)
@@ -127,7 +155,7 @@ def test_names_and_shapes_are_diffusers(release, text_encoder, tmp_path):
     with open(os.path.join(folder, "transformer", "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
     with pytest.raises(AssertionError, match="missing"):
-        plan(folder, height=512, width=768, num_frames=121)
+        plan(folder, **shape(release))
 
 
 @pytest.mark.parametrize("release, decode", [("0.9.0", DECODE_090), ("0.9.1", DECODE_091)])

@@ -35,12 +35,10 @@ AllegroRun::AllegroRun(std::shared_ptr<const AllegroComponents> components,
   grid_ = {.frames = LatentFrames(*request_.num_frames, vae.temporal_compression_ratio),
            .height = *request_.height / vae.spatial_ratio(),
            .width = *request_.width / vae.spatial_ratio()};
-  AddStage(Stage::kEncodeText, kTextShare, 1,
-           [this](const RunContext& context, const FrameSink&) { EncodeText(context); });
+  AddStage(Stage::kEncodeText, kTextShare, 1, &AllegroRun::EncodeText);
   AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
-           [this](const RunContext& context, const FrameSink&) { Denoise(context); });
-  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames,
-           [this](const RunContext& context, const FrameSink& sink) { Decode(context, sink); });
+           &AllegroRun::Denoise);
+  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &AllegroRun::Decode);
 }
 
 void AllegroRun::Drop(Stage stage) {

@@ -3,6 +3,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/std.h>
 
+#include <cmath>
+#include <numbers>
 #include <numeric>
 #include <vector>
 
@@ -10,6 +12,12 @@ namespace kino::engine {
 
 at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale) {
   return (positive - negative).mul_(scale).add_(negative);
+}
+
+double DynamicGuidance(double scale, int timestep, int num_inference_steps) {
+  const double steps = num_inference_steps;
+  const double turn = std::numbers::pi * std::pow((steps - timestep) / steps, 5.0);
+  return 1 + scale * ((1 - std::cos(turn)) / 2);
 }
 
 at::Tensor RescaleGuidance(const at::Tensor& guided, const at::Tensor& positive, double rescale) {

@@ -1,6 +1,9 @@
 #include "engine/models/common/latents.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/exp.h>
+
+#include <vector>
 
 namespace kino::engine {
 
@@ -29,6 +32,15 @@ at::Tensor UnpackPatches(const at::Tensor& tokens, at::IntArrayRef shape, int64_
       .permute({0, 6, 1, 2, 4, 3, 5})
       .reshape(shape);
 }
+
+at::Tensor SamplePosterior(const at::Tensor& moments, NoiseSource& noise) {
+  const std::vector<at::Tensor> parts = moments.chunk(2, 1);
+  const at::Tensor deviation = at::exp(parts[1].clamp(-30.0, 20.0) * 0.5);
+  return parts[0] +
+         deviation * noise.Randn(parts[0].sizes(), parts[0].scalar_type(), parts[0].device());
+}
+
+at::Tensor PosteriorMode(const at::Tensor& moments) { return moments.chunk(2, 1)[0]; }
 
 at::Tensor DenormalizeLatents(const at::Tensor& latents, const at::Tensor& mean,
                               const at::Tensor& std, double scaling) {

@@ -1,11 +1,13 @@
-// What latents are between the transformer and the VAE. Pure functions.
+// What latents are between the transformer and the VAE. Pure functions, but for the draw.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include "engine/models/common/noise.h"
+
 namespace kino::engine {
 
-// Of the latents of a request.
+// How many latents there are along each axis.
 struct LatentGrid {
   int64_t frames = 0, height = 0, width = 0;
 };
@@ -22,6 +24,12 @@ at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t heigh
 // `shape`, [B, C, F, h, w].
 at::Tensor PackPatches(const at::Tensor& latents, int64_t p);
 at::Tensor UnpackPatches(const at::Tensor& tokens, at::IntArrayRef shape, int64_t p);
+
+// A draw from a VAE's distribution of latents (diffusers' DiagonalGaussianDistribution.sample), in
+// its dtype; and its most likely latents, without a draw.  moments: [1, 2 * C, F, h, w], means,
+// then log variances -> [1, C, F, h, w].
+at::Tensor SamplePosterior(const at::Tensor& moments, NoiseSource& noise);
+at::Tensor PosteriorMode(const at::Tensor& moments);
 
 // What a VAE decodes: latents * std / scaling + mean.  latents: [1, C, F, h, w]; std and mean as
 // ByChannel gives them -> float32.

@@ -7,7 +7,13 @@
 namespace kino::engine {
 
 RunState RunState::Clone() const {
-  return {.stage = stage, .step = step, .latents = latents, .text = text, .noise = noise.Clone()};
+  return {.stage = stage,
+          .step = step,
+          .latents = latents,
+          .text = text,
+          .condition = condition,
+          .denoised = denoised,
+          .noise = noise.Clone()};
 }
 
 void StagedRun::AddStage(Stage stage, double share, int total_steps, Step step) {
@@ -71,7 +77,11 @@ std::vector<std::optional<std::string>> StagedRun::Prompts() const {
 
 void StagedRun::Enter(size_t index) {
   for (size_t i = state_.stage; i < index; ++i) Drop(entries_[i].stage);
-  if (entries_[index].stage == Stage::kDecode) state_.text.clear();
+  if (entries_[index].stage == Stage::kDecode) {
+    state_.text.clear();
+    state_.condition.reset();
+    state_.denoised.reset();
+  }
   state_.stage = index;
   state_.step = 0;
 }

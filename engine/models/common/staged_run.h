@@ -20,8 +20,10 @@ namespace kino::engine {
 struct RunState {
   size_t stage = 0;  // in the run's list
   int step = 0;      // finished in this stage
-  at::Tensor latents;
-  std::vector<at::Tensor> text;  // of each row of the batch, negative first when guided
+  at::Tensor latents = {};
+  std::vector<at::Tensor> text = {};  // of each row of the batch, negative first when guided
+  at::Tensor condition = {};          // latents that the transformer sees beside these in each step
+  at::Tensor denoised = {};           // what a sampler remembers of the step before
   NoiseSource noise;
   // With generators of its own; tensors are shared, since none is written to.
   RunState Clone() const;
@@ -39,15 +41,26 @@ class StagedRun : public PipelineRun {
   using Step = std::function<void(const RunContext& context, const FrameSink& sink)>;
 
   explicit StagedRun(const Request& request)
-      : request_(request),
-        state_{
-            .stage = 0, .step = 0, .latents = {}, .text = {}, .noise = NoiseSource(*request.seed)},
-        before_(state_.Clone()) {}
+      : request_(request), state_{.noise = NoiseSource(*request.seed)}, before_(state_.Clone()) {}
 
   // Behind those that are there. `share` of the run's time, for the progress bar only. `step` does
   // one or several of `total_steps` and ends with Finish. The decode stage starts over when a step
   // of it is repeated; other stages repeat the step.
   void AddStage(Stage stage, double share, int total_steps, Step step);
+  // The same with a member function of the family's run.
+  template <typename Run, typename... Sink>
+  void AddStage(Stage stage, double share, int total_steps,
+                void (Run::*step)(const RunContext& context, Sink... sink)) {
+    AddStage(stage, share, total_steps,
+             Step([run = static_cast<Run*>(this), step](const RunContext& context,
+                                                        const FrameSink& sink) {
+               if constexpr (sizeof...(Sink) == 0) {
+                 (run->*step)(context);
+               } else {
+                 (run->*step)(context, sink);
+               }
+             }));
+  }
   // So many more steps of this stage are finished. `is_last`: nothing of the stage is left, the
   // next one begins; behind the last the run is done.
   void Finish(int steps, bool is_last);

@@ -40,6 +40,7 @@ Prompt Tokenize(const TextStage& stage, const std::optional<std::string>& text, 
   prompt.encoded = prompt.padded;
   if (stage.padding == PromptPadding::kMasked)
     prompt.encoded.resize(static_cast<size_t>(prompt.tokens));
+  if (stage.padding == PromptPadding::kKept) prompt.tokens = stage.max_length;
   return prompt;
 }
 

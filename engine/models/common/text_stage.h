@@ -20,6 +20,7 @@ namespace kino::engine {
 enum class PromptPadding {
   kSeen,    // the pad ids, unmasked (LTX-Video)
   kMasked,  // nothing (Mochi)
+  kKept,    // the pad ids, unmasked, and the transformer gets their states too (CogVideoX)
 };
 
 struct TextStage {
@@ -31,10 +32,11 @@ struct TextStage {
   c10::Device device;  // where the states are wanted
 };
 
-// The states of each prompt's own tokens, [1, tokens, D], in the encoder's dtype; no tokens for a
-// prompt that is absent. Prompts that are in the cache, or equal to another, are not encoded again.
-// Taps tokens_0, text_states_0, ...: the ids with their padding, and the states with theirs (zeros
-// where it is masked). Throws StatusError: a prompt that is no UTF-8; what the encoder throws.
+// The states of each prompt's own tokens, [1, tokens, D], in the encoder's dtype, where padding is
+// kept those of all max_length; no tokens for a prompt that is absent. Prompts that are in the
+// cache, or equal to another, are not encoded again. Taps tokens_0, text_states_0, ...: the ids
+// with their padding, and the states with theirs (zeros where it is masked). Throws StatusError: a
+// prompt that is no UTF-8; what the encoder throws.
 std::vector<at::Tensor> EncodePrompts(const TextStage& stage,
                                       const std::vector<std::optional<std::string>>& prompts,
                                       const Tap& tap, const RunContext& context);

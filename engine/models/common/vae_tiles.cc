@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/core/status_bridge.h"
+
 namespace kino::engine {
 namespace {
 
@@ -29,13 +31,17 @@ class SpatialTileStream final : public DecodeStream {
  public:
   SpatialTileStream(const BeginDecode& begin, const at::Tensor& latents, const TileGrid& grid,
                     int64_t ratio)
-      : height_(latents.size(3) * ratio), width_(latents.size(4) * ratio), grid_(grid) {
+      : height_(JoinedLength(latents.size(3) * ratio, grid.min_height / ratio * ratio,
+                             grid.stride_height, grid.next_row())),
+        width_(JoinedLength(latents.size(4) * ratio, grid.min_width / ratio * ratio,
+                            grid.stride_width, grid.next_column())),
+        grid_(grid) {
     const int64_t tile_height = grid.min_height / ratio, tile_width = grid.min_width / ratio;
     const int64_t run_positions =
         std::min(tile_height, latents.size(3)) * std::min(tile_width, latents.size(4));
-    for (int64_t y = 0; y < latents.size(3); y += grid.stride_height / ratio) {
+    for (int64_t y = 0; y < latents.size(3); y += grid.next_row() / ratio) {
       std::vector<WholeStream>& row = rows_.emplace_back();
-      for (int64_t x = 0; x < latents.size(4); x += grid.stride_width / ratio) {
+      for (int64_t x = 0; x < latents.size(4); x += grid.next_column() / ratio) {
         row.emplace_back(begin, TileSlice(TileSlice(latents, 3, y, tile_height), 4, x, tile_width),
                          run_positions);
       }
@@ -60,6 +66,13 @@ class SpatialTileStream final : public DecodeStream {
 };
 
 }  // namespace
+
+int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step) {
+  int64_t joined = 0;
+  for (int64_t begin = 0; begin < length; begin += step)
+    joined += std::min({stride, tile, length - begin});
+  return joined;
+}
 
 void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent) {
   extent = std::min({a.size(axis), b.size(axis), extent});
@@ -102,6 +115,21 @@ at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid&
   return joined;
 }
 
+at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
+                         const TileGrid& latents, int64_t ratio) {
+  if (height <= pixels.min_height && width <= pixels.min_width) return encode(0, height, 0, width);
+  ThrowIfError(CheckEncodeTiles(height, width, pixels, latents, ratio));
+  std::vector<std::vector<at::Tensor>> tiles;
+  for (int64_t y = 0; y < height; y += pixels.next_row()) {
+    tiles.emplace_back();
+    for (int64_t x = 0; x < width; x += pixels.next_column()) {
+      tiles.back().push_back(encode(y, std::min(pixels.min_height, height - y), x,
+                                    std::min(pixels.min_width, width - x)));
+    }
+  }
+  return JoinTiles(tiles, latents, kLatentAxes, height / ratio, width / ratio);
+}
+
 at::Tensor DecodeStream::Next(const RunContext& context) {
   const at::Tensor frames = NextFrames(context);
   if (!frames.defined()) return {};
@@ -110,6 +138,8 @@ at::Tensor DecodeStream::Next(const RunContext& context) {
 
 std::unique_ptr<DecodeStream> DecodeInTiles(const BeginDecode& begin, const at::Tensor& latents,
                                             const std::optional<TileGrid>& grid, int64_t ratio) {
+  TORCH_CHECK(latents.dim() == 5 && latents.size(0) == 1 && latents.size(2) > 0,
+              "cannot decode latents of shape ", latents.sizes());
   if (grid &&
       (latents.size(4) > grid->min_width / ratio || latents.size(3) > grid->min_height / ratio)) {
     return std::make_unique<SpatialTileStream>(begin, latents, *grid, ratio);

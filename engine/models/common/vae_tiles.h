@@ -12,7 +12,9 @@
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "engine/core/run_context.h"
+#include "engine/describe/vae_tile_sizes.h"
 #include "engine/nn/frame_chain.h"
 
 namespace kino::engine {
@@ -24,10 +26,8 @@ struct TileAxes {
 inline constexpr TileAxes kFrameAxes = {.t = 0, .h = 1, .w = 2};   // frames [T, H, W, C]
 inline constexpr TileAxes kLatentAxes = {.t = 2, .h = 3, .w = 4};  // latents [1, C, F, h, w]
 
-// Sizes of tiles and from one to the next.
-struct TileGrid {
-  int64_t min_height, min_width, stride_height, stride_width;
-};
+// How long the joined tiles of a whole of this length are.
+int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step);
 
 // b[i] = a[i - extent] * (1 - i / extent) + b[i] * (i / extent) along `axis`, in place, for the
 // first `extent` lines of b, in diffusers' order of rounding.
@@ -41,6 +41,15 @@ at::Tensor TileSlice(const at::Tensor& x, int64_t axis, int64_t begin, int64_t c
 // tiles.
 at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid& grid,
                      const TileAxes& axes, int64_t height, int64_t width);
+
+// The moments, [1, 2 * C, F, h, w], of a part of a video's pixels.
+using EncodePart =
+    absl::FunctionRef<at::Tensor(int64_t y, int64_t height, int64_t x, int64_t width)>;
+// Of a whole video of height x width pixels, `ratio` of them a latent, in tiles if one does not
+// hold it. pixels: where they lie in the video; latents: how they are joined. Throws StatusError
+// INVALID_ARGUMENT: the tiles give more or fewer latents than the video has.
+at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
+                         const TileGrid& latents, int64_t ratio);
 
 // A decode driven from outside. The VAE outlives it.
 class DecodeStream {

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
+#include "engine/describe/conditions.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
@@ -99,22 +100,8 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
     }
   }
 
-  if (request.task == Task::kImageToVideo) {
-    if (request.conditions.size() != 1 || request.conditions[0].kind != ConditionKind::kImage) {
-      fail("conditions", absl::StrCat("IMAGE_TO_VIDEO takes exactly one IMAGE, got ",
-                                      request.conditions.size(), " conditions"));
-    } else {
-      if (request.conditions[0].frame_index != 0) {
-        fail("conditions[0].frame_index",
-             absl::StrCat("the image is the first frame here, expected 0, got ",
-                          request.conditions[0].frame_index));
-      }
-      if (request.conditions[0].strength != 1.0) {
-        fail("conditions[0].strength",
-             absl::StrCat("expected 1, got ", request.conditions[0].strength));
-      }
-    }
-  }
+  if (request.task == Task::kImageToVideo)
+    ExpectOneCondition(request, ConditionKind::kImage, /*fully=*/true, violations);
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {

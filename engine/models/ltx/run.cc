@@ -2,8 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -12,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
-#include "engine/media/resize.h"
+#include "engine/models/common/condition_frames.h"
 #include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
@@ -47,16 +45,13 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
 
   schedule_ = ValueOrThrow(LtxSchedule(components_->sampler, request_, grid_.tokens()));
 
-  AddStage(Stage::kEncodeText, kTextShare, 1,
-           [this](const RunContext& context, const FrameSink&) { EncodeText(context); });
+  AddStage(Stage::kEncodeText, kTextShare, 1, &LtxRun::EncodeText);
   if (!media_.empty()) {
-    AddStage(Stage::kEncodeMedia, kMediaShare, 1,
-             [this](const RunContext& context, const FrameSink&) { EncodeImage(context); });
+    AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxRun::EncodeImage);
   }
   AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
-           [this](const RunContext& context, const FrameSink&) { Denoise(context); });
-  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames,
-           [this](const RunContext& context, const FrameSink& sink) { Decode(context, sink); });
+           &LtxRun::Denoise);
+  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &LtxRun::Decode);
 }
 
 void LtxRun::Drop(Stage stage) {
@@ -78,28 +73,14 @@ void LtxRun::EncodeText(const RunContext& context) {
 }
 
 void LtxRun::EncodeImage(const RunContext& context) {
-  const MediaInput& media = media_.front();
-  RgbImage image{.width = media.width, .height = media.height, .rgb = {}};
-  image.rgb.assign(media.rgb.begin(), media.rgb.begin() + int64_t{3} * media.width * media.height);
-  // diffusers' VideoProcessor resizes even when the size is already right; Lanczos then changes
-  // nothing.
-  const RgbImage resized = ValueOrThrow(ResizeLanczos(image, *request_.width, *request_.height));
-  const at::Tensor bytes =
-      at::from_blob(const_cast<uint8_t*>(resized.rgb.data()), {1, resized.height, resized.width, 3},
-                    at::TensorOptions().dtype(at::kByte));
+  const at::Tensor bytes = ConditionFrames(media_.front(), 0, 1, *request_.height, *request_.width);
   const LtxVideoSource video = {
       .frames = 1,
-      .height = resized.height,
-      .width = resized.width,
+      .height = *request_.height,
+      .width = *request_.width,
       .read = [&](int64_t first, int64_t count) { return bytes.narrow(0, first, count); }};
-  // A draw from the encoder's distribution (diffusers' DiagonalGaussianDistribution.sample), in the
-  // VAE's dtype.
-  const std::vector<at::Tensor> moments =
-      vae().Encode(video, LtxVaeTiling::Of(request_.plan.vae_tiling), context).chunk(2, 1);
-  const at::Tensor deviation = at::exp(moments[1].clamp(-30.0, 20.0) * 0.5);
-  const at::Tensor sample =
-      moments[0] + deviation * state_.noise.Randn(moments[0].sizes(), moments[0].scalar_type(),
-                                                  moments[0].device());
+  const at::Tensor sample = SamplePosterior(
+      vae().Encode(video, LtxVaeTiling::Of(request_.plan.vae_tiling), context), state_.noise);
   const at::Tensor first =
       (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
   if (tap_) TapTensor(tap_, "image_latents", first);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
 #include "engine/core/trace.h"
+#include "engine/models/common/condition_frames.h"
 
 namespace kino::engine {
 namespace {
@@ -116,10 +117,8 @@ struct VideoPart {
                     pixels.size(2) == source.width && pixels.size(3) == 3,
                 "the video's frames are ", pixels.sizes());
     pixels = pixels.narrow(1, y, height).narrow(2, x, width);
-    // Bytes become floats where they are, on the host, as diffusers' VideoProcessor does it.
-    if (pixels.scalar_type() == at::kByte)
-      pixels = pixels.to(at::kFloat).div_(255.0).mul_(2.0).sub_(1.0);
-    return pixels.to(options).contiguous();
+    pixels = pixels.scalar_type() == at::kByte ? PixelsOf(pixels, options) : pixels.to(options);
+    return pixels.contiguous();
   }
 };
 
@@ -131,11 +130,7 @@ at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video, con
   for (int64_t next = 0; next < video.frames; next += chain.first_run()) {
     const int64_t count = std::min(chain.first_run(), video.frames - next);
     chain.Push(video.Read(next, count), /*last=*/next + count == video.frames);
-    for (;;) {
-      at::Tensor known = chain.Next(context);
-      if (!known.defined()) break;
-      moments.push_back(std::move(known));
-    }
+    chain.Drain(context, moments);
   }
   return at::cat(moments).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
 }
@@ -143,24 +138,15 @@ at::Tensor EncodeWhole(const LtxVaeEncoder& encoder, const VideoPart& video, con
 at::Tensor EncodeUntiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,
                                const VideoPart& video, const LtxVaeTiling& tiling,
                                const RunLength& runs, const RunContext& context) {
-  if (!tiling.use_tiling || (video.width <= tiling.tile_sample_min_width &&
-                             video.height <= tiling.tile_sample_min_height)) {
-    return EncodeWhole(encoder, video, runs, context);
-  }
-  std::vector<std::vector<at::Tensor>> rows;
-  for (int64_t y = 0; y < video.height; y += tiling.tile_sample_stride_height) {
-    rows.emplace_back();
-    for (int64_t x = 0; x < video.width; x += tiling.tile_sample_stride_width) {
-      const VideoPart tile =
-          video.Tile(y, tiling.tile_sample_min_height, x, tiling.tile_sample_min_width);
-      rows.back().push_back(EncodeWhole(encoder, tile, runs, context));
-    }
-  }
+  if (!tiling.use_tiling) return EncodeWhole(encoder, video, runs, context);
   const int64_t ratio = config.spatial_compression_ratio;
   const TileGrid grid = {
       tiling.tile_sample_min_height / ratio, tiling.tile_sample_min_width / ratio,
       tiling.tile_sample_stride_height / ratio, tiling.tile_sample_stride_width / ratio};
-  return JoinTiles(rows, grid, kLatentAxes, video.height / ratio, video.width / ratio);
+  const auto encode = [&](int64_t y, int64_t height, int64_t x, int64_t width) {
+    return EncodeWhole(encoder, video.Tile(y, height, x, width), runs, context);
+  };
+  return EncodeInTiles(encode, video.height, video.width, *tiling.grid(), grid, ratio);
 }
 
 at::Tensor EncodeTiledInTime(const LtxVaeEncoder& encoder, const LtxVaeConfig& config,

@@ -32,12 +32,10 @@ MochiRun::MochiRun(std::shared_ptr<const MochiComponents> components, EmbeddingC
   grid_ = {.frames = (*request_.num_frames - 1) / vae.temporal_ratio() + 1,
            .height = *request_.height / vae.spatial_ratio(),
            .width = *request_.width / vae.spatial_ratio()};
-  AddStage(Stage::kEncodeText, kTextShare, 1,
-           [this](const RunContext& context, const FrameSink&) { EncodeText(context); });
+  AddStage(Stage::kEncodeText, kTextShare, 1, &MochiRun::EncodeText);
   AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
-           [this](const RunContext& context, const FrameSink&) { Denoise(context); });
-  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames,
-           [this](const RunContext& context, const FrameSink& sink) { Decode(context, sink); });
+           &MochiRun::Denoise);
+  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &MochiRun::Decode);
 }
 
 void MochiRun::Drop(Stage stage) {

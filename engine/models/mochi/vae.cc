@@ -113,9 +113,6 @@ FrameChain MochiVae::Begin(int64_t run_positions, const RunLength& runs) const {
 std::unique_ptr<DecodeStream> MochiVae::Decode(const at::Tensor& latents,
                                                const std::optional<TileGrid>& grid,
                                                const std::optional<RunLength>& runs) const {
-  TORCH_CHECK(latents.dim() == 5 && latents.size(0) == 1 &&
-                  latents.size(1) == config_.latent_channels && latents.size(2) > 0,
-              "cannot decode latents of shape ", latents.sizes());
   const BeginDecode begin = [&](int64_t, int64_t, int64_t run_positions) {
     return Begin(run_positions, runs.value_or(RunLengthOn(device())));
   };

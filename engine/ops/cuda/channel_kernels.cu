@@ -91,6 +91,27 @@ __global__ void AffineSiluKernel(const T* x, const float* affine, T* out, Positi
   }
 }
 
+template <typename T>
+__global__ void AffineModulateSiluKernel(const T* x, const float* affine, const T* scale,
+                                         const T* shift, T* out, Positions p, Coarse coarse) {
+  const int64_t row = int64_t{blockIdx.x} * kRowsPerBlock + threadIdx.x / 32;
+  if (row >= p.frames * p.height * p.width) return;
+  const int64_t alone = p.frames > 1 && p.frames % 2 == 1 ? 1 : 0;
+  const int64_t frame = row / (p.height * p.width), y = row / p.width % p.height;
+  const int64_t at_frame =
+      frame < alone ? 0 : alone + (frame - alone) * (coarse.frames - alone) / (p.frames - alone);
+  const int64_t at = ((at_frame * coarse.height + y * coarse.height / p.height) * coarse.width +
+                      row % p.width * coarse.width / p.width) *
+                     p.channels;
+  const T* from = x + row * p.channels;
+  T* to = out + OutOffset(p, row);
+  for (int64_t i = threadIdx.x % 32; i < p.channels; i += 32) {
+    float value = Round<T>(ToFloat(from[i]) * affine[i] + affine[p.channels + i]);
+    value = Round<T>(__fmul_rn(value, ToFloat(scale[at + i])));
+    to[i] = FromFloat<T>(Silu(Round<T>(__fadd_rn(value, ToFloat(shift[at + i])))));
+  }
+}
+
 unsigned RowBlocks(const Positions& p) {
   return static_cast<unsigned>((p.frames * p.height * p.width + kRowsPerBlock - 1) / kRowsPerBlock);
 }
@@ -122,6 +143,28 @@ cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, co
      groups, eps);
     KINO_LAUNCH(AffineSiluKernel<T>, RowBlocks(positions), kThreads, stream)
     (static_cast<const T*>(x), affine, static_cast<T*>(out), positions);
+  });
+}
+
+cudaError_t GroupNormModulateSilu(Element element, const void* x, const void* weight,
+                                  const void* bias, const void* scale, const void* shift, void* out,
+                                  const Positions& positions, const Coarse& coarse, int64_t groups,
+                                  float eps, float* moments, int64_t blocks, float* affine,
+                                  cudaStream_t stream) {
+  if (RowBlocks(positions) == 0) return cudaSuccess;
+  Positions tall = positions;
+  tall.height *= tall.frames;
+  tall.frames = 1;
+  return Dispatch(element, [&](auto zero) {
+    using T = decltype(zero);
+    KINO_LAUNCH(MomentsKernel<T>, static_cast<unsigned>(blocks), kThreads, stream)
+    (static_cast<const T*>(x), moments, tall, blocks);
+    KINO_LAUNCH(AffineKernel<T>, static_cast<unsigned>(groups), kThreads, stream)
+    (moments, static_cast<const T*>(weight), static_cast<const T*>(bias), affine, tall, blocks,
+     groups, eps);
+    KINO_LAUNCH(AffineModulateSiluKernel<T>, RowBlocks(positions), kThreads, stream)
+    (static_cast<const T*>(x), affine, static_cast<const T*>(scale), static_cast<const T*>(shift),
+     static_cast<T*>(out), positions, coarse);
   });
 }
 

@@ -28,4 +28,18 @@ cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, co
                           void* out, const Positions& positions, int64_t groups, float eps,
                           float* moments, int64_t blocks, float* affine, cudaStream_t stream);
 
+// A lower resolution: so many positions, each of which stands for as many of the frames.
+struct Coarse {
+  int64_t frames = 0, height = 0, width = 0;
+};
+
+// out = SiLU((group_norm(x) * weight + bias) * scale + shift), the norm over all frames; scale,
+// shift: [coarse positions, C]. Of an odd number of frames above 1 the first has coarse frame 0 to
+// itself. moments: [1, blocks, 2, C], affine: [1, 2, C], as above.
+cudaError_t GroupNormModulateSilu(Element element, const void* x, const void* weight,
+                                  const void* bias, const void* scale, const void* shift, void* out,
+                                  const Positions& positions, const Coarse& coarse, int64_t groups,
+                                  float eps, float* moments, int64_t blocks, float* affine,
+                                  cudaStream_t stream);
+
 }  // namespace kino::engine::cuda

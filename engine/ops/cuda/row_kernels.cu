@@ -29,21 +29,25 @@ __device__ float InverseDeviation(const T* x, float mean, int64_t width, float e
   return rsqrtf(BlockSum(squares) / static_cast<float>(width) + eps);
 }
 
+// The mean of the block's row.
+template <typename T>
+__device__ float MeanOf(const T* x, int64_t width) {
+  float sum = 0;
+  for (int64_t i = threadIdx.x; i < width; i += kThreads) sum += ToFloat(x[i]);
+  return BlockSum(sum) / static_cast<float>(width);
+}
+
 template <typename T, bool kIsLayer>
-__global__ void NormModulateKernel(const T* x, const T* shift, const T* scale, T* out,
-                                   bool rounds_once, float eps, Rows rows) {
+__global__ void NormModulateKernel(const T* x, const T* weight, const T* bias, const T* shift,
+                                   const T* scale, T* out, bool rounds_once, float eps, Rows rows) {
   const int64_t row = blockIdx.x;
   const int64_t table = TableOffset(rows, row), width = rows.width;
   const T* from = x + row * width;
-  float mean = 0;
-  if (kIsLayer) {
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < width; i += kThreads) sum += ToFloat(from[i]);
-    mean = BlockSum(sum) / static_cast<float>(width);
-  }
+  const float mean = kIsLayer ? MeanOf(from, width) : 0.0f;
   const float norm = InverseDeviation(from, mean, width, eps);
   for (int64_t i = threadIdx.x; i < width; i += kThreads) {
     float normed = (ToFloat(from[i]) - mean) * norm;
+    if (weight != nullptr) normed = normed * ToFloat(weight[i]) + ToFloat(bias[i]);
     float factor = 1.0f + ToFloat(scale[table + i]);
     if (!rounds_once) {
       normed = Round<T>(normed);
@@ -94,24 +98,29 @@ __global__ void SwiGluKernel(const T* x, T* out, int64_t half, bool gate_first) 
 
 // Wide heads: a block for each.
 template <typename T>
-__global__ void NormRotaryKernel(const T* x, const T* weight, const float* cos, const float* sin,
-                                 T* out, float eps, RotaryRows rows) {
+__global__ void NormRotaryKernel(const T* x, const T* weight, const T* bias, const float* cos,
+                                 const float* sin, T* out, float eps, RotaryRows rows) {
   const int64_t heads = rows.width / rows.head, head = blockIdx.x % heads;
   const int64_t row = blockIdx.x / heads, batch = row / rows.tokens, token = row % rows.tokens;
   const int64_t offset = token * rows.width + head * rows.head;
   const T* from = x + batch * rows.batch_stride + offset;
   T* to = out + batch * rows.out_batch_stride + offset;
-  const float norm = InverseDeviation(from, 0.0f, rows.head, eps);
-  if (cos == nullptr) {
-    for (int64_t i = threadIdx.x; i < rows.head; i += kThreads)
-      to[i] = FromFloat<T>(ToFloat(from[i]) * norm * ToFloat(weight[i]));
+  const float mean = bias == nullptr ? 0.0f : MeanOf(from, rows.head);
+  const float norm = InverseDeviation(from, mean, rows.head, eps);
+  const auto at = [&](int64_t i) {
+    const float normed = (ToFloat(from[i]) - mean) * norm * ToFloat(weight[i]);
+    return bias == nullptr ? normed : normed + ToFloat(bias[i]);
+  };
+  if (cos == nullptr || token < rows.first) {
+    for (int64_t i = threadIdx.x; i < rows.head; i += kThreads) to[i] = FromFloat<T>(at(i));
     return;
   }
+  const int64_t angles = (token - rows.first) * rows.angles + head * rows.head / 2 % rows.angles;
   for (int64_t i = threadIdx.x; i < rows.head / 2; i += kThreads) {
-    const float a = Round<T>(ToFloat(from[2 * i]) * norm * ToFloat(weight[2 * i]));
-    const float b = Round<T>(ToFloat(from[2 * i + 1]) * norm * ToFloat(weight[2 * i + 1]));
-    const float c = cos[offset / 2 + i];
-    const float s = sin[offset / 2 + i];
+    const float a = Round<T>(at(2 * i));
+    const float b = Round<T>(at(2 * i + 1));
+    const float c = cos[angles + i];
+    const float s = sin[angles + i];
     to[2 * i] = FromFloat<T>(__fmul_rn(a, c) - __fmul_rn(b, s));
     to[2 * i + 1] = FromFloat<T>(__fmul_rn(b, c) + __fmul_rn(a, s));
   }
@@ -120,15 +129,16 @@ __global__ void NormRotaryKernel(const T* x, const T* weight, const float* cos, 
 }  // namespace
 
 cudaError_t NormModulate(Element element, bool is_layer, bool rounds_once, const void* x,
-                         const void* shift, const void* scale, void* out, const Rows& rows,
-                         float eps, cudaStream_t stream) {
+                         const void* weight, const void* bias, const void* shift, const void* scale,
+                         void* out, const Rows& rows, float eps, cudaStream_t stream) {
   if (rows.rows == 0) return cudaSuccess;
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     const auto kernel = is_layer ? NormModulateKernel<T, true> : NormModulateKernel<T, false>;
     KINO_LAUNCH(kernel, static_cast<unsigned>(rows.rows), kThreads, stream)
-    (static_cast<const T*>(x), static_cast<const T*>(shift), static_cast<const T*>(scale),
-     static_cast<T*>(out), rounds_once, eps, rows);
+    (static_cast<const T*>(x), static_cast<const T*>(weight), static_cast<const T*>(bias),
+     static_cast<const T*>(shift), static_cast<const T*>(scale), static_cast<T*>(out), rounds_once,
+     eps, rows);
   });
 }
 
@@ -162,16 +172,16 @@ cudaError_t SwiGlu(Element element, const void* x, void* out, int64_t rows, int6
   });
 }
 
-cudaError_t NormRotary(Element element, const void* x, const void* weight, const float* cos,
-                       const float* sin, void* out, const RotaryRows& rows, float eps,
-                       cudaStream_t stream) {
+cudaError_t NormRotary(Element element, const void* x, const void* weight, const void* bias,
+                       const float* cos, const float* sin, void* out, const RotaryRows& rows,
+                       float eps, cudaStream_t stream) {
   if (rows.rows == 0) return cudaSuccess;
   const int64_t blocks = rows.rows * (rows.width / rows.head);
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     KINO_LAUNCH(NormRotaryKernel<T>, static_cast<unsigned>(blocks), kThreads, stream)
-    (static_cast<const T*>(x), static_cast<const T*>(weight), cos, sin, static_cast<T*>(out), eps,
-     rows);
+    (static_cast<const T*>(x), static_cast<const T*>(weight), static_cast<const T*>(bias), cos, sin,
+     static_cast<T*>(out), eps, rows);
   });
 }
 

@@ -30,10 +30,11 @@ struct Rows {
 
 // out = norm(x) * (1 + scale) + shift; no shift: nullptr.  x, out: [rows, width]; shift, scale:
 // [table rows, width]. is_layer: subtract the mean (layer norm), else RMS norm. rounds_once: only
-// `out` is rounded, not the norm, the factor and the product.
+// `out` is rounded, not the norm, the factor and the product. weight, bias: [width], of the norm
+// itself; nullptr: none.
 cudaError_t NormModulate(Element element, bool is_layer, bool rounds_once, const void* x,
-                         const void* shift, const void* scale, void* out, const Rows& rows,
-                         float eps, cudaStream_t stream);
+                         const void* weight, const void* bias, const void* shift, const void* scale,
+                         void* out, const Rows& rows, float eps, cudaStream_t stream);
 
 // x += y * gate.  x, y: [rows, width]; gate: [table rows, width].
 cudaError_t AddGated(Element element, void* x, const void* y, const void* gate, const Rows& rows,
@@ -54,13 +55,16 @@ struct RotaryRows {
   int64_t tokens = 0;                              // L
   int64_t width = 0;                               // D
   int64_t head = 0;                                // so many numbers are normed together
+  int64_t first = 0;                               // tokens before it are not turned
+  int64_t angles = 0;                              // of a token in the table: width / 2 or head / 2
   int64_t batch_stride = 0, out_batch_stride = 0;  // elements from one row of the batch to the next
 };
 
-// out = rotate(rms_norm(x) * weight); cos nullptr: not turned.  weight: [head], head even; cos,
-// sin: float32 [tokens, width / 2]. out may be x.
-cudaError_t NormRotary(Element element, const void* x, const void* weight, const float* cos,
-                       const float* sin, void* out, const RotaryRows& rows, float eps,
-                       cudaStream_t stream);
+// out = rotate(rms_norm(x) * weight); cos nullptr: not turned.  weight: [head], head even; bias
+// [head] not nullptr: a layer norm, and the bias added; cos, sin: float32 [tokens - first, angles].
+// out may be x.
+cudaError_t NormRotary(Element element, const void* x, const void* weight, const void* bias,
+                       const float* cos, const float* sin, void* out, const RotaryRows& rows,
+                       float eps, cudaStream_t stream);
 
 }  // namespace kino::engine::cuda

@@ -81,15 +81,27 @@ TEST_P(EmulatedKernels, NormModulateIsItsComposedForm) {
         for (const NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
           for (const Rounding rounding : {Rounding::kEachStep, Rounding::kOnce}) {
             const NormStyle style = {.kind = kind, .eps = 1e-6, .rounding = rounding};
-            const at::Tensor out = at::empty_like(x);
-            ASSERT_EQ(emulated::NormModulate(ElementOf(dtype()), kind == NormKind::kLayer,
-                                             rounding == Rounding::kOnce, x.const_data_ptr(),
-                                             shift.defined() ? shift.const_data_ptr() : nullptr,
+            at::Tensor out = at::empty_like(x);
+            ASSERT_EQ(
+                emulated::NormModulate(ElementOf(dtype()), kind == NormKind::kLayer,
+                                       rounding == Rounding::kOnce, x.const_data_ptr(), nullptr,
+                                       nullptr, shift.defined() ? shift.const_data_ptr() : nullptr,
+                                       scale.const_data_ptr(), out.mutable_data_ptr(),
+                                       RowsOf(x, scale, kSpans), 1e-6f, nullptr),
+                cudaSuccess);
+            ExpectClose(out, NormModulateComposed(x, style, shift, scale, kSpans),
+                        "width " + std::to_string(width));
+            if (kind == NormKind::kRms || rounding == Rounding::kOnce || !shift.defined()) continue;
+            const NormAffine affine = {.weight = Random({width}, 4), .bias = Random({width}, 5)};
+            out = at::empty_like(x);
+            ASSERT_EQ(emulated::NormModulate(ElementOf(dtype()), true, false, x.const_data_ptr(),
+                                             affine.weight.const_data_ptr(),
+                                             affine.bias.const_data_ptr(), shift.const_data_ptr(),
                                              scale.const_data_ptr(), out.mutable_data_ptr(),
                                              RowsOf(x, scale, kSpans), 1e-6f, nullptr),
                       cudaSuccess);
-            ExpectClose(out, NormModulateComposed(x, style, shift, scale, kSpans),
-                        "width " + std::to_string(width));
+            ExpectClose(out, NormModulateComposed(x, style, shift, scale, kSpans, affine),
+                        "affine, width " + std::to_string(width));
           }
         }
       }
@@ -137,24 +149,32 @@ TEST_P(EmulatedKernels, NormRotaryIsItsComposedForm) {
        {std::pair<int64_t, int64_t>{96, 96}, {96, 32}, {600, 600}, {6, 2}}) {
     const at::Tensor x = Random({2, 5, width}, 1), weight = Random({head}, 2);
     const at::Tensor angle = Random({5, width / 2}, 3).to(at::kFloat);
+    const at::Tensor by_head = Random({3, head / 2}, 4).to(at::kFloat);
     for (const RotaryTable& table :
-         {RotaryTable{.cos = angle.cos(), .sin = angle.sin()}, RotaryTable{}}) {
+         {RotaryTable{.cos = angle.cos(), .sin = angle.sin()}, RotaryTable{},
+          RotaryTable{.cos = by_head.cos(), .sin = by_head.sin(), .first = 2}}) {
+      // Of the last kind, a layer norm.
+      const at::Tensor bias = table.first > 0 ? Random({head}, 6) : at::Tensor();
       const bool turns = table.cos.defined();
       const at::Tensor longer = at::full({2, 9, width}, 7, x.options());
       const at::Tensor out = longer.narrow(1, 3, 5);
       ASSERT_EQ(emulated::NormRotary(
                     ElementOf(dtype()), x.const_data_ptr(), weight.const_data_ptr(),
+                    bias.defined() ? bias.const_data_ptr() : nullptr,
                     turns ? table.cos.const_data_ptr<float>() : nullptr,
                     turns ? table.sin.const_data_ptr<float>() : nullptr, out.mutable_data_ptr(),
                     {.rows = 10,
                      .tokens = 5,
                      .width = width,
                      .head = head,
+                     .first = table.first,
+                     .angles = turns ? table.cos.size(1) : 1,
                      .batch_stride = x.stride(0),
                      .out_batch_stride = out.stride(0)},
                     1e-5f, nullptr),
                 cudaSuccess);
-      ExpectClose(out, NormRotaryComposed(x, weight, 1e-5, table), "head " + std::to_string(head));
+      ExpectClose(out, NormRotaryComposed(x, weight, 1e-5, table, bias),
+                  "head " + std::to_string(head));
       EXPECT_TRUE((longer.narrow(1, 0, 3) == 7).all().item<bool>());
       EXPECT_TRUE((longer.narrow(1, 8, 1) == 7).all().item<bool>());
     }
@@ -220,6 +240,32 @@ TEST_P(EmulatedKernels, GroupNormSiluIsItsComposedForm) {
     ExpectClose(out, expected, "channels " + std::to_string(channels));
     EXPECT_TRUE((buffer.select(1, 0) == 7).all().item<bool>());
     EXPECT_TRUE((buffer.select(2, 8) == 7).all().item<bool>());
+  }
+}
+
+TEST_P(EmulatedKernels, GroupNormModulateSiluIsItsComposedForm) {
+  for (const auto& [frames, coarse] : {std::pair<int64_t, int64_t>{5, 3}, {4, 2}, {1, 1}}) {
+    constexpr int64_t kChannels = 12, kGroups = 4, kBlocks = 3;
+    const at::Tensor x = Random({frames, 6, 4, kChannels}, 1);
+    const FrameGroupNorm norm = {.groups = kGroups,
+                                 .eps = 1e-6,
+                                 .weight = Random({kChannels}, 2),
+                                 .bias = Random({kChannels}, 3)};
+    const NearestModulation modulation = {.scale = Random({coarse, 3, 2, kChannels}, 4),
+                                          .shift = Random({coarse, 3, 2, kChannels}, 5)};
+    at::Tensor expected = at::empty_like(x), out = at::empty_like(x);
+    GroupNormModulateSiluComposed(x, norm, modulation, expected);
+    const at::Tensor moments = at::empty({1, kBlocks, 2, kChannels}),
+                     affine = at::empty({1, 2, kChannels});
+    ASSERT_EQ(
+        emulated::GroupNormModulateSilu(
+            ElementOf(dtype()), x.const_data_ptr(), norm.weight.const_data_ptr(),
+            norm.bias.const_data_ptr(), modulation.scale.const_data_ptr(),
+            modulation.shift.const_data_ptr(), out.mutable_data_ptr(), PositionsOf(x, out),
+            {.frames = coarse, .height = 3, .width = 2}, kGroups, 1e-6f,
+            moments.mutable_data_ptr<float>(), kBlocks, affine.mutable_data_ptr<float>(), nullptr),
+        cudaSuccess);
+    ExpectClose(out, expected, "frames " + std::to_string(frames));
   }
 }
 

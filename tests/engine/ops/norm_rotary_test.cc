@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
@@ -121,11 +122,37 @@ TEST(NormRotaryTest, TurnsPairsAndKeepsTheirLength) {
   EXPECT_LT((lengths(out) - lengths(normed)).abs().max().item<float>(), 1e-5);
 }
 
+// A layer norm of each head; the tokens in front are not turned, and the heads share their angles.
+TEST(NormRotaryTest, LayerNormOfHeadsTurnsTheTokensBehind) {
+  for (const c10::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const int64_t heads = 3, head = 16, first = 4, length = 9;
+    const at::Tensor x = Random({2, length, heads * head}, 1).to(dtype);
+    const at::Tensor weight = Random({head}, 2).mul(0.1).add(1.0).to(dtype),
+                     bias = Random({head}, 3).to(dtype);
+    RotaryTable table = RandomTable(length - first, head);
+    table.first = first;
+    const at::Tensor fused = NormRotary(x.clone(), weight, 1e-6, table, bias);
+    const at::Tensor normed =
+        at::layer_norm(x.unflatten(2, {heads, head}), {head}, weight, bias, 1e-6).flatten(2);
+    const double tolerance = dtype == at::kFloat ? 3e-6 : 3.2e-2;
+    EXPECT_LE((fused - normed).narrow(1, 0, first).abs().max().item<double>(), tolerance) << dtype;
+    const RotaryTable wide = {.cos = table.cos.repeat({1, heads}),
+                              .sin = table.sin.repeat({1, heads})};
+    const at::Tensor behind = NormRotaryComposed(x.narrow(1, first, length - first).contiguous(),
+                                                 weight, 1e-6, wide, bias);
+    EXPECT_LE((fused.narrow(1, first, length - first) - behind).abs().max().item<double>(),
+              tolerance)
+        << dtype;
+    EXPECT_GT((fused - normed).narrow(1, first, 5).abs().max().item<double>(), 0.1) << dtype;
+  }
+}
+
 TEST(NormRotaryTest, ATableOfAnotherShapeIsRefused) {
   const at::Tensor x = Random({1, 4, 16}, 1);
   EXPECT_THROW(NormRotary(x, at::ones({16}), 1e-5, RandomTable(5, 16)), c10::Error);
   EXPECT_THROW(NormRotary(x, at::ones({16}), 1e-5, RandomTable(4, 8)), c10::Error);
   EXPECT_THROW(NormRotary(x, at::ones({5}), 1e-5, {}), c10::Error);
+  EXPECT_THROW(NormRotary(x, at::ones({16}), 1e-5, {}, at::ones({8})), c10::Error);
 }
 
 }  // namespace

@@ -2,19 +2,26 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/upsample_nearest3d.h>
 #include <gtest/gtest.h>
 
 #include <tuple>
+#include <vector>
 
 #include "tests/support/at_threads.h"
 
 namespace kino::engine {
 namespace {
+
+at::Tensor Random(at::IntArrayRef shape, uint64_t seed) {
+  return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions());
+}
 
 double MaxError(const at::Tensor& got, const at::Tensor& expected) {
   return (got.to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
@@ -123,6 +130,73 @@ TEST_P(GroupNormSiluTest, FusedEqualsComposed) {
 INSTANTIATE_TEST_SUITE_P(Shapes, GroupNormSiluTest,
                          ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
                                             ::testing::Values<int64_t>(4, 12, 128)));
+
+// Frames, coarse frames: an odd clip's first frame stands by itself.
+TEST(GroupNormModulateSiluTest, FusedEqualsComposedAndTorch) {
+  for (const auto& [frames, coarse] :
+       {std::pair<int64_t, int64_t>{9, 3}, {8, 2}, {5, 3}, {2, 2}, {1, 1}}) {
+    for (const c10::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      const int64_t channels = 24;
+      const at::Tensor x = Random({frames, 16, 12, channels}, 1).mul(2).add(1).to(dtype);
+      const FrameGroupNorm norm = {.groups = 4,
+                                   .eps = 1e-6,
+                                   .weight = Random({channels}, 2).to(dtype),
+                                   .bias = Random({channels}, 3).to(dtype)};
+      const NearestModulation modulation = {.scale = Random({coarse, 4, 6, channels}, 4).to(dtype),
+                                            .shift = Random({coarse, 4, 6, channels}, 5).to(dtype)};
+      at::Tensor composed = at::empty_like(x), fused = at::empty_like(x);
+      GroupNormModulateSiluComposed(x, norm, modulation, composed);
+      const kino::testing::AtThreads several(3);
+      GroupNormModulateSilu(x, norm, modulation, fused);
+      const at::Tensor difference = (fused - composed).abs().to(at::kFloat);
+      EXPECT_LE(difference.max().item<float>(), dtype == at::kFloat ? 2e-5 : 0.13)
+          << frames << " " << dtype;
+      if (dtype != at::kFloat) continue;
+      std::vector<at::Tensor> wide;
+      for (const at::Tensor& map : {modulation.scale, modulation.shift}) {
+        const at::Tensor planes = map.permute({3, 0, 1, 2}).unsqueeze(0);
+        const int64_t alone = frames > 1 && frames % 2 == 1 ? 1 : 0;
+        std::vector<at::Tensor> parts;
+        for (const auto& [first, count, to] :
+             {std::tuple<int64_t, int64_t, int64_t>{0, alone, alone},
+              {alone, coarse - alone, frames - alone}}) {
+          if (count == 0) continue;
+          parts.push_back(at::upsample_nearest3d(planes.narrow(2, first, count), {to, 16, 12}));
+        }
+        wide.push_back(at::cat(parts, 2));
+      }
+      const at::Tensor normed = at::group_norm(x.permute({3, 0, 1, 2}).unsqueeze(0).contiguous(), 4,
+                                               norm.weight, norm.bias, 1e-6);
+      const at::Tensor torchs =
+          at::silu(normed * wide[0] + wide[1]).squeeze(0).permute({1, 2, 3, 0});
+      EXPECT_LE((fused - torchs).abs().max().item<float>(), 2e-5) << frames;
+    }
+  }
+}
+
+TEST(GroupNormModulateSiluTest, WithoutParametersIsTheNormOverAllFrames) {
+  const at::Tensor x = Random({3, 8, 6, 16}, 1), out = at::empty_like(x);
+  const FrameGroupNorm norm = {
+      .groups = 4, .eps = 1e-6, .weight = Random({16}, 2), .bias = Random({16}, 3)};
+  GroupNormModulateSilu(x, norm, {}, out);
+  const at::Tensor normed = at::group_norm(x.permute({3, 0, 1, 2}).unsqueeze(0).contiguous(), 4,
+                                           norm.weight, norm.bias, 1e-6);
+  const at::Tensor expected = at::silu(normed).squeeze(0).permute({1, 2, 3, 0});
+  EXPECT_LE((out - expected).abs().max().item<float>(), 5e-6);
+}
+
+TEST(GroupNormModulateSiluTest, ParametersOfNoSuchFramesAreRefused) {
+  at::Tensor x = Random({8, 16, 12, 8}, 1), out = at::empty_like(x);
+  const at::Tensor channel = Random({8}, 2);
+  const FrameGroupNorm norm = {.groups = 4, .weight = channel, .bias = channel};
+  const std::vector<std::vector<int64_t>> shapes = {
+      {3, 4, 6, 8}, {2, 5, 6, 8}, {2, 4, 5, 8}, {2, 4, 6, 4}};
+  for (const std::vector<int64_t>& shape : shapes) {
+    const at::Tensor map = Random(shape, 3);
+    EXPECT_THROW(GroupNormModulateSilu(x, norm, {.scale = map, .shift = map}, out), c10::Error)
+        << at::IntArrayRef(shape);
+  }
+}
 
 TEST(GroupNormSiluFormTest, GroupsThatDoNotDivideTheChannelsAreRefused) {
   const at::Tensor x = at::full({1, 2, 2, 6}, 1.0);

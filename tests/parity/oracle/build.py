@@ -32,6 +32,8 @@ class Changes:
     weights_variant: str | None = None
     weights_dtype: torch.dtype | None = None
     max_shard_size: str | None = None
+    # Of the input video.
+    video_frames: int | None = None
     # Leaves spiece.model alone, as older checkpoints do.
     drop_tokenizer_json: bool = False
 
@@ -47,6 +49,7 @@ def build(family, task, variant, seed, folder, dtype=torch.float32, tiling=False
     work = os.path.join(folder, "work")
     torch.manual_seed(variant)
     spec = module.build(rng, work, task, variant)
+    spec.video_frames = changes.video_frames or spec.video_frames
     pipeline = spec.pipeline
     pipeline.set_progress_bar_config(disable=True)
     networks = sorted(name for name, part in pipeline.components.items()

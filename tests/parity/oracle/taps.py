@@ -3,7 +3,8 @@
 tokens.json      {"input_ids": [[...], ...]}: one padded row per text row, the negative prompt first under CFG
 text_states.npy  float32 [R, L, D]: the embeddings the transformer gets, same rows; zeros where the encoder was given a
                  mask that leaves them out
-denoise_NNN.npy  float32: the pipeline's latents after step NNN, packed [B, S, C] or [B, C, F, H, W] as it keeps them
+denoise_NNN.npy  float32: the pipeline's latents after step NNN, [B, S, C], [B, C, F, H, W] or [B, F, C, H, W] as it keeps
+                 them
 latents.npy      float32 [B, C, F, H, W]: what the VAE decodes, denormalised and with the decode noise mixed in
 """
 import json
@@ -31,9 +32,11 @@ def run_with_taps(pipeline, request, folder, taps):
     def tap_text(*args, **kwargs):
         hook = pipeline.text_encoder.register_forward_pre_hook(tap_tokens, with_kwargs=True)
         try:
-            prompt, _, negative, _ = result = encode_prompt(*args, **kwargs)
+            result = encode_prompt(*args, **kwargs)
         finally:
             hook.remove()
+        # Some give a mask behind each.
+        prompt, negative = result if len(result) == 2 else result[::2]
         # encode_prompt takes the prompt first, the transformer gets the negative one first.
         rows.reverse()
         masks.reverse()

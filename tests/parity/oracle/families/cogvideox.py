@@ -22,15 +22,16 @@ def build(rng, work, task, variant):
     patch_t = 2 if style >= 2 else None
     text_length = rng.choice([16, 24])
     heads, head_dim = rng.choice([(2, 16), (3, 16), (2, 32)])
+    time_embed = rng.choice([8, 16])
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=heads, attention_head_dim=head_dim,
         in_channels=latent * (1 if task in ("t2v", "v2v") else 2), out_channels=latent,
-        time_embed_dim=rng.choice([8, 16]), text_embed_dim=32, num_layers=rng.choice([2, 3]),
+        time_embed_dim=time_embed, text_embed_dim=32, num_layers=rng.choice([2, 3]),
         sample_width=12, sample_height=8, sample_frames=frames, patch_size=2, patch_size_t=patch_t,
         temporal_compression_ratio=4, max_text_seq_length=text_length,
         use_rotary_positional_embeddings=style != 0 or task == "i2v",
         use_learned_positional_embeddings=task == "i2v" and style in (0, 1),
-        ofs_embed_dim=16 if task == "i2v" and style >= 2 else None, patch_bias=patch_t is None,
+        ofs_embed_dim=time_embed if task == "i2v" and style >= 2 else None, patch_bias=patch_t is None,
         spatial_interpolation_scale=1.875, temporal_interpolation_scale=1.0)
     vae = AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 16, 16), latent_channels=latent, layers_per_block=1,

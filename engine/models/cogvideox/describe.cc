@@ -1,0 +1,153 @@
+#include "engine/models/cogvideox/describe.h"
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/json.h"
+#include "engine/core/status.h"
+#include "engine/describe/conditions.h"
+#include "engine/models/cogvideox/knobs.h"
+#include "engine/models/cogvideox/transformer_config.h"
+#include "engine/models/cogvideox/vae_config.h"
+#include "engine/samplers/ddim.h"
+#include "engine/text/t5_config.h"
+
+namespace kino::engine {
+namespace {
+
+constexpr char kImageToVideo[] = "CogVideoXImageToVideoPipeline";
+
+class CogVideoXDescription final : public FamilyDescription {
+ public:
+  CogVideoXDescription(const CogVideoXTransformerConfig& transformer, const CogVideoXVaeConfig& vae,
+                       const DdimConfig& sampler, bool takes_image)
+      : transformer_(transformer),
+        vae_(vae),
+        sampler_(sampler),
+        sees_condition_(transformer.in_channels != vae.latent_channels),
+        tiles_(vae.tile_sizes()) {
+    // Defaults of the pipelines' __call__ in diffusers 0.42.1, and the models' frames per second.
+    Request defaults;
+    defaults.negative_prompt = "";
+    defaults.height = transformer.sample_height * vae.spatial_ratio();
+    defaults.width = transformer.sample_width * vae.spatial_ratio();
+    defaults.num_frames = takes_image ? 49 : transformer.sample_frames;
+    defaults.num_inference_steps = 50;
+    defaults.guidance_scale = 6.0;
+    defaults.fps = transformer.patch_size_t > 0 ? 16.0 : 8.0;
+    defaults.output.quality = 75;
+    // A checkpoint that sees a video beside the latents may name the plain pipeline (Fun does).
+    std::vector<Task> tasks = {takes_image ? Task::kImageToVideo : Task::kVideoToVideo};
+    if (!sees_condition_) tasks.insert(tasks.begin(), Task::kTextToVideo);
+    for (const Task task : tasks) {
+      defaults.task = task;
+      tasks_.push_back({.task = task, .defaults = defaults});
+    }
+    const int multiple = vae.spatial_ratio() * transformer.patch_size;
+    limits_ = {.size_multiple = multiple,
+               .min_size = multiple,
+               .max_size = 4096,
+               .max_frames = 2048 * vae.temporal_ratio + 1,
+               .max_pixels = 1'000'000'000,
+               .max_steps = 1000};
+  }
+
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  const VaeTileSizes& vae_tiles() const override { return tiles_; }
+  absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
+    if (request.conditions.empty()) return absl::OkStatus();
+    const OverlappingTiles tiles(tiles_, tiling);
+    const int ratio = vae_.spatial_ratio();
+    return CheckEncodeTiles(*request.height, *request.width, tiles.PixelGrid(),
+                            tiles.LatentGrid(ratio), ratio);
+  }
+  void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
+
+ private:
+  CogVideoXTransformerConfig transformer_;
+  CogVideoXVaeConfig vae_;
+  DdimConfig sampler_;
+  bool sees_condition_;
+  VaeTileSizes tiles_;
+  std::vector<TaskDescription> tasks_;
+  Limits limits_;
+};
+
+void CogVideoXDescription::Resolve(Request& request,
+                                   std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  if (!violations.empty()) return;
+  const int ratio = vae_.spatial_ratio();
+  for (const auto& [field, value, sample] :
+       {std::tuple{"height", *request.height, transformer_.sample_height * ratio},
+        std::tuple{"width", *request.width, transformer_.sample_width * ratio}}) {
+    const bool is_fixed = transformer_.use_learned_positional_embeddings;
+    if (is_fixed ? value != sample : transformer_.patch_size_t > 0 && value > sample) {
+      fail(field, absl::StrCat("the model has positions for ", is_fixed ? "" : "at most ", sample,
+                               ", got ", value));
+    }
+  }
+  const int text = *ReadKnobs(kCogVideoXKnobs, request.knobs).max_sequence_length;
+  if (transformer_.adds_positions() && text != transformer_.max_text_seq_length) {
+    fail("cogvideox.max_sequence_length",
+         absl::StrCat("the model has positions for ", transformer_.max_text_seq_length,
+                      " text tokens, got ", text));
+  }
+  if (request.task != Task::kTextToVideo) {
+    const bool is_image = request.task == Task::kImageToVideo;
+    const ConditionKind kind = is_image          ? ConditionKind::kImage
+                               : sees_condition_ ? ConditionKind::kControlVideo
+                                                 : ConditionKind::kVideo;
+    ExpectOneCondition(request, kind, /*fully=*/kind != ConditionKind::kVideo, violations);
+    if (!violations.empty()) return;
+    const int frames = vae_.latent_frames(*request.num_frames), patch = transformer_.patch_frames();
+    if (!is_image && frames % patch != 0) {
+      fail("num_frames", absl::StrCat("a video of ", *request.num_frames, " frames is ", frames,
+                                      " latent frames, expected a multiple of ", patch));
+    }
+  }
+  const double strength = request.conditions.empty() ? 1 : request.conditions[0].strength;
+  const absl::Status schedule =
+      MakeDdimSchedule(sampler_, *request.num_inference_steps, strength).status();
+  if (!schedule.ok()) fail("num_inference_steps", std::string(schedule.message()));
+}
+
+absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeCogVideoX(
+    const ModelSource& source) {
+  KINO_ASSIGN_OR_RETURN(const CogVideoXTransformerConfig transformer,
+                        CogVideoXTransformerConfig::FromJson(source.transformer_config,
+                                                             source.transformer_config_path));
+  KINO_ASSIGN_OR_RETURN(const CogVideoXVaeConfig vae,
+                        ReadConfig<CogVideoXVaeConfig>(source.folder + "/vae/config.json"));
+  // Nothing more is needed of it, but it must be such that the model can be loaded.
+  KINO_RETURN_IF_ERROR(
+      ReadConfig<T5EncoderConfig>(source.folder + "/text_encoder/config.json").status());
+  KINO_ASSIGN_OR_RETURN(const DdimConfig sampler,
+                        ReadConfig<DdimConfig>(source.folder + "/scheduler/scheduler_config.json"));
+  const int own = vae.latent_channels, seen = transformer.in_channels;
+  const bool takes_image = source.pipeline_class == kImageToVideo;
+  if (transformer.out_channels != own || !(seen == 2 * own || (seen == own && !takes_image)) ||
+      transformer.temporal_compression_ratio != vae.temporal_ratio) {
+    return absl::UnimplementedError(
+        absl::StrCat(source.transformer_config_path, ": in_channels is ", seen, ", out_channels ",
+                     transformer.out_channels, " and temporal_compression_ratio ",
+                     transformer.temporal_compression_ratio, ", expected ",
+                     takes_image ? "" : absl::StrCat("the VAE's ", own, " or "), "twice the VAE's ",
+                     own, ", ", own, " and ", vae.temporal_ratio));
+  }
+  return std::make_shared<CogVideoXDescription>(transformer, vae, sampler, takes_image);
+}
+
+}  // namespace
+
+FamilyDescriber CogVideoXDescriber() {
+  return {.family = "cogvideox",
+          .pipeline_classes = {"CogVideoXPipeline", kImageToVideo, "CogVideoXVideoToVideoPipeline",
+                               "CogVideoXFunControlPipeline"},
+          .describe = DescribeCogVideoX,
+          .find_transformer = nullptr,
+          .knobs = KnobInfos(kCogVideoXKnobs)};
+}
+
+}  // namespace kino::engine

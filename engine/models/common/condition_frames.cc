@@ -1,0 +1,41 @@
+#include "engine/models/common/condition_frames.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/core/status_bridge.h"
+#include "engine/media/resize.h"
+
+namespace kino::engine {
+
+at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count, int height,
+                           int width) {
+  if (first + count > media.num_frames) {
+    throw StatusError(absl::InvalidArgumentError(
+        absl::StrCat("the condition has ", media.num_frames, " frames, expected ", first + count)));
+  }
+  at::Tensor frames = at::empty({count, height, width, 3}, at::TensorOptions().dtype(at::kByte));
+  const int64_t bytes = int64_t{3} * media.width * media.height;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto begin = media.rgb.begin() + (first + i) * bytes;
+    // Lanczos changes nothing where the size is right, and Pillow leaves it out then.
+    if (media.height == height && media.width == width) {
+      std::copy(begin, begin + bytes, frames[i].mutable_data_ptr<uint8_t>());
+      continue;
+    }
+    RgbImage image{.width = media.width, .height = media.height, .rgb = {}};
+    image.rgb.assign(begin, begin + bytes);
+    const RgbImage resized = ValueOrThrow(ResizeLanczos(image, width, height));
+    std::copy(resized.rgb.begin(), resized.rgb.end(), frames[i].mutable_data_ptr<uint8_t>());
+  }
+  return frames;
+}
+
+at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options) {
+  return bytes.to(at::kFloat).div_(255.0).mul_(2.0).sub_(1.0).to(options);
+}
+
+}  // namespace kino::engine
