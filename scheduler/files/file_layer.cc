@@ -162,4 +162,8 @@ FileLayer& RealFiles() {
   return *files;
 }
 
+bool IsOutOfSpace(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
+
+bool IsOutOfResources(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
 }  // namespace kino::scheduler

@@ -65,4 +65,10 @@ class FileLayer {
 // The system's files. Lives for ever.
 FileLayer& RealFiles();
 
+// An errno that is nobody's fault and may pass: the disk has no room, or what this process or user
+// may take of it is used up (ENOSPC, EDQUOT, EFBIG);
+bool IsOutOfSpace(int error);
+// this process or machine has no descriptor or memory left (EMFILE, ENFILE, ENOMEM).
+bool IsOutOfResources(int error);
+
 }  // namespace kino::scheduler

@@ -16,10 +16,8 @@ constexpr char kShortagePayload[] = "kino/shortage";
 
 absl::Status SystemError(int error, const std::string& what) {
   absl::Status status = absl::ErrnoToStatus(error, what);
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG)
-    status.SetPayload(kDiskFullPayload, absl::Cord());
-  if (error == EMFILE || error == ENFILE || error == ENOMEM)
-    status.SetPayload(kShortagePayload, absl::Cord());
+  if (scheduler::IsOutOfSpace(error)) status.SetPayload(kDiskFullPayload, absl::Cord());
+  if (scheduler::IsOutOfResources(error)) status.SetPayload(kShortagePayload, absl::Cord());
   return status;
 }
 

@@ -19,10 +19,8 @@
 
 namespace kino::worker {
 
-// The disk has no room, or what this process or user may take of it is used up (ENOSPC, EDQUOT,
-// EFBIG): nobody's fault, and it may pass.
+// Of an errno that is IsOutOfSpace, or IsOutOfResources.
 bool IsDiskFull(const absl::Status& error);
-// This process or machine has no descriptor or memory left (EMFILE, ENFILE, ENOMEM): the same.
 bool IsShortage(const absl::Status& error);
 
 // Makes the folder of a worker's spools, and the one above it, where they are missing, and removes

@@ -32,12 +32,6 @@ constexpr char kModel[] = "model";
 constexpr char kOwnJob[] = "J";
 constexpr char kOwnToken[] = "T";
 
-std::string Sha256Of(const std::string& bytes) {
-  digest::Sha256 sha;
-  sha.Update(bytes.data(), bytes.size());
-  return sha.Hex();
-}
-
 // What outlives a run: files that many runs use are quicker than new ones.
 struct Disk {
   Disk() {
@@ -237,7 +231,7 @@ bool RunWorkerMessages(std::string_view bytes) {
   if (own.artifact.has_value()) {
     const std::string video = BytesOf(own.artifact->file_name);
     Require(own.artifact->size_bytes == static_cast<int64_t>(video.size()) &&
-                own.artifact->sha256 == Sha256Of(video),
+                own.artifact->sha256 == digest::Sha256Of(video),
             "an artifact is its file");
     Require(video.size() <= sent.size(), "an artifact holds nothing that was not sent");
   }
@@ -292,7 +286,7 @@ std::vector<v1::WorkerMessage> WholeRun() {
   v1::WorkerMessage done = Event(4);
   v1::AttemptDone& end = *done.mutable_event()->mutable_done();
   end.mutable_artifact()->set_size_bytes(5);
-  end.mutable_artifact()->set_sha256(Sha256Of("abcde"));
+  end.mutable_artifact()->set_sha256(digest::Sha256Of("abcde"));
   end.add_stages()->set_stage(v1::DENOISE);
   end.mutable_stages(0)->set_seconds(2);
   end.add_step_seconds(0.5);

@@ -17,6 +17,7 @@
 #include "server/frontend/rpc/errors.h"
 #include "server/frontend/rpc/job_view.h"
 #include "server/frontend/rpc/request_check.h"
+#include "tests/fuzz/framed.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace kino::fuzz {
@@ -169,17 +170,11 @@ std::vector<std::string> RpcRequestSeeds() {
   return seeds;
 }
 
-std::string Sha256Of(const std::string& text) {
-  digest::Sha256 sha;
-  sha.Update(text.data(), text.size());
-  return sha.Hex();
-}
-
 bool RunAuthorization(std::string_view bytes) {
   static const auto* const table = [] {
     config::AuthConfig auth;
-    auth.tokens.push_back({.tenant = "a", .sha256 = Sha256Of("alpha")});
-    auth.tokens.push_back({.tenant = "b", .sha256 = Sha256Of("beta")});
+    auth.tokens.push_back({.tenant = "a", .sha256 = digest::Sha256Of("alpha")});
+    auth.tokens.push_back({.tenant = "b", .sha256 = digest::Sha256Of("beta")});
     return new frontend::TokenTable(*frontend::TokenTable::Load(auth));
   }();
   const absl::StatusOr<std::string> tenant = table->Authenticate(bytes);
@@ -194,28 +189,11 @@ bool RunAuthorization(std::string_view bytes) {
 
 std::vector<std::string> AuthorizationSeeds() { return {"Bearer alpha", "Bearer beta"}; }
 
-// Stats, request and evidence of a job, as a length of two bytes and the bytes.
-std::vector<std::string> Parts(std::string_view bytes) {
-  std::vector<std::string> parts(3);
-  for (std::string& part : parts) {
-    if (bytes.size() < 2) break;
-    const size_t size =
-        static_cast<unsigned char>(bytes[0]) * size_t{256} + static_cast<unsigned char>(bytes[1]);
-    part = std::string(bytes.substr(2, size));
-    bytes.remove_prefix(std::min(bytes.size(), 2 + size));
-  }
-  return parts;
-}
-
-std::string Part(const std::string& bytes) {
-  const char size[] = {static_cast<char>(bytes.size() / 256),
-                       static_cast<char>(bytes.size() % 256)};
-  return absl::StrCat(absl::string_view(size, sizeof size), bytes);
-}
-
+// Framed stats, request and evidence of a job.
 bool RunStoredJob(std::string_view bytes) {
   [[maybe_unused]] static const auto log = google::protobuf::SetLogHandler(nullptr);
-  const std::vector<std::string> parts = Parts(bytes);
+  std::vector<std::string> parts(3);
+  for (std::string& part : parts) part = TakeFrame(bytes);
   scheduler::Job job;
   job.id = "the-job";
   job.state = scheduler::JobState::kFailed;
@@ -261,10 +239,10 @@ std::vector<std::string> StoredJobSeeds() {
   whole_job.add_attempts()->set_cause("HANG");
   whole_job.mutable_artifact()->set_size_bytes(1);
   whole_job.mutable_eta()->set_seconds(1);
-  return {absl::StrCat(Part(stats.SerializeAsString()), Part(request.SerializeAsString()),
-                       Part(evidence.SerializeAsString())),
-          absl::StrCat(Part(""), Part(request.SerializeAsString()), Part("")),
-          absl::StrCat(Part(whole_job.SerializeAsString()), Part(""), Part(""))};
+  return {absl::StrCat(Frame(stats.SerializeAsString()), Frame(request.SerializeAsString()),
+                       Frame(evidence.SerializeAsString())),
+          absl::StrCat(Frame(""), Frame(request.SerializeAsString()), Frame("")),
+          absl::StrCat(Frame(whole_job.SerializeAsString()), Frame(""), Frame(""))};
 }
 
 }  // namespace

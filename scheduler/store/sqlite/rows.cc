@@ -1,5 +1,6 @@
 #include "scheduler/store/sqlite/rows.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -169,9 +170,8 @@ absl::StatusOr<Job> LoadWhole(Connection& db, JobRow row) {
   }
   KINO_ASSIGN_OR_RETURN(
       Statement attempts,
-      db.Query("SELECT * FROM (SELECT number, token, worker, start_us, end_us, cause, error_code, "
-               "error_message, evidence FROM attempts WHERE job = ? ORDER BY number DESC LIMIT ?) "
-               "ORDER BY number",
+      db.Query("SELECT number, token, worker, start_us, end_us, cause, error_code, error_message, "
+               "evidence FROM attempts WHERE job = ? ORDER BY number DESC LIMIT ?",
                row.seq, kAttemptsTold));
   while (true) {
     KINO_ASSIGN_OR_RETURN(const bool has_row, attempts.Step());
@@ -186,6 +186,7 @@ absl::StatusOr<Job> LoadWhole(Connection& db, JobRow row) {
     attempt.error = StatusFrom(attempts.Int(6), attempts.Text(7));
     attempt.evidence = attempts.Text(8);
   }
+  std::reverse(job.attempts.begin(), job.attempts.end());
   return std::move(row.job);
 }
 

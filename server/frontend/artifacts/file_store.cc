@@ -23,13 +23,13 @@ constexpr size_t kDigestBytes = 1 << 20;  // read at once
 // Clients may see these messages: they name no path. `error` 0 is OK.
 absl::Status FileError(int error, const std::string& what) {
   if (error == 0) return absl::OkStatus();
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
+  if (scheduler::IsOutOfSpace(error)) {
     return scheduler::WithReason(
         absl::ResourceExhaustedError(absl::StrCat(what, ": the server's disk is full")),
         scheduler::kReasonDiskFull);
   }
   // Not RESOURCE_EXHAUSTED: that is a disk here.
-  if (error == EMFILE || error == ENFILE || error == ENOMEM) {
+  if (scheduler::IsOutOfResources(error)) {
     return absl::UnavailableError(absl::StrCat(what, ": the server is short of ",
                                                error == ENOMEM ? "memory" : "descriptors"));
   }

@@ -11,7 +11,7 @@
 #include "scheduler/status.h"
 #include "server/command_line/utf8.h"
 #include "server/convert/duration.h"
-#include "server/convert/status.h"
+#include "server/frontend/link/attempt_end.h"
 #include "server/frontend/link/finished_run.h"
 
 namespace kino::frontend {
@@ -20,7 +20,6 @@ namespace {
 using scheduler::FailureCause;
 
 constexpr size_t kMaxChunkBytes = size_t{256} * 1024;
-constexpr size_t kMaxErrorBytes = 4096;
 // Of what the link may carry, with room for what the message has beside.
 constexpr size_t kMaxStartBytes = size_t{3} << 20;
 constexpr absl::Duration kTryAgain = absl::Milliseconds(500);
@@ -30,60 +29,13 @@ bool IsOver(const absl::Status& status) {
   return scheduler::IsStaleAttempt(status) || absl::IsNotFound(status);
 }
 
-// Of a file that could not be opened, written or synced: neither no room nor a server that is short
-// of descriptors is the job's fault.
-FailureCause CauseOfFileError(const absl::Status& status) {
-  if (scheduler::ReasonOf(status) == scheduler::kReasonDiskFull) return FailureCause::kDiskFull;
-  return absl::IsUnavailable(status) ? FailureCause::kInterrupted : FailureCause::kInternal;
-}
-
-FailureCause CauseOf(v1::AttemptFailed::Cause cause) {
-  switch (cause) {
-    case v1::AttemptFailed::CLIENT:
-      return FailureCause::kClient;
-    case v1::AttemptFailed::CANCELLED_BY_US:
-      return FailureCause::kCancelled;
-    case v1::AttemptFailed::OUT_OF_MEMORY:
-      return FailureCause::kOutOfMemory;
-    case v1::AttemptFailed::MODEL:
-      return FailureCause::kModel;
-    case v1::AttemptFailed::INTERRUPTED:
-    case v1::AttemptFailed::SHORTAGE:
-      return FailureCause::kInterrupted;
-    case v1::AttemptFailed::RUN_TIMEOUT:
-      return FailureCause::kRunTimeout;
-    case v1::AttemptFailed::DISK_FULL:
-      return FailureCause::kDiskFull;
-    case v1::AttemptFailed::DEVICE_LOST:
-      return FailureCause::kDeviceLost;
-    default:
-      return FailureCause::kInternal;
-  }
-}
-
-bool IsCrash(FailureCause cause) {
-  return cause == FailureCause::kCrash || cause == FailureCause::kHang ||
-         cause == FailureCause::kDeviceLost;
-}
-
-// A worker's word about an error; never OK, never longer than a person reads.
-absl::Status ErrorOf(const v1::AttemptFailed& failed) {
-  google::rpc::Status rpc = failed.error();
-  if (rpc.message().size() > kMaxErrorBytes) {
-    rpc.set_message(command_line::TruncateUtf8(rpc.message(), kMaxErrorBytes));
-  }
-  absl::Status status = convert::FromRpc(rpc);
-  if (status.ok()) status = absl::InternalError("the worker gave no reason");
-  return status;
-}
-
 // Stored with the job, serialized.
 v1::RunStats StatsOf(const google::protobuf::RepeatedPtrField<v1::StageStats>& stages,
-                     const v1::Plan* plan, const v1::Receipt& receipt) {
+                     const std::optional<v1::Plan>& plan, const v1::Receipt& receipt) {
   v1::RunStats stats;
   *stats.mutable_receipt() = receipt;
   *stats.mutable_stages() = stages;
-  if (plan != nullptr) *stats.mutable_plan() = *plan;
+  if (plan.has_value()) *stats.mutable_plan() = *plan;
   return stats;
 }
 
@@ -305,11 +257,8 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       live.expected_end = parts_.clock.Monotonic() + live.run_time;
       TellUsualSteps(live);
       // The plan is told again with the result; a store that is full for now costs nothing here.
-      parts_.store.RecordStats(
-          ref,
-          StatsOf({}, live.plan.has_value() ? &*live.plan : nullptr, live.receipt)
-              .SerializeAsString(),
-          [](const absl::StatusOr<scheduler::Job>&) {});
+      parts_.store.RecordStats(ref, StatsOf({}, live.plan, live.receipt).SerializeAsString(),
+                               [](const absl::StatusOr<scheduler::Job>&) {});
       break;
     case v1::AttemptEvent::kChunk: {
       const v1::Chunk& chunk = event.chunk();
@@ -340,9 +289,7 @@ absl::Status Attempts::Apply(const Peer& peer, Live& live, const v1::AttemptEven
       End(live,
           {.cause = cause,
            .error = error,
-           .stats =
-               StatsOf(failed.stages(), live.plan.has_value() ? &*live.plan : nullptr, live.receipt)
-                   .SerializeAsString(),
+           .stats = StatsOf(failed.stages(), live.plan, live.receipt).SerializeAsString(),
            .evidence = IsCrash(cause) ? Evidence(live, parts_.registry.PulseOf(ref), nullptr) : ""},
           number);
       return absl::OkStatus();
@@ -430,7 +377,7 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
   const v1::Artifact& artifact = live->done.artifact();
   absl::Status status = digest.status();
   if (absl::IsUnavailable(status)) {
-    // The file could not be opened for now. The video is all there, so it waits.
+    // The server is short of descriptors or memory. The video is all there, so it waits.
     listener_.on_shortage(kWaitsForServer, std::string(status.message()));
     TryAgain(*live, "its video cannot be synced yet", status);
     return;
@@ -454,15 +401,13 @@ void Attempts::OnSynced(const scheduler::AttemptRef& ref,
                     .num_frames = artifact.num_frames(),
                     .fps = artifact.fps(),
                     .file_name = FileStore::VideoName(ref.job_id, ref.attempt)};
-  const v1::Plan* plan = live->done.has_plan()    ? &live->done.plan()
-                         : live->plan.has_value() ? &*live->plan
-                                                  : nullptr;
+  if (live->done.has_plan()) live->plan = live->done.plan();
   // What a model is made of is known once it has been loaded, its weights' bytes later still.
   if (const Peer* peer = parts_.peers.Find(live->worker))
     live->receipt = ReceiptOf(*peer, live->model);
   if (!live->done.weights_sha256().empty())
     live->receipt.set_weights_sha256(live->done.weights_sha256());
-  live->stats = StatsOf(live->done.stages(), plan, live->receipt);
+  live->stats = StatsOf(live->done.stages(), live->plan, live->receipt);
   live->phase = Phase::kEnding;
   live->was_refused = false;
   Store(*live);

@@ -22,10 +22,11 @@ absl::Status Devices::Start() {
   const absl::StatusOr<std::string> text = config::ReadSmallFile(path_, kMaxFileBytes);
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   if (!text.ok()) return text.status();
-  for (const absl::string_view device : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    health_.TakeOut(std::string(device));
-    parts_.registry.SetOut(std::string(device), true);
-    spdlog::warn("device {}: was out of service when the last frontend ended", std::string(device));
+  const std::vector<std::string> devices = absl::StrSplit(*text, '\n', absl::SkipEmpty());
+  for (const std::string& device : devices) {
+    health_.TakeOut(device);
+    parts_.registry.SetOut(device, true);
+    spdlog::warn("device {}: was out of service when the last frontend ended", device);
   }
   return absl::OkStatus();
 }

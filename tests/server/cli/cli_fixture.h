@@ -19,6 +19,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
 #include "kino/v1/models.grpc.pb.h"
 #include "kino/v1/video.grpc.pb.h"
 #include "server/convert/status.h"
@@ -39,10 +40,16 @@ inline Status ToGrpc(const absl::Status& status) {
                 convert::ToRpc(status).SerializeAsString());
 }
 
-inline std::string Digest(const std::string& bytes) {
-  digest::Sha256 digest;
-  digest.Update(bytes.data(), bytes.size());
-  return digest.Hex();
+// What a server says whose queue has no place.
+inline absl::Status QueueIsFull() {
+  absl::Status status = absl::ResourceExhaustedError("the queue is full");
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(7);
+  convert::AddDetail(&status, retry);
+  google::rpc::ErrorInfo info;
+  info.set_reason("QUEUE_FULL");
+  convert::AddDetail(&status, info);
+  return status;
 }
 
 inline std::string ReadAll(const std::string& path) {
@@ -119,7 +126,7 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
     }
     display_name = header.display_name();
     EXPECT_EQ(header.size_bytes(), static_cast<int64_t>(uploaded.size()));
-    EXPECT_EQ(header.sha256(), Digest(uploaded));
+    EXPECT_EQ(header.sha256(), digest::Sha256Of(uploaded));
     out->set_id("asset-1");
     return status;
   }
@@ -227,7 +234,7 @@ class CliTest : public ::testing::Test {
     if (state == v1::SUCCEEDED) {
       event.mutable_finished()->mutable_artifact()->set_size_bytes(
           static_cast<int64_t>(bytes.size()));
-      event.mutable_finished()->mutable_artifact()->set_sha256(Digest(bytes));
+      event.mutable_finished()->mutable_artifact()->set_sha256(digest::Sha256Of(bytes));
     }
     return event;
   }

@@ -217,14 +217,7 @@ TEST_F(CliTest, ErrorsAreJsonWithJson) {
   EXPECT_THAT(Output(), HasSubstr(R"("code":"INVALID_ARGUMENT")"));
   EXPECT_THAT(Output(), HasSubstr(R"("field":"height")"));
   EXPECT_THAT(Output(), HasSubstr(R"("description":"too tall")"));
-  absl::Status status = absl::ResourceExhaustedError("the queue is full");
-  google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(7);
-  convert::AddDetail(&status, retry);
-  google::rpc::ErrorInfo info;
-  info.set_reason("QUEUE_FULL");
-  convert::AddDetail(&status, info);
-  server_.status = ToGrpc(status);
+  server_.status = ToGrpc(QueueIsFull());
   for (const char* command : {"show job-1", "submit x", "cancel job-1", "delete job-1"}) {
     EXPECT_EQ(RunShell(std::string(command) + " --json", ""), 4);
     EXPECT_THAT(Output(), HasSubstr(R"("reason":"QUEUE_FULL")"));

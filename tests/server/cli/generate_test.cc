@@ -95,14 +95,7 @@ TEST_F(CliTest, FieldViolationsArePrintedOneALine) {
 }
 
 TEST_F(CliTest, QuotaReasonAndRetryArePrinted) {
-  absl::Status status = absl::ResourceExhaustedError("the queue is full");
-  google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(7);
-  convert::AddDetail(&status, retry);
-  google::rpc::ErrorInfo info;
-  info.set_reason("QUEUE_FULL");
-  convert::AddDetail(&status, info);
-  server_.status = ToGrpc(status);
+  server_.status = ToGrpc(QueueIsFull());
   EXPECT_EQ(Run({"submit", "x"}), 4);
   EXPECT_THAT(Output(), HasSubstr("the queue is full"));
   EXPECT_THAT(Output(), HasSubstr("QUEUE_FULL"));

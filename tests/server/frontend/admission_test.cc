@@ -13,11 +13,7 @@
 namespace kino::frontend {
 namespace {
 
-std::string Digest(const std::string& text) {
-  digest::Sha256 sha;
-  sha.Update(text.data(), text.size());
-  return sha.Hex();
-}
+using digest::Sha256Of;
 
 TEST(TokenTableTest, KnowsTokensByDigestAndFile) {
   kino::testing::TempDir folder;
@@ -58,8 +54,8 @@ TEST(AdmissionTest, TenantsShareALineAndStrangersHaveOneForEachConnection) {
   EXPECT_EQ(two->tenant, "default");
   EXPECT_NE(one->line, two->line);
 
-  const auto closed =
-      TokenTable::Load({.tokens = {{.tenant = "a", .sha256 = Digest("secret")}}, .token_file = ""});
+  const auto closed = TokenTable::Load(
+      {.tokens = {{.tenant = "a", .sha256 = Sha256Of("secret")}}, .token_file = ""});
   ASSERT_TRUE(closed.ok());
   const Admission tenants(*closed);
   EXPECT_TRUE(

@@ -70,12 +70,18 @@ def test_queued_jobs_tell_when_they_start_and_end(start):
     eventually(lambda: (told(frontend, longer) or (0,))[0] > 2000, "those behind it wait so long")
 
 
-def test_what_runs_took_is_known_after_a_restart(start):
+def after_a_run(start):
+    """A frontend that knows how long a run takes, and its worker."""
     frontend = start()
     fake = FakeWorker(frontend)
     first = frontend.submit(**STEPS)
     finish(fake.attempt())
     frontend.wait_for(first.id, video.SUCCEEDED)
+    return frontend, fake
+
+
+def test_what_runs_took_is_known_after_a_restart(start):
+    frontend, fake = after_a_run(start)
     fake.disconnect()
     frontend.kill()
     frontend.start()
@@ -87,11 +93,7 @@ def test_what_runs_took_is_known_after_a_restart(start):
 
 
 def test_run_that_goes_on_under_the_next_frontend_tells_when_those_behind_it_start(start):
-    frontend = start()
-    fake = FakeWorker(frontend)
-    first = frontend.submit(**STEPS)
-    finish(fake.attempt())
-    frontend.wait_for(first.id, video.SUCCEEDED)
+    frontend, fake = after_a_run(start)
     frontend.submit(**STEPS)
     attempt = fake.attempt()
     attempt.started()

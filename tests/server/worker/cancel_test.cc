@@ -36,7 +36,7 @@ TEST_F(WorkerTest, NothingMoreIsSentOfADroppedAttempt) {
 TEST_F(WorkerTest, CancelReachesAnAttemptWhoseModelLoads) {
   WriteLoadScript("other", LoadThatWaits("wait") + " groups=3");
   StartWorker();
-  v1::StartAttempt command = Command("job", "");
+  v1::StartAttempt command = StartCommand("job", "");
   command.mutable_request()->set_model("other");
   const v1::AttemptRef ref = Start(command);
   AwaitFile("loading");
@@ -59,7 +59,7 @@ TEST_F(WorkerTest, CancelReachesAnAttemptWhoseModelLoads) {
 TEST_F(WorkerTest, RunTimeoutReachesAnAttemptWhoseModelLoads) {
   WriteLoadScript("other", LoadThatWaits("wait"));
   StartWorker();
-  v1::StartAttempt command = Command("job", "");
+  v1::StartAttempt command = StartCommand("job", "");
   command.mutable_request()->set_model("other");
   command.mutable_run_timeout()->set_nanos(50'000'000);
   EXPECT_EQ(AwaitFailed(Start(command)).cause(), v1::AttemptFailed::RUN_TIMEOUT);
@@ -92,7 +92,7 @@ TEST_F(WorkerTest, CancelReachesAnAttemptBehindAModelThatAClientLoads) {
 TEST_F(WorkerTest, CancelReachesAnAttemptWhoseConditionIsDecoded) {
   StartWorker();
   std::ofstream(folder_ + "/picture") << "wait " << folder_ << "/never";
-  v1::StartAttempt command = Command("job", "");
+  v1::StartAttempt command = StartCommand("job", "");
   command.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
   command.mutable_request()->mutable_conditions(0)->set_asset_id("a");
   command.add_condition_files(folder_ + "/picture");
@@ -112,7 +112,7 @@ class HungDecoderTest : public WorkerTest {
                            << told << "\nexec sleep 1000\n";
     fs::permissions(program, fs::perms::owner_all);
     std::ofstream(folder_ + "/picture") << "by " << program;
-    v1::StartAttempt command = Command("job", "");
+    v1::StartAttempt command = StartCommand("job", "");
     command.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
     command.mutable_request()->mutable_conditions(0)->set_asset_id("a");
     command.add_condition_files(folder_ + "/picture");

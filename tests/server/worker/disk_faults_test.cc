@@ -57,16 +57,8 @@ class DiskFaultsTest : public ::testing::Test {
   // Runs an attempt as the frontend does: takes each event, acknowledges it, and holds the bytes
   // against what the run puts out.
   v1::AttemptEvent Run(const std::string& job) {
-    v1::FrontendMessage start;
-    v1::AttemptRef& ref = *start.mutable_start()->mutable_ref();
-    ref.set_job_id(job);
-    ref.set_attempt(1);
-    ref.set_token("00112233445566778899aabbccddeeff");
-    start.mutable_start()->mutable_request()->set_model("good");
-    start.mutable_start()->mutable_request()->set_seed(7);
-    start.mutable_start()->mutable_request()->set_prompt(
-        absl::StrCat("steps=1 chunks=", kChunks, " chunk_bytes=", kChunkBytes));
-    frontend_.Send(start);
+    const v1::AttemptRef ref = frontend_.Start(
+        StartCommand(job, absl::StrCat("steps=1 chunks=", kChunks, " chunk_bytes=", kChunkBytes)));
     std::string bytes;
     for (int64_t number = 1;; ++number) {
       const v1::AttemptEvent event = NextOf(job);

@@ -93,21 +93,6 @@ class FakeClockTest : public ::testing::Test {
     fs::create_directories(folder);
     return folder;
   }
-  v1::StartAttempt Command(const std::string& job, const std::string& prompt) {
-    v1::StartAttempt command;
-    command.mutable_ref()->set_job_id(job);
-    command.mutable_ref()->set_attempt(1);
-    command.mutable_ref()->set_token("00112233445566778899aabbccddeeff");
-    command.mutable_request()->set_model("good");
-    command.mutable_request()->set_prompt(prompt);
-    command.mutable_request()->set_seed(7);
-    return command;
-  }
-  void Start(const v1::StartAttempt& command) {
-    v1::FrontendMessage message;
-    *message.mutable_start() = command;
-    frontend_.Send(message);
-  }
   v1::AttemptEvent AwaitEnd(const std::string& job) {
     const v1::AttemptEvent end =
         frontend_
@@ -188,7 +173,7 @@ class FakeClockTest : public ::testing::Test {
 };
 
 TEST_F(FakeClockTest, AWallClockThatJumpsLosesNoLeaseAndNoHeartbeat) {
-  Start(Command("job", WaitingScript()));
+  frontend_.Start(StartCommand("job", WaitingScript()));
   AwaitFile("reached");
   ExpectHeartbeats(1);
   for (const absl::Duration jump :
@@ -202,7 +187,7 @@ TEST_F(FakeClockTest, AWallClockThatJumpsLosesNoLeaseAndNoHeartbeat) {
 }
 
 TEST_F(FakeClockTest, AProcessThatStoodStillGivesNothingUp) {
-  Start(Command("job", WaitingScript()));
+  frontend_.Start(StartCommand("job", WaitingScript()));
   AwaitFile("reached");
   ExpectHeartbeats(1);
   for (int i = 0; i < 3; ++i) {
@@ -216,7 +201,7 @@ TEST_F(FakeClockTest, AProcessThatStoodStillGivesNothingUp) {
 }
 
 TEST_F(FakeClockTest, AttemptsGoOnHoweverLongTheFrontendIsAway) {
-  Start(Command("job", WaitingScript()));
+  frontend_.Start(StartCommand("job", WaitingScript()));
   AwaitFile("reached");
   ExpectHeartbeats(1);
   frontend_.Close();
@@ -233,9 +218,9 @@ TEST_F(FakeClockTest, RunTimeoutCountsFromTheMomentTheEngineThreadTakesTheAttemp
   load.mutable_load_model()->set_model("slow");
   frontend_.Send(load);
   AwaitFile("loading");
-  v1::StartAttempt command = Command("job", WaitingScript());
+  v1::StartAttempt command = StartCommand("job", WaitingScript());
   command.mutable_run_timeout()->set_seconds(60);
-  Start(command);
+  frontend_.Start(command);
   AwaitPulse([](const auto& pulse) { return pulse.stage() == v1::STAGE_UNSPECIFIED; });
   clock_.Advance(absl::Hours(1));
   ExpectHeartbeats(3);
@@ -250,9 +235,9 @@ TEST_F(FakeClockTest, RunTimeoutCountsFromTheMomentTheEngineThreadTakesTheAttemp
 
 TEST_F(FakeClockTest, ARunThatExceedsItsTimeoutFailsWithACauseOfItsOwn) {
   v1::StartAttempt command =
-      Command("job", absl::StrCat("at=1 do=hang touch=", folder_, "/reached"));
+      StartCommand("job", absl::StrCat("at=1 do=hang touch=", folder_, "/reached"));
   command.mutable_run_timeout()->set_seconds(60);
-  Start(command);
+  frontend_.Start(command);
   AwaitFile("reached");
   clock_.Advance(absl::Seconds(59));
   ExpectHeartbeats(1);

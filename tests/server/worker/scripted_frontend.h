@@ -17,6 +17,18 @@
 
 namespace kino::worker {
 
+// To run model "good" as `prompt`, the script of a fake engine, says.
+inline v1::StartAttempt StartCommand(const std::string& job, const std::string& prompt) {
+  v1::StartAttempt command;
+  command.mutable_ref()->set_job_id(job);
+  command.mutable_ref()->set_attempt(1);
+  command.mutable_ref()->set_token("00112233445566778899aabbccddeeff");
+  command.mutable_request()->set_model("good");
+  command.mutable_request()->set_prompt(prompt);
+  command.mutable_request()->set_seed(7);
+  return command;
+}
+
 class ScriptedFrontend : public v1::WorkerService::Service {
  public:
   explicit ScriptedFrontend(std::string address) : address_(std::move(address)) { Listen(); }
@@ -59,6 +71,12 @@ class ScriptedFrontend : public v1::WorkerService::Service {
     absl::MutexLock lock(&mutex_);
     ASSERT_NE(stream_, nullptr);
     stream_->Write(message);
+  }
+  v1::AttemptRef Start(const v1::StartAttempt& command) {
+    v1::FrontendMessage message;
+    *message.mutable_start() = command;
+    Send(message);
+    return command.ref();
   }
   void Acknowledge(const v1::AttemptRef& ref, int64_t number) {
     v1::FrontendMessage message;

@@ -84,24 +84,9 @@ class WorkerTest : public ::testing::Test {
   v1::WorkerHello Hello() {
     return frontend_.Await(&position_, [](const auto& m) { return m.has_hello(); }).hello();
   }
-  v1::StartAttempt Command(const std::string& job, const std::string& prompt) {
-    v1::StartAttempt command;
-    command.mutable_ref()->set_job_id(job);
-    command.mutable_ref()->set_attempt(1);
-    command.mutable_ref()->set_token("00112233445566778899aabbccddeeff");
-    command.mutable_request()->set_model("good");
-    command.mutable_request()->set_prompt(prompt);
-    command.mutable_request()->set_seed(7);
-    return command;
-  }
-  v1::AttemptRef Start(const v1::StartAttempt& command) {
-    v1::FrontendMessage message;
-    *message.mutable_start() = command;
-    frontend_.Send(message);
-    return command.ref();
-  }
+  v1::AttemptRef Start(const v1::StartAttempt& command) { return frontend_.Start(command); }
   v1::AttemptRef Start(const std::string& job, const std::string& prompt) {
-    return Start(Command(job, prompt));
+    return Start(StartCommand(job, prompt));
   }
   v1::AttemptEvent AwaitEvent(const v1::AttemptRef& ref,
                               std::function<bool(const v1::AttemptEvent&)> wanted) {

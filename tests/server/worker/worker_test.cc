@@ -59,9 +59,7 @@ TEST_F(WorkerTest, RunsAnAttemptToItsArtifact) {
   const std::string expected = support::FakeOutput(7, 3, 600000);
   EXPECT_TRUE(Bytes("job") == expected);
   EXPECT_EQ(done.artifact().size_bytes(), 1800000);
-  digest::Sha256 digest;
-  digest.Update(expected.data(), expected.size());
-  EXPECT_EQ(done.artifact().sha256(), digest.Hex());
+  EXPECT_EQ(done.artifact().sha256(), digest::Sha256Of(expected));
   EXPECT_EQ(done.artifact().content_type(), "video/mp4");
   ASSERT_EQ(done.stages_size(), 3);
   EXPECT_EQ(done.stages(0).stage(), v1::LOAD);
@@ -74,7 +72,7 @@ TEST_F(WorkerTest, RunsAnAttemptToItsArtifact) {
 
 TEST_F(WorkerTest, DoneTellsThePlanThatRanWithinTheWorkersLimits) {
   StartWorker("", {}, ", max_device_memory: 1GiB");
-  v1::StartAttempt command = Command("job", "offload=block:1");
+  v1::StartAttempt command = StartCommand("job", "offload=block:1");
   command.mutable_request()->mutable_plan()->set_offload("none");
   command.mutable_request()->mutable_plan()->set_max_device_memory(int64_t{8} << 30);
   command.mutable_request()->mutable_plan()->set_max_host_memory(12345678);
@@ -98,7 +96,7 @@ TEST_F(WorkerTest, TheWeightsHashIsToldAndOutlivesTheProcess) {
       return m.heartbeat().models_size() == 4 &&
              m.heartbeat().models(3).weights_sha256() == expected;
     });
-    v1::StartAttempt start = Command(absl::StrCat("job", i), "");
+    v1::StartAttempt start = StartCommand(absl::StrCat("job", i), "");
     start.mutable_request()->set_model("demo");
     EXPECT_EQ(AwaitDone(Start(start)).weights_sha256(), expected);
     const std::string kept = ReadAll(folder_ + "/data/weights/w1");
@@ -159,7 +157,7 @@ TEST_F(WorkerTest, ProfilesAreAnsweredWhileAStepRuns) {
     query.set_query_id(id);
     query.set_model(model);
     query.set_without_places(without_places);
-    *query.mutable_request() = Command("asked", "").request();
+    *query.mutable_request() = StartCommand("asked", "").request();
     query.mutable_request()->set_height(64);
     query.mutable_request()->set_width(64);
     query.mutable_request()->set_num_frames(17);
@@ -250,19 +248,19 @@ TEST_F(WorkerTest, EveryFailureHasItsCause) {
     EXPECT_EQ(failed.error().code(), code) << command.ref().job_id();
     EXPECT_THAT(failed.error().message(), HasSubstr(message));
   };
-  check(Command("oom", "at=1 do=oom"), v1::AttemptFailed::OUT_OF_MEMORY, 8, "out of memory");
-  check(Command("invalid", "at=1 do=invalid"), v1::AttemptFailed::CLIENT, 3, "does not fit");
-  check(Command("internal", "at=1 do=internal"), v1::AttemptFailed::INTERNAL, 13, "broke");
-  v1::StartAttempt unknown = Command("unknown", "");
+  check(StartCommand("oom", "at=1 do=oom"), v1::AttemptFailed::OUT_OF_MEMORY, 8, "out of memory");
+  check(StartCommand("invalid", "at=1 do=invalid"), v1::AttemptFailed::CLIENT, 3, "does not fit");
+  check(StartCommand("internal", "at=1 do=internal"), v1::AttemptFailed::INTERNAL, 13, "broke");
+  v1::StartAttempt unknown = StartCommand("unknown", "");
   unknown.mutable_request()->set_model("nothing");
   check(unknown, v1::AttemptFailed::MODEL, 5, "nothing");
-  v1::StartAttempt broken = Command("broken", "");
+  v1::StartAttempt broken = StartCommand("broken", "");
   broken.mutable_request()->set_model("broken");
   check(broken, v1::AttemptFailed::MODEL, 9, "model_index.json");
-  v1::StartAttempt contradiction = Command("contradiction", "");
+  v1::StartAttempt contradiction = StartCommand("contradiction", "");
   contradiction.mutable_request()->mutable_hunyuan_video();
   check(contradiction, v1::AttemptFailed::CLIENT, 3, "hunyuan_video");
-  v1::StartAttempt image = Command("image", "");
+  v1::StartAttempt image = StartCommand("image", "");
   image.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
   image.mutable_request()->mutable_conditions(0)->set_asset_id("a");
   check(image, v1::AttemptFailed::INTERNAL, 13, "0 condition files for 1");
@@ -271,11 +269,11 @@ TEST_F(WorkerTest, EveryFailureHasItsCause) {
   image.mutable_ref()->set_job_id("image2");
   image.add_condition_files(folder_ + "/empty");
   check(image, v1::AttemptFailed::CLIENT, 3, "conditions[0]: not an image");
-  v1::StartAttempt slow = Command("slow", "at=1 do=hang");
+  v1::StartAttempt slow = StartCommand("slow", "at=1 do=hang");
   slow.mutable_run_timeout()->set_nanos(50'000'000);
   check(slow, v1::AttemptFailed::RUN_TIMEOUT, 4, "run_timeout");
   // Whatever else took too long may not the next time.
-  check(Command("deadline", "at=1 do=deadline"), v1::AttemptFailed::INTERNAL, 14, "slow");
+  check(StartCommand("deadline", "at=1 do=deadline"), v1::AttemptFailed::INTERNAL, 14, "slow");
   std::ofstream(folder_ + "/slow") << "slow";
   image.mutable_ref()->set_job_id("image3");
   image.set_condition_files(0, folder_ + "/slow");
@@ -343,7 +341,7 @@ TEST_F(WorkerTest, ALostDeviceIsReportedThenEndsTheProcess) {
 TEST_F(WorkerTest, ADeviceLostWhileAModelLoadsIsReportedToo) {
   WriteLoadScript("other", "do=device_lost");
   StartWorker();
-  v1::StartAttempt command = Command("job", "");
+  v1::StartAttempt command = StartCommand("job", "");
   command.mutable_request()->set_model("other");
   EXPECT_EQ(AwaitFailed(Start(command)).cause(), v1::AttemptFailed::DEVICE_LOST);
   EXPECT_EQ(worker_->Wait(), 70);
@@ -434,7 +432,7 @@ TEST_F(WorkerTest, AnAttemptWhoseSpoolCannotBeMadeIsReported) {
 }
 
 TEST_F(WorkerTest, TheConfiguredLimitsHoldWhereConditionsAreDecoded) {
-  v1::StartAttempt command = Command("job", "");
+  v1::StartAttempt command = StartCommand("job", "");
   command.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
   command.mutable_request()->mutable_conditions(0)->set_asset_id("a");
   command.add_condition_files(folder_ + "/large");
