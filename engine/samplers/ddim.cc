@@ -1,11 +1,11 @@
 #include "engine/samplers/ddim.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
+#include "engine/samplers/first_step.h"
 
 namespace kino::engine {
 namespace {
@@ -130,11 +130,6 @@ absl::StatusOr<DdimConfig> DdimConfig::FromJson(const nlohmann::json& json,
                                 c.num_train_timesteps - 1));
   }
   return c;
-}
-
-int FirstStepAt(int num_inference_steps, double strength) {
-  const int run = std::min(static_cast<int>(num_inference_steps * strength), num_inference_steps);
-  return num_inference_steps - run;
 }
 
 absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps,

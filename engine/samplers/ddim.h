@@ -51,12 +51,8 @@ struct DdimStepLevels {
 };
 using DdimSchedule = std::vector<DdimStepLevels>;
 
-// The first step that runs where what is there already is changed by no more than `strength`, 0..1
-// (get_timesteps of diffusers' video-to-video pipelines). num_inference_steps: none does.
-int FirstStepAt(int num_inference_steps, double strength);
-
-// The steps from that one on. INVALID_ARGUMENT: there is none, or more than the model was trained
-// with.
+// The steps from FirstStepAt(num_inference_steps, strength) on. INVALID_ARGUMENT: there is none, or
+// more than the model was trained with.
 absl::StatusOr<DdimSchedule> MakeDdimSchedule(const DdimConfig& config, int num_inference_steps,
                                               double strength = 1.0);
 

@@ -227,6 +227,14 @@ absl::StatusOr<int> FirstStep(const FlowMatchSchedule& schedule, float timestep)
   return static_cast<int>((second == end ? first : second) - begin);
 }
 
+float NextLowerSigma(const FlowMatchSchedule& schedule, float sigma) {
+  float next = 0;
+  for (const float each : schedule.sigmas) {
+    if (each < sigma - 1e-6f) next = std::max(next, each);
+  }
+  return next;
+}
+
 std::vector<double> Linspace(double start, double stop, int count) {
   std::vector<double> out;
   const double span = stop - start;

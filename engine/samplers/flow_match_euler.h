@@ -90,11 +90,8 @@ std::vector<double> LinearQuadraticSchedule(int num_steps, double threshold_nois
 at::Tensor EulerStep(const at::Tensor& sample, const at::Tensor& model_output, float sigma,
                      float sigma_next);
 
-// The step where each token has a noise level of its own (LTXConditionPipeline, which passes the
-// negated model output): each goes to the largest sigma of the schedule below its own. sample,
-// model_output: [B, L, C]; per_token_timesteps: [B, L] float32 -> [B, L, C] float32.
-at::Tensor EulerStepPerToken(const at::Tensor& sample, const at::Tensor& model_output,
-                             const at::Tensor& per_token_timesteps,
-                             const FlowMatchSchedule& schedule, int num_train_timesteps);
+// The noise level that a token at `sigma` goes to where tokens have levels of their own
+// (LTXConditionPipeline): the largest of the schedule below it, 0 where there is none.
+float NextLowerSigma(const FlowMatchSchedule& schedule, float sigma);
 
 }  // namespace kino::engine

@@ -23,7 +23,7 @@ COMMON = ("height", "width", "num_frames", "num_inference_steps", "guidance_scal
 def convert(source):
     """The GenerateRequest, as a dict, that asks for the same video as `source` (a request.json)."""
     call = dict(source["call"])
-    request = {"task": TASKS[source["task"]], "seed": source["seed"], "fps": source["fps"]}
+    request = {"task": _task(source), "seed": source["seed"], "fps": source["fps"]}
     for key in ("prompt", "negative_prompt"):
         if source.get(key) is not None:
             request[key] = source[key]
@@ -35,6 +35,8 @@ def convert(source):
     conditions = _conditions(source, call.pop("strength", None))
     if conditions:
         request["conditions"] = conditions
+    else:  # LTXConditionPipeline takes it for nothing
+        call.pop("image_cond_noise_scale", None)
     call.update(source.get("schedule", {}))
     if "schedule" in source:  # the list's length is the number of steps
         request.pop("num_inference_steps", None)
@@ -46,6 +48,13 @@ def convert(source):
     if "vae_tiling" in source and source["family"] != "allegro":  # Allegro's VAE always tiles
         request["plan"] = {"vae_tiling": _tiling(source["vae_tiling"])}
     return request
+
+
+def _task(source):
+    if source["task"] in TASKS:
+        return TASKS[source["task"]]
+    inputs = {condition["input"] for condition in source["conditions"]}
+    return TASKS["v2v" if "video" in inputs else "i2v" if inputs else "t2v"]
 
 
 def _tiling(options):

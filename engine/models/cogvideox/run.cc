@@ -10,6 +10,7 @@
 #include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
+#include "engine/samplers/first_step.h"
 
 namespace kino::engine {
 namespace {

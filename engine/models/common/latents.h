@@ -10,6 +10,7 @@ namespace kino::engine {
 // How many latents there are along each axis.
 struct LatentGrid {
   int64_t frames = 0, height = 0, width = 0;
+  int64_t count() const { return frames * height * width; }
 };
 
 // Statistics of each channel, [C], as [1, C, 1, 1, 1] in float32.

@@ -10,22 +10,25 @@
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/weight_map.h"
+#include "engine/samplers/first_step.h"
 #include "engine/text/t5_config.h"
 
 namespace kino::engine {
 namespace {
 
-// LTXPipeline and LTXImageToVideoPipeline refuse other sizes whatever the VAE's ratio is
-// (check_inputs).
+// The pipelines refuse other sizes whatever the VAE's ratio is (check_inputs).
 constexpr int kSizeMultiple = 32;
+constexpr char kConditionPipeline[] = "LTXConditionPipeline";
 
 class LtxDescription final : public FamilyDescription {
  public:
-  LtxDescription(const LtxVaeConfig& vae, const FlowMatchEulerConfig& sampler)
-      : spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
+  LtxDescription(const LtxVaeConfig& vae, const FlowMatchEulerConfig& sampler,
+                 bool names_condition_pipeline)
+      : names_condition_pipeline_(names_condition_pipeline),
+        spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
-    // Defaults of LTXPipeline.__call__ and LTXImageToVideoPipeline.__call__ in diffusers 0.42.1.
+    // Defaults of the three pipelines' __call__ in diffusers 0.42.1.
     Request defaults;
     defaults.negative_prompt = "";
     defaults.height = 512;
@@ -35,7 +38,7 @@ class LtxDescription final : public FamilyDescription {
     defaults.guidance_scale = 3.0;
     defaults.fps = 25.0;
     defaults.output.quality = 75;
-    for (const Task task : {Task::kTextToVideo, Task::kImageToVideo}) {
+    for (const Task task : {Task::kTextToVideo, Task::kImageToVideo, Task::kVideoToVideo}) {
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
     }
@@ -54,6 +57,9 @@ class LtxDescription final : public FamilyDescription {
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
+  void ResolveConditions(Request& request, std::vector<FieldViolation>& violations) const;
+
+  bool names_condition_pipeline_;
   int spatial_ratio_;
   int temporal_ratio_;
   FlowMatchEulerConfig sampler_;
@@ -69,7 +75,10 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   if (!knobs.decode_noise_scale && knobs.decode_timestep)
     request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
 
+  ResolveConditions(request, violations);
+
   // A custom schedule falls from noise to picture.
+  const bool may_close = RunsConditionPipeline(request);  // with a 0
   const auto check_schedule = [&](const char* field, const std::vector<double>& values) {
     if (values.size() > static_cast<size_t>(limits_.max_steps)) {
       fail(field,
@@ -77,8 +86,11 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
     }
     for (size_t i = 0; i < values.size(); ++i) {
       if (!(values[i] >= 0)) return;  // reported already
-      if (values[i] == 0 || (i > 0 && !(values[i] < values[i - 1]))) {
-        fail(field, absl::StrCat("expected falling values above 0, got ", values[i], " at ", i));
+      const bool closes = may_close && i > 0 && i + 1 == values.size();
+      if ((values[i] == 0 && !closes) || (i > 0 && !(values[i] < values[i - 1]))) {
+        fail(field,
+             absl::StrCat("expected falling values above 0", may_close ? " or a closing 0" : "",
+                          ", got ", values[i], " at ", i));
         return;
       }
     }
@@ -98,10 +110,47 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
       fail("num_inference_steps", absl::StrCat("no schedule for ", tokens, " latent tokens: ",
                                                std::string(schedule_status.message())));
     }
+    const int steps = *request.num_inference_steps;
+    const double strength = ReadKnobs(kLtxKnobs, request.knobs).denoise_strength.value_or(1);
+    if (FirstStepAt(steps, strength) == steps) {
+      fail("ltx.denoise_strength",
+           absl::StrCat(strength, " of ", steps, " steps leaves none, expected at least one"));
+    }
   }
+}
 
-  if (request.task == Task::kImageToVideo)
-    ExpectOneCondition(request, ConditionKind::kImage, /*fully=*/true, violations);
+// Decides which pipeline runs the request and fills the knobs that it has.
+void LtxDescription::ResolveConditions(Request& request,
+                                       std::vector<FieldViolation>& violations) const {
+  const std::vector<Condition>& conditions = request.conditions;
+  if (request.task != Task::kTextToVideo && conditions.empty()) {
+    violations.push_back(
+        {.field = "conditions",
+         .description = absl::StrCat(TaskName(request.task), " takes at least one, got none")});
+  }
+  if (request.task == Task::kImageToVideo) {
+    for (size_t i = 0; i < conditions.size(); ++i) {
+      if (conditions[i].kind == ConditionKind::kImage) continue;
+      violations.push_back({.field = absl::StrCat("conditions[", i, "].kind"),
+                            .description = absl::StrCat("IMAGE_TO_VIDEO takes images, got ",
+                                                        ConditionKindName(conditions[i].kind))});
+    }
+  }
+  // LTXImageToVideoPipeline knows one image, which is the first frame.
+  const bool is_first_frame = conditions.size() == 1 && conditions[0].frame_index == 0 &&
+                              conditions[0].strength == 1 &&
+                              conditions[0].kind == ConditionKind::kImage;
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  const bool by_conditions = names_condition_pipeline_ || knobs.denoise_strength ||
+                             knobs.image_cond_noise_scale ||
+                             (request.task != Task::kTextToVideo && !is_first_frame);
+  const auto fill = [&request](const char* knob, KnobValue value) {
+    request.knobs.values.emplace(knob, std::move(value));
+  };
+  fill("max_sequence_length", int64_t{by_conditions ? 256 : 128});
+  if (!by_conditions) return;
+  fill("denoise_strength", 1.0);
+  if (request.task != Task::kTextToVideo) fill("image_cond_noise_scale", 0.15);
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
@@ -122,10 +171,15 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
   KINO_ASSIGN_OR_RETURN(
       const FlowMatchEulerConfig sampler,
       ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
-  return std::make_shared<LtxDescription>(vae, sampler);
+  return std::make_shared<LtxDescription>(vae, sampler,
+                                          source.pipeline_class == kConditionPipeline);
 }
 
 }  // namespace
+
+bool RunsConditionPipeline(const Request& request) {
+  return ReadKnobs(kLtxKnobs, request.knobs).denoise_strength.has_value();
+}
 
 absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
                                               const Request& request, int64_t tokens) {
@@ -133,17 +187,26 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   schedule.timesteps = knobs.timesteps;
   schedule.sigmas = knobs.sigmas;
-  if (schedule.timesteps.empty() && schedule.sigmas.empty()) {
-    const int steps = *request.num_inference_steps;
-    schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
+  const int steps = *request.num_inference_steps;
+  if (RunsConditionPipeline(request)) {
+    if (schedule.sigmas.empty() && schedule.timesteps.empty())
+      schedule.sigmas = LinearQuadraticSchedule(steps);
+    // It passes timesteps, rounded as they are multiplied, whatever it starts from.
+    for (const double sigma : schedule.sigmas)
+      schedule.timesteps.push_back(static_cast<float>(sigma) * 1000.0f);
+    schedule.sigmas.clear();
+    if (!sampler.use_dynamic_shifting) return MakeSchedule(sampler, schedule);
+    return MakeSchedule({.num_train_timesteps = sampler.num_train_timesteps}, schedule);
   }
+  if (schedule.timesteps.empty() && schedule.sigmas.empty())
+    schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
   schedule.mu = CalculateShift(sampler, tokens);
   return MakeSchedule(sampler, schedule);
 }
 
 FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
-          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline"},
+          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline},
           .describe = DescribeLtx,
           .find_transformer = FindLtxTransformer,
           .knobs = KnobInfos(kLtxKnobs)};

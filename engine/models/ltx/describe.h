@@ -10,9 +10,15 @@ namespace kino::engine {
 
 FamilyDescriber LtxDescriber();
 
+// Whether an effective request runs as LTXConditionPipeline does it: a folder that names that class
+// does so for every task, others for what their own pipelines cannot do.
+bool RunsConditionPipeline(const Request& request);
+
 // Sigmas and timesteps of an effective request whose latents have so many tokens: the request's
-// own, or diffusers' linspace(1, 1 / steps, steps), shifted by the sampler. INVALID_ARGUMENT: they
-// come out of no use (NaN, say).
+// own, or diffusers' default. LTXPipeline's is linspace(1, 1 / steps, steps), shifted by the
+// sampler; LTXConditionPipeline's is linear-quadratic, by the sampler's plain shift (where the
+// sampler shifts by the number of tokens, diffusers refuses; here nothing is shifted).
+// INVALID_ARGUMENT: they come out of no use (NaN, say).
 absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
                                               const Request& request, int64_t tokens);
 

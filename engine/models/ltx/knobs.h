@@ -29,17 +29,24 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
     Knob<&LtxKnobs::decode_noise_scale>(
         "decode_noise_scale", 0, 1, std::nullopt,
         "Noise mixed into the latents before such a decode. Default: decode_timestep."),
-    Knob<&LtxKnobs::max_sequence_length>("max_sequence_length", 1, 512, 128, "Text tokens."),
+    Knob<&LtxKnobs::max_sequence_length>(
+        "max_sequence_length", 1, 512, std::nullopt,
+        "Text tokens. Default: 128; 256 where LTXConditionPipeline runs."),
     Knob<&LtxKnobs::timesteps>(
         "timesteps", 0, 1000, std::nullopt,
         "A schedule of your own, highest first; their count is the number of steps."),
     Knob<&LtxKnobs::sigmas>("sigmas", 0, 1, std::nullopt, "The same, as sigmas."),
-    Knob<&LtxKnobs::image_cond_noise_scale>("image_cond_noise_scale", 0, 1, std::nullopt,
-                                            "Noise added to hard conditions.",
-                                            OnlyTask(Task::kVideoToVideo)),
-    Knob<&LtxKnobs::denoise_strength>("denoise_strength", 0, 1, std::nullopt,
-                                      "How much of the video is made anew.",
-                                      OnlyTask(Task::kVideoToVideo)),
+    Knob<&LtxKnobs::image_cond_noise_scale>(
+        "image_cond_noise_scale", 0, 1, std::nullopt,
+        "Noise added before each step to what conditions of strength 1 hold, times the square of "
+        "the noise level. Default: 0.15 where LTXConditionPipeline runs.",
+        OnlyTask(Task::kImageToVideo) | OnlyTask(Task::kVideoToVideo)),
+    Knob<&LtxKnobs::denoise_strength>(
+        "denoise_strength", 0, 1, std::nullopt,
+        "Share of the steps that run: below 1 the first of the schedule are left out. Default: 1 "
+        "where LTXConditionPipeline runs.",
+        OnlyTask(Task::kTextToVideo) | OnlyTask(Task::kImageToVideo) |
+            OnlyTask(Task::kVideoToVideo)),
     Knob<&LtxKnobs::adain_factor>("adain_factor", 0, 1, std::nullopt,
                                   "How much of the small video's statistics the large one gets.",
                                   OnlyTask(Task::kUpscale)),

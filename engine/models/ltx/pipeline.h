@@ -1,6 +1,6 @@
-// LTX-Video's pipelines: text_to_video (diffusers 0.42.1 pipelines/ltx/pipeline_ltx.py) and
-// image_to_video (pipeline_ltx_image2video.py), with classifier-free guidance and guidance rescale.
-// One thread at a time.
+// LTX-Video's pipelines, with classifier-free guidance and guidance rescale: text_to_video
+// (diffusers 0.42.1 pipelines/ltx/pipeline_ltx.py), image_to_video (pipeline_ltx_image2video.py),
+// and conditions of any kind (pipeline_ltx_condition.py). One thread at a time.
 #pragma once
 
 #include <memory>

@@ -2,10 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/lerp.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -15,6 +15,7 @@
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
+#include "engine/samplers/first_step.h"
 
 namespace kino::engine {
 namespace {
@@ -34,23 +35,16 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
       components_(std::move(components)),
       embeddings_(embeddings),
       media_(std::move(media)),
-      tap_(std::move(tap)) {
-  const LtxVaeConfig& vae_config = vae().config();
-  grid_ = {.frames = (*request_.num_frames - 1) / vae_config.temporal_compression_ratio + 1,
-           .height = *request_.height / vae_config.spatial_compression_ratio,
-           .width = *request_.width / vae_config.spatial_compression_ratio,
-           .temporal_scale =
-               static_cast<double>(vae_config.temporal_compression_ratio) / *knobs_.frame_rate,
-           .spatial_scale = static_cast<double>(vae_config.spatial_compression_ratio)};
-
-  schedule_ = ValueOrThrow(LtxSchedule(components_->sampler, request_, grid_.tokens()));
-
+      tap_(std::move(tap)),
+      is_condition_pipeline_(RunsConditionPipeline(request)),
+      tokens_(LayOutTokens(vae().config(), request, media_)),
+      schedule_(ValueOrThrow(LtxSchedule(components_->sampler, request, tokens_.grid.count()))),
+      first_step_(FirstStepAt(static_cast<int>(schedule_.timesteps.size()),
+                              knobs_.denoise_strength.value_or(1))) {
   AddStage(Stage::kEncodeText, kTextShare, 1, &LtxRun::EncodeText);
-  if (!media_.empty()) {
-    AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxRun::EncodeImage);
-  }
-  AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
-           &LtxRun::Denoise);
+  if (!media_.empty()) AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxRun::EncodeConditions);
+  AddStage(Stage::kDenoise, kDenoiseShare,
+           static_cast<int>(schedule_.timesteps.size()) - first_step_, &LtxRun::Denoise);
   AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &LtxRun::Decode);
 }
 
@@ -60,64 +54,120 @@ void LtxRun::Drop(Stage stage) {
 }
 
 void LtxRun::EncodeText(const RunContext& context) {
-  // diffusers passes the encoder no mask. Cross-attention has one: it leaves padding alone.
-  state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
-                               .encoder = components_->text_encoder.get(),
-                               .cache = embeddings_,
-                               .padding = PromptPadding::kSeen,
-                               .max_length = *knobs_.max_sequence_length,
-                               .device = components_->transformer->device()},
-                              Prompts(), tap_, context);
-  if (media_.empty()) PrepareLatents({});
+  // LTXConditionPipeline hides padding from the encoder, the others do not. Cross-attention always
+  // leaves it alone.
+  state_.text = EncodePrompts(
+      {.tokenizer = components_->tokenizer.get(),
+       .encoder = components_->text_encoder.get(),
+       .cache = embeddings_,
+       .padding = is_condition_pipeline_ ? PromptPadding::kMasked : PromptPadding::kSeen,
+       .max_length = *knobs_.max_sequence_length,
+       .device = components_->transformer->device()},
+      Prompts(), tap_, context);
+  if (media_.empty()) state_.latents = PackLatents(DrawNoise(tokens_.grid.frames));
   Finish(1, /*is_last=*/true);
 }
 
-void LtxRun::EncodeImage(const RunContext& context) {
-  const at::Tensor bytes = ConditionFrames(media_.front(), 0, 1, *request_.height, *request_.width);
-  const LtxVideoSource video = {
-      .frames = 1,
-      .height = *request_.height,
-      .width = *request_.width,
-      .read = [&](int64_t first, int64_t count) { return bytes.narrow(0, first, count); }};
+at::Tensor LtxRun::DrawNoise(int64_t frames) {
+  return state_.noise.Randn({1, components_->transformer->config().in_channels, frames,
+                             tokens_.grid.height, tokens_.grid.width},
+                            at::kFloat, components_->transformer->device());
+}
+
+at::Tensor LtxRun::EncodeCondition(size_t index, const RunContext& context) {
+  const int height = *request_.height, width = *request_.width;
+  const LtxVideoSource video = {.frames = tokens_.conditions[index].frames,
+                                .height = height,
+                                .width = width,
+                                .read = [&](int64_t first, int64_t count) {
+                                  return ConditionFrames(media_[index], first, count, height,
+                                                         width);
+                                }};
   const at::Tensor sample = SamplePosterior(
       vae().Encode(video, LtxVaeTiling::Of(request_.plan.vae_tiling), context), state_.noise);
-  const at::Tensor first =
-      (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
-  if (tap_) TapTensor(tap_, "image_latents", first);
-  PrepareLatents(first);
-  Finish(1, /*is_last=*/true);
+  return (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
 }
 
-void LtxRun::PrepareLatents(const at::Tensor& first_frame) {
-  const int64_t channels = components_->transformer->config().in_channels;
-  at::Tensor latents = state_.noise.Randn({1, channels, grid_.frames, grid_.height, grid_.width},
-                                          at::kFloat, components_->transformer->device());
-  if (first_frame.defined()) latents.narrow(2, 0, 1).copy_(first_frame);
-  state_.latents = PackLatents(latents);
+void LtxRun::EncodeConditions(const RunContext& context) {
+  // LTXImageToVideoPipeline draws the video's noise behind what the VAE draws.
+  at::Tensor latents;
+  if (is_condition_pipeline_) latents = DrawNoise(tokens_.grid.frames);
+  std::vector<at::Tensor> sequence;
+  for (size_t i = 0; i < media_.size(); ++i) {
+    const at::Tensor encoded = EncodeCondition(i, context);
+    if (tap_) TapTensor(tap_, absl::StrCat("condition_latents_", i), encoded);
+    if (!latents.defined()) latents = DrawNoise(tokens_.grid.frames);
+    const LtxConditionPlace& place = tokens_.conditions[i];
+    const double strength = request_.conditions[i].strength;
+    if (place.mixed > 0) {
+      const at::Tensor mixed = latents.narrow(2, place.mixed_from, place.mixed);
+      mixed.copy_(at::lerp(mixed, encoded.narrow(2, place.added, place.mixed), strength));
+    }
+    if (place.added > 0) {
+      sequence.push_back(PackLatents(
+          at::lerp(DrawNoise(place.added), encoded.narrow(2, 0, place.added), strength)));
+    }
+  }
+  sequence.push_back(PackLatents(latents));
+  state_.latents = at::cat(sequence, 1);
+  if (is_condition_pipeline_ && *knobs_.image_cond_noise_scale > 0)
+    state_.condition = state_.latents;
+  Finish(1, /*is_last=*/true);
 }
 
 void LtxRun::PrepareDenoise(const RunContext& context) {
-  // Row i of the timestep table is step i; behind them, a clean token's 0.
+  const LtxVaeConfig& config = vae().config();
+  const c10::Device device = components_->transformer->device();
+  const at::Tensor positions =
+      is_condition_pipeline_
+          ? PixelPositions(tokens_, config, request_.conditions, *knobs_.frame_rate, device)
+          : GridPositions(
+                tokens_.grid,
+                static_cast<double>(config.temporal_compression_ratio) / *knobs_.frame_rate,
+                static_cast<double>(config.spatial_compression_ratio), device);
+  // Row i of the timestep table is step i; behind them, one for each of the spans that are held.
   std::vector<float> timesteps = schedule_.timesteps;
-  if (!media_.empty()) timesteps.push_back(0.0f);
+  for (const LtxHeldTokens& held : tokens_.held) timesteps.push_back(TimestepOf(held, 1000));
   std::vector<LtxTransformer::Prepared> prepared;
   for (const at::Tensor& text : state_.text) {
     prepared.push_back(components_->transformer->Prepare(
-        text, grid_, timesteps, prepared.empty() ? nullptr : prepared.data(), context));
+        text, positions, timesteps, prepared.empty() ? nullptr : prepared.data(), context));
   }
   prepared_ = std::move(prepared);
 }
 
+float LtxRun::TimestepOf(const LtxHeldTokens& held, float timestep) const {
+  return std::min(timestep, (1 - held.strength) * 1000);
+}
+
+at::Tensor LtxRun::NoisedConditions(float timestep) {
+  const at::Tensor& noise =
+      state_.noise.Randn(state_.latents.sizes(), at::kFloat, state_.latents.device());
+  const float level = timestep / 1000;
+  const at::Tensor noised =
+      state_.condition + noise * *knobs_.image_cond_noise_scale * (level * level);
+  std::vector<at::Tensor> parts;
+  for (const LtxHeldTokens& held : tokens_.held) {
+    const bool is_firm = held.strength > 1 - 1e-6f;
+    parts.push_back(
+        (is_firm ? noised : state_.latents).narrow(1, held.begin, held.end - held.begin));
+  }
+  return at::cat(parts, 1);
+}
+
 void LtxRun::Denoise(const RunContext& context) {
   if (prepared_.empty()) PrepareDenoise(context);
-  const size_t step = static_cast<size_t>(state_.step);
-  const int64_t tokens = grid_.tokens();
-  // An image is the first latent frame: its tokens are clean and stay as they are.
-  const int64_t clean = media_.empty() ? 0 : grid_.height * grid_.width;
-  const TokenSpans spans =
-      clean == 0 ? TokenSpans{{0, tokens, state_.step}}
-                 : TokenSpans{{0, clean, static_cast<int64_t>(schedule_.timesteps.size())},
-                              {clean, tokens, state_.step}};
+  const size_t step = static_cast<size_t>(first_step_ + state_.step);
+  const float timestep = schedule_.timesteps[step];
+  if (state_.condition.defined()) state_.latents = NoisedConditions(timestep);
+
+  TokenSpans spans;
+  for (size_t i = 0; i < tokens_.held.size(); ++i) {
+    const LtxHeldTokens& held = tokens_.held[i];
+    const size_t row =
+        TimestepOf(held, timestep) < timestep ? schedule_.timesteps.size() + i : step;
+    spans.push_back({held.begin, held.end, static_cast<int64_t>(row)});
+  }
   std::vector<const LtxTransformer::Prepared*> rows;
   for (const LtxTransformer::Prepared& prepared : prepared_) rows.push_back(&prepared);
   const at::Tensor input = rows.size() == 1 ? state_.latents : state_.latents.expand({2, -1, -1});
@@ -132,19 +182,31 @@ void LtxRun::Denoise(const RunContext& context) {
     const double rescale = *knobs_.guidance_rescale;
     if (rescale > 0) prediction = RescaleGuidance(prediction, positive, rescale);
   }
-  at::Tensor moving = state_.latents.narrow(1, clean, tokens - clean);
-  const at::Tensor next = EulerStep(moving, prediction.narrow(1, clean, tokens - clean),
-                                    schedule_.sigmas[step], schedule_.sigmas[step + 1]);
-  state_.latents = clean == 0 ? next : at::cat({state_.latents.narrow(1, 0, clean), next}, 1);
+
+  std::vector<at::Tensor> parts;
+  for (const LtxHeldTokens& held : tokens_.held) {
+    const int64_t count = held.end - held.begin;
+    parts.push_back(state_.latents.narrow(1, held.begin, count));
+    // Tokens wait until the others are as clean as they are.
+    if (timestep / 1000 - 1e-6f >= 1 - held.strength) continue;
+    float sigma = schedule_.sigmas[step], next = schedule_.sigmas[step + 1];
+    if (is_condition_pipeline_) {
+      sigma = TimestepOf(held, timestep) / 1000;
+      next = NextLowerSigma(schedule_, sigma);
+    }
+    parts.back() = EulerStep(parts.back(), prediction.narrow(1, held.begin, count), sigma, next);
+  }
+  state_.latents = parts.size() == 1 ? parts[0] : at::cat(parts, 1);
   if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
   Finish(1, /*is_last=*/step + 1 == schedule_.timesteps.size());
 }
 
 void LtxRun::PrepareDecode() {
-  at::Tensor latents =
-      DenormalizeLatents(UnpackLatents(state_.latents, grid_.frames, grid_.height, grid_.width),
-                         ByChannel(vae().latents_mean()), ByChannel(vae().latents_std()),
-                         vae().config().scaling_factor);
+  const LatentGrid& grid = tokens_.grid;
+  const at::Tensor video = state_.latents.narrow(1, tokens_.added, grid.count());
+  at::Tensor latents = DenormalizeLatents(
+      UnpackLatents(video, grid.frames, grid.height, grid.width), ByChannel(vae().latents_mean()),
+      ByChannel(vae().latents_std()), vae().config().scaling_factor);
   latents = latents.to(components_->text_encoder->dtype());
   at::Tensor timestep;
   if (vae().config().timestep_conditioning) {

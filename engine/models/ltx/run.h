@@ -1,5 +1,6 @@
-// One LTX-Video run: encode_text, encode_media (image_to_video), denoise, decode. One thread at a
-// time.
+// One LTX-Video run: encode_text, encode_media (of the conditions), denoise, decode. LTXPipeline's,
+// LTXImageToVideoPipeline's or LTXConditionPipeline's, as the request's knobs say (describe.h). One
+// thread at a time.
 #pragma once
 
 #include <memory>
@@ -9,10 +10,13 @@
 #include "engine/models/common/staged_run.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/pipeline.h"
+#include "engine/models/ltx/tokens.h"
 
 namespace kino::engine {
 
-// RunState::latents is float32 [1, S, C], packed; from the decode stage on [1, C, F, h, w].
+// RunState::latents is float32 [1, S, C], packed, the conditions' own tokens first; from the decode
+// stage on [1, C, F, h, w]. RunState::condition is what they were before the first step, kept where
+// noise is added to what conditions hold.
 class LtxRun final : public StagedRun {
  public:
   // `embeddings` outlives the run.
@@ -21,9 +25,13 @@ class LtxRun final : public StagedRun {
 
  private:
   void EncodeText(const RunContext& context);
-  void EncodeImage(const RunContext& context);
-  void PrepareLatents(const at::Tensor& first_frame);
+  void EncodeConditions(const RunContext& context);
+  at::Tensor EncodeCondition(size_t index, const RunContext& context);
+  at::Tensor DrawNoise(int64_t frames);
   void PrepareDenoise(const RunContext& context);
+  at::Tensor NoisedConditions(float timestep);
+  // Of these tokens in a step at this timestep.
+  float TimestepOf(const LtxHeldTokens& held, float timestep) const;
   void Denoise(const RunContext& context);
   void PrepareDecode();
   void Decode(const RunContext& context, const FrameSink& sink);
@@ -36,8 +44,10 @@ class LtxRun final : public StagedRun {
   std::vector<MediaInput> media_;
   Tap tap_;
 
-  LtxGrid grid_;
-  FlowMatchSchedule schedule_;
+  const bool is_condition_pipeline_;
+  const LtxTokens tokens_;
+  const FlowMatchSchedule schedule_;
+  const int first_step_;  // of the schedule
   std::vector<LtxTransformer::Prepared> prepared_;
   std::unique_ptr<DecodeStream> decoder_;
 };

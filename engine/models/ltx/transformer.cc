@@ -1,17 +1,15 @@
 #include "engine/models/ltx/transformer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linspace.h>
-#include <ATen/ops/meshgrid.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/match.h"
@@ -92,32 +90,26 @@ bool LtxTransformer::OwnedByPrepare(const std::string& group) const {
   return absl::StartsWith(group, kPreparePrefix);
 }
 
-RotaryTable LtxTransformer::MakeRotaryTable(const LtxGrid& grid) const {
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
-  const std::vector<at::Tensor> axes =
-      at::meshgrid({at::arange(grid.frames, options), at::arange(grid.height, options),
-                    at::arange(grid.width, options)},
-                   "ij");
-  // One rounding for each factor, as the reference has it.
-  const at::Tensor positions = at::stack({(axes[0] * grid.temporal_scale / kBaseFrames).flatten(),
-                                          (axes[1] * grid.spatial_scale / kBasePixels).flatten(),
-                                          (axes[2] * grid.spatial_scale / kBasePixels).flatten()},
-                                         1);  // [S, 3]
+RotaryTable LtxTransformer::MakeRotaryTable(const at::Tensor& positions) const {
+  const at::TensorOptions options = positions.options();
+  const at::Tensor fractions =
+      positions / at::tensor({kBaseFrames, kBasePixels, kBasePixels}, options);
   // Frequencies span the whole width, not one head; what is left of width / 6 stands still, at the
   // front.
   const int64_t d = config_.width();
   at::Tensor frequencies = at::pow(kTheta, at::linspace(0.0, 1.0, d / 6, options));
   frequencies = frequencies * M_PI / 2.0;
-  const at::Tensor angles = (frequencies * (positions.unsqueeze(2) * 2 - 1))
+  const at::Tensor angles = (frequencies * (fractions.unsqueeze(2) * 2 - 1))
                                 .transpose(1, 2)
                                 .flatten(1);  // [S, D / 6 * 3]
   const int64_t still = d % 6 / 2;
-  const int64_t tokens = grid.tokens();
+  const int64_t tokens = positions.size(0);
   return {.cos = at::cat({at::ones({tokens, still}, options), angles.cos()}, 1).contiguous(),
           .sin = at::cat({at::zeros({tokens, still}, options), angles.sin()}, 1).contiguous()};
 }
 
-LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const LtxGrid& grid,
+LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text,
+                                                 const at::Tensor& positions,
                                                  const std::vector<float>& timesteps,
                                                  const Prepared* like,
                                                  const RunContext& context) const {
@@ -127,7 +119,7 @@ LtxTransformer::Prepared LtxTransformer::Prepare(const at::Tensor& text, const L
     prepared.modulation = like->modulation;
     prepared.embedded_timestep = like->embedded_timestep;
   } else {
-    prepared.rotary = MakeRotaryTable(grid);
+    prepared.rotary = MakeRotaryTable(positions);
     const at::Tensor t = at::tensor(timesteps, at::TensorOptions().dtype(at::kFloat)).to(device());
     prepared.embedded_timestep = time_embedder_->Forward(t, dtype());
     prepared.modulation =
@@ -185,8 +177,9 @@ at::Tensor LtxTransformer::Forward(absl::Span<const Prepared* const> rows, const
   std::vector<int64_t> used;
   TokenSpans local = spans;
   for (TokenSpan& span : local) {
-    used.push_back(span.row);
-    span.row = static_cast<int64_t>(used.size()) - 1;
+    const auto found = std::find(used.begin(), used.end(), span.row);
+    if (found == used.end()) used.push_back(span.row);
+    span.row = std::find(used.begin(), used.end(), span.row) - used.begin();
   }
   // Without an index tensor, which would be copied to the device.
   const auto pick = [&used](const at::Tensor& table) {

@@ -26,14 +26,6 @@
 
 namespace kino::engine {
 
-// The latent grid and what a step in it means.
-struct LtxGrid {
-  int64_t frames = 0, height = 0, width = 0;  // latent
-  double temporal_scale = 0;                  // seconds per latent frame: VAE ratio / frame rate
-  double spatial_scale = 0;                   // pixels per latent
-  int64_t tokens() const { return frames * height * width; }
-};
-
 class LtxTransformer final : public Component {
  public:
   using Config = LtxTransformerConfig;
@@ -41,18 +33,20 @@ class LtxTransformer final : public Component {
   LtxTransformer(const LtxTransformerConfig& config, const ComponentFiles& files,
                  c10::ScalarType dtype, c10::Device device);
 
-  // One prompt on one grid over one schedule. Values; sharing tensors with the Prepared it was made
-  // like.
+  // One prompt over one sequence of tokens and one schedule. Values; sharing tensors with the
+  // Prepared it was made like.
   struct Prepared {
     std::vector<at::Tensor> keys, values;  // of each block: [1, L, D]
     RotaryTable rotary;                    // [S, D / 2]
     at::Tensor modulation;                 // [timesteps, 6, D]
     at::Tensor embedded_timestep;          // [timesteps, D]
   };
-  // text: [1, L, caption_channels] without padding. timesteps: each distinct value once, 0..1000.
-  // `like`, if given, was prepared for the same grid and timesteps.
-  Prepared Prepare(const at::Tensor& text, const LtxGrid& grid, const std::vector<float>& timesteps,
-                   const Prepared* like, const RunContext& context) const;
+  // text: [1, L, caption_channels] without padding. positions: of each token its second, pixel row
+  // and pixel column, [S, 3] float32. timesteps: each distinct value once, 0..1000. `like`, if
+  // given, was prepared for the same positions and timesteps.
+  Prepared Prepare(const at::Tensor& text, const at::Tensor& positions,
+                   const std::vector<float>& timesteps, const Prepared* like,
+                   const RunContext& context) const;
 
   // One denoise step. latents: [B, S, in_channels], one row of B per Prepared, all over the same
   // schedule; spans tell which timestep each token is at -> [B, S, out_channels] in the
@@ -82,7 +76,7 @@ class LtxTransformer final : public Component {
     Mlp feed_forward;
   };
 
-  RotaryTable MakeRotaryTable(const LtxGrid& grid) const;
+  RotaryTable MakeRotaryTable(const at::Tensor& positions) const;
   void RunBlock(const Block& block, int index, absl::Span<const Prepared* const> rows,
                 const at::Tensor& modulation, const TokenSpans& spans, at::Tensor& hidden,
                 const RunContext& context) const;

@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/memory_counter.h"
 #include "engine/memory/residency.h"
+#include "engine/models/ltx/tokens.h"
 #include "engine/models/ltx/transformer.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/simulated_device.h"
@@ -133,8 +134,7 @@ TEST(SimulatedDeviceLateTest, ReadsWhatIsCopiedWhenTheCopyIsDone) {
   EXPECT_THAT(device.TakeViolations(), ElementsAre(HasSubstr("host memory was written")));
 }
 
-constexpr LtxGrid kGrid = {
-    .frames = 2, .height = 2, .width = 3, .temporal_scale = 8.0 / 25, .spatial_scale = 32};
+constexpr LatentGrid kGrid = {.frames = 2, .height = 2, .width = 3};
 
 at::Tensor Random(at::IntArrayRef shape, uint64_t seed) {
   return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions());
@@ -175,7 +175,8 @@ class ResidencyDeviceTest : public ::testing::Test {
   static at::Tensor Run(const LtxTransformer& transformer, const TinyLtx& tiny, int steps) {
     const c10::InferenceMode inference;
     const auto prepared =
-        transformer.Prepare(Random({1, 5, tiny.caption}, 8), kGrid, {1000, 600}, nullptr, {});
+        transformer.Prepare(Random({1, 5, tiny.caption}, 8),
+                            GridPositions(kGrid, 8.0 / 25, 32, at::kCPU), {1000, 600}, nullptr, {});
     const std::vector<const LtxTransformer::Prepared*> rows = {&prepared};
     at::Tensor latents = Random({1, 12, tiny.channels}, 9);
     for (int step = 0; step < steps; ++step)

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "engine/core/memory_counter.h"
+#include "engine/models/ltx/tokens.h"
 #include "engine/models/ltx/transformer.h"
 #include "tests/support/cuda_test.h"
 #include "tests/support/tiny_ltx.h"
@@ -17,8 +18,7 @@ namespace {
 using ::kino::testing::TempDir;
 using ::kino::testing::TinyLtx;
 
-constexpr LtxGrid kGrid = {
-    .frames = 2, .height = 2, .width = 3, .temporal_scale = 8.0 / 25, .spatial_scale = 32};
+constexpr LatentGrid kGrid = {.frames = 2, .height = 2, .width = 3};
 
 class CudaResidencyTest : public ::kino::testing::CudaTest<> {
  protected:
@@ -39,7 +39,8 @@ class CudaResidencyTest : public ::kino::testing::CudaTest<> {
     const c10::InferenceMode inference;
     transformer_->residency().Configure(
         {.residency = *ResidencyPolicy::Parse(offload), .home = home, .quantize = quantize});
-    const auto prepared = transformer_->Prepare(Random({1, 5, tiny_.caption}, 8), kGrid,
+    const auto prepared = transformer_->Prepare(Random({1, 5, tiny_.caption}, 8),
+                                                GridPositions(kGrid, 8.0 / 25, 32, device_),
                                                 {1000, 600}, nullptr, RunContext{});
     const std::vector<const LtxTransformer::Prepared*> rows = {&prepared};
     at::Tensor out;

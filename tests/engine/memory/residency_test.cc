@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/memory_counter.h"
 #include "engine/core/status_bridge.h"
+#include "engine/models/ltx/tokens.h"
 #include "engine/models/ltx/transformer.h"
 #include "tests/support/tiny_ltx.h"
 
@@ -27,8 +28,7 @@ using ::kino::testing::TempDir;
 using ::kino::testing::TinyLtx;
 using ::testing::HasSubstr;
 
-constexpr LtxGrid kGrid = {
-    .frames = 2, .height = 2, .width = 3, .temporal_scale = 8.0 / 25, .spatial_scale = 32};
+constexpr LatentGrid kGrid = {.frames = 2, .height = 2, .width = 3};
 
 at::Tensor Random(at::IntArrayRef shape, uint64_t seed) {
   return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions());
@@ -59,8 +59,9 @@ class ResidencyTest : public ::testing::TestWithParam<TinyLtx> {
   at::Tensor Step(const LtxTransformer& transformer) {
     const c10::InferenceMode inference;
     const TinyLtx& tiny = GetParam();
-    const auto prepared = transformer.Prepare(Random({1, 5, tiny.caption}, 8), kGrid, {1000, 600},
-                                              nullptr, RunContext{});
+    const auto prepared = transformer.Prepare(Random({1, 5, tiny.caption}, 8),
+                                              GridPositions(kGrid, 8.0 / 25, 32, at::kCPU),
+                                              {1000, 600}, nullptr, RunContext{});
     const std::vector<const LtxTransformer::Prepared*> rows = {&prepared};
     return transformer.Forward(rows, {{0, 12, 1}}, Random({1, 12, tiny.channels}, 9), RunContext{});
   }

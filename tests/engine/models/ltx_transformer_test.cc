@@ -1,3 +1,4 @@
+#include "engine/models/ltx/tokens.h"
 #include "engine/models/ltx/transformer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -34,8 +35,7 @@ using ::kino::testing::TinyLtx;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr LtxGrid kGrid = {
-    .frames = 2, .height = 2, .width = 3, .temporal_scale = 8.0 / 25, .spatial_scale = 32};
+constexpr LatentGrid kGrid = {.frames = 2, .height = 2, .width = 3};
 const std::vector<float> kTimesteps = {1000, 600, 0};
 
 at::Tensor Random(at::IntArrayRef shape, uint64_t seed) {
@@ -62,10 +62,12 @@ class LtxTransformerTest : public ::testing::Test {
   // One guided step at timestep index 1, the first frame clean.
   at::Tensor Step(const LtxTransformer& transformer, const RunContext& context = {}) {
     const c10::InferenceMode inference;
-    const auto negative =
-        transformer.Prepare(Random({1, 3, tiny_.caption}, 7), kGrid, kTimesteps, nullptr, context);
-    const auto positive = transformer.Prepare(Random({1, 5, tiny_.caption}, 8), kGrid, kTimesteps,
-                                              &negative, context);
+    const auto negative = transformer.Prepare(Random({1, 3, tiny_.caption}, 7),
+                                              GridPositions(kGrid, 8.0 / 25, 32, at::kCPU),
+                                              kTimesteps, nullptr, context);
+    const auto positive = transformer.Prepare(Random({1, 5, tiny_.caption}, 8),
+                                              GridPositions(kGrid, 8.0 / 25, 32, at::kCPU),
+                                              kTimesteps, &negative, context);
     const std::vector<const LtxTransformer::Prepared*> rows = {&negative, &positive};
     return transformer.Forward(rows, {{0, 6, 2}, {6, 12, 1}},
                                Random({1, 12, tiny_.channels}, 9).expand({2, -1, -1}), context);
@@ -79,7 +81,8 @@ TEST_F(LtxTransformerTest, ForwardTouchesNoWeightThatPrepareOwns) {
   const auto transformer = Load("none");
   const c10::InferenceMode inference;
   const auto prepared =
-      transformer->Prepare(Random({1, 3, tiny_.caption}, 7), kGrid, kTimesteps, nullptr, {});
+      transformer->Prepare(Random({1, 3, tiny_.caption}, 7),
+                           GridPositions(kGrid, 8.0 / 25, 32, at::kCPU), kTimesteps, nullptr, {});
   ReadNames audit;
   transformer->set_audit(&audit);
   const std::vector<const LtxTransformer::Prepared*> rows = {&prepared};
@@ -109,7 +112,8 @@ TEST_F(LtxTransformerTest, PrepareTouchesItsOwnWeightsOnly) {
   const c10::InferenceMode inference;
   ReadNames audit;
   transformer->set_audit(&audit);
-  transformer->Prepare(Random({1, 3, tiny_.caption}, 7), kGrid, kTimesteps, nullptr, {});
+  transformer->Prepare(Random({1, 3, tiny_.caption}, 7),
+                       GridPositions(kGrid, 8.0 / 25, 32, at::kCPU), kTimesteps, nullptr, {});
   transformer->set_audit(nullptr);
   for (const auto& group : transformer->weights().groups()) {
     for (const Weight* weight : group->weights()) {
@@ -165,7 +169,8 @@ TEST_F(LtxTransformerTest, RowsDoNotSeeEachOther) {
   const at::Tensor both = Step(*transformer);
   const c10::InferenceMode inference;
   const auto positive =
-      transformer->Prepare(Random({1, 5, tiny_.caption}, 8), kGrid, kTimesteps, nullptr, {});
+      transformer->Prepare(Random({1, 5, tiny_.caption}, 8),
+                           GridPositions(kGrid, 8.0 / 25, 32, at::kCPU), kTimesteps, nullptr, {});
   const std::vector<const LtxTransformer::Prepared*> rows = {&positive};
   const at::Tensor alone =
       transformer->Forward(rows, {{0, 6, 2}, {6, 12, 1}}, Random({1, 12, tiny_.channels}, 9), {});

@@ -137,7 +137,7 @@ TEST(DdimConfigTest, WhatCannotBeDoneIsRefusedByName) {
   }
 }
 
-TEST(DdimScheduleTest, StrengthSaysWhichStepIsTheFirst) {
+TEST(FirstStepTest, StrengthSaysWhichStepIsTheFirst) {
   EXPECT_EQ(FirstStepAt(50, 1.0), 0);
   EXPECT_EQ(FirstStepAt(50, 0.8), 10);
   EXPECT_EQ(FirstStepAt(4, 0.8), 1);  // 3.2 steps are 3

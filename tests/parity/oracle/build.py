@@ -149,11 +149,8 @@ def _write_inputs(spec, request, variant, folder):
             name = f"input_video_{index:03d}.png"
             PIL.Image.fromarray(frame).save(os.path.join(folder, name))
         request["input_video"] = "input_video.npy"
-    if spec.strengths:
-        request["conditions"] = [
-            {"input": "video", "frame_index": 0, "strength": spec.strengths[0]},
-            {"input": "image", "frame_index": spec.image_frame_index,
-             "strength": spec.strengths[1]}]
+    if spec.conditions is not None:
+        request["conditions"] = [dict(zip(("input", "frame_index", "strength"), each)) for each in spec.conditions]
 
 
 def _settle(pipeline, request, folder):

@@ -24,9 +24,8 @@ class Spec:
     video: bool = False
     # Frames of the input video, where the call has no num_frames.
     video_frames: int | None = None
-    # LTXConditionPipeline: strengths of the clip at frame 0 and of the image at `image_frame_index`.
-    strengths: tuple | None = None
-    image_frame_index: int | None = None
+    # LTXConditionPipeline's, each (input, frame_index, strength); the input is "image" or "video".
+    conditions: list | None = None
     # The family's VAE cannot decode without tiles.
     always_tiled: bool = False
 

@@ -4,8 +4,31 @@ from . import Spec
 from ..prompts import NEGATIVE
 from ..text import t5
 
-TASKS = ("t2v", "i2v", "v2v", "upsample")
+TASKS = ("t2v", "i2v", "v2v", "condition", "upsample")
 FPS = 24
+
+
+# Of task "condition": the conditions, the frames of the input video, and what the call has besides. What a condition
+# touches: nothing; the first frame; one in the middle; the first frames, half; later frames, which begin between two
+# latent ones; several, two of which overlap; a video that is too long and, from frame 9 on, one that is cut; and the
+# schedules of the distilled checkpoints.
+DISTILLED = dict(timesteps=[1000, 993, 987, 981, 975, 909, 725, 0.03], num_inference_steps=8, guidance_scale=1.0,
+                 image_cond_noise_scale=0.0)
+SECOND_PASS = dict(timesteps=[1000, 909, 725, 421, 0], num_inference_steps=5, denoise_strength=0.999)
+CONDITIONED = (
+    ([], None, {}),
+    ([("image", 0, 1.0)], None, dict(guidance_rescale=0.7)),
+    ([("image", 12, 1.0)], None, dict(image_cond_noise_scale=0.4)),
+    ([("video", 0, 0.5)], 25, {}),
+    ([("video", 5, 0.7)], 17, dict(image_cond_noise_scale=0.0)),
+    ([("image", 0, 1.0), ("image", 24, 0.9), ("video", 8, 1.0)], 17, {}),
+    ([("image", 0, 1.0)], None, DISTILLED),
+    ([("video", 0, 1.0), ("image", 0, 0.3), ("image", 8, 0.25)], 9, SECOND_PASS),
+    ([], None, dict(denoise_strength=0.7, num_inference_steps=6)),
+    ([("video", 0, 0.9), ("video", 9, 1.0)], 33, {}),
+    ([("video", 8, 0.6)], 14, dict(denoise_strength=0.6, num_inference_steps=5)),
+    ([("image", 3, 0.0), ("image", 20, 1.0)], None, dict(image_cond_noise_scale=0.1)),
+)
 
 
 def small_tiles():
@@ -48,7 +71,9 @@ def _vae(style, latent):
 def _scheduler(style, task):
     from diffusers import FlowMatchEulerDiscreteScheduler
     # 0.9.5 and later: plain schedule, the condition pipeline hands in its own timesteps.
-    if task in ("v2v", "upsample"):
+    if task == "condition" and style == 1:
+        return FlowMatchEulerDiscreteScheduler(shift=2.0)
+    if task in ("v2v", "condition", "upsample"):
         return FlowMatchEulerDiscreteScheduler()
     shift = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05,
                  base_image_seq_len=1024, max_image_seq_len=4096)
@@ -90,7 +115,12 @@ def build(rng, work, task, variant):
         return Spec(LTXPipeline(**parts), call, extra, NEGATIVE)
     if task == "i2v":
         return Spec(LTXImageToVideoPipeline(**parts), call, extra, NEGATIVE, image=True)
-    # LTXConditionPipeline: a clip at frame 0 and one image at a later frame.
     call.update(num_frames=25, image_cond_noise_scale=0.15)
-    return Spec(LTXConditionPipeline(**parts), call, extra, NEGATIVE, image=True, video=True,
-                video_frames=9, strengths=(1.0, 0.8), image_frame_index=16)
+    if task == "v2v":
+        conditions, video_frames = [("video", 0, 1.0), ("image", 16, 0.8)], 9
+    else:
+        conditions, video_frames, changes = CONDITIONED[variant % len(CONDITIONED)]
+        call.update(changes)
+    inputs = {each[0] for each in conditions}
+    return Spec(LTXConditionPipeline(**parts), call, extra, NEGATIVE, image="image" in inputs, video="video" in inputs,
+                video_frames=video_frames, conditions=conditions)
