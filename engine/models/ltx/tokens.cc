@@ -62,7 +62,7 @@ LtxTokens LayOutTokens(const LtxVaeConfig& vae, const Request& request,
       place.mixed_from = condition.frame_index / ratio + kPrefixLatentFrames;
     }
     const float strength = static_cast<float>(condition.strength);
-    std::fill_n(strengths.begin() + place.mixed_from * (place.mixed > 0), place.mixed, strength);
+    if (place.mixed > 0) std::fill_n(strengths.begin() + place.mixed_from, place.mixed, strength);
     if (place.added > 0) hold(place.added * frame_tokens, strength);
     tokens.added += place.added * frame_tokens;
     tokens.conditions.push_back(place);

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/engine.h"
 #include "engine/models/common/latents.h"
+#include "engine/models/common/pipeline.h"
 #include "engine/models/ltx/vae_config.h"
 
 namespace kino::engine {

@@ -47,7 +47,7 @@ class DescribeTest : public ::testing::Test {
 TEST_F(DescribeTest, KnowsTheDemoModel) {
   EXPECT_EQ(model_.family, "ltx");
   EXPECT_EQ(model_.pipeline_class, "LTXPipeline");
-  ASSERT_EQ(model_.details->tasks().size(), 2u);
+  ASSERT_EQ(model_.details->tasks().size(), 3u);
   EXPECT_EQ(model_.details->limits().size_multiple, 32);
   EXPECT_EQ(model_.details->limits().frames_multiple, 4);
   int64_t elements = 0;
@@ -87,7 +87,9 @@ TEST_F(DescribeTest, DecodeNoiseFollowsTheDecodeTimestep) {
 TEST_F(DescribeTest, InfersTheTaskFromConditions) {
   request_.conditions = {Condition{}};
   EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kImageToVideo);
-  request_.conditions = {Condition{.kind = ConditionKind::kVideo}};
+  request_.conditions.push_back({.kind = ConditionKind::kVideo});
+  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kVideoToVideo);
+  request_.task = Task::kUpscale;
   EXPECT_THAT(ViolatedFields(), ElementsAre("task"));
 }
 
@@ -198,15 +200,67 @@ TEST_F(DescribeTest, AnOffloadNobodyKnowsIsRefused) {
   EXPECT_THAT(ViolatedFields(), ElementsAre("plan.offload"));
 }
 
-TEST_F(DescribeTest, ImageToVideoTakesOneImageAtTheFirstFrame) {
+TEST_F(DescribeTest, ConditionsFitTheTaskAndTheVideo) {
   request_.task = Task::kImageToVideo;
   EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
-  request_.conditions = {Condition{}, Condition{}};
+  request_.conditions = {Condition{}, {.kind = ConditionKind::kVideo}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[1].kind"));
+  request_.conditions = {Condition{.frame_index = 17}, {.strength = 1.5}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].frame_index", "conditions[1].strength"));
+  request_.task = Task::kTextToVideo;
+  request_.conditions = {Condition{}};
   EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
-  request_.conditions = {Condition{.frame_index = 8}};
-  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].frame_index"));
-  request_.conditions = {Condition{.strength = 0.5}};
-  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].strength"));
+}
+
+// What only LTXConditionPipeline can do runs there, and its knobs show it.
+TEST_F(DescribeTest, TheRequestDecidesWhichPipelineRuns) {
+  const auto knobs = [this] {
+    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    EXPECT_THAT(resolved.violations, ElementsAre());
+    const ResolvedRequest again = ResolveRequest(model_, resolved.request, 1);
+    EXPECT_EQ(again.request, resolved.request);
+    return resolved.request.knobs.values;
+  };
+  const auto expect_condition_pipeline = [&](bool expected) {
+    const std::map<std::string, KnobValue> values = knobs();
+    EXPECT_EQ(values.contains("denoise_strength"), expected);
+    EXPECT_EQ(values.at("max_sequence_length"), KnobValue(int64_t{expected ? 256 : 128}));
+  };
+  expect_condition_pipeline(false);
+  request_.conditions = {Condition{}};
+  expect_condition_pipeline(false);
+  EXPECT_FALSE(knobs().contains("image_cond_noise_scale"));
+  for (const Condition& condition : {Condition{.frame_index = 8}, Condition{.strength = 0.5},
+                                     Condition{.kind = ConditionKind::kVideo},
+                                     Condition{.kind = ConditionKind::kControlVideo}}) {
+    request_.conditions = {condition};
+    expect_condition_pipeline(true);
+    EXPECT_EQ(knobs().at("image_cond_noise_scale"), KnobValue(0.15));
+  }
+  request_.conditions = {Condition{}, Condition{.frame_index = 16}};
+  expect_condition_pipeline(true);
+  request_.conditions = {Condition{}};
+  request_.knobs.values["image_cond_noise_scale"] = 0.0;
+  expect_condition_pipeline(true);
+  request_.knobs.values.clear();
+  request_.conditions.clear();
+  request_.knobs.values["denoise_strength"] = 0.5;
+  expect_condition_pipeline(true);
+}
+
+TEST_F(DescribeTest, AConditionedScheduleMayCloseWithZeroAndBeginLater) {
+  std::map<std::string, KnobValue>& knobs = request_.knobs.values;
+  knobs["timesteps"] = std::vector<double>{1000, 909, 725, 421, 0};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.timesteps"));
+  knobs["denoise_strength"] = 0.999;
+  EXPECT_THAT(ViolatedFields(), ElementsAre());
+  knobs["timesteps"] = std::vector<double>{1000, 0, 500};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.timesteps"));
+  knobs["timesteps"] = std::vector<double>{0};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.timesteps"));
+  knobs["timesteps"] = std::vector<double>{1000, 500};
+  knobs["denoise_strength"] = 0.4;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.denoise_strength"));
 }
 
 TEST(DescribeModelTest, SaysWhatAFolderLacks) {
@@ -220,8 +274,8 @@ TEST(DescribeModelTest, SaysWhatAFolderLacks) {
   EXPECT_THAT(
       std::string(status.message()),
       HasSubstr(
-          "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, MochiPipeline, "
-          "AllegroPipeline"));
+          "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, "
+          "LTXConditionPipeline"));
 }
 
 TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/core/json.h"
+#include "engine/samplers/first_step.h"
 #include "tests/support/fixture_folder.h"
 
 namespace kino::engine {
