@@ -17,33 +17,37 @@ struct LtxKnobs {
   std::optional<double> adain_factor, tone_map_compression_ratio;
 };
 
+inline constexpr unsigned kLtxDenoising = ~OnlyTask(Task::kUpscale);
+
 inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
     Knob<&LtxKnobs::frame_rate>(
         "frame_rate", 0.1, 1000, 25.0,
-        "Frames per second that the model is conditioned on (not the output's)."),
-    Knob<&LtxKnobs::guidance_rescale>(
-        "guidance_rescale", 0, 1, 0.0,
-        "Guidance rescale (arXiv 2305.08891, section 3.4); 0 is off."),
+        "Frames per second that the model is conditioned on (not the output's).", kLtxDenoising),
+    Knob<&LtxKnobs::guidance_rescale>("guidance_rescale", 0, 1, 0.0,
+                                      "Guidance rescale (arXiv 2305.08891, section 3.4); 0 is off.",
+                                      kLtxDenoising),
     Knob<&LtxKnobs::decode_timestep>("decode_timestep", 0, 1, 0.0,
                                      "Timestep at which a timestep-conditioned VAE decodes."),
     Knob<&LtxKnobs::decode_noise_scale>(
         "decode_noise_scale", 0, 1, std::nullopt,
         "Noise mixed into the latents before such a decode. Default: decode_timestep."),
-    Knob<&LtxKnobs::max_sequence_length>("max_sequence_length", 1, 512, 128, "Text tokens."),
+    Knob<&LtxKnobs::max_sequence_length>("max_sequence_length", 1, 512, 128, "Text tokens.",
+                                         kLtxDenoising),
     Knob<&LtxKnobs::timesteps>(
         "timesteps", 0, 1000, std::nullopt,
-        "A schedule of your own, highest first; their count is the number of steps."),
-    Knob<&LtxKnobs::sigmas>("sigmas", 0, 1, std::nullopt, "The same, as sigmas."),
+        "A schedule of your own, highest first; their count is the number of steps.",
+        kLtxDenoising),
+    Knob<&LtxKnobs::sigmas>("sigmas", 0, 1, std::nullopt, "The same, as sigmas.", kLtxDenoising),
     Knob<&LtxKnobs::image_cond_noise_scale>("image_cond_noise_scale", 0, 1, std::nullopt,
                                             "Noise added to hard conditions.",
                                             OnlyTask(Task::kVideoToVideo)),
     Knob<&LtxKnobs::denoise_strength>("denoise_strength", 0, 1, std::nullopt,
                                       "How much of the video is made anew.",
                                       OnlyTask(Task::kVideoToVideo)),
-    Knob<&LtxKnobs::adain_factor>("adain_factor", 0, 1, std::nullopt,
+    Knob<&LtxKnobs::adain_factor>("adain_factor", 0, 10, 0.0,
                                   "How much of the small video's statistics the large one gets.",
                                   OnlyTask(Task::kUpscale)),
-    Knob<&LtxKnobs::tone_map_compression_ratio>("tone_map_compression_ratio", 0, 1, std::nullopt,
+    Knob<&LtxKnobs::tone_map_compression_ratio>("tone_map_compression_ratio", 0, 1, 0.0,
                                                 "Compresses the latents' range.",
                                                 OnlyTask(Task::kUpscale)),
 };

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,6 +14,7 @@
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
+#include "engine/models/ltx/latents.h"
 
 namespace kino::engine {
 namespace {
@@ -74,15 +74,8 @@ void LtxRun::EncodeText(const RunContext& context) {
 
 void LtxRun::EncodeImage(const RunContext& context) {
   const at::Tensor bytes = ConditionFrames(media_.front(), 0, 1, *request_.height, *request_.width);
-  const LtxVideoSource video = {
-      .frames = 1,
-      .height = *request_.height,
-      .width = *request_.width,
-      .read = [&](int64_t first, int64_t count) { return bytes.narrow(0, first, count); }};
-  const at::Tensor sample = SamplePosterior(
-      vae().Encode(video, LtxVaeTiling::Of(request_.plan.vae_tiling), context), state_.noise);
-  const at::Tensor first =
-      (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
+  const at::Tensor first = SampleLtxVideo(vae(), bytes, LtxVaeTiling::Of(request_.plan.vae_tiling),
+                                          state_.noise, context);
   if (tap_) TapTensor(tap_, "image_latents", first);
   PrepareLatents(first);
   Finish(1, /*is_last=*/true);
@@ -141,28 +134,11 @@ void LtxRun::Denoise(const RunContext& context) {
 }
 
 void LtxRun::PrepareDecode() {
-  at::Tensor latents =
-      DenormalizeLatents(UnpackLatents(state_.latents, grid_.frames, grid_.height, grid_.width),
-                         ByChannel(vae().latents_mean()), ByChannel(vae().latents_std()),
-                         vae().config().scaling_factor);
-  latents = latents.to(components_->text_encoder->dtype());
-  at::Tensor timestep;
-  if (vae().config().timestep_conditioning) {
-    const at::Tensor noise =
-        state_.noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
-    const at::TensorOptions options = latents.options();
-    timestep =
-        at::tensor({*knobs_.decode_timestep}, at::TensorOptions().dtype(at::kDouble)).to(options);
-    const at::Tensor scale =
-        at::tensor({*knobs_.decode_noise_scale}, at::TensorOptions().dtype(at::kDouble))
-            .to(options);
-    latents = (1 - scale) * latents + scale * noise;
-  }
-  state_.latents = latents.to(vae().dtype()).contiguous();
-  if (tap_) TapTensor(tap_, "latents", state_.latents);
-  decoder_ = vae().Decode(state_.latents, {.timestep = timestep,
-                                           .noise_generator = state_.noise.global(),
-                                           .tiling = LtxVaeTiling::Of(request_.plan.vae_tiling)});
+  const at::Tensor latents = DenormalizeLtxLatents(
+      vae(), UnpackLatents(state_.latents, grid_.frames, grid_.height, grid_.width));
+  state_.latents = latents.to(components_->text_encoder->dtype());
+  decoder_ =
+      StartLtxDecode(vae(), knobs_, request_.plan.vae_tiling, state_.latents, state_.noise, tap_);
 }
 
 void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {
