@@ -1,10 +1,13 @@
 """LTX-Video against diffusers, float32 on the CPU: every VAE generation, text and image to video, untiled and tiled; and every
 kind of latent upsampler on each of them."""
 import json
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 import kino_render
 import parity_check
@@ -51,3 +54,18 @@ def test_the_mp4_is_as_large_as_what_comes_out(tmp_path):
     with open(stats, encoding="utf-8") as file:
         result = json.load(file)
     assert [stage["stage"] for stage in result["stages"]] == ["load", "encode_media", "upscale", "decode", "mux"]
+
+
+def test_norms_of_what_hardly_varies_are_those_of_diffusers(tmp_path):
+    """So that what a norm adds to the variance shows."""
+    case = next(case for case in fixtures.matrix() if case.name == "upsample-0")
+    folder = tmp_path / "case"
+    shutil.copytree(fixtures.make(case).folder, folder)
+    weights = folder / "model" / "latent_upsampler" / "diffusion_pytorch_model.safetensors"
+    tensors = safetensors.torch.load_file(weights)
+    for name in ("initial_conv", "res_blocks.0.conv1", "res_blocks.0.conv2"):
+        tensors[f"{name}.weight"] *= 1e-3
+    safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+    fixture = fixtures.Fixture(case, str(folder))
+    want, got = fixture.diffusers_frames(torch.float32), kino_render.render(fixture.model, fixture.request("untiled"))
+    assert np.abs(want - got).max() <= 1e-4
