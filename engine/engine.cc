@@ -58,6 +58,7 @@ class ModelImpl final : public Model {
                                   .variant = options_.variant,
                                   .dtype = dtype_,
                                   .device = engine_->device,
+                                  .pipeline_class = description_->pipeline_class,
                                   .context = context};
       KINO_ASSIGN_OR_RETURN(pipeline_, LoadPipeline(description_->family, files, engine_->shared));
       // A plan that depends on the request is carried out when there is one; so is one that a limit
@@ -253,6 +254,7 @@ std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
   return std::make_shared<ResolvedProfiles>(
       description, MakeTracer({.family = description.family,
                                .folder = description.folder,
+                               .pipeline_class = description.pipeline_class,
                                .transformer_file = description.transformer_file,
                                .variant = variant,
                                .dtype = dtype.On(on_gpu),

@@ -53,8 +53,9 @@ PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media,
   progress_.total_steps = run_->position().total_steps;
   pulse_.stage = progress_.stage;
   weights_.emplace(planned_.pipeline, run_->stages(), planned_.plan);
-  result_.width = *planned_.request.width;
-  result_.height = *planned_.request.height;
+  const VideoSize size = planned_.description->details->OutputOf(planned_.request);
+  result_.width = size.width;
+  result_.height = size.height;
   result_.fps = *planned_.request.fps;
   result_.plan = planned_.plan;
 }
@@ -62,7 +63,7 @@ PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media,
 absl::Status PlannedRun::Open() {
   if (!options_.output.mp4) return absl::OkStatus();
   const Request& request = planned_.request;
-  Mp4Options mp4{.width = *request.width, .height = *request.height, .fps = *request.fps};
+  Mp4Options mp4{.width = result_.width, .height = result_.height, .fps = *request.fps};
   mp4.lossless = request.output.lossless;
   if (planned_.device.is_cuda()) {
     mp4.encoder = H264Encoder::kNvencIfPresent;

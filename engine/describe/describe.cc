@@ -59,12 +59,14 @@ void Fill(std::optional<T>& field, const std::optional<T>& fallback) {
 }
 
 void FillAll(Request& request, const Request& from, const std::vector<KnobInfo>& knobs) {
-  Fill(request.negative_prompt, from.negative_prompt);
   Fill(request.height, from.height);
   Fill(request.width, from.width);
   Fill(request.num_frames, from.num_frames);
-  Fill(request.num_inference_steps, from.num_inference_steps);
-  Fill(request.guidance_scale, from.guidance_scale);
+  if (Denoises(request.task)) {
+    Fill(request.negative_prompt, from.negative_prompt);
+    Fill(request.num_inference_steps, from.num_inference_steps);
+    Fill(request.guidance_scale, from.guidance_scale);
+  }
   Fill(request.fps, from.fps);
   if (!request.output.lossless) Fill(request.output.quality, from.output.quality);
   if (request.knobs.family.empty()) request.knobs.family = from.knobs.family;
@@ -92,6 +94,25 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
     check.Fail("num_frames",
                absl::StrCat("height * width * num_frames may be at most ", limits.max_pixels,
                             ", got ", *request.height, " * ", *request.width, " * ", frames));
+  }
+}
+
+// What denoising goes by.
+void CheckDenoising(const Request& request, const Limits& limits, Checker& check) {
+  const char* const task = TaskName(request.task);
+  if (Denoises(request.task)) {
+    if (!request.prompt)
+      check.Fail("prompt", absl::StrCat(task, " needs a prompt (it may be empty)"));
+    check.Range("num_inference_steps", *request.num_inference_steps, 1, limits.max_steps);
+    check.Range("guidance_scale", *request.guidance_scale, 0.0, 1000.0);
+    return;
+  }
+  for (const auto& [field, is_given] :
+       {std::pair{"prompt", request.prompt.has_value()},
+        std::pair{"negative_prompt", request.negative_prompt.has_value()},
+        std::pair{"num_inference_steps", request.num_inference_steps.has_value()},
+        std::pair{"guidance_scale", request.guidance_scale.has_value()}}) {
+    if (is_given) check.Fail(field, absl::StrCat(task, " denoises nothing; leave it out"));
   }
 }
 
@@ -246,6 +267,11 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
   for (const TaskDescription& task : details->tasks()) {
     tasks.push_back({.task = task.task, .defaults = overrides});
     tasks.back().defaults.task = task.task;
+    if (!Denoises(task.task)) {
+      tasks.back().defaults.negative_prompt.reset();
+      tasks.back().defaults.num_inference_steps.reset();
+      tasks.back().defaults.guidance_scale.reset();
+    }
     tasks.back().defaults.knobs = {};
     FillKnobs(knobs, task.task, tasks.back().defaults.knobs, overrides.knobs);
     FillAll(tasks.back().defaults, task.defaults, knobs);
@@ -330,6 +356,11 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
     }
     model.components.push_back(std::move(component));
   }
+  if (!transformer_file.empty() && source.transformer_config_path.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", transformer_file, "': a transformer to take the place of the folder's, but ",
+        index_path, " names none"));
+  }
   KINO_ASSIGN_OR_RETURN(model.details, family->describe(source));
   return model;
 }
@@ -362,6 +393,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     return resolved;
   }
   FillAll(effective, model.overrides, model.knobs);
+  model.details->FillFromConditions(effective);
   FillAll(effective, task->defaults, model.knobs);
   CheckKnobs(model.knobs, model.family, effective.task, effective.knobs, resolved.violations);
   FillKnobs(model.knobs, effective.task, effective.knobs,
@@ -369,10 +401,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
   if (!effective.seed) effective.seed = draw_seed;
 
   const Limits& limits = model.details->limits();
-  if (!effective.prompt) {
-    check.Fail("prompt",
-               absl::StrCat(TaskName(effective.task), " needs a prompt (it may be empty)"));
-  }
+  CheckDenoising(effective, limits, check);
   for (const auto& [field, text] : {std::pair{"prompt", &effective.prompt},
                                     std::pair{"negative_prompt", &effective.negative_prompt}}) {
     if (*text && (*text)->size() > kMaxPromptBytes) {
@@ -381,8 +410,6 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     }
   }
   CheckSize(effective, limits, check);
-  check.Range("num_inference_steps", *effective.num_inference_steps, 1, limits.max_steps);
-  check.Range("guidance_scale", *effective.guidance_scale, 0.0, 1000.0);
   check.Range("fps", *effective.fps, 0.1, 1000.0);
   if (effective.output.lossless && effective.output.quality) {
     check.Fail("output.quality", "a lossless output has no quality; give one of the two");

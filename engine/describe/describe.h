@@ -69,6 +69,12 @@ class FamilyDescription {
   virtual absl::Status CheckTiling(const Request&, const VaeTiling&) const {
     return absl::OkStatus();
   }
+  // The video that an effective request gives.
+  virtual VideoSize OutputOf(const Request& request) const {
+    return {.height = *request.height, .width = *request.width, .num_frames = *request.num_frames};
+  }
+  // Fills what the request leaves open and its conditions tell, before the task's defaults do.
+  virtual void FillFromConditions(Request&) const {}
   // Appends what is wrong with the request beyond single fields, and fills knobs whose default
   // depends on others. Every other default is in `request` already; a knob that is not what its
   // table asks for is reported already, and ReadKnobs leaves it out.

@@ -18,7 +18,8 @@ namespace kino::engine {
 struct ModelSource {
   std::string folder;
   std::string pipeline_class;
-  // The transformer's config: the folder's, or that of the original file in its place.
+  // The transformer's config: the folder's, or that of the original file in its place. Null and
+  // empty where the pipeline has none.
   nlohmann::json transformer_config;
   std::string transformer_config_path;
 };

@@ -14,14 +14,24 @@ namespace kino::engine {
 enum class Task { kUnspecified, kTextToVideo, kImageToVideo, kVideoToVideo, kUpscale };
 // "TEXT_TO_VIDEO", as the API spells it.
 const char* TaskName(Task task);
+// A task that does not takes no prompt, no steps and no guidance.
+constexpr bool Denoises(Task task) { return task != Task::kUpscale; }
 
 enum class ConditionKind { kImage, kVideo, kControlVideo };
+
+// Of a video, in pixels and frames.
+struct VideoSize {
+  int height = 0, width = 0, num_frames = 0;
+  bool operator==(const VideoSize&) const = default;
+};
 
 // Pixels travel beside the request (engine.h's MediaInput), in the same order.
 struct Condition {
   ConditionKind kind = ConditionKind::kImage;
   int frame_index = 0;
   double strength = 1.0;
+  // Of what it shows, where whoever resolves the request knows it.
+  std::optional<VideoSize> size = {};
   bool operator==(const Condition&) const = default;
 };
 

@@ -13,6 +13,14 @@
 #include "engine/ops/norm_silu.h"
 
 namespace kino::engine {
+namespace {
+
+// What is normed together as one frame: a clip is one as high as all of its frames.
+at::Tensor WholeOf(const at::Tensor& frames, GroupNorm::Over over) {
+  return over == GroupNorm::Over::kClip ? frames.flatten(0, 1).unsqueeze(0) : frames;
+}
+
+}  // namespace
 
 FrameConvolution::FrameConvolution(const WeightScope& scope, int64_t in, int64_t out,
                                    at::IntArrayRef kernel) {
@@ -32,10 +40,10 @@ GroupNorm::GroupNorm(const WeightScope& scope, int64_t channels, const Options& 
       bias_(scope.Get("bias", {channels})),
       options_(options) {}
 
-at::Tensor GroupNorm::Apply(const at::Tensor& frames) const {
+at::Tensor GroupNorm::Apply(const at::Tensor& frames, Over over) const {
   // Written out, since torch has no group norm for meta tensors; in float32, rounded once.
   const at::Tensor grouped =
-      frames.to(at::kFloat).flatten(1, 2).unflatten(2, {options_.groups, -1});
+      WholeOf(frames, over).to(at::kFloat).flatten(1, 2).unflatten(2, {options_.groups, -1});
   const auto mean = [](const at::Tensor& x) { return x.mean({1, 3}, /*keepdim=*/true); };
   const at::Tensor centred = grouped - mean(grouped);
   const at::Tensor normed =
@@ -47,13 +55,9 @@ at::Tensor GroupNorm::Apply(const at::Tensor& frames) const {
 at::Tensor GroupNorm::ApplySilu(const at::Tensor& frames, Over over) const {
   const PinnedTensor weight = weight_.get(), bias = bias_.get();
   at::Tensor out = at::empty_like(frames);
-  // A clip is one frame as high as all of its frames.
-  const auto view = [over](const at::Tensor& x) {
-    return over == Over::kClip ? x.flatten(0, 1).unsqueeze(0) : x;
-  };
-  GroupNormSilu(view(frames),
+  GroupNormSilu(WholeOf(frames, over),
                 {.groups = options_.groups, .eps = options_.eps, .weight = weight, .bias = bias},
-                view(out));
+                WholeOf(out, over));
   return out;
 }
 

@@ -41,7 +41,7 @@ class GroupNorm {
   // `scope` holds weight and bias, [channels].
   GroupNorm(const WeightScope& scope, int64_t channels, const Options& options);
   // [T, H, W, C] -> the same.
-  at::Tensor Apply(const at::Tensor& frames) const;  // of each frame
+  at::Tensor Apply(const at::Tensor& frames, Over over = Over::kFrame) const;
   at::Tensor ApplySilu(const at::Tensor& frames, Over over = Over::kFrame) const;
 
  private:

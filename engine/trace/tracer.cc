@@ -222,7 +222,8 @@ class Tracer final : public ProfileSource {
                                                    .transformer_file = options_.transformer_file,
                                                    .variant = options_.variant,
                                                    .dtype = options_.dtype,
-                                                   .device = c10::Device(c10::DeviceType::Meta)},
+                                                   .device = c10::Device(c10::DeviceType::Meta),
+                                                   .pipeline_class = options_.pipeline_class},
                                                   shared_));
     auto places = std::make_shared<std::vector<ComponentPlaces>>();
     for (const PipelineComponent& each : pipeline_->components()) {

@@ -15,6 +15,7 @@ namespace kino::engine {
 struct TracerOptions {
   std::string family;
   std::string folder;
+  std::string pipeline_class = "";    // ModelDescription's
   std::string transformer_file = "";  // as ModelOptions'
   std::string variant = "";
   ComputeDTypes dtype = {};  // "auto" is settled

@@ -52,9 +52,11 @@ void RequestFlags::Register(CLI::App& app, Positional positional) {
       "text_to_video, image_to_video, video_to_video or upscale. Default: by the conditions.");
   AddOption(app, "--prompt", &prompt_, "TEXT", "Another way to give the prompt.");
   AddOption(app, "--negative-prompt", &negative_prompt_, "TEXT", "What not to show.");
-  AddOption(app, "--height", &height_, "PX", "Pixels.");
-  AddOption(app, "--width", &width_, "PX", "Pixels.");
-  AddOption(app, "--num-frames", &num_frames_, "N", "Frames of the clip.");
+  AddOption(app, "--height", &height_, "PX",
+            "Pixels; with upscale those of the video that goes in, by default its own.");
+  AddOption(app, "--width", &width_, "PX", "The same.");
+  AddOption(app, "--num-frames", &num_frames_, "N",
+            "Frames of the clip; with upscale of the video that goes in, by default all.");
   AddOption(app, "--steps", &steps_, "N", "Denoise steps (num_inference_steps).");
   AddOption(app, "--guidance-scale", &guidance_scale_, "X", "Classifier-free guidance.");
   AddOption(app, "--seed", &seed_, "N", "Default: drawn by the server and stored with the job.");

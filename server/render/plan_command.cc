@@ -65,7 +65,7 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const PlanFlagValues& values) {
   if (values.height) request.set_height(*values.height);
   if (values.width) request.set_width(*values.width);
   if (values.num_frames) request.set_num_frames(*values.num_frames);
-  if (!request.has_prompt()) {
+  if (!request.has_prompt() && request.task() != v1::UPSCALE) {
     request.set_prompt(std::string(convert::kUnknownPromptBytes, 'x'));
   }
   return request;

@@ -8,12 +8,15 @@ import numpy as np
 # Largest absolute error a stage may have in float32 on the CPU. Text states and latents are of unit size, so one number
 # serves all; it is the promise made for frames. Where a sampler starts from larger noise, it is of that noise's size. (Sums run in another order in batched, split or blocked matmuls and
 # convolutions: 1e-6 to 1e-5 is usual.)
-TOLERANCE = {"text_states": 1e-4, "denoise": 1e-4, "latents": 1e-4, "frames": 1e-4}
+TOLERANCE = {"text_states": 1e-4, "denoise": 1e-4, "video_latents": 1e-4, "upsampled": 1e-4, "latents": 1e-4, "frames": 1e-4}
 
 
 def stages(folder):
-    """The .npy taps in `folder`, in order: text states, each step, latents."""
-    steps = sorted(n[:-4] for n in os.listdir(folder) if re.fullmatch(r"denoise_\d+\.npy", n))
+    """The .npy taps in `folder`, in order: text states, each step, latents; or a video's latents, larger ones, latents."""
+    names = os.listdir(folder)
+    if "upsampled.npy" in names:
+        return ["video_latents", "upsampled", "latents"]
+    steps = sorted(n[:-4] for n in names if re.fullmatch(r"denoise_\d+\.npy", n))
     return ["text_states", *steps, "latents"]
 
 
@@ -61,11 +64,12 @@ class Comparison:
 def compare_run(want_taps, got_taps, want_frames, got_frames):
     """Returns the Comparison and the frames' largest absolute error."""
     result = Comparison()
-    with open(os.path.join(want_taps, "tokens.json"), encoding="utf-8") as file:
-        want = json.load(file)["input_ids"]
-    with open(os.path.join(got_taps, "tokens.json"), encoding="utf-8") as file:
-        got = json.load(file)["input_ids"]
-    result.tokens(want, got)
+    if os.path.exists(os.path.join(want_taps, "tokens.json")):  # where there is text
+        with open(os.path.join(want_taps, "tokens.json"), encoding="utf-8") as file:
+            want = json.load(file)["input_ids"]
+        with open(os.path.join(got_taps, "tokens.json"), encoding="utf-8") as file:
+            got = json.load(file)["input_ids"]
+        result.tokens(want, got)
     for stage in stages(want_taps):
         path = os.path.join(got_taps, stage + ".npy")
         if not os.path.exists(path):

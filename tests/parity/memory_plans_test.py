@@ -16,9 +16,10 @@ GENERATIONS += [Case(f"plans-mochi-{variant}", "t2v", variant, family="mochi") f
 GENERATIONS += [Case("plans-allegro-0", "t2v", 0, family="allegro")]
 GENERATIONS += [Case(f"plans-cogvideox-{task}-{variant}", task, variant, family="cogvideox")
                 for task, variant in (("t2v", 0), ("t2v", 1), ("i2v", 2), ("v2v", 3))]
+UPSCALES = [Case(f"plans-upsample-{variant}", "upsample", variant) for variant in (2, 7)]
 POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
-PLACES = [(case, policy, home) for case in GENERATIONS for home in HOMES for policy in POLICIES]
+PLACES = [(case, policy, home) for case in GENERATIONS + UPSCALES for home in HOMES for policy in POLICIES]
 CHUNKS = [1, 7, 64]
 
 
@@ -48,9 +49,13 @@ def resident(tmp_path_factory):
     return of
 
 
+def kind(case):
+    return "upscale" if case.task == "upsample" else case.family
+
+
 # A process each: one that has encoded a prompt does not encode it again, and the encoder's policy is tried as well.
 @matrix.sliced("case,policy,home", PLACES, lambda case, policy, home: [
-    ("place", policy, home, case.family), ("policy", policy, case.family, case.generation), ("case", case.name)],
+    ("place", policy, home, kind(case)), ("policy", policy, kind(case), case.generation), ("case", case.name)],
                ids=lambda value: getattr(value, "name", value))
 def test_every_policy_and_home_gives_the_same_bits(case, policy, home, resident, tmp_path):
     fixture = fixtures.make(case)

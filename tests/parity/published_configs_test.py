@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import (AllegroTransformer3DModel, AutoencoderKLAllegro, AutoencoderKLCogVideoX, AutoencoderKLLTXVideo,
                        AutoencoderKLMochi, CogVideoXTransformer3DModel, LTXVideoTransformer3DModel, MochiTransformer3DModel)
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from transformers import T5Config, T5EncoderModel
 
 import kino_render
@@ -92,6 +93,15 @@ def write_weights(module, path, dtype="BF16", size=2):
         file.truncate(8 + len(text) + offset)
 
 
+def write_component(folder, name, module):
+    os.mkdir(os.path.join(folder, name))
+    with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
+        config = dict(module.config) if name != "text_encoder" else json.loads(module.config.to_json_string(False))
+        json.dump({**config, "_class_name": type(module).__name__}, file)
+    stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+    write_weights(module, os.path.join(folder, name, f"{stem}.safetensors"))
+
+
 @pytest.fixture(scope="module", name="text_encoder")
 def _text_encoder():
     with torch.device("meta"):
@@ -111,19 +121,14 @@ def make(folder, release, text_encoder):
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                 json.dump(content, file)
     for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", text_encoder)):
-        os.mkdir(os.path.join(folder, name))
-        with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
-            config = dict(module.config) if name != "text_encoder" else json.loads(module.config.to_json_string(False))
-            json.dump({**config, "_class_name": type(module).__name__}, file)
-        stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
-        write_weights(module, os.path.join(folder, name, f"{stem}.safetensors"))
+        write_component(folder, name, module)
     return folder
 
 
-def plan(folder, *flags, **fields):
+def plan(folder, *flags, request=REQUEST, **fields):
     path = os.path.join(folder, "request.json")
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({**REQUEST, **fields}, file)
+        json.dump({**request, **fields}, file)
     start = time.monotonic()
     done = subprocess.run([kino_render.binary(), "plan", "--model", folder, "--request", path, "--dtype", "bfloat16", "--json",
                            "--offload", "none", "--weights-home", "file", "--vae-tile-size", "4096,4096,4096,4096",
@@ -156,6 +161,39 @@ def test_names_and_shapes_are_diffusers(release, text_encoder, tmp_path):
         json.dump(config, file)
     with pytest.raises(AssertionError, match="missing"):
         plan(folder, **shape(release))
+
+
+# ltxv-spatial-upscaler-0.9.7 is the class's default; ltxv-temporal-upscaler-0.9.7 is as wide.
+UPSAMPLERS = {"spatial": {}, "temporal": dict(spatial_upsample=False, temporal_upsample=True)}
+
+
+@pytest.mark.parametrize("kind", UPSAMPLERS)
+def test_names_and_shapes_of_latent_upsamplers_are_diffusers(kind, tmp_path):
+    folder = str(tmp_path)
+    with torch.device("meta"):
+        upsampler, vae = LTXLatentUpsamplerModel(**UPSAMPLERS[kind]), AutoencoderKLLTXVideo(**_V095)
+    for name, module in (("latent_upsampler", upsampler), ("vae", vae)):
+        write_component(folder, name, module)
+    with open(os.path.join(folder, "model_index.json"), "w", encoding="utf-8") as file:
+        json.dump({"_class_name": "LTXLatentUpsamplePipeline", "latent_upsampler": ["ltx", "LTXLatentUpsamplerModel"],
+                   "vae": ["diffusers", "AutoencoderKLLTXVideo"]}, file)
+    request = {"task": "UPSCALE", "conditions": [{"kind": "VIDEO", "path": "absent"}], "seed": 1, "height": 512, "width": 768,
+               "num_frames": 121}
+    stages = {stage["stage"]: stage for stage in plan(folder, request=request)["stages"]}
+    assert set(stages) == {"ENCODE_MEDIA", "UPSCALING", "DECODE"}
+    # Two operations for each weight of a convolution at each place that it gives: 16 frames of 16x24 latents before.
+    small, large = 16 * 16 * 24, (31 * 16 * 24 if kind == "temporal" else 16 * 32 * 48)
+    places = {"initial_conv": small, "res_blocks": small, "upsampler": small, "post_upsample_res_blocks": large, "final_conv": large}
+    flops = sum(2 * places[name.split(".")[0]] * weight.numel() for name, weight in upsampler.state_dict().items() if weight.ndim > 1)
+    assert stages["UPSCALING"]["flops"] == pytest.approx(flops, rel=0.01)
+    # A shape that is not the config's is seen.
+    path = os.path.join(folder, "latent_upsampler", "config.json")
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({**config, "num_blocks_per_stage": 5}, file)
+    with pytest.raises(AssertionError, match="missing"):
+        plan(folder, request=request)
 
 
 @pytest.mark.parametrize("release, decode", [("0.9.0", DECODE_090), ("0.9.1", DECODE_091)])

@@ -3,10 +3,12 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
+#include "engine/core/trace.h"
 #include "engine/media/resize.h"
 
 namespace kino::engine {
@@ -17,7 +19,12 @@ at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count
     throw StatusError(absl::InvalidArgumentError(
         absl::StrCat("the condition has ", media.num_frames, " frames, expected ", first + count)));
   }
-  at::Tensor frames = at::empty({count, height, width, 3}, at::TensorOptions().dtype(at::kByte));
+  const std::vector<int64_t> shape = {count, height, width, 3};
+  if (Trace::Current() != nullptr) {
+    const HostScope host;
+    return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kByte));
+  }
+  at::Tensor frames = at::empty(shape, at::TensorOptions().dtype(at::kByte));
   const int64_t bytes = int64_t{3} * media.width * media.height;
   for (int64_t i = 0; i < count; ++i) {
     const auto begin = media.rgb.begin() + (first + i) * bytes;
@@ -35,7 +42,14 @@ at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count
 }
 
 at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options) {
-  return bytes.to(at::kFloat).div_(255.0).mul_(2.0).sub_(1.0).to(options);
+  at::Tensor pixels;
+  {
+    const HostScope host;
+    pixels = bytes.to(at::kFloat).div_(255.0).mul_(2.0).sub_(1.0);
+  }
+  // A copy, which no change of a meta tensor's device is.
+  if (bytes.is_meta() && RunsOnGpu(bytes)) return at::empty(pixels.sizes(), options);
+  return pixels.to(options);
 }
 
 }  // namespace kino::engine

@@ -9,7 +9,8 @@ namespace kino::engine {
 
 // `count` frames from `first` on, each resized to height x width by Lanczos as diffusers'
 // VideoProcessor does: bytes [count, height, width, 3] on the
-// host. Throws StatusError INVALID_ARGUMENT: the media has fewer frames.
+// host. Throws StatusError INVALID_ARGUMENT: the media has fewer frames. In a trace they have their
+// shape alone.
 at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count, int height,
                            int width);
 

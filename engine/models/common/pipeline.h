@@ -56,6 +56,8 @@ struct PipelineOptions {
   std::string variant;
   ComputeDTypes dtype;  // "auto" is settled
   c10::Device device;
+  // ModelDescription's, for a family that runs several.
+  std::string pipeline_class = "";
   // Looked at in front of each component, and counted on.
   RunContext context = {};
 };

@@ -6,6 +6,7 @@
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/describe/conditions.h"
+#include "engine/models/ltx/describe_upscale.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
@@ -154,6 +155,7 @@ void LtxDescription::ResolveConditions(Request& request,
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
+  if (source.pipeline_class == kLtxUpscaleClass) return DescribeLtxUpscale(source);
   const std::string vae_path = source.folder + "/vae/config.json";
   KINO_ASSIGN_OR_RETURN(const LtxVaeConfig vae, ReadConfig<LtxVaeConfig>(vae_path));
   const int64_t spatial = vae.spatial_compression_ratio, temporal = vae.temporal_compression_ratio;
@@ -206,7 +208,8 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
 
 FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
-          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline},
+          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline,
+                               kLtxUpscaleClass},
           .describe = DescribeLtx,
           .find_transformer = FindLtxTransformer,
           .knobs = KnobInfos(kLtxKnobs)};

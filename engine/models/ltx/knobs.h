@@ -17,13 +17,15 @@ struct LtxKnobs {
   std::optional<double> adain_factor, tone_map_compression_ratio;
 };
 
+inline constexpr unsigned kLtxDenoising = ~OnlyTask(Task::kUpscale);
+
 inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
     Knob<&LtxKnobs::frame_rate>(
         "frame_rate", 0.1, 1000, 25.0,
-        "Frames per second that the model is conditioned on (not the output's)."),
-    Knob<&LtxKnobs::guidance_rescale>(
-        "guidance_rescale", 0, 1, 0.0,
-        "Guidance rescale (arXiv 2305.08891, section 3.4); 0 is off."),
+        "Frames per second that the model is conditioned on (not the output's).", kLtxDenoising),
+    Knob<&LtxKnobs::guidance_rescale>("guidance_rescale", 0, 1, 0.0,
+                                      "Guidance rescale (arXiv 2305.08891, section 3.4); 0 is off.",
+                                      kLtxDenoising),
     Knob<&LtxKnobs::decode_timestep>("decode_timestep", 0, 1, 0.0,
                                      "Timestep at which a timestep-conditioned VAE decodes."),
     Knob<&LtxKnobs::decode_noise_scale>(
@@ -31,11 +33,12 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
         "Noise mixed into the latents before such a decode. Default: decode_timestep."),
     Knob<&LtxKnobs::max_sequence_length>(
         "max_sequence_length", 1, 512, std::nullopt,
-        "Text tokens. Default: 128; 256 where LTXConditionPipeline runs."),
+        "Text tokens. Default: 128; 256 where LTXConditionPipeline runs.", kLtxDenoising),
     Knob<&LtxKnobs::timesteps>(
         "timesteps", 0, 1000, std::nullopt,
-        "A schedule of your own, highest first; their count is the number of steps."),
-    Knob<&LtxKnobs::sigmas>("sigmas", 0, 1, std::nullopt, "The same, as sigmas."),
+        "A schedule of your own, highest first; their count is the number of steps.",
+        kLtxDenoising),
+    Knob<&LtxKnobs::sigmas>("sigmas", 0, 1, std::nullopt, "The same, as sigmas.", kLtxDenoising),
     Knob<&LtxKnobs::image_cond_noise_scale>(
         "image_cond_noise_scale", 0, 1, std::nullopt,
         "Noise added before each step to what conditions of strength 1 hold, times the square of "
@@ -45,12 +48,11 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
         "denoise_strength", 0, 1, std::nullopt,
         "Share of the steps that run: below 1 the first of the schedule are left out. Default: 1 "
         "where LTXConditionPipeline runs.",
-        OnlyTask(Task::kTextToVideo) | OnlyTask(Task::kImageToVideo) |
-            OnlyTask(Task::kVideoToVideo)),
-    Knob<&LtxKnobs::adain_factor>("adain_factor", 0, 1, std::nullopt,
+        kLtxDenoising),
+    Knob<&LtxKnobs::adain_factor>("adain_factor", 0, 10, 0.0,
                                   "How much of the small video's statistics the large one gets.",
                                   OnlyTask(Task::kUpscale)),
-    Knob<&LtxKnobs::tone_map_compression_ratio>("tone_map_compression_ratio", 0, 1, std::nullopt,
+    Knob<&LtxKnobs::tone_map_compression_ratio>("tone_map_compression_ratio", 0, 1, 0.0,
                                                 "Compresses the latents' range.",
                                                 OnlyTask(Task::kUpscale)),
 };

@@ -2,13 +2,16 @@
 
 #include "engine/core/status.h"
 #include "engine/models/common/component_loading.h"
+#include "engine/models/ltx/describe_upscale.h"
 #include "engine/models/ltx/run.h"
+#include "engine/models/ltx/upscale_run.h"
 #include "engine/models/ltx/weight_map.h"
 
 namespace kino::engine {
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,
                                                           EngineShared& shared) {
+  if (options.pipeline_class == kLtxUpscaleClass) return LoadLtxUpscalePipeline(options, shared);
   auto components = std::make_shared<LtxComponents>();
   KINO_ASSIGN_OR_RETURN(components->sampler, LoadFlowMatchEuler(options));
   KINO_ASSIGN_OR_RETURN(components->tokenizer, LoadT5Tokenizer(options));

@@ -3,18 +3,17 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/lerp.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
-#include "engine/models/common/condition_frames.h"
 #include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
+#include "engine/models/ltx/latents.h"
 #include "engine/samplers/first_step.h"
 
 namespace kino::engine {
@@ -75,17 +74,11 @@ at::Tensor LtxRun::DrawNoise(int64_t frames) {
 }
 
 at::Tensor LtxRun::EncodeCondition(size_t index, const RunContext& context) {
-  const int height = *request_.height, width = *request_.width;
-  const LtxVideoSource video = {.frames = tokens_.conditions[index].frames,
-                                .height = height,
-                                .width = width,
-                                .read = [&](int64_t first, int64_t count) {
-                                  return ConditionFrames(media_[index], first, count, height,
-                                                         width);
-                                }};
-  const at::Tensor sample = SamplePosterior(
-      vae().Encode(video, LtxVaeTiling::Of(request_.plan.vae_tiling), context), state_.noise);
-  return (sample.to(at::kFloat) - ByChannel(vae().latents_mean())) / ByChannel(vae().latents_std());
+  const VideoSize size = {.height = *request_.height,
+                          .width = *request_.width,
+                          .num_frames = static_cast<int>(tokens_.conditions[index].frames)};
+  return SampleLtxVideo(vae(), media_[index], size, LtxVaeTiling::Of(request_.plan.vae_tiling),
+                        state_.noise, context);
 }
 
 void LtxRun::EncodeConditions(const RunContext& context) {
@@ -204,27 +197,11 @@ void LtxRun::Denoise(const RunContext& context) {
 void LtxRun::PrepareDecode() {
   const LatentGrid& grid = tokens_.grid;
   const at::Tensor video = state_.latents.narrow(1, tokens_.added, grid.count());
-  at::Tensor latents = DenormalizeLatents(
-      UnpackLatents(video, grid.frames, grid.height, grid.width), ByChannel(vae().latents_mean()),
-      ByChannel(vae().latents_std()), vae().config().scaling_factor);
-  latents = latents.to(components_->text_encoder->dtype());
-  at::Tensor timestep;
-  if (vae().config().timestep_conditioning) {
-    const at::Tensor noise =
-        state_.noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
-    const at::TensorOptions options = latents.options();
-    timestep =
-        at::tensor({*knobs_.decode_timestep}, at::TensorOptions().dtype(at::kDouble)).to(options);
-    const at::Tensor scale =
-        at::tensor({*knobs_.decode_noise_scale}, at::TensorOptions().dtype(at::kDouble))
-            .to(options);
-    latents = (1 - scale) * latents + scale * noise;
-  }
-  state_.latents = latents.to(vae().dtype()).contiguous();
-  if (tap_) TapTensor(tap_, "latents", state_.latents);
-  decoder_ = vae().Decode(state_.latents, {.timestep = timestep,
-                                           .noise_generator = state_.noise.global(),
-                                           .tiling = LtxVaeTiling::Of(request_.plan.vae_tiling)});
+  const at::Tensor latents =
+      DenormalizeLtxLatents(vae(), UnpackLatents(video, grid.frames, grid.height, grid.width));
+  state_.latents = latents.to(components_->text_encoder->dtype());
+  decoder_ =
+      StartLtxDecode(vae(), knobs_, request_.plan.vae_tiling, state_.latents, state_.noise, tap_);
 }
 
 void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {

@@ -1,5 +1,6 @@
 #include "server/frontend/rpc/job_work.h"
 
+#include <algorithm>
 #include <string>
 
 #include "server/digest/sha256.h"
@@ -33,7 +34,8 @@ scheduler::JobWork WorkOf(const v1::GenerateRequest& effective, double flops) {
     condition.clear_source();
   }
   return {.shape = digest::Sha256Of(SerializeDeterministically(shape)).substr(0, 32),
-          .steps = effective.num_inference_steps(),
+          // What denoises nothing is one step.
+          .steps = std::max(effective.num_inference_steps(), 1),
           .flops = flops};
 }
 

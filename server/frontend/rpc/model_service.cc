@@ -28,7 +28,8 @@ v1::Model ModelService::View(const CatalogEntry& entry, Plans plans, const Asker
   v1::Model out = ToProto(entry);
   if (entry.description.ok()) {
     engine::Request request = entry.description->Tasks().front().defaults;
-    request.prompt = std::string(convert::kUnknownPromptBytes, 'x');
+    if (engine::Denoises(request.task))
+      request.prompt = std::string(convert::kUnknownPromptBytes, 'x');
     request.plan = entry.config.plan;
     const engine::ResolvedRequest resolved =
         engine::ResolveRequest(*entry.description, request, /*draw_seed=*/0);
@@ -114,7 +115,7 @@ grpc::ServerUnaryReactor* ModelService::GetPlans(grpc::CallbackServerContext* ca
 absl::Status ModelService::FindPlans(const v1::GenerateRequest& request, const Asker& asker,
                                      v1::GetPlansResponse* response) const {
   v1::GenerateRequest asked = request;
-  if (!asked.has_prompt()) {
+  if (!asked.has_prompt() && asked.task() != v1::UPSCALE) {
     const auto most = static_cast<size_t>(context_.config.limits.max_prompt_bytes);
     asked.set_prompt(std::string(std::min(convert::kUnknownPromptBytes, most), 'x'));
   }
@@ -123,7 +124,7 @@ absl::Status ModelService::FindPlans(const v1::GenerateRequest& request, const A
     condition.clear_source();
     condition.set_asset_id("-");
   }
-  const absl::StatusOr<EffectiveRequest> effective = ResolveJob(context_, asked);
+  const absl::StatusOr<EffectiveRequest> effective = ResolveJob(context_, asker.tenant, asked);
   if (!effective.ok()) return effective.status();
   const auto estimates =
       Estimate(*effective->entry, effective->request,

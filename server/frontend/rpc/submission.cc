@@ -127,6 +127,20 @@ absl::Status LookUpAssets(Submission& submission) {
   return absl::OkStatus();
 }
 
+// Of conditions that are uploaded; inline media is not decoded yet. An asset that is not there is
+// LookUpAssets' to report.
+void AddSizes(const Context& context, const std::string& tenant, const v1::GenerateRequest& request,
+              engine::Request& converted) {
+  for (int i = 0; i < request.conditions_size(); ++i) {
+    if (!request.conditions(i).has_asset_id()) continue;
+    const absl::StatusOr<scheduler::Asset> asset =
+        context.store.GetAsset(tenant, request.conditions(i).asset_id());
+    if (!asset.ok()) continue;
+    converted.conditions[static_cast<size_t>(i)].size = engine::VideoSize{
+        .height = asset->height, .width = asset->width, .num_frames = asset->num_frames};
+  }
+}
+
 // Leaves only ids of assets in the effective request.
 absl::Status KeepInlineMedia(Submission& submission) {
   for (int i = 0; i < submission.effective.conditions_size(); ++i) {
@@ -168,7 +182,8 @@ absl::Status Prepare(Submission& submission) {
   const absl::Status room = context.budget.Check(submission.caller.tenant);
   if (!room.ok()) return room;
   const v1::GenerateRequest& request = submission.request;
-  const absl::StatusOr<EffectiveRequest> resolved = ResolveJob(context, request);
+  const absl::StatusOr<EffectiveRequest> resolved =
+      ResolveJob(context, submission.caller.tenant, request);
   if (!resolved.ok()) return resolved.status();
   const absl::StatusOr<double> flops = CheckFits(
       *resolved->entry, resolved->request, Targets(context.config.workers, context.link.Memories()),
@@ -304,7 +319,7 @@ absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::st
   return stored;
 }
 
-absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
+absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context, const std::string& tenant,
                                             const v1::GenerateRequest& request) {
   std::vector<engine::FieldViolation> violations;
   if (!CheckKnown(request, "", violations)) {
@@ -325,6 +340,7 @@ absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
   }
   CheckRequestPlan(**entry, converted.request.plan, violations);
   converted.request.plan = config::EffectivePlan((*entry)->config, converted.request.plan);
+  AddSizes(context, tenant, request, converted.request);
   engine::ResolvedRequest resolved =
       engine::ResolveRequest(*(*entry)->description, converted.request, context.random.Next());
   violations.insert(violations.end(), resolved.violations.begin(), resolved.violations.end());

@@ -21,9 +21,10 @@ struct EffectiveRequest {
   engine::Request request;
 };
 
-// Checks all of the request but its assets. INVALID_ARGUMENT with every violation; NOT_FOUND: no
-// such model; FAILED_PRECONDITION: its files are broken.
-absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context,
+// Checks all of the request but its assets; `tenant`'s tell what is known of conditions.
+// INVALID_ARGUMENT with every violation; NOT_FOUND: no such model; FAILED_PRECONDITION: its files
+// are broken.
+absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context, const std::string& tenant,
                                             const v1::GenerateRequest& request);
 
 // Called once, from any thread.

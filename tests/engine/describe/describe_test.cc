@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "engine/describe/weight_plan.h"
+#include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
@@ -271,11 +272,9 @@ TEST(DescribeModelTest, SaysWhatAFolderLacks) {
   folder.Write("model_index.json", R"({"_class_name":"WanPipeline"})");
   const absl::Status status = DescribeModel(folder.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(
-      std::string(status.message()),
-      HasSubstr(
-          "'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, "
-          "LTXConditionPipeline"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("'WanPipeline', expected one of LTXPipeline, LTXImageToVideoPipeline, "
+                        "LTXConditionPipeline"));
 }
 
 TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {
@@ -336,6 +335,157 @@ TEST(ResidencyPolicyTest, ParsesWhatItPrints) {
     EXPECT_EQ(ResidencyPolicy::Parse(text).status().code(), absl::StatusCode::kInvalidArgument)
         << text;
   }
+}
+
+// A folder of LTX-Video's VAE and a latent upsampler.
+class UpscaleTest : public ::testing::Test {
+ protected:
+  UpscaleTest() {
+    folder_.Write("model_index.json",
+                  R"({"_class_name": "LTXLatentUpsamplePipeline",
+                      "latent_upsampler": ["ltx", "LTXLatentUpsamplerModel"],
+                      "vae": ["diffusers", "AutoencoderKLLTXVideo"]})");
+    for (const char* const name : {"latent_upsampler", "vae"}) {
+      folder_.Write(std::string(name) + "/diffusion_pytorch_model.safetensors",
+                    testing::SafetensorsOf({{"weight", {1}, {0}}}));
+    }
+    folder_.Write("vae/config.json", "{}");
+    Configure("{}");
+    request_.task = Task::kUpscale;
+    request_.conditions = {{.kind = ConditionKind::kVideo,
+                            .size = VideoSize{.height = 100, .width = 200, .num_frames = 30}}};
+  }
+
+  absl::StatusOr<ModelDescription> Describe(const std::string& transformer_file = "") const {
+    return DescribeModel(folder_.path(), transformer_file);
+  }
+  void Configure(const std::string& upsampler) {
+    folder_.Write("latent_upsampler/config.json", upsampler);
+    const absl::StatusOr<ModelDescription> model = Describe();
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *model;
+  }
+  Request Resolved() const {
+    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    EXPECT_TRUE(FirstViolation(resolved.violations).ok()) << FirstViolation(resolved.violations);
+    return resolved.request;
+  }
+  std::vector<std::string> ViolatedFields() const {
+    std::vector<std::string> fields;
+    for (const FieldViolation& violation : ResolveRequest(model_, request_, 1).violations)
+      fields.push_back(violation.field);
+    return fields;
+  }
+
+  TempDir folder_;
+  ModelDescription model_;
+  Request request_;
+};
+
+TEST_F(UpscaleTest, OnlyUpscales) {
+  ASSERT_EQ(model_.Tasks().size(), 1u);
+  EXPECT_EQ(model_.Tasks()[0].task, Task::kUpscale);
+  EXPECT_THAT(model_.WeightedComponents(), ElementsAre("latent_upsampler", "vae"));
+  request_.task = Task::kVideoToVideo;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("task"));
+}
+
+TEST_F(UpscaleTest, TakesTheVideoAsItIsRoundedDown) {
+  const Request effective = Resolved();
+  EXPECT_EQ(effective.height, 96);
+  EXPECT_EQ(effective.width, 192);
+  EXPECT_EQ(effective.num_frames, 25);
+  EXPECT_EQ(effective.fps, 25);
+  EXPECT_EQ(effective.knobs.values.at("decode_noise_scale"), KnobValue(0.0));
+  EXPECT_FALSE(effective.knobs.values.contains("max_sequence_length"));
+  EXPECT_EQ(model_.details->OutputOf(effective),
+            (VideoSize{.height = 192, .width = 384, .num_frames = 25}));
+  // A multiple of 8 frames has one latent less.
+  request_.conditions[0].size->num_frames = 24;
+  EXPECT_EQ(Resolved().num_frames, 17);
+  // Smaller than a latent.
+  request_.conditions[0].size->height = 20;
+  EXPECT_EQ(Resolved().height, 32);
+}
+
+TEST_F(UpscaleTest, TheRequestAndTheOperatorGoBeforeTheVideo) {
+  model_.overrides.height = 64;
+  request_.width = 128;
+  request_.num_frames = 9;
+  const Request effective = Resolved();
+  EXPECT_EQ(effective.height, 64);
+  EXPECT_EQ(effective.width, 128);
+  EXPECT_EQ(effective.num_frames, 9);
+}
+
+TEST_F(UpscaleTest, AVideoOfUnknownSizeIsThatOfDiffusers) {
+  request_.conditions[0].size.reset();
+  const Request effective = Resolved();
+  EXPECT_EQ(effective.height, 512);
+  EXPECT_EQ(effective.width, 704);
+  EXPECT_EQ(effective.num_frames, 161);
+}
+
+TEST_F(UpscaleTest, MoreFramesThanThereAreAreRefused) {
+  request_.num_frames = 33;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("num_frames"));
+}
+
+TEST_F(UpscaleTest, DenoisesNothing) {
+  // What the operator sets for other tasks is not this one's.
+  model_.overrides.num_inference_steps = 7;
+  model_.overrides.guidance_scale = 5;
+  EXPECT_FALSE(Resolved().num_inference_steps || Resolved().guidance_scale);
+  EXPECT_FALSE(model_.Tasks()[0].defaults.num_inference_steps);
+  request_.prompt = "a cat";
+  request_.negative_prompt = "";
+  request_.num_inference_steps = 7;
+  request_.guidance_scale = 5;
+  request_.knobs.values["frame_rate"] = 24.0;
+  EXPECT_THAT(ViolatedFields(),
+              UnorderedElementsAre("prompt", "negative_prompt", "num_inference_steps",
+                                   "guidance_scale", "ltx.frame_rate"));
+}
+
+TEST_F(UpscaleTest, TakesOneVideoFromItsBeginning) {
+  request_.conditions[0].kind = ConditionKind::kImage;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
+  request_.conditions.clear();
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
+}
+
+TEST_F(UpscaleTest, ATemporalUpsamplerDoublesFramesAndTheirRate) {
+  Configure(R"({"spatial_upsample": false, "temporal_upsample": true})");
+  const Request effective = Resolved();
+  EXPECT_EQ(effective.fps, 50);
+  EXPECT_EQ(model_.details->OutputOf(effective),
+            (VideoSize{.height = 96, .width = 192, .num_frames = 49}));
+}
+
+TEST_F(UpscaleTest, WhatComesOutIsLimited) {
+  request_.conditions[0].size = VideoSize{.height = 4128, .width = 64, .num_frames = 9};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("height"));
+  // 4096 x 4096 x 17 go in and a billion pixels are more than come out.
+  request_.conditions[0].size = VideoSize{.height = 4096, .width = 4096, .num_frames = 17};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("num_frames"));
+}
+
+TEST_F(UpscaleTest, RefusesUpsamplersThatCannotBe) {
+  for (const char* const wrong :
+       {R"({"spatial_upsample": false})", R"({"dims": 2, "temporal_upsample": true})",
+        R"({"dims": 1})", R"({"mid_channels": 48})", R"({"in_channels": 0})",
+        R"({"num_blocks_per_stage": -1})", R"({"dims": "3"})"}) {
+    folder_.Write("latent_upsampler/config.json", wrong);
+    const absl::Status status = Describe().status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << wrong << ": " << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("latent_upsampler/config.json"));
+  }
+}
+
+TEST_F(UpscaleTest, HasNoTransformerToBeReplaced) {
+  const absl::Status status = Describe("transformer.gguf").status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("names none"));
 }
 
 }  // namespace

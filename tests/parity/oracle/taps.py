@@ -6,6 +6,9 @@ text_states.npy  float32 [R, L, D]: the embeddings the transformer gets, same ro
 denoise_NNN.npy  float32: the pipeline's latents after step NNN, [B, S, C], [B, C, F, H, W] or [B, F, C, H, W] as it keeps
                  them
 latents.npy      float32 [B, C, F, H, W]: what the VAE decodes, denormalised and with the decode noise mixed in
+Of a latent upsampling, in place of the first three:
+video_latents.npy  float32 [B, C, F, H, W]: the video's, denormalised
+upsampled.npy      float32 [B, C, F, H, W]: what the network makes of them
 """
 import json
 import os
@@ -19,7 +22,9 @@ from .run import run
 def run_with_taps(pipeline, request, folder, taps):
     """Frames of a pipeline, float32 [T, H, W, 3]; the intermediates are written into `taps`."""
     os.makedirs(taps, exist_ok=True)
-    encode_prompt, decode = pipeline.encode_prompt, pipeline.vae.decode
+    decode = pipeline.vae.decode
+    upsampler = getattr(pipeline, "latent_upsampler", None)
+    encode_prompt = getattr(pipeline, "encode_prompt", None)
     rows, masks = [], []
 
     def save(name, tensor):
@@ -56,7 +61,20 @@ def run_with_taps(pipeline, request, folder, taps):
         save("latents", latents)
         return decode(latents, *args, **kwargs)
 
-    pipeline.encode_prompt, pipeline.vae.decode = tap_text, tap_decode
+    def tap_upsampler(_, inputs, output):
+        save("video_latents", inputs[0])
+        save("upsampled", output)
+
+    pipeline.vae.decode = tap_decode
+    if upsampler is not None:
+        hook = upsampler.register_forward_hook(tap_upsampler)
+        try:
+            frames = run(pipeline, request, folder, "np")
+        finally:
+            hook.remove()
+            del pipeline.vae.decode
+        return np.asarray(frames[0], dtype=np.float32)
+    pipeline.encode_prompt = tap_text
     try:
         frames = run(pipeline, request, folder, "np", callback_on_step_end=tap_step)
     finally:

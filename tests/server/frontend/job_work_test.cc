@@ -52,6 +52,13 @@ TEST(JobWorkTest, StepsAndOperationsAreTold) {
   EXPECT_EQ(WorkOf(Request(), 0).shape, work.shape);
 }
 
+TEST(JobWorkTest, AnUpscalingIsOneStep) {
+  v1::GenerateRequest request = Request();
+  request.set_task(v1::UPSCALE);
+  request.clear_num_inference_steps();
+  EXPECT_EQ(WorkOf(request, 0).steps, 1);
+}
+
 TEST(JobWorkTest, ShapeIsBlindToWhatCostsNothing) {
   const std::string shape = WorkOf(Request(), 0).shape;
   const std::vector<Change> changes = {

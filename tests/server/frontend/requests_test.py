@@ -1,7 +1,9 @@
 """What the frontend refuses, and how it says so; uploads; tokens; health; metrics; logs."""
 
 import hashlib
+import json
 import math
+import struct
 import subprocess
 import urllib.request
 
@@ -112,6 +114,46 @@ def test_inline_bytes_become_an_asset(start):
     assert job.request.conditions[0].asset_id and not job.request.conditions[0].data
     with open(FakeWorker(frontend).attempt().start.condition_files[0], "rb") as file:
         assert file.read() == png()
+
+
+def write_upscaler(folder):
+    """A latent upsampler's model as far as the frontend reads it."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    for name in ("latent_upsampler", "vae"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+        (folder / name / "diffusion_pytorch_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    (folder / "model_index.json").write_text(json.dumps({
+        "_class_name": "LTXLatentUpsamplePipeline", "latent_upsampler": ["ltx", "LTXLatentUpsamplerModel"],
+        "vae": ["diffusers", "AutoencoderKLLTXVideo"]}))
+    return folder
+
+
+def test_upscaling_takes_an_uploaded_video_at_its_own_size(start, tmp_path):
+    frontend = start(model_folder=write_upscaler(tmp_path / "upscaler"))
+    frontend.configure("height: 64, width: 64, num_frames: 17, num_inference_steps: 25", "num_inference_steps: 25")
+    frontend.restart()
+    model = frontend.models.GetModel(models.GetModelRequest(name="demo"))
+    assert [task.task for task in model.tasks] == [video.UPSCALE] and not model.tasks[0].defaults.HasField("num_inference_steps")
+    clip = tmp_path / "clip.mkv"
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=size=100x80:rate=5:duration=4", "-c:v", "ffv1", clip],
+                   check=True, timeout=DEADLINE)
+    condition = video.Condition(kind=video.Condition.VIDEO, asset_id=upload(frontend, clip.read_bytes()).id)
+    wanted = request(task=video.UPSCALE, conditions=[condition])
+    wanted.ClearField("prompt")
+
+    def submit():
+        return frontend.video.SubmitJob(video.SubmitJobRequest(request=wanted))
+
+    job = submit()
+    assert (job.request.height, job.request.width, job.request.num_frames) == (64, 96, 17)
+    assert not job.request.HasField("prompt") and not job.request.HasField("num_inference_steps")
+    wanted.num_frames = 25
+    assert fields(refusal(submit)) == {"num_frames"}
+    # Inline media is decoded later: the size is the family's, unless the request says one.
+    wanted.ClearField("num_frames")
+    wanted.conditions[0].data = clip.read_bytes()
+    assert (submit().request.height, submit().request.width) == (512, 704)
 
 
 @pytest.mark.parametrize("data, changes, code", [

@@ -1,11 +1,15 @@
 """LTX-Video. variant % 3: 0 = the 0.9.0 VAE, 1 = 0.9.1 (timestep-conditioned, noise-injecting decoder),
-2 = 0.9.5 and 0.9.7 (space/time down blocks, timestep-conditioned decoder)."""
+2 = 0.9.5 and 0.9.7 (space/time down blocks, timestep-conditioned decoder). upsample: variant // 3 % 4: UPSAMPLERS."""
 from . import Spec
 from ..prompts import NEGATIVE
 from ..text import t5
 
 TASKS = ("t2v", "i2v", "v2v", "condition", "upsample")
 FPS = 24
+# What the latent upsampler makes larger, and how; 0 as published.
+UPSAMPLERS = (dict(mid_channels=32), dict(mid_channels=64, num_blocks_per_stage=2, spatial_upsample=False, temporal_upsample=True),
+              dict(mid_channels=64, spatial_upsample=True, temporal_upsample=True),
+              dict(mid_channels=96, num_blocks_per_stage=2, dims=2))
 
 
 # Of task "condition": the conditions, the frames of the input video, and what the call has besides. What a condition
@@ -98,14 +102,13 @@ def build(rng, work, task, variant):
     call.update(decode)
     if task == "upsample":
         from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
-        upsampler = LTXLatentUpsamplerModel(
-            in_channels=latent, mid_channels=32, num_blocks_per_stage=1, dims=3,
-            spatial_upsample=True, temporal_upsample=False)
+        upsampler = LTXLatentUpsamplerModel(**{"in_channels": latent, "num_blocks_per_stage": 1, **UPSAMPLERS[variant // 3 % 4]})
         call = dict(height=height, width=width, num_frames=frames,
                     adain_factor=rng.choice([0.0, 0.5]),
                     tone_map_compression_ratio=rng.choice([0.0, 0.6]), **decode)
-        return Spec(LTXLatentUpsamplePipeline(vae=vae, latent_upsampler=upsampler), call,
-                    negative=None, video=True)
+        # Frames behind the last whole latent are left out.
+        return Spec(LTXLatentUpsamplePipeline(vae=vae, latent_upsampler=upsampler), call, negative=None, video=True,
+                    video_frames=frames + variant // 3)
     tokenizer, encoder, extra = t5(rng, work, 128, 32)
     parts = dict(scheduler=scheduler, vae=vae, text_encoder=encoder, tokenizer=tokenizer,
                  transformer=transformer)

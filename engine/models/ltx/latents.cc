@@ -1,0 +1,85 @@
+#include "engine/models/ltx/latents.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/lerp.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/tensor.h>
+
+#include "engine/models/common/condition_frames.h"
+#include "engine/models/common/latents.h"
+
+namespace kino::engine {
+
+at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
+                          const LtxVaeTiling& tiling, NoiseSource& noise,
+                          const RunContext& context) {
+  const LtxVideoSource video = {.frames = size.num_frames,
+                                .height = size.height,
+                                .width = size.width,
+                                .read = [&](int64_t first, int64_t count) {
+                                  return ConditionFrames(media, first, count, size.height,
+                                                         size.width);
+                                }};
+  const at::Tensor sample = SamplePosterior(vae.Encode(video, tiling, context), noise);
+  // Upstream leaves the scaling factor out here.
+  return (sample.to(at::kFloat) - ByChannel(vae.latents_mean())) / ByChannel(vae.latents_std());
+}
+
+at::Tensor DenormalizeLtxLatents(const LtxVae& vae, const at::Tensor& latents) {
+  return DenormalizeLatents(latents, ByChannel(vae.latents_mean()), ByChannel(vae.latents_std()),
+                            vae.config().scaling_factor);
+}
+
+at::Tensor NormalizeLtxLatents(const LtxVae& vae, const at::Tensor& latents) {
+  return (latents.to(at::kFloat) - ByChannel(vae.latents_mean())) * vae.config().scaling_factor /
+         ByChannel(vae.latents_std());
+}
+
+at::Tensor MatchStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor) {
+  // torch's std_mean has no form for meta tensors; in float32, rounded once.
+  struct Statistics {
+    explicit Statistics(const at::Tensor& x) {
+      const at::Tensor values = x.to(at::kFloat).flatten(2).unflatten(2, {-1, 1, 1});
+      const at::Tensor centre = values.mean(2, /*keepdim=*/true);
+      const auto degrees = static_cast<double>(values.size(2) - 1);
+      mean = centre.to(x.scalar_type());
+      deviation = ((values - centre).square().sum(2, /*keepdim=*/true) / degrees)
+                      .sqrt()
+                      .to(x.scalar_type());
+    }
+    at::Tensor mean, deviation;  // [B, C, 1, 1, 1]
+  };
+  const Statistics own(latents), wanted(reference);
+  const at::Tensor matched = (latents - own.mean) / own.deviation * wanted.deviation + wanted.mean;
+  return at::lerp(latents, matched, factor);
+}
+
+at::Tensor ToneMap(const at::Tensor& latents, double compression) {
+  const double strength = compression * 0.75;
+  const at::Tensor largeness = at::sigmoid(4.0 * strength * (latents.abs() - 1.0));
+  return latents * (1.0 - 0.8 * strength * largeness);
+}
+
+std::unique_ptr<DecodeStream> StartLtxDecode(const LtxVae& vae, const LtxKnobs& knobs,
+                                             const std::optional<VaeTiling>& tiling,
+                                             at::Tensor& latents, NoiseSource& noise,
+                                             const Tap& tap) {
+  at::Tensor timestep;
+  if (vae.config().timestep_conditioning) {
+    const at::TensorOptions options = latents.options();
+    const auto one = [&options](double value) {
+      return at::tensor({value}, at::TensorOptions().dtype(at::kDouble)).to(options);
+    };
+    const at::Tensor fresh = noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
+    timestep = one(*knobs.decode_timestep);
+    const at::Tensor scale = one(*knobs.decode_noise_scale);
+    latents = (1 - scale) * latents + scale * fresh;
+  }
+  latents = latents.to(vae.dtype()).contiguous();
+  if (tap) TapTensor(tap, "latents", latents);
+  return vae.Decode(latents, {.timestep = timestep,
+                              .noise_generator = noise.global(),
+                              .tiling = LtxVaeTiling::Of(tiling)});
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,88 @@
+#include "engine/models/ltx/upscale_run.h"
+
+#include <utility>
+
+#include "engine/core/status.h"
+#include "engine/models/common/component_loading.h"
+#include "engine/models/ltx/latents.h"
+
+namespace kino::engine {
+namespace {
+
+// Of a typical run's time.
+constexpr double kMediaShare = 0.2;
+constexpr double kUpscaleShare = 0.1;
+constexpr double kDecodeShare = 0.7;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineOptions& options,
+                                                                 EngineShared& shared) {
+  auto components = std::make_shared<LtxUpscaleComponents>();
+  KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<LtxVae>(options, shared, "vae"));
+  KINO_ASSIGN_OR_RETURN(components->latent_upsampler,
+                        FolderComponent<LtxLatentUpsampler>(options, shared, "latent_upsampler"));
+  KINO_RETURN_IF_ERROR(CheckFit(options, "the latent upsampler's in_channels",
+                                components->latent_upsampler->config().in_channels,
+                                "the VAE's latent_channels",
+                                components->vae->config().latent_channels));
+  return MakePipeline<LtxUpscaleRun>(
+      std::shared_ptr<const LtxUpscaleComponents>(components),
+      {{"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true},
+       {"latent_upsampler", components->latent_upsampler, {Stage::kUpscale}, false}},
+      shared);
+}
+
+LtxUpscaleRun::LtxUpscaleRun(std::shared_ptr<const LtxUpscaleComponents> components,
+                             EmbeddingCache*, const Request& request, std::vector<MediaInput> media,
+                             Tap tap)
+    : StagedRun(request),
+      knobs_(ReadKnobs(kLtxKnobs, request.knobs)),
+      components_(std::move(components)),
+      media_(std::move(media)),
+      tap_(std::move(tap)) {
+  const VideoSize size = {
+      .height = *request_.height, .width = *request_.width, .num_frames = *request_.num_frames};
+  AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxUpscaleRun::EncodeMedia);
+  AddStage(Stage::kUpscale, kUpscaleShare, 1, &LtxUpscaleRun::Upscale);
+  AddStage(Stage::kDecode, kDecodeShare,
+           components_->latent_upsampler->config().Upsampled(size).num_frames,
+           &LtxUpscaleRun::Decode);
+}
+
+void LtxUpscaleRun::Drop(Stage stage) {
+  if (stage == Stage::kDecode) decoder_.reset();
+}
+
+void LtxUpscaleRun::EncodeMedia(const RunContext& context) {
+  const LtxVae& vae = *components_->vae;
+  const VideoSize size = {
+      .height = *request_.height, .width = *request_.width, .num_frames = *request_.num_frames};
+  const at::Tensor latents = SampleLtxVideo(
+      vae, media_.front(), size, LtxVaeTiling::Of(request_.plan.vae_tiling), state_.noise, context);
+  state_.latents = DenormalizeLtxLatents(vae, latents);
+  if (tap_) TapTensor(tap_, "video_latents", state_.latents);
+  Finish(1, /*is_last=*/true);
+}
+
+void LtxUpscaleRun::Upscale(const RunContext& context) {
+  const LtxLatentUpsampler& upsampler = *components_->latent_upsampler;
+  const at::Tensor small = state_.latents.to(upsampler.dtype());
+  at::Tensor latents = upsampler.Forward(small, context);
+  if (tap_) TapTensor(tap_, "upsampled", latents);
+  if (*knobs_.adain_factor > 0) latents = MatchStatistics(latents, small, *knobs_.adain_factor);
+  if (*knobs_.tone_map_compression_ratio > 0)
+    latents = ToneMap(latents, *knobs_.tone_map_compression_ratio);
+  state_.latents = latents;
+  Finish(1, /*is_last=*/true);
+}
+
+void LtxUpscaleRun::Decode(const RunContext& context, const FrameSink& sink) {
+  if (decoder_ == nullptr) {
+    decoder_ = StartLtxDecode(*components_->vae, knobs_, request_.plan.vae_tiling, state_.latents,
+                              state_.noise, tap_);
+  }
+  DecodeFrames(*decoder_, context, sink);
+}
+
+}  // namespace kino::engine

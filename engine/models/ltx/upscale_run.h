@@ -1,0 +1,47 @@
+// LTX-Video's latent upsampling of a video: encode_media, upscale, decode; no text and no steps.
+// One thread at a time. Source: diffusers 0.42.1 pipelines/ltx/pipeline_ltx_latent_upsample.py.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/models/common/pipeline.h"
+#include "engine/models/common/staged_run.h"
+#include "engine/models/ltx/knobs.h"
+#include "engine/models/ltx/latent_upsampler.h"
+#include "engine/models/ltx/vae.h"
+
+namespace kino::engine {
+
+// What a run reads. Runs share it.
+struct LtxUpscaleComponents {
+  std::shared_ptr<LtxLatentUpsampler> latent_upsampler;
+  std::shared_ptr<LtxVae> vae;
+};
+
+absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineOptions& options,
+                                                                 EngineShared& shared);
+
+// RunState::latents is [1, C, F, h, w], denormalised; of the video's size until the upscale stage
+// ends.
+class LtxUpscaleRun final : public StagedRun {
+ public:
+  // The embeddings are those of other pipelines' prompts.
+  LtxUpscaleRun(std::shared_ptr<const LtxUpscaleComponents> components, EmbeddingCache* embeddings,
+                const Request& request, std::vector<MediaInput> media, Tap tap);
+
+ private:
+  void EncodeMedia(const RunContext& context);
+  void Upscale(const RunContext& context);
+  void Decode(const RunContext& context, const FrameSink& sink);
+  void Drop(Stage stage) override;
+
+  const LtxKnobs knobs_;
+  std::shared_ptr<const LtxUpscaleComponents> components_;
+  std::vector<MediaInput> media_;
+  Tap tap_;
+  std::unique_ptr<DecodeStream> decoder_;
+};
+
+}  // namespace kino::engine
