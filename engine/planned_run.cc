@@ -52,7 +52,7 @@ PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media,
   progress_.stage = run_->position().stage;
   progress_.total_steps = run_->position().total_steps;
   pulse_.stage = progress_.stage;
-  weights_.emplace(planned_.pipeline, run_->stages(), planned_.plan);
+  weights_.emplace(planned_.pipeline, planned_.plan);
   const VideoSize size = planned_.description->details->OutputOf(planned_.request);
   result_.width = size.width;
   result_.height = size.height;
@@ -77,7 +77,11 @@ absl::Status PlannedRun::Open() {
   return absl::OkStatus();
 }
 
-absl::Status PlannedRun::Step(Stage stage) {
+absl::Status PlannedRun::Step(size_t index) {
+  const std::vector<PipelineRun::StageShare> stages = run_->stages();
+  const Stage stage = stages[index].stage;
+  std::optional<Stage> next;
+  if (index + 1 < stages.size()) next = stages[index + 1].stage;
   const RunContext context{.cancel = options_.cancel,
                            .counter = counter_.get(),
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
@@ -89,7 +93,7 @@ absl::Status PlannedRun::Step(Stage stage) {
   return recorder_.Measure(stage, [&] {
     return RunGuarded(planned_.device, [&] {
       const MemoryLimits limits(planned_.device, planned_.plan);
-      weights_->Enter(stage, context);
+      weights_->Enter(stage, next, context);
       run_->Advance(context, [this](const at::Tensor& pixels) { ThrowIfError(Deliver(pixels)); });
       return absl::OkStatus();
     });
@@ -106,7 +110,7 @@ absl::StatusOr<bool> PlannedRun::TryAdvance() {
   const PipelineRun::Position before = run_->position();
   if (before.done) return Finish();
   const std::shared_ptr<const TimeMark> begin = recorder_.Mark();
-  const absl::Status status = Step(before.stage);
+  const absl::Status status = Step(before.index);
   if (status.GetPayload(kOutOfMemoryPayload)) {
     KINO_RETURN_IF_ERROR(FallLower(before.stage, status));
     return true;
@@ -212,32 +216,36 @@ absl::Status PlannedRun::Deliver(const at::Tensor& all) {
   return status;
 }
 
-std::optional<double> PlannedRun::FlopsOf(Stage stage) {
+std::optional<double> PlannedRun::FlopsOf(size_t index) {
   if (!estimate_) {
     estimate_ = Planner(*planned_.description, planned_.request, planned_.profiles,
                         planned_.device_spec, planned_.allow_lossy)
                     .Estimate(planned_.plan);
   }
   if (!estimate_->ok()) return std::nullopt;
-  double flops = 0;
+  const std::vector<PipelineRun::StageShare> stages = run_->stages();
+  const Stage stage = stages[index].stage;
+  double flops = 0, shares = 0;
   for (const StageEstimate& each : (*estimate_)->stages) {
     if (each.stage == stage) flops += each.flops;
   }
-  return flops;
+  for (const PipelineRun::StageShare& each : stages) {
+    if (each.stage == stage) shares += each.share;
+  }
+  return flops * stages[index].share / shares;
 }
 
 std::optional<double> PlannedRun::SecondsLeft(const PipelineRun::Position& now) {
   if (now.done) return 0;
+  const std::vector<PipelineRun::StageShare> stages = run_->stages();
   double seconds = 0;
-  bool is_ahead = false;
-  for (const Stage stage : run_->stages()) {
-    is_ahead |= stage == now.stage;
-    if (!is_ahead) continue;
+  for (size_t index = now.index; index < stages.size(); ++index) {
     const double left =
-        stage == now.stage ? 1 - static_cast<double>(now.step) / now.total_steps : 1;
-    const std::optional<double> flops = FlopsOf(stage);
+        index == now.index ? 1 - static_cast<double>(now.step) / now.total_steps : 1;
+    const std::optional<double> flops = FlopsOf(index);
     if (!flops) return std::nullopt;
-    const std::optional<double> each = planned_.compute_rate->Seconds(stage, left * *flops);
+    const std::optional<double> each =
+        planned_.compute_rate->Seconds(stages[index].stage, left * *flops);
     if (!each) return std::nullopt;
     seconds += *each;
   }
@@ -253,9 +261,9 @@ void PlannedRun::Learn(const PipelineRun::Position& before, const PipelineRun::P
   if (before.stage == Stage::kDenoise) result_.step_seconds.push_back(seconds);
   // A prompt may have been encoded before, so its stage tells nothing of the device.
   if (before.stage == Stage::kEncodeText || before.total_steps <= 0) return;
-  const int end = now.stage == before.stage && !now.done ? now.step : before.total_steps;
+  const int end = now.index == before.index && !now.done ? now.step : before.total_steps;
   const double share = static_cast<double>(end - before.step) / before.total_steps;
-  planned_.compute_rate->Add(before.stage, share * FlopsOf(before.stage).value_or(0), seconds);
+  planned_.compute_rate->Add(before.stage, share * FlopsOf(before.index).value_or(0), seconds);
 }
 
 RunPulse PlannedRun::pulse() const {

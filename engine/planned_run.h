@@ -49,7 +49,8 @@ class PlannedRun final : public Run {
 
  private:
   absl::StatusOr<bool> TryAdvance();
-  absl::Status Step(Stage stage);
+  // Of the stage with this index.
+  absl::Status Step(size_t index);
   // OK when a lower plan is in force; else `out_of_memory` with need and have.
   absl::Status FallLower(Stage stage, const absl::Status& out_of_memory);
   absl::StatusOr<bool> Finish();
@@ -60,8 +61,9 @@ class PlannedRun final : public Run {
   // An Advance took the device so many seconds; told when it has done that work.
   void Learn(const PipelineRun::Position& before, const PipelineRun::Position& now, double seconds);
   void Report(const PipelineRun::Position& now);
-  // Of the whole stage; nullopt: the run cannot be traced.
-  std::optional<double> FlopsOf(Stage stage);
+  // Of the whole stage with this index; nullopt: the run cannot be traced. Estimates know kinds of
+  // stages: where one comes more than once, each has its share.
+  std::optional<double> FlopsOf(size_t index);
   std::optional<double> SecondsLeft(const PipelineRun::Position& now);
 
   PlannedRunOptions planned_;

@@ -10,6 +10,7 @@ struct Stride3d {
   int64_t h = 1;
   int64_t w = 1;
   int64_t product() const { return t * h * w; }
+  bool operator==(const Stride3d&) const = default;
 };
 
 }  // namespace kino::engine

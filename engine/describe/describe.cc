@@ -286,7 +286,7 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                                                const std::string& transformer_file) {
   const std::string index_path = (fs::path(folder) / "model_index.json").string();
   KINO_RETURN_IF_ERROR(CheckIsNoHubFolder(folder, index_path));
-  KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
+  KINO_ASSIGN_OR_RETURN(nlohmann::json index, ReadJsonFile(index_path));
   ModelDescription model;
   model.folder = folder;
   model.transformer_file = transformer_file;
@@ -308,6 +308,15 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
   }
   model.family = family->family;
   model.knobs = family->knobs;
+
+  for (const std::string& name : family->optional_components) {
+    const std::string path = (fs::path(folder) / name / "config.json").string();
+    if (index.contains(name) || !fs::exists(path)) continue;
+    KINO_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
+    ConfigReader config_reader(config, path);
+    index[name] = {"diffusers", config_reader.Get("_class_name", name)};
+    KINO_RETURN_IF_ERROR(config_reader.status());
+  }
 
   ModelSource source = {.folder = folder,
                         .pipeline_class = model.pipeline_class,

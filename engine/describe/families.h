@@ -34,6 +34,9 @@ struct FamilyDescriber {
   FindComponent find_transformer;
   // Its own, of all tasks.
   std::vector<KnobInfo> knobs;
+  // Subfolders with weights that a model folder may have though its model_index.json names none of
+  // them.
+  std::vector<std::string> optional_components = {};
 };
 
 // What most families say: one task, and nothing that depends on several fields but the schedule.

@@ -35,9 +35,11 @@ class PhaseRecorder {
  public:
   explicit PhaseRecorder(Trace& trace) : trace_(trace) {}
 
+  // One that comes again has phases of its own.
   void StartStage(Stage stage) {
     Flush();
     stage_ = stage;
+    first_ = phases_.size();
     current_ = kNone;
   }
   void Touch(const std::string& component, int64_t part_elements, const Weight& weight) {
@@ -58,13 +60,6 @@ class PhaseRecorder {
   void Repeat(double times) {
     Flush();
     if (current_ != kNone) phases_[current_].repeats *= times;
-  }
-  // All phases of the stage do.
-  void RepeatStage(double times) {
-    Flush();
-    for (Phase& phase : phases_) {
-      if (phase.need.stage == stage_) phase.repeats *= times;
-    }
   }
   std::vector<PhaseNeed> Phases() {
     Flush();
@@ -98,10 +93,11 @@ class PhaseRecorder {
   };
 
   void Enter(const std::string& component, const std::string& part, int64_t part_elements) {
-    const auto same = std::find_if(phases_.begin(), phases_.end(), [&](const Phase& each) {
-      return each.need.stage == stage_ && each.need.component == component &&
-             each.need.part == part;
-    });
+    const auto same =
+        std::find_if(phases_.begin() + static_cast<std::ptrdiff_t>(first_), phases_.end(),
+                     [&](const Phase& each) {
+                       return each.need.component == component && each.need.part == part;
+                     });
     current_ = static_cast<size_t>(same - phases_.begin());
     if (same != phases_.end()) return;
     phases_.push_back({.need = {.stage = stage_, .component = component, .part = part},
@@ -126,6 +122,7 @@ class PhaseRecorder {
   Trace& trace_;
   Stage stage_ = Stage::kEncodeText;
   std::vector<Phase> phases_;
+  size_t first_ = 0;  // of the stage's phases
   size_t current_ = kNone;
   const WeightGroup* group_ = nullptr;
 };
@@ -280,7 +277,7 @@ class Tracer final : public ProfileSource {
     return traced.back().second;
   }
 
-  // The stages before the denoise loop, and either one step of that or the decode.
+  // All stages but either the decode or the steps of denoising, of which one is traced.
   std::vector<PhaseNeed> Trace(const PhaseVariant& variant, const Request& request, bool denoise) {
     Request traced = request;
     traced.plan.vae_tiling = variant.vae_tiling;
@@ -305,16 +302,17 @@ class Tracer final : public ProfileSource {
     shared_.embeddings.Clear();
     const std::unique_ptr<PipelineRun> run = pipeline_->Start(traced, std::move(media), {});
     const RunContext context{.chunk_feed_forward = variant.chunk_feed_forward.value_or(0)};
-    std::optional<Stage> stage;
+    std::optional<size_t> index;
     while (!run->position().done) {
       const PipelineRun::Position before = run->position();
-      if (before.stage != stage) {
+      if (before.index != index) {
         if (before.stage == Stage::kDenoise && !denoise) {
-          run->SkipTo(Stage::kDecode);
+          run->SkipStage();
           continue;
         }
+        if (before.stage == Stage::kDecode && denoise) break;
         recorder.StartStage(before.stage);
-        stage = before.stage;
+        index = before.index;
       }
       // On a CPU the floats of kino-render's .npy, which need more memory than bytes. The bytes
       // that the encoder's thread holds of one chunk are not counted: it is done with them while
@@ -325,7 +323,7 @@ class Tracer final : public ProfileSource {
       if (before.stage == Stage::kDenoise) {
         // The step, without what the first one prepares: every other is like it.
         recorder.Repeat(before.total_steps);
-        break;
+        if (run->position().index == before.index) run->SkipStage();
       }
     }
     std::vector<PhaseNeed> phases = recorder.Phases();

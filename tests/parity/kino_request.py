@@ -38,6 +38,11 @@ def convert(source):
     else:  # LTXConditionPipeline takes it for nothing
         call.pop("image_cond_noise_scale", None)
     call.update(source.get("schedule", {}))
+    if "second_pass" in source:
+        second = dict(source["second_pass"])
+        names = {"timesteps": "second_pass_timesteps", "num_inference_steps": "second_pass_steps",
+                 "denoise_strength": "second_pass_strength"}
+        call.update({names.get(key, key): value for key, value in second.items()}, passes=2)
     if "schedule" in source:  # the list's length is the number of steps
         request.pop("num_inference_steps", None)
     call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}

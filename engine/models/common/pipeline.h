@@ -26,15 +26,20 @@ class PipelineRun {
  public:
   struct Position {
     Stage stage;
-    int step = 0;  // finished in this stage
+    size_t index = 0;  // of the stage in stages()
+    int step = 0;      // finished in this stage
     int total_steps = 0;
     double fraction = 0;  // of the run
     bool done = false;
   };
 
   virtual ~PipelineRun() = default;
-  // The stages it goes through, in order.
-  virtual std::vector<Stage> stages() const = 0;
+  struct StageShare {
+    Stage stage;
+    double share;  // of the run's time, roughly
+  };
+  // The stages it goes through, in order. A kind of stage may come more than once.
+  virtual std::vector<StageShare> stages() const = 0;
   // Where the next Advance starts.
   virtual Position position() const = 0;
   // REQUIRES: !position().done. Throws StatusError (CANCELLED among them) and what torch throws.
@@ -42,9 +47,9 @@ class PipelineRun {
   // After an Advance that ran out of memory: the next one does the same again under `plan`. A stage
   // that gives frames starts over, and gives them all once more.
   virtual void Retry(const Plan& plan) = 0;
-  // The next Advance starts `stage`, which is later than the one it is in; what lies between is not
-  // computed. For traces: what it would have changed is left with its shape, not its values.
-  virtual void SkipTo(Stage stage) = 0;
+  // The next Advance starts the next stage; what is left of this one is not computed. For traces:
+  // what it would have changed is left with its shape, not its values. REQUIRES: there is one.
+  virtual void SkipStage() = 0;
 };
 
 // Where a model's components come from.

@@ -14,9 +14,8 @@ bool Uses(const PipelineComponent& component, Stage stage) {
 
 }  // namespace
 
-StageWeights::StageWeights(std::shared_ptr<Pipeline> pipeline, std::vector<Stage> stages,
-                           const Plan& plan)
-    : pipeline_(std::move(pipeline)), stages_(std::move(stages)), plan_(plan) {}
+StageWeights::StageWeights(std::shared_ptr<Pipeline> pipeline, const Plan& plan)
+    : pipeline_(std::move(pipeline)), plan_(plan) {}
 
 StageWeights::~StageWeights() {
   for (const PipelineComponent& each : pipeline_->components()) each.component->residency().Leave();
@@ -36,7 +35,7 @@ WeightPlan StageWeights::PlanOf(const PipelineComponent& component) const {
   return *plan;
 }
 
-void StageWeights::Enter(Stage stage, const RunContext& context) {
+void StageWeights::Enter(Stage stage, std::optional<Stage> next, const RunContext& context) {
   // Another run may have been there in between.
   Approach(stage);
   for (const PipelineComponent& each : pipeline_->components()) {
@@ -44,10 +43,9 @@ void StageWeights::Enter(Stage stage, const RunContext& context) {
   }
   if (entered_ == stage) return;
   entered_ = stage;
-  const auto here = std::find(stages_.begin(), stages_.end(), stage);
-  if (here == stages_.end() || here + 1 == stages_.end()) return;
+  if (!next) return;
   for (const PipelineComponent& each : pipeline_->components()) {
-    if (Uses(each, *(here + 1)) && !Uses(each, stage)) each.component->residency().Announce();
+    if (Uses(each, *next) && !Uses(each, stage)) each.component->residency().Announce();
   }
 }
 

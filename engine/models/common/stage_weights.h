@@ -5,7 +5,6 @@
 
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "engine/models/common/pipeline.h"
 
@@ -13,8 +12,7 @@ namespace kino::engine {
 
 class StageWeights {
  public:
-  // `stages`: the run's, in order.
-  StageWeights(std::shared_ptr<Pipeline> pipeline, std::vector<Stage> stages, const Plan& plan);
+  StageWeights(std::shared_ptr<Pipeline> pipeline, const Plan& plan);
   // What other stages use leaves the device.
   ~StageWeights();
   StageWeights(const StageWeights&) = delete;
@@ -24,9 +22,9 @@ class StageWeights {
   // another plan.
   void Approach(Stage stage);
   // Before each step of `stage`: the plan holds, what the stage does not use has left the device,
-  // and what the stage after it uses is being read from the disk. Throws what
-  // Residency::Configure throws, CANCELLED by `context` included.
-  void Enter(Stage stage, const RunContext& context = {});
+  // and what `next`, the stage after it if there is one, uses is being read from the disk. Throws
+  // what Residency::Configure throws, CANCELLED by `context` included.
+  void Enter(Stage stage, std::optional<Stage> next, const RunContext& context = {});
   // Another plan from here on.
   void set_plan(const Plan& plan) { plan_ = plan; }
 
@@ -34,7 +32,6 @@ class StageWeights {
   WeightPlan PlanOf(const PipelineComponent& component) const;
 
   std::shared_ptr<Pipeline> pipeline_;
-  std::vector<Stage> stages_;
   Plan plan_;
   std::optional<Stage> entered_;
 };

@@ -20,15 +20,16 @@ void StagedRun::AddStage(Stage stage, double share, int total_steps, Step step) 
   entries_.push_back({stage, share, total_steps, std::move(step)});
 }
 
-std::vector<Stage> StagedRun::stages() const {
-  std::vector<Stage> stages;
-  for (const Entry& entry : entries_) stages.push_back(entry.stage);
+std::vector<PipelineRun::StageShare> StagedRun::stages() const {
+  std::vector<StageShare> stages;
+  for (const Entry& entry : entries_) stages.push_back({entry.stage, entry.share});
   return stages;
 }
 
 PipelineRun::Position StagedRun::position() const {
   const Entry& entry = entries_[state_.stage];
   Position position{.stage = entry.stage,
+                    .index = state_.stage,
                     .step = state_.step,
                     .total_steps = entry.total_steps,
                     .fraction = 0,
@@ -93,11 +94,10 @@ void StagedRun::Retry(const Plan& plan) {
   state_ = before_.Clone();
 }
 
-void StagedRun::SkipTo(Stage stage) {
-  for (size_t i = state_.stage; i < entries_.size(); ++i) {
-    if (entries_[i].stage == stage) return Enter(i);
-  }
-  TORCH_CHECK(false, "this run has no stage ", StageName(stage), " to come");
+void StagedRun::SkipStage() {
+  TORCH_CHECK(state_.stage + 1 < entries_.size(), "no stage comes behind ",
+              StageName(entries_[state_.stage].stage));
+  Enter(state_.stage + 1);
 }
 
 }  // namespace kino::engine

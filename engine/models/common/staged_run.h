@@ -31,11 +31,11 @@ struct RunState {
 
 class StagedRun : public PipelineRun {
  public:
-  std::vector<Stage> stages() const final;
+  std::vector<StageShare> stages() const final;
   Position position() const final;
   void Advance(const RunContext& context, const FrameSink& sink) final;
   void Retry(const Plan& plan) final;
-  void SkipTo(Stage stage) final;
+  void SkipStage() final;
 
  protected:
   using Step = std::function<void(const RunContext& context, const FrameSink& sink)>;

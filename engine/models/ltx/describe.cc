@@ -1,6 +1,8 @@
 #include "engine/models/ltx/describe.h"
 
-#include <cmath>
+#include <algorithm>
+#include <filesystem>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
@@ -8,6 +10,7 @@
 #include "engine/describe/conditions.h"
 #include "engine/models/ltx/describe_upscale.h"
 #include "engine/models/ltx/knobs.h"
+#include "engine/models/ltx/latent_upsampler_config.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/weight_map.h"
@@ -23,9 +26,12 @@ constexpr char kConditionPipeline[] = "LTXConditionPipeline";
 
 class LtxDescription final : public FamilyDescription {
  public:
+  // upsampler: the folder's, if it has one.
   LtxDescription(const LtxVaeConfig& vae, const FlowMatchEulerConfig& sampler,
+                 const std::optional<LtxLatentUpsamplerConfig>& upsampler,
                  bool names_condition_pipeline)
-      : names_condition_pipeline_(names_condition_pipeline),
+      : upsampler_(upsampler),
+        names_condition_pipeline_(names_condition_pipeline),
         spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
@@ -59,7 +65,10 @@ class LtxDescription final : public FamilyDescription {
 
  private:
   void ResolveConditions(Request& request, std::vector<FieldViolation>& violations) const;
+  void ResolvePasses(Request& request, std::vector<FieldViolation>& violations) const;
+  void CheckPass(const Request& pass, std::vector<FieldViolation>& violations) const;
 
+  std::optional<LtxLatentUpsamplerConfig> upsampler_;
   bool names_condition_pipeline_;
   int spatial_ratio_;
   int temporal_ratio_;
@@ -76,11 +85,12 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   if (!knobs.decode_noise_scale && knobs.decode_timestep)
     request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
 
+  ResolvePasses(request, violations);
   ResolveConditions(request, violations);
 
   // A custom schedule falls from noise to picture.
-  const bool may_close = RunsConditionPipeline(request);  // with a 0
-  const auto check_schedule = [&](const char* field, const std::vector<double>& values) {
+  const auto check_schedule = [&](const char* field, const std::vector<double>& values,
+                                  bool may_close) {
     if (values.size() > static_cast<size_t>(limits_.max_steps)) {
       fail(field,
            absl::StrCat("expected at most ", limits_.max_steps, " values, got ", values.size()));
@@ -95,29 +105,83 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
         return;
       }
     }
-    if (!values.empty()) request.num_inference_steps = static_cast<int>(values.size());
   };
   if (!knobs.timesteps.empty() && !knobs.sigmas.empty())
     fail("ltx.sigmas", "timesteps and sigmas exclude each other");
-  check_schedule("ltx.timesteps", knobs.timesteps);
-  check_schedule("ltx.sigmas", knobs.sigmas);
+  const bool may_close = RunsConditionPipeline(request);
+  check_schedule("ltx.timesteps", knobs.timesteps, may_close);
+  check_schedule("ltx.sigmas", knobs.sigmas, may_close);
+  check_schedule("ltx.second_pass_timesteps", knobs.second_pass_timesteps, /*may_close=*/true);
+  const size_t steps = std::max(knobs.timesteps.size(), knobs.sigmas.size());
+  if (steps > 0) request.num_inference_steps = static_cast<int>(steps);
+  if (!violations.empty()) return;
+  for (const Request& pass : LtxPasses(request)) CheckPass(pass, violations);
+}
 
-  if (violations.empty()) {
-    const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
-    const int64_t tokens =
-        frames * (*request.height / spatial_ratio_) * (*request.width / spatial_ratio_);
-    const absl::Status schedule_status = LtxSchedule(sampler_, request, tokens).status();
-    if (!schedule_status.ok()) {
-      fail("num_inference_steps", absl::StrCat("no schedule for ", tokens, " latent tokens: ",
-                                               std::string(schedule_status.message())));
-    }
-    const int steps = *request.num_inference_steps;
-    const double strength = ReadKnobs(kLtxKnobs, request.knobs).denoise_strength.value_or(1);
-    if (FirstStepAt(steps, strength) == steps) {
-      fail("ltx.denoise_strength",
-           absl::StrCat(strength, " of ", steps, " steps leaves none, expected at least one"));
-    }
+void LtxDescription::CheckPass(const Request& pass, std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  const int64_t frames = (*pass.num_frames - 1) / temporal_ratio_ + 1;
+  const int64_t tokens = frames * (*pass.height / spatial_ratio_) * (*pass.width / spatial_ratio_);
+  const absl::Status schedule_status = LtxSchedule(sampler_, pass, tokens).status();
+  if (!schedule_status.ok()) {
+    fail("num_inference_steps", absl::StrCat("no schedule for ", tokens, " latent tokens: ",
+                                             std::string(schedule_status.message())));
   }
+  const int steps = *pass.num_inference_steps;
+  const double strength = ReadKnobs(kLtxKnobs, pass.knobs).denoise_strength.value_or(1);
+  if (FirstStepAt(steps, strength) == steps) {
+    fail("ltx.denoise_strength",
+         absl::StrCat(strength, " of ", steps, " steps leaves none, expected at least one"));
+  }
+}
+
+// Decides how many passes there are and fills the knobs that the second one has.
+void LtxDescription::ResolvePasses(Request& request,
+                                   std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  std::map<std::string, KnobValue>& values = request.knobs.values;
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  const bool has_second =
+      knobs.second_pass_steps || knobs.second_pass_strength || !knobs.second_pass_timesteps.empty();
+  if (knobs.passes.value_or(has_second ? 2 : 1) == 1) {
+    // What is there for two passes, from the operator's configuration perhaps.
+    for (const char* const knob : {"adain_factor", "tone_map_compression_ratio"}) {
+      const auto found = values.find(knob);
+      if (found != values.end() && found->second != KnobValue(0.0) && !knobs.passes)
+        fail(absl::StrCat("ltx.", knob), "needs passes 2: one pass upsamples nothing");
+      values.erase(knob);
+    }
+    for (const char* const knob :
+         {"second_pass_steps", "second_pass_timesteps", "second_pass_strength"})
+      values.erase(knob);
+    values.emplace("passes", int64_t{1});
+    return;
+  }
+  if (!upsampler_ || upsampler_->factors() != Stride3d{1, 2, 2}) {
+    fail("ltx.passes", absl::StrCat("2 needs a latent upsampler that doubles height and width; ",
+                                    upsampler_ ? "the model's does something else"
+                                               : "the model's folder has no latent_upsampler"));
+    return;
+  }
+  const int multiple = 2 * kSizeMultiple;
+  for (const auto& [field, value] :
+       {std::pair{"height", *request.height}, {"width", *request.width}}) {
+    if (value % multiple != 0)
+      fail(field, absl::StrCat("two passes need a multiple of ", multiple, ", got ", value));
+  }
+  if (knobs.second_pass_strength.value_or(0) >= 1)
+    fail("ltx.second_pass_strength", "at 1 nothing of the first pass is left, expected below 1");
+  const size_t given = knobs.second_pass_timesteps.size();
+  if (given > 0) values["second_pass_steps"] = static_cast<int64_t>(given);
+  values.emplace("passes", int64_t{2});
+  values.emplace("second_pass_steps", int64_t{10});
+  values.emplace("second_pass_strength", 0.4);
+  values.emplace("adain_factor", 0.0);
+  values.emplace("tone_map_compression_ratio", 0.0);
 }
 
 // Decides which pipeline runs the request and fills the knobs that it has.
@@ -143,7 +207,7 @@ void LtxDescription::ResolveConditions(Request& request,
                               conditions[0].kind == ConditionKind::kImage;
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   const bool by_conditions = names_condition_pipeline_ || knobs.denoise_strength ||
-                             knobs.image_cond_noise_scale ||
+                             knobs.image_cond_noise_scale || knobs.passes == 2 ||
                              (request.task != Task::kTextToVideo && !is_first_frame);
   const auto fill = [&request](const char* knob, KnobValue value) {
     request.knobs.values.emplace(knob, std::move(value));
@@ -173,11 +237,31 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
   KINO_ASSIGN_OR_RETURN(
       const FlowMatchEulerConfig sampler,
       ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
-  return std::make_shared<LtxDescription>(vae, sampler,
+  const std::string upsampler_path = source.folder + "/latent_upsampler/config.json";
+  std::optional<LtxLatentUpsamplerConfig> upsampler;
+  if (std::filesystem::exists(upsampler_path)) {
+    KINO_ASSIGN_OR_RETURN(upsampler, ReadConfig<LtxLatentUpsamplerConfig>(upsampler_path));
+  }
+  return std::make_shared<LtxDescription>(vae, sampler, upsampler,
                                           source.pipeline_class == kConditionPipeline);
 }
 
 }  // namespace
+
+std::vector<Request> LtxPasses(const Request& request) {
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  if (knobs.passes.value_or(1) == 1) return {request};
+  Request first = request, second = request;
+  first.height = *request.height / 2;
+  first.width = *request.width / 2;
+  std::map<std::string, KnobValue>& values = second.knobs.values;
+  values.erase("timesteps");
+  values.erase("sigmas");
+  if (!knobs.second_pass_timesteps.empty()) values["timesteps"] = knobs.second_pass_timesteps;
+  values["denoise_strength"] = *knobs.second_pass_strength;
+  second.num_inference_steps = *knobs.second_pass_steps;
+  return {first, second};
+}
 
 bool RunsConditionPipeline(const Request& request) {
   return ReadKnobs(kLtxKnobs, request.knobs).denoise_strength.has_value();
@@ -212,7 +296,8 @@ FamilyDescriber LtxDescriber() {
                                kLtxUpscaleClass},
           .describe = DescribeLtx,
           .find_transformer = FindLtxTransformer,
-          .knobs = KnobInfos(kLtxKnobs)};
+          .knobs = KnobInfos(kLtxKnobs),
+          .optional_components = {"latent_upsampler"}};
 }
 
 }  // namespace kino::engine

@@ -2,6 +2,8 @@
 // Immutable, thread-safe.
 #pragma once
 
+#include <vector>
+
 #include "absl/status/statusor.h"
 #include "engine/describe/families.h"
 #include "engine/samplers/flow_match_euler.h"
@@ -13,6 +15,11 @@ FamilyDescriber LtxDescriber();
 // Whether an effective request runs as LTXConditionPipeline does it: a folder that names that class
 // does so for every task, others for what their own pipelines cannot do.
 bool RunsConditionPipeline(const Request& request);
+
+// What each pass of an effective request is by itself: the request, or, where it asks for two
+// passes, the first at half the height and width and the second with its own schedule and
+// denoise_strength.
+std::vector<Request> LtxPasses(const Request& request);
 
 // Sigmas and timesteps of an effective request whose latents have so many tokens: the request's
 // own, or diffusers' default. LTXPipeline's is linspace(1, 1 / steps, steps), shifted by the

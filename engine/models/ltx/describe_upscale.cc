@@ -78,6 +78,8 @@ void LtxUpscaleDescription::Resolve(Request& request,
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   if (!knobs.decode_noise_scale && knobs.decode_timestep)
     request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
+  for (const char* const knob : {"adain_factor", "tone_map_compression_ratio"})
+    request.knobs.values.emplace(knob, 0.0);
   ExpectOneCondition(request, ConditionKind::kVideo, /*fully=*/true, violations);
   if (!violations.empty() || !request.conditions[0].size) return;
   const int frames = request.conditions[0].size->num_frames;

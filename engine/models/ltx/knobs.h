@@ -15,6 +15,9 @@ struct LtxKnobs {
   std::vector<double> timesteps, sigmas;
   std::optional<double> image_cond_noise_scale, denoise_strength;
   std::optional<double> adain_factor, tone_map_compression_ratio;
+  std::optional<int> passes, second_pass_steps;
+  std::vector<double> second_pass_timesteps;
+  std::optional<double> second_pass_strength;
 };
 
 inline constexpr unsigned kLtxDenoising = ~OnlyTask(Task::kUpscale);
@@ -49,12 +52,28 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
         "Share of the steps that run: below 1 the first of the schedule are left out. Default: 1 "
         "where LTXConditionPipeline runs.",
         kLtxDenoising),
-    Knob<&LtxKnobs::adain_factor>("adain_factor", 0, 10, 0.0,
-                                  "How much of the small video's statistics the large one gets.",
-                                  OnlyTask(Task::kUpscale)),
-    Knob<&LtxKnobs::tone_map_compression_ratio>("tone_map_compression_ratio", 0, 1, 0.0,
-                                                "Compresses the latents' range.",
-                                                OnlyTask(Task::kUpscale)),
+    Knob<&LtxKnobs::adain_factor>(
+        "adain_factor", 0, 10, std::nullopt,
+        "How much of the small video's statistics the upsampled latents get. Default: 0."),
+    Knob<&LtxKnobs::tone_map_compression_ratio>(
+        "tone_map_compression_ratio", 0, 1, std::nullopt,
+        "Compresses the range of the upsampled latents. Default: 0."),
+    Knob<&LtxKnobs::passes>(
+        "passes", 1, 2, std::nullopt,
+        "2: a first pass at half the height and width, the latent upsampler, and a second pass at "
+        "full size. Default: 2 where a knob of the second pass is given, else 1.",
+        kLtxDenoising),
+    Knob<&LtxKnobs::second_pass_timesteps>(
+        "second_pass_timesteps", 0, 1000, std::nullopt,
+        "The second pass's schedule, as timesteps is the first one's.", kLtxDenoising),
+    Knob<&LtxKnobs::second_pass_steps>(
+        "second_pass_steps", 1, 1000, std::nullopt,
+        "Steps of the second pass's schedule. Default: as many as second_pass_timesteps has, "
+        "else 10.",
+        kLtxDenoising),
+    Knob<&LtxKnobs::second_pass_strength>(
+        "second_pass_strength", 0, 1, std::nullopt,
+        "Share of the second pass's steps that run, below 1. Default: 0.4.", kLtxDenoising),
 };
 
 }  // namespace kino::engine

@@ -35,6 +35,19 @@ at::Tensor NormalizeLtxLatents(const LtxVae& vae, const at::Tensor& latents) {
          ByChannel(vae.latents_std());
 }
 
+at::Tensor UpsampleLtxLatents(const LtxVae& vae, const LtxLatentUpsampler& upsampler,
+                              const LtxKnobs& knobs, const at::Tensor& latents, const Tap& tap,
+                              const RunContext& context) {
+  const at::Tensor small = DenormalizeLtxLatents(vae, latents).to(upsampler.dtype());
+  if (tap) TapTensor(tap, "video_latents", small);
+  at::Tensor large = upsampler.Forward(small, context);
+  if (tap) TapTensor(tap, "upsampled", large);
+  if (*knobs.adain_factor > 0) large = MatchStatistics(large, small, *knobs.adain_factor);
+  if (*knobs.tone_map_compression_ratio > 0)
+    large = ToneMap(large, *knobs.tone_map_compression_ratio);
+  return large;
+}
+
 at::Tensor MatchStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor) {
   // torch's std_mean has no form for meta tensors; in float32, rounded once.
   struct Statistics {

@@ -10,6 +10,7 @@
 #include "engine/models/common/noise.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/models/ltx/knobs.h"
+#include "engine/models/ltx/latent_upsampler.h"
 #include "engine/models/ltx/vae.h"
 
 namespace kino::engine {
@@ -27,6 +28,13 @@ at::Tensor NormalizeLtxLatents(const LtxVae& vae, const at::Tensor& latents);
 // Latents mixed, by `factor`, with themselves brought to the mean and the deviation that
 // `reference` has in each channel (adain_filter_latent).  [B, C, F, h, w], reference of any size.
 at::Tensor MatchStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor);
+
+// Latents made larger, with what the knobs say of their statistics and range.  latents: normalised,
+// float32 -> denormalised, in the upsampler's dtype. Taps
+// "video_latents", denormalised, and "upsampled".
+at::Tensor UpsampleLtxLatents(const LtxVae& vae, const LtxLatentUpsampler& upsampler,
+                              const LtxKnobs& knobs, const at::Tensor& latents, const Tap& tap,
+                              const RunContext& context);
 
 // Large values made smaller, the more the nearer `compression` is to 1 (tone_map_latents).
 at::Tensor ToneMap(const at::Tensor& latents, double compression);

@@ -1,5 +1,9 @@
 #include "engine/models/ltx/pipeline.h"
 
+#include <filesystem>
+#include <utility>
+#include <vector>
+
 #include "engine/core/status.h"
 #include "engine/models/common/component_loading.h"
 #include "engine/models/ltx/describe_upscale.h"
@@ -23,12 +27,21 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
   KINO_RETURN_IF_ERROR(CheckFit(
       options, "the transformer's in_channels", components->transformer->config().in_channels,
       "the VAE's latent_channels", components->vae->config().latent_channels));
-  return MakePipeline<LtxRun>(
-      std::shared_ptr<const LtxComponents>(components),
-      {{"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},
-       {"transformer", components->transformer, {Stage::kDenoise}, false},
-       {"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}},
-      shared);
+  std::vector<PipelineComponent> moved = {
+      {"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},
+      {"transformer", components->transformer, {Stage::kDenoise}, false},
+      {"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}};
+  if (std::filesystem::exists(options.folder + "/latent_upsampler/config.json")) {
+    KINO_ASSIGN_OR_RETURN(components->latent_upsampler,
+                          FolderComponent<LtxLatentUpsampler>(options, shared, "latent_upsampler"));
+    KINO_RETURN_IF_ERROR(CheckFit(options, "the latent upsampler's in_channels",
+                                  components->latent_upsampler->config().in_channels,
+                                  "the VAE's latent_channels",
+                                  components->vae->config().latent_channels));
+    moved.push_back({"latent_upsampler", components->latent_upsampler, {Stage::kUpscale}, false});
+  }
+  return MakePipeline<LtxRun>(std::shared_ptr<const LtxComponents>(components), std::move(moved),
+                              shared);
 }
 
 }  // namespace kino::engine

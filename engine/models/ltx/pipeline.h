@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/models/common/pipeline.h"
+#include "engine/models/ltx/latent_upsampler.h"
 #include "engine/models/ltx/transformer.h"
 #include "engine/models/ltx/vae.h"
 #include "engine/samplers/flow_match_euler.h"
@@ -21,6 +22,7 @@ struct LtxComponents {
   std::shared_ptr<T5Encoder> text_encoder;
   std::shared_ptr<LtxTransformer> transformer;
   std::shared_ptr<LtxVae> vae;
+  std::shared_ptr<LtxLatentUpsampler> latent_upsampler;  // nullptr: the folder has none
   FlowMatchEulerConfig sampler;
 };
 

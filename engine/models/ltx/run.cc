@@ -22,7 +22,8 @@ namespace {
 // Of a typical run's time.
 constexpr double kTextShare = 0.02;
 constexpr double kMediaShare = 0.02;
-constexpr double kDenoiseShare = 0.82;
+constexpr double kDenoiseShare = 0.82;  // of all passes
+constexpr double kUpscaleShare = 0.02;
 constexpr double kDecodeShare = 0.14;
 
 }  // namespace
@@ -36,15 +37,43 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
       media_(std::move(media)),
       tap_(std::move(tap)),
       is_condition_pipeline_(RunsConditionPipeline(request)),
-      tokens_(LayOutTokens(vae().config(), request, media_)),
-      schedule_(ValueOrThrow(LtxSchedule(components_->sampler, request, tokens_.grid.count()))),
-      first_step_(FirstStepAt(static_cast<int>(schedule_.timesteps.size()),
-                              knobs_.denoise_strength.value_or(1))) {
+      passes_(MakePasses(*components_, request, media_)) {
   AddStage(Stage::kEncodeText, kTextShare, 1, &LtxRun::EncodeText);
-  if (!media_.empty()) AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxRun::EncodeConditions);
-  AddStage(Stage::kDenoise, kDenoiseShare,
-           static_cast<int>(schedule_.timesteps.size()) - first_step_, &LtxRun::Denoise);
+  // Of a step, as the number of tokens.
+  double work = 0;
+  for (const Pass& pass : passes_) work += static_cast<double>(pass.steps() * pass.tokens.count());
+  for (const Pass& pass : passes_) {
+    if (&pass != &passes_.front()) AddStage(Stage::kUpscale, kUpscaleShare, 1, &LtxRun::Upscale);
+    AddPass(pass, kDenoiseShare * static_cast<double>(pass.steps() * pass.tokens.count()) / work);
+  }
   AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &LtxRun::Decode);
+}
+
+std::vector<LtxRun::Pass> LtxRun::MakePasses(const LtxComponents& components,
+                                             const Request& request,
+                                             const std::vector<MediaInput>& media) {
+  std::vector<Pass> passes;
+  for (Request& each : LtxPasses(request)) {
+    LtxTokens tokens = LayOutTokens(components.vae->config(), each, media);
+    FlowMatchSchedule schedule =
+        ValueOrThrow(LtxSchedule(components.sampler, each, tokens.grid.count()));
+    const int first_step =
+        FirstStepAt(static_cast<int>(schedule.timesteps.size()),
+                    ReadKnobs(kLtxKnobs, each.knobs).denoise_strength.value_or(1));
+    passes.push_back({std::move(each), std::move(tokens), std::move(schedule), first_step});
+  }
+  return passes;
+}
+
+void LtxRun::AddPass(const Pass& pass, double share) {
+  if (!media_.empty()) {
+    AddStage(Stage::kEncodeMedia, kMediaShare, 1,
+             [this, &pass](const RunContext& context, const FrameSink&) {
+               EncodeConditions(pass, context);
+             });
+  }
+  AddStage(Stage::kDenoise, share, pass.steps(),
+           [this, &pass](const RunContext& context, const FrameSink&) { Denoise(pass, context); });
 }
 
 void LtxRun::Drop(Stage stage) {
@@ -63,42 +92,46 @@ void LtxRun::EncodeText(const RunContext& context) {
        .max_length = *knobs_.max_sequence_length,
        .device = components_->transformer->device()},
       Prompts(), tap_, context);
-  if (media_.empty()) state_.latents = PackLatents(DrawNoise(tokens_.grid.frames));
+  if (media_.empty()) state_.latents = PackLatents(StartLatents(passes_.front()));
   Finish(1, /*is_last=*/true);
 }
 
-at::Tensor LtxRun::DrawNoise(int64_t frames) {
-  return state_.noise.Randn({1, components_->transformer->config().in_channels, frames,
-                             tokens_.grid.height, tokens_.grid.width},
-                            at::kFloat, components_->transformer->device());
+at::Tensor LtxRun::DrawNoise(const LatentGrid& grid, int64_t frames) {
+  return state_.noise.Randn(
+      {1, components_->transformer->config().in_channels, frames, grid.height, grid.width},
+      at::kFloat, components_->transformer->device());
 }
 
-at::Tensor LtxRun::EncodeCondition(size_t index, const RunContext& context) {
-  const VideoSize size = {.height = *request_.height,
-                          .width = *request_.width,
-                          .num_frames = static_cast<int>(tokens_.conditions[index].frames)};
-  return SampleLtxVideo(vae(), media_[index], size, LtxVaeTiling::Of(request_.plan.vae_tiling),
-                        state_.noise, context);
+at::Tensor LtxRun::StartLatents(const Pass& pass) {
+  const at::Tensor noise = DrawNoise(pass.tokens.grid, pass.tokens.grid.frames);
+  if (&pass == &passes_.front()) return noise;
+  const float sigma = pass.schedule.sigmas[static_cast<size_t>(pass.first_step)];
+  return noise * sigma + state_.latents * (1 - sigma);
 }
 
-void LtxRun::EncodeConditions(const RunContext& context) {
+void LtxRun::EncodeConditions(const Pass& pass, const RunContext& context) {
+  const LatentGrid& grid = pass.tokens.grid;
   // LTXImageToVideoPipeline draws the video's noise behind what the VAE draws.
   at::Tensor latents;
-  if (is_condition_pipeline_) latents = DrawNoise(tokens_.grid.frames);
+  if (is_condition_pipeline_) latents = StartLatents(pass);
   std::vector<at::Tensor> sequence;
   for (size_t i = 0; i < media_.size(); ++i) {
-    const at::Tensor encoded = EncodeCondition(i, context);
-    if (tap_) TapTensor(tap_, absl::StrCat("condition_latents_", i), encoded);
-    if (!latents.defined()) latents = DrawNoise(tokens_.grid.frames);
-    const LtxConditionPlace& place = tokens_.conditions[i];
+    const LtxConditionPlace& place = pass.tokens.conditions[i];
     const double strength = request_.conditions[i].strength;
+    const VideoSize size = {.height = *pass.request.height,
+                            .width = *pass.request.width,
+                            .num_frames = static_cast<int>(place.frames)};
+    const at::Tensor encoded = SampleLtxVideo(
+        vae(), media_[i], size, LtxVaeTiling::Of(request_.plan.vae_tiling), state_.noise, context);
+    if (tap_) TapTensor(tap_, absl::StrCat("condition_latents_", i), encoded);
+    if (!latents.defined()) latents = StartLatents(pass);
     if (place.mixed > 0) {
       const at::Tensor mixed = latents.narrow(2, place.mixed_from, place.mixed);
       mixed.copy_(at::lerp(mixed, encoded.narrow(2, place.added, place.mixed), strength));
     }
     if (place.added > 0) {
       sequence.push_back(PackLatents(
-          at::lerp(DrawNoise(place.added), encoded.narrow(2, 0, place.added), strength)));
+          at::lerp(DrawNoise(grid, place.added), encoded.narrow(2, 0, place.added), strength)));
     }
   }
   sequence.push_back(PackLatents(latents));
@@ -108,19 +141,19 @@ void LtxRun::EncodeConditions(const RunContext& context) {
   Finish(1, /*is_last=*/true);
 }
 
-void LtxRun::PrepareDenoise(const RunContext& context) {
+void LtxRun::PrepareDenoise(const Pass& pass, const RunContext& context) {
   const LtxVaeConfig& config = vae().config();
   const c10::Device device = components_->transformer->device();
   const at::Tensor positions =
       is_condition_pipeline_
-          ? PixelPositions(tokens_, config, request_.conditions, *knobs_.frame_rate, device)
+          ? PixelPositions(pass.tokens, config, request_.conditions, *knobs_.frame_rate, device)
           : GridPositions(
-                tokens_.grid,
+                pass.tokens.grid,
                 static_cast<double>(config.temporal_compression_ratio) / *knobs_.frame_rate,
                 static_cast<double>(config.spatial_compression_ratio), device);
   // Row i of the timestep table is step i; behind them, one for each of the spans that are held.
-  std::vector<float> timesteps = schedule_.timesteps;
-  for (const LtxHeldTokens& held : tokens_.held) timesteps.push_back(TimestepOf(held, 1000));
+  std::vector<float> timesteps = pass.schedule.timesteps;
+  for (const LtxHeldTokens& held : pass.tokens.held) timesteps.push_back(TimestepOf(held, 1000));
   std::vector<LtxTransformer::Prepared> prepared;
   for (const at::Tensor& text : state_.text) {
     prepared.push_back(components_->transformer->Prepare(
@@ -129,18 +162,18 @@ void LtxRun::PrepareDenoise(const RunContext& context) {
   prepared_ = std::move(prepared);
 }
 
-float LtxRun::TimestepOf(const LtxHeldTokens& held, float timestep) const {
+float LtxRun::TimestepOf(const LtxHeldTokens& held, float timestep) {
   return std::min(timestep, (1 - held.strength) * 1000);
 }
 
-at::Tensor LtxRun::NoisedConditions(float timestep) {
+at::Tensor LtxRun::NoisedConditions(const Pass& pass, float timestep) {
   const at::Tensor& noise =
       state_.noise.Randn(state_.latents.sizes(), at::kFloat, state_.latents.device());
   const float level = timestep / 1000;
   const at::Tensor noised =
       state_.condition + noise * *knobs_.image_cond_noise_scale * (level * level);
   std::vector<at::Tensor> parts;
-  for (const LtxHeldTokens& held : tokens_.held) {
+  for (const LtxHeldTokens& held : pass.tokens.held) {
     const bool is_firm = held.strength > 1 - 1e-6f;
     parts.push_back(
         (is_firm ? noised : state_.latents).narrow(1, held.begin, held.end - held.begin));
@@ -148,17 +181,17 @@ at::Tensor LtxRun::NoisedConditions(float timestep) {
   return at::cat(parts, 1);
 }
 
-void LtxRun::Denoise(const RunContext& context) {
-  if (prepared_.empty()) PrepareDenoise(context);
-  const size_t step = static_cast<size_t>(first_step_ + state_.step);
-  const float timestep = schedule_.timesteps[step];
-  if (state_.condition.defined()) state_.latents = NoisedConditions(timestep);
+void LtxRun::Denoise(const Pass& pass, const RunContext& context) {
+  if (prepared_.empty()) PrepareDenoise(pass, context);
+  const size_t step = static_cast<size_t>(pass.first_step + state_.step);
+  const float timestep = pass.schedule.timesteps[step];
+  if (state_.condition.defined()) state_.latents = NoisedConditions(pass, timestep);
 
   TokenSpans spans;
-  for (size_t i = 0; i < tokens_.held.size(); ++i) {
-    const LtxHeldTokens& held = tokens_.held[i];
+  for (size_t i = 0; i < pass.tokens.held.size(); ++i) {
+    const LtxHeldTokens& held = pass.tokens.held[i];
     const size_t row =
-        TimestepOf(held, timestep) < timestep ? schedule_.timesteps.size() + i : step;
+        TimestepOf(held, timestep) < timestep ? pass.schedule.timesteps.size() + i : step;
     spans.push_back({held.begin, held.end, static_cast<int64_t>(row)});
   }
   std::vector<const LtxTransformer::Prepared*> rows;
@@ -177,28 +210,43 @@ void LtxRun::Denoise(const RunContext& context) {
   }
 
   std::vector<at::Tensor> parts;
-  for (const LtxHeldTokens& held : tokens_.held) {
+  for (const LtxHeldTokens& held : pass.tokens.held) {
     const int64_t count = held.end - held.begin;
     parts.push_back(state_.latents.narrow(1, held.begin, count));
     // Tokens wait until the others are as clean as they are.
     if (timestep / 1000 - 1e-6f >= 1 - held.strength) continue;
-    float sigma = schedule_.sigmas[step], next = schedule_.sigmas[step + 1];
+    float sigma = pass.schedule.sigmas[step], next = pass.schedule.sigmas[step + 1];
     if (is_condition_pipeline_) {
       sigma = TimestepOf(held, timestep) / 1000;
-      next = NextLowerSigma(schedule_, sigma);
+      next = NextLowerSigma(pass.schedule, sigma);
     }
     parts.back() = EulerStep(parts.back(), prediction.narrow(1, held.begin, count), sigma, next);
   }
   state_.latents = parts.size() == 1 ? parts[0] : at::cat(parts, 1);
-  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
-  Finish(1, /*is_last=*/step + 1 == schedule_.timesteps.size());
+  const int before = &pass == &passes_.front() ? 0 : passes_.front().steps();
+  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", before + state_.step), state_.latents);
+  Finish(1, /*is_last=*/step + 1 == pass.schedule.timesteps.size());
+}
+
+at::Tensor LtxRun::VideoLatents(const Pass& pass) const {
+  const LatentGrid& grid = pass.tokens.grid;
+  const at::Tensor video = state_.latents.narrow(1, pass.tokens.added, grid.count());
+  return UnpackLatents(video, grid.frames, grid.height, grid.width);
+}
+
+void LtxRun::Upscale(const RunContext& context) {
+  const at::Tensor large = UpsampleLtxLatents(vae(), *components_->latent_upsampler, knobs_,
+                                              VideoLatents(passes_.front()), tap_, context);
+  state_.latents = NormalizeLtxLatents(vae(), large);
+  state_.condition.reset();
+  // The published recipe seeds a generator of its own for each pass.
+  state_.noise = NoiseSource(*request_.seed);
+  if (media_.empty()) state_.latents = PackLatents(StartLatents(passes_.back()));
+  Finish(1, /*is_last=*/true);
 }
 
 void LtxRun::PrepareDecode() {
-  const LatentGrid& grid = tokens_.grid;
-  const at::Tensor video = state_.latents.narrow(1, tokens_.added, grid.count());
-  const at::Tensor latents =
-      DenormalizeLtxLatents(vae(), UnpackLatents(video, grid.frames, grid.height, grid.width));
+  const at::Tensor latents = DenormalizeLtxLatents(vae(), VideoLatents(passes_.back()));
   state_.latents = latents.to(components_->text_encoder->dtype());
   decoder_ =
       StartLtxDecode(vae(), knobs_, request_.plan.vae_tiling, state_.latents, state_.noise, tap_);

@@ -1,5 +1,6 @@
 // One LTX-Video run: encode_text, encode_media (of the conditions), denoise, decode. LTXPipeline's,
-// LTXImageToVideoPipeline's or LTXConditionPipeline's, as the request's knobs say (describe.h). One
+// LTXImageToVideoPipeline's or LTXConditionPipeline's, as the request's knobs say (describe.h).
+// With two passes there are upscale, encode_media and denoise once more before the decode. One
 // thread at a time.
 #pragma once
 
@@ -14,9 +15,9 @@
 
 namespace kino::engine {
 
-// RunState::latents is float32 [1, S, C], packed, the conditions' own tokens first; from the decode
-// stage on [1, C, F, h, w]. RunState::condition is what they were before the first step, kept where
-// noise is added to what conditions hold.
+// RunState::latents is float32 [1, S, C], packed, the conditions' own tokens first; behind the
+// upscale stage and from the decode stage on [1, C, F, h, w]. RunState::condition is what they were
+// before the first step, kept where noise is added to what conditions hold.
 class LtxRun final : public StagedRun {
  public:
   // `embeddings` outlives the run.
@@ -24,15 +25,32 @@ class LtxRun final : public StagedRun {
          const Request& request, std::vector<MediaInput> media, Tap tap);
 
  private:
+  // What is denoised in one go.
+  struct Pass {
+    Request request;
+    LtxTokens tokens;
+    FlowMatchSchedule schedule;
+    int first_step;  // of the schedule
+    int steps() const { return static_cast<int>(schedule.timesteps.size()) - first_step; }
+  };
+
+  static std::vector<Pass> MakePasses(const LtxComponents& components, const Request& request,
+                                      const std::vector<MediaInput>& media);
+  // The stages of a pass, behind those that are there.
+  void AddPass(const Pass& pass, double share);
   void EncodeText(const RunContext& context);
-  void EncodeConditions(const RunContext& context);
-  at::Tensor EncodeCondition(size_t index, const RunContext& context);
-  at::Tensor DrawNoise(int64_t frames);
-  void PrepareDenoise(const RunContext& context);
-  at::Tensor NoisedConditions(float timestep);
+  void EncodeConditions(const Pass& pass, const RunContext& context);
+  at::Tensor DrawNoise(const LatentGrid& grid, int64_t frames);
+  // [1, C, F, h, w]: noise, and in a second pass what the first one left in it.
+  at::Tensor StartLatents(const Pass& pass);
+  void PrepareDenoise(const Pass& pass, const RunContext& context);
+  at::Tensor NoisedConditions(const Pass& pass, float timestep);
   // Of these tokens in a step at this timestep.
-  float TimestepOf(const LtxHeldTokens& held, float timestep) const;
-  void Denoise(const RunContext& context);
+  static float TimestepOf(const LtxHeldTokens& held, float timestep);
+  void Denoise(const Pass& pass, const RunContext& context);
+  // Those of the video, normalised, [1, C, F, h, w].
+  at::Tensor VideoLatents(const Pass& pass) const;
+  void Upscale(const RunContext& context);
   void PrepareDecode();
   void Decode(const RunContext& context, const FrameSink& sink);
   void Drop(Stage stage) override;
@@ -45,9 +63,7 @@ class LtxRun final : public StagedRun {
   Tap tap_;
 
   const bool is_condition_pipeline_;
-  const LtxTokens tokens_;
-  const FlowMatchSchedule schedule_;
-  const int first_step_;  // of the schedule
+  const std::vector<Pass> passes_;
   std::vector<LtxTransformer::Prepared> prepared_;
   std::unique_ptr<DecodeStream> decoder_;
 };

@@ -66,14 +66,8 @@ void LtxUpscaleRun::EncodeMedia(const RunContext& context) {
 }
 
 void LtxUpscaleRun::Upscale(const RunContext& context) {
-  const LtxLatentUpsampler& upsampler = *components_->latent_upsampler;
-  const at::Tensor small = state_.latents.to(upsampler.dtype());
-  at::Tensor latents = upsampler.Forward(small, context);
-  if (tap_) TapTensor(tap_, "upsampled", latents);
-  if (*knobs_.adain_factor > 0) latents = MatchStatistics(latents, small, *knobs_.adain_factor);
-  if (*knobs_.tone_map_compression_ratio > 0)
-    latents = ToneMap(latents, *knobs_.tone_map_compression_ratio);
-  state_.latents = latents;
+  state_.latents = UpsampleLtxLatents(*components_->vae, *components_->latent_upsampler, knobs_,
+                                      state_.latents, tap_, context);
   Finish(1, /*is_last=*/true);
 }
 

@@ -23,8 +23,8 @@ struct LtxUpscaleComponents {
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineOptions& options,
                                                                  EngineShared& shared);
 
-// RunState::latents is [1, C, F, h, w], denormalised; of the video's size until the upscale stage
-// ends.
+// RunState::latents is [1, C, F, h, w]: normalised and of the video's size until the upscale stage
+// ends, then denormalised.
 class LtxUpscaleRun final : public StagedRun {
  public:
   // The embeddings are those of other pipelines' prompts.

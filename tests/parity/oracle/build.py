@@ -52,10 +52,11 @@ def build(family, task, variant, seed, folder, dtype=torch.float32, tiling=False
     spec.video_frames = changes.video_frames or spec.video_frames
     pipeline = spec.pipeline
     pipeline.set_progress_bar_config(disable=True)
-    networks = sorted(name for name, part in pipeline.components.items()
-                      if isinstance(part, torch.nn.Module))
-    for index, name in enumerate(networks):
-        randomize(pipeline.components[name], 7919 * variant + 104729 * (index + 1))
+    networks = {name: part for name, part in sorted(pipeline.components.items()) if isinstance(part, torch.nn.Module)}
+    if spec.upsampler is not None:
+        networks["latent_upsampler"] = pipeline.latent_upsampler = spec.upsampler
+    for index, network in enumerate(networks.values()):
+        randomize(network, 7919 * variant + 104729 * (index + 1))
 
     request = _request(module, spec, rng, family, task, variant, seed, dtype, tiling, changes)
     _write_inputs(spec, request, variant, folder)
@@ -70,6 +71,8 @@ def build(family, task, variant, seed, folder, dtype=torch.float32, tiling=False
     if changes.max_shard_size:
         options["max_shard_size"] = changes.max_shard_size
     pipeline.save_pretrained(model, **options)
+    if spec.upsampler is not None:
+        spec.upsampler.to(weights_dtype).save_pretrained(os.path.join(model, "latent_upsampler"), **options)
     for subfolder, files in spec.extra_files.items():
         for file in files:
             shutil.copy(file, os.path.join(model, subfolder, os.path.basename(file)))
@@ -131,6 +134,8 @@ def _request(module, spec, rng, family, task, variant, seed, dtype, tiling, chan
         request["vae_tiling"] = changes.vae_tiling
     if changes.schedule:
         request["schedule"] = changes.schedule
+    if spec.second_pass is not None:
+        request["second_pass"] = spec.second_pass
     return request
 
 

@@ -14,6 +14,10 @@ def load_pipeline(folder, request, dtype=torch.float32, variant=None):
     pipeline = getattr(diffusers, request["pipeline_class"]).from_pretrained(
         os.path.join(folder, "model"), dtype=dtype, local_files_only=True, variant=variant)
     pipeline.set_progress_bar_config(disable=True)
+    if "second_pass" in request:
+        from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+        pipeline.latent_upsampler = LTXLatentUpsamplerModel.from_pretrained(
+            os.path.join(folder, "model", "latent_upsampler"), torch_dtype=dtype, local_files_only=True, variant=variant)
     apply_vae_options(pipeline, request)
     return pipeline
 
@@ -64,10 +68,33 @@ def call_arguments(pipeline, request, folder):
 
 def run(pipeline, request, folder, output_type, **extra):
     torch.manual_seed(request["seed"])  # the LTX 0.9.1 decoder draws from the global generator
+    if "second_pass" in request:
+        with torch.no_grad():
+            return run_two_passes(pipeline, request, folder, output_type, **extra)
     generator = torch.Generator("cpu").manual_seed(request["seed"])
     with torch.no_grad(), custom_schedule(pipeline, request.get("schedule")):
         return pipeline(generator=generator, output_type=output_type, **extra,
                         **call_arguments(pipeline, request, folder)).frames
+
+
+def run_two_passes(pipeline, request, folder, output_type, **extra):
+    """The recipe of LTX-Video 0.9.7's and 0.9.8's model cards: a first pass at half the size, the latent upsampler, a
+    second pass from what that gives, each pass with a generator of its own."""
+    from diffusers import LTXLatentUpsamplePipeline
+    arguments = {**call_arguments(pipeline, request, folder), **extra}
+    height, width = arguments.pop("height"), arguments.pop("width")
+    second = dict(request["second_pass"])
+    upsampling = {name: second.pop(name) for name in ("adain_factor", "tone_map_compression_ratio")}
+
+    def generator():
+        return torch.Generator("cpu").manual_seed(request["seed"])
+
+    latents = pipeline(generator=generator(), output_type="latent", height=height // 2, width=width // 2, **arguments).frames
+    upsample = LTXLatentUpsamplePipeline(vae=pipeline.vae, latent_upsampler=pipeline.latent_upsampler)
+    latents = upsample(latents=latents, height=height, width=width, output_type="latent", **upsampling).frames
+    arguments.pop("timesteps", None)
+    return pipeline(generator=generator(), output_type=output_type, height=height, width=width, latents=latents,
+                    **{**arguments, **second}).frames
 
 
 @contextlib.contextmanager

@@ -4,12 +4,14 @@ tokens.json      {"input_ids": [[...], ...]}: one padded row per text row, the n
 text_states.npy  float32 [R, L, D]: the embeddings the transformer gets, same rows; zeros where the encoder was given a
                  mask that leaves them out
 denoise_NNN.npy  float32: the pipeline's latents after step NNN, [B, S, C], [B, C, F, H, W] or [B, F, C, H, W] as it keeps
-                 them
+                 them; a second pass counts on
 latents.npy      float32 [B, C, F, H, W]: what the VAE decodes, denormalised and with the decode noise mixed in
 Of a latent upsampling, in place of the first three:
 video_latents.npy  float32 [B, C, F, H, W]: the video's, denormalised
 upsampled.npy      float32 [B, C, F, H, W]: what the network makes of them
 """
+import contextlib
+import itertools
 import json
 import os
 
@@ -35,6 +37,8 @@ def run_with_taps(pipeline, request, folder, taps):
         masks.append(named.get("attention_mask"))
 
     def tap_text(*args, **kwargs):
+        rows.clear()
+        masks.clear()
         hook = pipeline.text_encoder.register_forward_pre_hook(tap_tokens, with_kwargs=True)
         try:
             result = encode_prompt(*args, **kwargs)
@@ -53,8 +57,10 @@ def run_with_taps(pipeline, request, folder, taps):
             json.dump({"input_ids": rows}, file)
         return result
 
+    steps = itertools.count()  # of all passes
+
     def tap_step(_, step, timestep, tensors):
-        save(f"denoise_{step:03d}", tensors["latents"])
+        save(f"denoise_{next(steps):03d}", tensors["latents"])
         return {}
 
     def tap_decode(latents, *args, **kwargs):
@@ -66,17 +72,14 @@ def run_with_taps(pipeline, request, folder, taps):
         save("upsampled", output)
 
     pipeline.vae.decode = tap_decode
-    if upsampler is not None:
-        hook = upsampler.register_forward_hook(tap_upsampler)
-        try:
-            frames = run(pipeline, request, folder, "np")
-        finally:
-            hook.remove()
-            del pipeline.vae.decode
-        return np.asarray(frames[0], dtype=np.float32)
-    pipeline.encode_prompt = tap_text
-    try:
-        frames = run(pipeline, request, folder, "np", callback_on_step_end=tap_step)
-    finally:
-        del pipeline.encode_prompt, pipeline.vae.decode
+    taps_of = {}
+    with contextlib.ExitStack() as stack:
+        stack.callback(delattr, pipeline.vae, "decode")
+        if upsampler is not None:
+            stack.callback(upsampler.register_forward_hook(tap_upsampler).remove)
+        if encode_prompt is not None:
+            pipeline.encode_prompt = tap_text
+            stack.callback(delattr, pipeline, "encode_prompt")
+            taps_of["callback_on_step_end"] = tap_step
+        frames = run(pipeline, request, folder, "np", **taps_of)
     return np.asarray(frames[0], dtype=np.float32)

@@ -100,12 +100,14 @@ TEST(StagedRunTest, ADecodeStartsOver) {
             "drop_decode ");
 }
 
-TEST(StagedRunTest, SkipsToALaterStageOnly) {
+TEST(StagedRunTest, SkipsWhatIsLeftOfAStage) {
   TwoStages run;
   run.Next();
-  run.SkipTo(Stage::kDecode);
+  EXPECT_EQ(run.position().stage, Stage::kDenoise);
+  EXPECT_EQ(run.position().index, 1);
+  run.SkipStage();
   EXPECT_EQ(run.position().stage, Stage::kDecode);
-  EXPECT_THROW(run.SkipTo(Stage::kDenoise), c10::Error);
+  EXPECT_THROW(run.SkipStage(), c10::Error);
 }
 
 }  // namespace

@@ -26,6 +26,10 @@ class Spec:
     video_frames: int | None = None
     # LTXConditionPipeline's, each (input, frame_index, strength); the input is "image" or "video".
     conditions: list | None = None
+    # LTX-Video in two passes: the latent upsampler between them, and the call arguments of the upsampling and of the
+    # second pass that differ from the first's.
+    upsampler: typing.Any = None
+    second_pass: dict | None = None
     # The family's VAE cannot decode without tiles.
     always_tiled: bool = False
 

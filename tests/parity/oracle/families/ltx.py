@@ -4,7 +4,7 @@ from . import Spec
 from ..prompts import NEGATIVE
 from ..text import t5
 
-TASKS = ("t2v", "i2v", "v2v", "condition", "upsample")
+TASKS = ("t2v", "i2v", "v2v", "condition", "two_pass", "upsample")
 FPS = 24
 # What the latent upsampler makes larger, and how; 0 as published.
 UPSAMPLERS = (dict(mid_channels=32), dict(mid_channels=64, num_blocks_per_stage=2, spatial_upsample=False, temporal_upsample=True),
@@ -32,6 +32,17 @@ CONDITIONED = (
     ([("video", 0, 0.9), ("video", 9, 1.0)], 33, {}),
     ([("video", 8, 0.6)], 14, dict(denoise_strength=0.6, num_inference_steps=5)),
     ([("image", 3, 0.0), ("image", 20, 1.0)], None, dict(image_cond_noise_scale=0.1)),
+)
+
+# Of task "two_pass": the conditions, the frames of the input video, what the first call has besides, and the upsampling
+# and the second pass.
+TWO_PASSES = (
+    ([], None, DISTILLED, dict(timesteps=[1000, 909, 725, 421, 0], num_inference_steps=5, denoise_strength=0.999,
+                               adain_factor=1.0, tone_map_compression_ratio=0.6)),
+    ([("image", 0, 1.0)], None, dict(num_frames=17), dict(num_inference_steps=5, denoise_strength=0.4, adain_factor=0.0,
+                                                          tone_map_compression_ratio=0.0)),
+    ([("video", 0, 0.8), ("image", 16, 1.0)], 9, dict(num_frames=17, image_cond_noise_scale=0.2),
+     dict(num_inference_steps=4, denoise_strength=0.7, adain_factor=0.5, tone_map_compression_ratio=0.0)),
 )
 
 
@@ -77,7 +88,7 @@ def _scheduler(style, task):
     # 0.9.5 and later: plain schedule, the condition pipeline hands in its own timesteps.
     if task == "condition" and style == 1:
         return FlowMatchEulerDiscreteScheduler(shift=2.0)
-    if task in ("v2v", "condition", "upsample"):
+    if task in ("v2v", "condition", "two_pass", "upsample"):
         return FlowMatchEulerDiscreteScheduler()
     shift = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05,
                  base_image_seq_len=1024, max_image_seq_len=4096)
@@ -118,6 +129,14 @@ def build(rng, work, task, variant):
         return Spec(LTXPipeline(**parts), call, extra, NEGATIVE)
     if task == "i2v":
         return Spec(LTXImageToVideoPipeline(**parts), call, extra, NEGATIVE, image=True)
+    if task == "two_pass":
+        from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+        conditions, video_frames, changes, second_pass = TWO_PASSES[variant % len(TWO_PASSES)]
+        call.update(height=2 * height, width=2 * width, **changes)
+        inputs = {each[0] for each in conditions}
+        return Spec(LTXConditionPipeline(**parts), call, extra, NEGATIVE, image="image" in inputs, video="video" in inputs,
+                    video_frames=video_frames, conditions=conditions, second_pass=second_pass,
+                    upsampler=LTXLatentUpsamplerModel(in_channels=latent, num_blocks_per_stage=1, **UPSAMPLERS[0]))
     call.update(num_frames=25, image_cond_noise_scale=0.15)
     if task == "v2v":
         conditions, video_frames = [("video", 0, 1.0), ("image", 16, 0.8)], 9
