@@ -58,10 +58,8 @@ void LtxUpscaleRun::EncodeMedia(const RunContext& context) {
   const LtxVae& vae = *components_->vae;
   const VideoSize size = {
       .height = *request_.height, .width = *request_.width, .num_frames = *request_.num_frames};
-  const at::Tensor latents = SampleLtxVideo(
+  state_.latents = SampleLtxVideo(
       vae, media_.front(), size, LtxVaeTiling::Of(request_.plan.vae_tiling), state_.noise, context);
-  state_.latents = DenormalizeLtxLatents(vae, latents);
-  if (tap_) TapTensor(tap_, "video_latents", state_.latents);
   Finish(1, /*is_last=*/true);
 }
 
