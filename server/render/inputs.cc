@@ -89,4 +89,11 @@ absl::StatusOr<std::vector<engine::MediaInput>> ReadConditions(const v1::Generat
   return media;
 }
 
+void TellSizes(const std::vector<engine::MediaInput>& media, engine::Request& request) {
+  for (size_t i = 0; i < media.size(); ++i) {
+    request.conditions[i].size = engine::VideoSize{
+        .height = media[i].height, .width = media[i].width, .num_frames = media[i].num_frames};
+  }
+}
+
 }  // namespace kino::render

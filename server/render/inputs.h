@@ -21,4 +21,7 @@ absl::StatusOr<v1::GenerateRequest> ReadRequest(const std::string& path);
 absl::StatusOr<std::vector<engine::MediaInput>> ReadConditions(const v1::GenerateRequest& request,
                                                                const std::string& request_file);
 
+// Tells the request what its conditions show. media: of each.
+void TellSizes(const std::vector<engine::MediaInput>& media, engine::Request& request);
+
 }  // namespace kino::render

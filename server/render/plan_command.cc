@@ -96,6 +96,9 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   if (!description.ok()) return Report(kBadRequest, std::string(description.status().message()));
 
   convert::EngineRequest request = convert::ToEngine(*message);
+  // Without its files a request is planned for videos as long as the one it asks for.
+  if (const auto media = ReadConditions(*message, values.request_file); media.ok())
+    TellSizes(*media, request.request);
   request.request.plan = engine::MergePlans(model.plan, request.request.plan);
   const engine::ResolvedRequest resolved =
       engine::ResolveRequest(*description, request.request, /*draw_seed=*/0);

@@ -127,10 +127,7 @@ ExitCode OneRender::Prepare() {
 }
 
 ExitCode OneRender::Run(engine::Model& model, const engine::CancelToken& cancel) {
-  for (size_t i = 0; i < media_.size(); ++i) {
-    request_.conditions[i].size = engine::VideoSize{
-        .height = media_[i].height, .width = media_[i].width, .num_frames = media_[i].num_frames};
-  }
+  TellSizes(media_, request_);
   engine::ResolvedRequest resolved =
       engine::ResolveRequest(model.description(), request_, DrawSeed());
   if (!resolved.violations.empty()) return ReportViolations(resolved.violations);

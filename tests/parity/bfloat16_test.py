@@ -12,6 +12,9 @@ import fixtures
 import matrix
 
 ALLOWED_LOSS_DB = 1.0
+# Frames of other noise are further from each other than this, those of the same noise are nearer.
+OTHER_NOISE_DB = 25.0
+EQUAL_NOISE_DB = 30.0
 # Of frames, as the parity tests have it for float32.
 FRAMES_TOLERANCE = 1e-4
 CASES = [case for family in ("ltx", "mochi", "allegro", "cogvideox") for case in fixtures.matrix(family) if case.variant < 6]
@@ -30,9 +33,9 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     ours = compare.psnr(want, got)
     pytestconfig.kino_note(f"{case.name}: bfloat16 PSNR {ours:.1f} dB, diffusers' {theirs:.1f} dB")
     assert ours >= theirs - ALLOWED_LOSS_DB
-    # The noise that is drawn first is other noise in bfloat16, and far from float32's; but the same in both.
-    if case.task == "upsample":
-        assert compare.psnr(in_bfloat16, got) >= 40
+    # Where a VAE encodes, it draws in bfloat16: other noise than in float32, but the same in both.
+    if theirs < OTHER_NOISE_DB:
+        assert compare.psnr(in_bfloat16, got) >= EQUAL_NOISE_DB
 
 
 @pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi),

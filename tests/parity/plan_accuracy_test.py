@@ -40,6 +40,9 @@ def tiny(name, dtype, *flags):
 CASES = [
     *(tiny(f"{task}-{variant}", dtype)
       for task in ("t2v", "i2v") for variant in range(3) for dtype in ("float32", "bfloat16")),
+    *(tiny(f"{task}-{variant}", dtype) for task, variant in (("v2v", 2), ("condition", 3), ("condition", 4), ("condition", 6), ("two_pass", 0), ("two_pass", 2))
+      for dtype in ("float32", "bfloat16")),
+    tiny("two_pass-2", "float32", "--offload", "model"), tiny("two_pass-0", "float32", "--offload", "block:1"),
     *(tiny(f"t2v-{variant}", "float32", *SMALL_TILES) for variant in range(3)),
     tiny("t2v-1", "bfloat16", "--offload", "leaf"),
     *(tiny(f"upsample-{variant}", dtype) for variant in (0, 4, 8, 11) for dtype in ("float32", "bfloat16")),
