@@ -5,8 +5,6 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tensor.h>
 
-#include "engine/models/common/latents.h"
-
 namespace kino::engine {
 
 at::Tensor SampleLtxVideo(const LtxVae& vae, const at::Tensor& bytes, const LtxVaeTiling& tiling,
