@@ -6,11 +6,13 @@
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "engine/core/torch_types.h"
 #include "engine/core/trace.h"
 #include "engine/ops/linear.h"
 #include "engine/quant/gguf.h"
@@ -163,6 +165,14 @@ void WeightRef::Touch() const {
 PinnedTensor WeightRef::get() const {
   Touch();
   return PinnedTensor(*weight_);
+}
+
+at::Tensor WeightRef::OnHost() const {
+  const TensorEntry& entry = *weight_->entry;
+  const at::Tensor value = at::empty(entry.shape, at::TensorOptions().dtype(ToTorch(entry.dtype)));
+  // The file may have it at an odd place.
+  std::memcpy(value.mutable_data_ptr(), entry.data, static_cast<size_t>(entry.bytes));
+  return value.to(weight_->dtype);
 }
 
 at::Tensor LinearWeight::Apply(const at::Tensor& x) const {

@@ -189,6 +189,9 @@ class WeightRef {
   // False for an optional weight the checkpoint does not have.
   explicit operator bool() const { return weight_ != nullptr; }
   PinnedTensor get() const;
+  // Read from the file, in the dtype of computation: a little one that is wanted where the rest of
+  // its component is not. REQUIRES: the file has it in one of torch's dtypes.
+  at::Tensor OnHost() const;
 
  private:
   friend class WeightScope;

@@ -87,7 +87,7 @@ def check_frames(run_, got, want, what, note):
 CASTS = [
     ("transformer", "t2v-0"), ("transformer", "i2v-1"), ("transformer", "t2v-8"),
     ("text_encoder", "t2v-0"), ("text_encoder", "t2v-8"),
-    ("vae", "t2v-0"), ("vae", "i2v-1"), ("vae", "i2v-2"),
+    ("vae", "t2v-0"), ("vae", "i2v-1"), ("vae", "i2v-2"), ("latent_upsampler", "upsample-2"),
     ("transformer", "mochi-t2v-0"), ("vae", "mochi-t2v-0"),
     ("transformer", "allegro-t2v-0"), ("vae", "allegro-t2v-0")]
 
@@ -96,7 +96,7 @@ CASTS = [
                lambda component, name, storage: [(component, name), (component, storage)])
 def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, pytestconfig):
     case = Run(name)
-    if not name.startswith(("t2v", "i2v")):
+    if not name.startswith(("t2v", "i2v", "upsample")):
         case.pipeline.vae.encoder = case.pipeline.vae.quant_conv = None  # text to video needs none: Kino does not load them
     held = lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], torch.float32)
     got, weights = case.got(tmp_path, "--storage-dtype", f"{component}={storage}")

@@ -6,7 +6,6 @@
 #include <ATen/ops/tensor.h>
 
 #include "engine/models/common/condition_frames.h"
-#include "engine/models/common/latents.h"
 
 namespace kino::engine {
 

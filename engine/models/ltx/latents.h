@@ -6,8 +6,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 
-#include "engine/models/common/noise.h"
+#include "engine/models/common/latents.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/latent_upsampler.h"

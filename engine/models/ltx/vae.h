@@ -24,9 +24,10 @@ class LtxVae final : public Component {
          c10::Device device);
 
   const LtxVaeConfig& config() const { return config_; }
-  // [C], in the weights' dtype: normalised = (latent - mean) * scaling_factor / std.
-  PinnedTensor latents_mean() const { return latents_mean_.get(); }
-  PinnedTensor latents_std() const { return latents_std_.get(); }
+  // [C], in the weights' dtype: normalised = (latent - mean) * scaling_factor / std. They do not
+  // bring the VAE to the device.
+  at::Tensor latents_mean() const { return latents_mean_.OnHost().to(device()); }
+  at::Tensor latents_std() const { return latents_std_.OnHost().to(device()); }
 
   // Height and width of the video are multiples of the compression ratio -> moments [1, 2 * C, F,
   // h, w] in the weights' dtype: means, then log variances. Throws as LtxVaeEncode does.
