@@ -192,7 +192,8 @@ absl::StatusOr<AvCodecContextPtr> OpenDecoder(const AVStream& track, const Media
   if (context == nullptr) return absl::ResourceExhaustedError("the video: out of memory");
   int error = avcodec_parameters_to_context(context.get(), track.codecpar);
   context->thread_count = 1;  // the sandbox grants no thread
-  context->max_pixels = limits.max_pixels;
+  // Decoders hold their padded buffers against it; each frame's own size is checked when it comes.
+  context->max_pixels = 2 * limits.max_pixels + (1 << 16);
   context->err_recognition = AV_EF_CRCCHECK;
   context->pkt_timebase = track.time_base;
   if (error >= 0) error = avcodec_open2(context.get(), codec, nullptr);
