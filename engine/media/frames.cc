@@ -44,33 +44,73 @@ std::string_view HeifName(std::string_view bytes) {
   return "a HEIF picture";
 }
 
+// Packets of 188 bytes that each begin with a sync byte; M2TS puts 4 bytes before each, and some
+// recorders 16 of parity behind.
+bool IsMpegTs(std::string_view bytes) {
+  constexpr size_t kNumPackets = 5;
+  for (const auto& [first, size] : {std::pair(0, 188), std::pair(4, 192), std::pair(0, 204)}) {
+    size_t count = 0;
+    for (size_t at = first; at < bytes.size() && bytes[at] == 0x47; at += size) {
+      if (++count == kNumPackets) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
-std::string_view NameOfUnreadable(std::string_view bytes) {
-  if (const std::string_view name = HeifName(bytes); !name.empty()) return name;
-  if (HasBytesAt(bytes, 0, "GIF8")) return "a GIF";
-  if (HasBytesAt(bytes, 0, std::string_view("II*\0", 4)) ||
-      HasBytesAt(bytes, 0, std::string_view("MM\0*", 4))) {
-    return "a TIFF picture";
+std::string DescribeUnreadable(std::string_view bytes) {
+  constexpr char kPictureAdvice[] = "; save it as PNG, JPEG or WebP";
+  constexpr char kVideoAdvice[] = "; save it as MP4, WebM, Matroska or MPEG-TS";
+  if (const std::string_view name = HeifName(bytes); !name.empty()) {
+    return std::string(name) + kPictureAdvice;
   }
-  return "";
+  const struct {
+    size_t offset;
+    std::string_view magic;
+    const char* name;
+    bool is_video;
+  } kinds[] = {
+      {0, "GIF8", "a GIF", false},
+      {0, {"II*\0", 4}, "a TIFF picture", false},
+      {0, {"MM\0*", 4}, "a TIFF picture", false},
+      {8, "AVI ", "an AVI video", true},
+      {0, "FLV\1", "a Flash video (FLV)", true},
+      {0, "OggS", "an Ogg file", true},
+      {0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media (ASF) file", true},
+      {0, {"\0\0\1\xba", 4}, "an MPEG program stream", true},
+  };
+  for (const auto& kind : kinds) {
+    if (HasBytesAt(bytes, kind.offset, kind.magic)) {
+      return std::string(kind.name) + (kind.is_video ? kVideoAdvice : kPictureAdvice);
+    }
+  }
+  return "none of PNG, JPEG, WebP, MP4, WebM, Matroska and MPEG-TS";
 }
 
 std::optional<MediaType> SniffMediaType(std::string_view bytes) {
   if (HasBytesAt(bytes, 0, "\x89PNG\r\n\x1a\n")) return MediaType::kPng;
   if (HasBytesAt(bytes, 0, "\xff\xd8\xff")) return MediaType::kJpeg;
   if (HasBytesAt(bytes, 0, "RIFF") && HasBytesAt(bytes, 8, "WEBP")) return MediaType::kWebp;
-  if (HasBytesAt(bytes, 4, "ftyp") && HeifName(bytes).empty()) return MediaType::kMp4;
+  if (HasBytesAt(bytes, 4, "ftyp")) {
+    return HeifName(bytes).empty() ? std::optional(MediaType::kMp4) : std::nullopt;
+  }
+  // QuickTime's files began with any box before "ftyp" came.
+  for (const std::string_view box : {"moov", "mdat", "wide", "free", "skip"}) {
+    if (HasBytesAt(bytes, 4, box)) return MediaType::kMp4;
+  }
   if (HasBytesAt(bytes, 0, "\x1a\x45\xdf\xa3")) {
     // EBML: the document type stands within its first header, which is short.
     return bytes.substr(0, 64).find("webm") != std::string_view::npos ? MediaType::kWebm
                                                                       : MediaType::kMatroska;
   }
+  if (IsMpegTs(bytes)) return MediaType::kMpegTs;
   return std::nullopt;
 }
 
 bool IsVideo(MediaType type) {
-  return type == MediaType::kMp4 || type == MediaType::kMatroska || type == MediaType::kWebm;
+  return type == MediaType::kMp4 || type == MediaType::kMatroska || type == MediaType::kWebm ||
+         type == MediaType::kMpegTs;
 }
 
 std::string_view MimeType(MediaType type) {
@@ -87,6 +127,8 @@ std::string_view MimeType(MediaType type) {
       return "video/x-matroska";
     case MediaType::kWebm:
       return "video/webm";
+    case MediaType::kMpegTs:
+      return "video/mp2t";
   }
   return "application/octet-stream";
 }
@@ -115,32 +157,40 @@ absl::Status CheckSize(std::string_view what, int64_t width, int64_t height,
   return absl::OkStatus();
 }
 
-RgbImage ApplyOrientation(RgbImage image, int orientation) {
-  if (orientation < 2 || orientation > 8) return image;
+void TurnPlane(const uint8_t* from, ptrdiff_t from_stride, int width, int height, int sample_bytes,
+               int orientation, uint8_t* to, ptrdiff_t to_stride) {
   const bool is_transposed = orientation >= 5;
   // The source column runs backwards for 2, 3, 7, 8 and the source row for 3, 4, 6, 7: 5 is the
   // plain transpose, 6 turns by 90 degrees clockwise, 7 is the other diagonal, 8 turns
   // counter-clockwise.
   const bool flips_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
   const bool flips_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  // Where the next sample of a row, and the next row, lie in the source.
+  const ptrdiff_t across = flips_x ? -sample_bytes : sample_bytes;
+  const ptrdiff_t down = flips_y ? -from_stride : from_stride;
+  if (flips_x) from += static_cast<ptrdiff_t>(width - 1) * sample_bytes;
+  if (flips_y) from += (height - 1) * from_stride;
+  const int out_width = is_transposed ? height : width;
+  const int out_height = is_transposed ? width : height;
+  for (int y = 0; y < out_height; ++y) {
+    const uint8_t* sample = from + y * (is_transposed ? across : down);
+    uint8_t* row = to + y * to_stride;
+    for (int x = 0; x < out_width; ++x, row += sample_bytes) {
+      for (int i = 0; i < sample_bytes; ++i) row[i] = sample[i];
+      sample += is_transposed ? down : across;
+    }
+  }
+}
+
+RgbImage ApplyOrientation(RgbImage image, int orientation) {
+  if (orientation < 2 || orientation > 8) return image;
+  const bool is_transposed = orientation >= 5;
   RgbImage out;
   out.width = is_transposed ? image.height : image.width;
   out.height = is_transposed ? image.width : image.height;
   out.rgb.resize(image.rgb.size());
-  uint8_t* to = out.rgb.data();
-  for (int y = 0; y < out.height; ++y) {
-    for (int x = 0; x < out.width; ++x, to += 3) {
-      int from_x = is_transposed ? y : x;
-      int from_y = is_transposed ? x : y;
-      if (flips_x) from_x = image.width - 1 - from_x;
-      if (flips_y) from_y = image.height - 1 - from_y;
-      const uint8_t* from =
-          image.rgb.data() + 3 * (static_cast<size_t>(from_y) * image.width + from_x);
-      to[0] = from[0];
-      to[1] = from[1];
-      to[2] = from[2];
-    }
-  }
+  TurnPlane(image.rgb.data(), ptrdiff_t{3} * image.width, image.width, image.height, 3, orientation,
+            out.rgb.data(), ptrdiff_t{3} * out.width);
   return out;
 }
 

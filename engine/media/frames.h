@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,21 +31,30 @@ struct MediaLimits {
 };
 
 // The containers that can be read.
-enum class MediaType { kPng, kJpeg, kWebp, kMp4, kMatroska, kWebm };
+enum class MediaType { kPng, kJpeg, kWebp, kMp4, kMatroska, kWebm, kMpegTs };
+
+// The codecs of a video that can be read, by FFmpeg's names for them.
+inline constexpr std::string_view kVideoCodecs[] = {"h264", "hevc", "av1",   "vp9",
+                                                    "vp8",  "ffv1", "mpeg4", "mjpeg"};
 
 // The type by the first bytes; nullopt when it is none of ours. Names and declared types are never
 // believed.
 std::optional<MediaType> SniffMediaType(std::string_view bytes);
 bool IsVideo(MediaType type);
-// "a HEIC picture", "an AVIF picture", ...: what the file is, where it is none of ours and yet well
-// known; else empty.
-std::string_view NameOfUnreadable(std::string_view bytes);
+// Completes "the file is ..." for bytes that are none of ours: what they are, where that is well
+// known, and what to save them as.
+std::string DescribeUnreadable(std::string_view bytes);
 std::string_view MimeType(MediaType type);
 
 // INVALID_ARGUMENT when a side is not positive, RESOURCE_EXHAUSTED when a limit is passed. `what`
 // opens the message.
 absl::Status CheckSize(std::string_view what, int64_t width, int64_t height,
                        const MediaLimits& limits);
+
+// A plane of width x height samples turned by EXIF's orientation 1..8; from 5 on the turned one has
+// the sides exchanged. Strides in bytes. The planes do not overlap.
+void TurnPlane(const uint8_t* from, ptrdiff_t from_stride, int width, int height, int sample_bytes,
+               int orientation, uint8_t* to, ptrdiff_t to_stride);
 
 // EXIF's orientation 1..8 applied to the pixels, as Pillow's exif_transpose does it; other values
 // leave them alone.

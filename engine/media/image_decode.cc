@@ -15,12 +15,8 @@ absl::StatusOr<StoredImage> DecodeStored(std::string_view bytes, const MediaLimi
   if (type == MediaType::kPng) return DecodePng(bytes, limits);
   if (type == MediaType::kJpeg) return DecodeJpeg(bytes, limits);
   if (type == MediaType::kWebp) return DecodeWebp(bytes, limits);
-  if (const std::string_view name = NameOfUnreadable(bytes); !name.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("the image is ",
-                                                   absl::string_view(name.data(), name.size()),
-                                                   "; save it as PNG, JPEG or WebP"));
-  }
-  return absl::InvalidArgumentError("the image is not a PNG, JPEG or WebP file");
+  if (type) return absl::InvalidArgumentError("the image is a video; save a frame of it as PNG");
+  return absl::InvalidArgumentError(absl::StrCat("the image is ", DescribeUnreadable(bytes)));
 }
 
 }  // namespace

@@ -4,18 +4,23 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <optional>
-#include <utility>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/core/status.h"
 #include "engine/media/ffmpeg_handles.h"
+#include "engine/media/frame_convert.h"
+#include "engine/media/frame_timing.h"
 
 extern "C" {
 #include "libavutil/display.h"
+#include "libavutil/mathematics.h"
 #include "libavutil/mem.h"
-#include "libavutil/pixdesc.h"
 }
 
 namespace kino::engine {
@@ -23,7 +28,23 @@ namespace {
 
 constexpr int kIoBufferBytes = 1 << 16;
 constexpr int kMaxTracks = 32;
-constexpr char kCodecs[] = "h264,vp9,ffv1";
+
+// FFmpeg's decoder of a codec: its own wherever it has one, not an external library's that it might
+// prefer. Its own "av1" is for hardware alone.
+std::string DecoderName(std::string_view codec) {
+  return codec == "av1" ? "libdav1d" : std::string(codec);
+}
+
+// Those of kVideoCodecs that this FFmpeg decodes: "h264, hevc, ...".
+std::string ReadableCodecs() {
+  std::vector<std::string> codecs;
+  for (const std::string_view codec : kVideoCodecs) {
+    if (avcodec_find_decoder_by_name(DecoderName(codec).c_str()) != nullptr) {
+      codecs.emplace_back(codec);
+    }
+  }
+  return absl::StrJoin(codecs, ", ");
+}
 
 absl::Status Broken(std::string_view what, int av_error) {
   return AvError(absl::StatusCode::kInvalidArgument,
@@ -71,12 +92,29 @@ struct Demuxer {
   ~Demuxer() { avformat_close_input(&format); }
 };
 
+struct Container {
+  const char* format;     // the demuxer, by one of its names
+  const char* whitelist;  // the demuxer, by all of them
+};
+
+Container ContainerOf(MediaType type) {
+  switch (type) {
+    case MediaType::kMp4:
+      return {"mp4", "mov,mp4,m4a,3gp,3g2,mj2"};
+    case MediaType::kMpegTs:
+      return {"mpegts", "mpegts"};
+    default:
+      return {"matroska", "matroska,webm"};
+  }
+}
+
 absl::Status OpenDemuxer(std::string_view bytes, Demuxer& demuxer) {
   const std::optional<MediaType> type = SniffMediaType(bytes);
-  if (!type || !IsVideo(*type)) {
-    return absl::InvalidArgumentError("the video is not an MP4, WebM or Matroska file");
+  if (!type) {
+    return absl::InvalidArgumentError(absl::StrCat("the video is ", DescribeUnreadable(bytes)));
   }
-  const bool is_mp4 = *type == MediaType::kMp4;
+  if (!IsVideo(*type)) return absl::InvalidArgumentError("the video is a picture");
+  const Container container = ContainerOf(*type);
   demuxer.input.bytes = bytes;
   auto* buffer = static_cast<uint8_t*>(av_malloc(kIoBufferBytes));
   demuxer.io.reset(avio_alloc_context(buffer, kIoBufferBytes, 0, &demuxer.input, MemoryInput::Read,
@@ -89,51 +127,73 @@ absl::Status OpenDemuxer(std::string_view bytes, Demuxer& demuxer) {
   demuxer.format->flags |= AVFMT_FLAG_CUSTOM_IO;
   demuxer.format->io_open = RefuseOpen;
   demuxer.format->max_streams = kMaxTracks;
+  std::vector<std::string> decoders;
+  for (const std::string_view codec : kVideoCodecs) decoders.push_back(DecoderName(codec));
   AVDictionary* options = nullptr;
   av_dict_set(&options, "protocol_whitelist", "", 0);
-  av_dict_set(&options, "format_whitelist", is_mp4 ? "mov,mp4,m4a,3gp,3g2,mj2" : "matroska,webm",
-              0);
-  av_dict_set(&options, "codec_whitelist", kCodecs, 0);
+  av_dict_set(&options, "format_whitelist", container.whitelist, 0);
+  av_dict_set(&options, "codec_whitelist", absl::StrJoin(decoders, ",").c_str(), 0);
   // The container is named, so nothing is probed. A failure frees the context and clears the
   // pointer.
-  int error = avformat_open_input(&demuxer.format, nullptr,
-                                  av_find_input_format(is_mp4 ? "mp4" : "matroska"), &options);
+  const int error = avformat_open_input(&demuxer.format, nullptr,
+                                        av_find_input_format(container.format), &options);
   av_dict_free(&options);
-  if (error < 0) return Broken("cannot be opened", error);
+  return error < 0 ? Broken("cannot be opened", error) : absl::OkStatus();
+}
 
+bool IsVideoTrack(const AVStream& stream) {
+  return stream.codecpar->codec_type == AVMEDIA_TYPE_VIDEO &&
+         (stream.disposition & AV_DISPOSITION_ATTACHED_PIC) == 0;
+}
+
+absl::Status CheckDeclaredSize(const AVStream& track, const MediaLimits& limits) {
+  const AVCodecParameters& parameters = *track.codecpar;
+  if (parameters.width == 0 && parameters.height == 0) return absl::OkStatus();
+  return CheckSize("the video's frame", parameters.width, parameters.height, limits);
+}
+
+// Of several video tracks the ffmpeg program takes the one that is marked as the default, then the
+// largest, then the first. Nothing more is read of the others.
+absl::Status ChooseTrack(Demuxer& demuxer) {
+  constexpr int64_t kDefaultIsWorth = 5'000'000;
+  int64_t best = -1;
   for (unsigned i = 0; i < demuxer.format->nb_streams; ++i) {
     AVStream* const stream = demuxer.format->streams[i];
-    const bool is_picture = (stream->disposition & AV_DISPOSITION_ATTACHED_PIC) != 0;
-    if (demuxer.track == nullptr && !is_picture &&
-        stream->codecpar->codec_type == AVMEDIA_TYPE_VIDEO) {
-      demuxer.track = stream;
-    } else {
-      stream->discard = AVDISCARD_ALL;
-    }
+    stream->discard = AVDISCARD_ALL;
+    if (!IsVideoTrack(*stream)) continue;
+    const int64_t score =
+        int64_t{stream->codecpar->width} * stream->codecpar->height +
+        ((stream->disposition & AV_DISPOSITION_DEFAULT) != 0 ? kDefaultIsWorth : 0);
+    if (score <= best) continue;
+    best = score;
+    demuxer.track = stream;
   }
   if (demuxer.track == nullptr) {
     return absl::InvalidArgumentError("the video file has no video track");
   }
+  demuxer.track->discard = AVDISCARD_DEFAULT;
   return absl::OkStatus();
 }
 
 absl::StatusOr<AvCodecContextPtr> OpenDecoder(const AVStream& track, const MediaLimits& limits) {
-  const AVCodecID id = track.codecpar->codec_id;
-  if (id != AV_CODEC_ID_H264 && id != AV_CODEC_ID_VP9 && id != AV_CODEC_ID_FFV1) {
-    return absl::InvalidArgumentError(absl::StrCat("the video's codec is ", avcodec_get_name(id),
-                                                   "; h264, vp9 and ffv1 can be read"));
+  const std::string name = avcodec_get_name(track.codecpar->codec_id);
+  if (std::count(std::begin(kVideoCodecs), std::end(kVideoCodecs), name) == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the video's codec is ", name, "; can be read: ", ReadableCodecs()));
   }
-  // By name: FFmpeg's own decoders, not an external library's that it might prefer.
-  const AVCodec* const codec = avcodec_find_decoder_by_name(avcodec_get_name(id));
+  const AVCodec* const codec = avcodec_find_decoder_by_name(DecoderName(name).c_str());
   if (codec == nullptr) {
-    return absl::UnimplementedError(
-        absl::StrCat("this FFmpeg has no decoder for ", avcodec_get_name(id)));
+    return absl::UnimplementedError(absl::StrCat("the video's codec is ", name,
+                                                 ", for which this FFmpeg has no decoder; can be "
+                                                 "read: ",
+                                                 ReadableCodecs()));
   }
   AvCodecContextPtr context(avcodec_alloc_context3(codec));
   if (context == nullptr) return absl::ResourceExhaustedError("the video: out of memory");
   int error = avcodec_parameters_to_context(context.get(), track.codecpar);
   context->thread_count = 1;  // the sandbox grants no thread
-  context->max_pixels = limits.max_pixels;
+  // Decoders hold their padded buffers against it; each frame's own size is checked when it comes.
+  context->max_pixels = 2 * limits.max_pixels + (1 << 16);
   context->err_recognition = AV_EF_CRCCHECK;
   context->pkt_timebase = track.time_base;
   if (error >= 0) error = avcodec_open2(context.get(), codec, nullptr);
@@ -141,24 +201,30 @@ absl::StatusOr<AvCodecContextPtr> OpenDecoder(const AVStream& track, const Media
   return context;
 }
 
-const int32_t* DisplayMatrix(const AVStream& track) {
+const int32_t* DisplayMatrix(const AVStream& track, const AVFrame& frame) {
+  constexpr size_t kBytes = 9 * sizeof(int32_t);
+  // H.264 and HEVC may tell it themselves, which goes first.
+  const AVFrameSideData* const of_frame =
+      av_frame_get_side_data(&frame, AV_FRAME_DATA_DISPLAYMATRIX);
+  if (of_frame != nullptr && of_frame->size >= kBytes) {
+    return reinterpret_cast<const int32_t*>(of_frame->data);
+  }
 #if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(60, 31, 100)
   const AVPacketSideData* const side_data =
       av_packet_side_data_get(track.codecpar->coded_side_data, track.codecpar->nb_coded_side_data,
                               AV_PKT_DATA_DISPLAYMATRIX);
-  if (side_data == nullptr || side_data->size < 9 * sizeof(int32_t)) return nullptr;
+  if (side_data == nullptr || side_data->size < kBytes) return nullptr;
   return reinterpret_cast<const int32_t*>(side_data->data);
 #else
   size_t size = 0;
   const uint8_t* const matrix = av_stream_get_side_data(&track, AV_PKT_DATA_DISPLAYMATRIX, &size);
-  if (matrix == nullptr || size < 9 * sizeof(int32_t)) return nullptr;
+  if (matrix == nullptr || size < kBytes) return nullptr;
   return reinterpret_cast<const int32_t*>(matrix);
 #endif
 }
 
 // The display matrix as EXIF's orientation: x' = a x + c y, y' = b x + d y.
-absl::StatusOr<int> Orientation(const AVStream& track) {
-  const int32_t* const matrix = DisplayMatrix(track);
+absl::StatusOr<int> Orientation(const int32_t* matrix) {
   if (matrix == nullptr) return 1;
   const auto sign = [](int32_t value) { return (value > 0) - (value < 0); };
   const int a = sign(matrix[0]), b = sign(matrix[1]), c = sign(matrix[3]), d = sign(matrix[4]);
@@ -173,147 +239,208 @@ absl::StatusOr<int> Orientation(const AVStream& track) {
                    " degrees; only quarter turns and mirrors can be applied"));
 }
 
-FrameRate TrackFrameRate(const AVStream& track) {
-  for (const AVRational rate : {track.avg_frame_rate, track.r_frame_rate}) {
-    if (rate.num > 0 && rate.den > 0) return {rate.num, rate.den};
-  }
-  return {0, 1};
+bool IsPositive(AVRational rate) { return rate.num > 0 && rate.den > 0; }
+
+// The rate at which the ffmpeg program gives a track's frames.
+FrameRate GivenRate(AVFormatContext* format, AVStream* track) {
+  const AVRational rate = av_guess_frame_rate(format, track, nullptr);
+  if (IsPositive(rate)) return {rate.num, rate.den};
+  return {25, 1};  // the program's choice where a file says nothing
 }
 
-// A field of a C enum's type, in which FFmpeg keeps what a file says, whatever that is. To read it
-// as the enum would be undefined where the enum has no such value.
-template <typename Enum>
-int Code(const Enum& field) {
-  static_assert(sizeof(Enum) == sizeof(int));
-  int code = 0;
-  std::memcpy(&code, &field, sizeof(code));
-  return code;
+// When the file begins, in the track's ticks.
+int64_t FileBegins(const AVFormatContext& format, const AVStream& track) {
+  constexpr AVRational kMicroseconds = {1, AV_TIME_BASE};
+  int64_t begins = format.start_time == AV_NOPTS_VALUE ? 0 : format.start_time;
+  // Where times may jump, tracks that are not read do not count.
+  if ((format.iformat->flags & AVFMT_TS_DISCONT) != 0 && track.start_time != AV_NOPTS_VALUE) {
+    begins = std::max(begins, av_rescale_q(track.start_time, track.time_base, kMicroseconds));
+  }
+  return av_rescale_q(begins, kMicroseconds, track.time_base);
 }
 
-// Frames of any pixel format to RGB, all of one size.
-class RgbConverter {
- public:
-  absl::StatusOr<RgbImage> Convert(const AVFrame& frame) {
-    const auto format = static_cast<AVPixelFormat>(frame.format);
-    KINO_RETURN_IF_ERROR(Prepare(frame, format));
-    // Into FFmpeg's own buffer: its vector code may write past the end of a tightly packed row.
-    if (sws_scale(sws_.get(), frame.data, frame.linesize, 0, frame.height, rgb_->data,
-                  rgb_->linesize) != frame.height) {
-      return absl::InternalError("the video's colours cannot be converted");
-    }
-    RgbImage image{frame.width, frame.height, {}};
-    const size_t row_bytes = 3 * static_cast<size_t>(frame.width);
-    image.rgb.resize(row_bytes * frame.height);
-    for (int y = 0; y < frame.height; ++y) {
-      std::memcpy(image.rgb.data() + row_bytes * y,
-                  rgb_->data[0] + static_cast<ptrdiff_t>(rgb_->linesize[0]) * y, row_bytes);
-    }
-    return image;
-  }
+int64_t FrameDuration(const AVFrame& frame) {
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 30, 100)
+  return std::max<int64_t>(frame.duration, 0);
+#else
+  return std::max<int64_t>(frame.pkt_duration, 0);
+#endif
+}
 
- private:
-  absl::Status Prepare(const AVFrame& frame, AVPixelFormat format) {
-    const int space = Code(frame.colorspace), range = Code(frame.color_range);
-    if (sws_ != nullptr && format == format_ && space == space_ && range == range_) {
-      return absl::OkStatus();
-    }
-    format_ = format;
-    space_ = space;
-    range_ = range;
-    sws_.reset(sws_getContext(frame.width, frame.height, format, frame.width, frame.height,
-                              AV_PIX_FMT_RGB24,
-                              SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT,
-                              nullptr, nullptr, nullptr));
-    if (sws_ == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "the video's pixel format ", av_get_pix_fmt_name(format), " cannot be converted to RGB"));
-    }
-    const AVPixFmtDescriptor* const descriptor = av_pix_fmt_desc_get(format);
-    if ((descriptor->flags & AV_PIX_FMT_FLAG_RGB) == 0) {
-      // AVColorSpace and SWS_CS number the matrices alike; "unspecified" and what it does not know
-      // mean BT.601 to swscale.
-      sws_setColorspaceDetails(sws_.get(), sws_getCoefficients(space),
-                               range == AVCOL_RANGE_JPEG ? 1 : 0,
-                               sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
-    }
-    if (rgb_ != nullptr) return absl::OkStatus();
-    rgb_.reset(av_frame_alloc());
-    if (rgb_ == nullptr) return absl::ResourceExhaustedError("the video: out of memory");
-    rgb_->width = frame.width;
-    rgb_->height = frame.height;
-    rgb_->format = AV_PIX_FMT_RGB24;
-    const int error = av_frame_get_buffer(rgb_.get(), 0);
-    return error < 0 ? Broken("frame", error) : absl::OkStatus();
-  }
-
-  SwsContextPtr sws_;
-  AvFramePtr rgb_;
-  AVPixelFormat format_ = AV_PIX_FMT_NONE;
-  int space_ = AVCOL_SPC_UNSPECIFIED;
-  int range_ = AVCOL_RANGE_UNSPECIFIED;
-};
-
-// Takes decoded frames, holds them against the limits and hands them on.
+// Takes decoded frames, holds them against the limits and hands them on at a constant rate.
 class FrameReceiver {
  public:
-  FrameReceiver(const MediaLimits& limits, const FrameSink& sink, int orientation)
-      : limits_(limits), sink_(sink), orientation_(orientation) {}
+  FrameReceiver(const MediaLimits& limits, const FrameSink& sink, Demuxer& demuxer)
+      : limits_(limits),
+        sink_(sink),
+        track_(*demuxer.track),
+        begins_(FileBegins(*demuxer.format, *demuxer.track)),
+        rate_(GivenRate(demuxer.format, demuxer.track)),
+        timing_({.rate = {rate_.num, rate_.den},
+                 .track_time_base = track_.time_base,
+                 .average_rate = track_.avg_frame_rate,
+                 .skips_the_lead = demuxer.format->nb_streams == 1}) {}
 
-  absl::Status Take(const AVFrame& frame) {
+  absl::Status Take(const AVFrame& frame, AVRational codec_rate) {
     if ((frame.flags & AV_FRAME_FLAG_CORRUPT) != 0 || frame.decode_error_flags != 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("the video's frame ", num_frames_, " is damaged"));
+          absl::StrCat("the video's frame ", num_decoded_, " is damaged"));
     }
-    if (num_frames_ == 0) {
+    if (num_decoded_ == 0) {
       KINO_RETURN_IF_ERROR(CheckSize("the video's frame", frame.width, frame.height, limits_));
       width_ = frame.width;
       height_ = frame.height;
+      KINO_ASSIGN_OR_RETURN(orientation_, Orientation(DisplayMatrix(track_, frame)));
+      converter_.emplace(orientation_);
     } else if (frame.width != width_ || frame.height != height_) {
       return absl::InvalidArgumentError(absl::StrCat("the video changes its size from ", width_,
                                                      "x", height_, " to ", frame.width, "x",
-                                                     frame.height, " at frame ", num_frames_));
+                                                     frame.height, " at frame ", num_decoded_));
     }
-    if (num_frames_ == limits_.max_frames) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the video has more than ", limits_.max_frames, " frames"));
-    }
-    ++num_frames_;
-    if (3LL * width_ * height_ * num_frames_ > limits_.max_output_bytes) {
-      return absl::ResourceExhaustedError(absl::StrCat("the video's frames take more than ",
-                                                       limits_.max_output_bytes, " bytes as RGB"));
-    }
-    KINO_ASSIGN_OR_RETURN(RgbImage image, converter_.Convert(frame));
-    return sink_(ApplyOrientation(std::move(image), orientation_));
+    ++num_decoded_;
+    const ConstantRate::Counts counts = timing_.Add(TimesOf(frame, codec_rate));
+    KINO_RETURN_IF_ERROR(Give(num_decoded_ > 1 ? counts.previous : 0));
+    KINO_ASSIGN_OR_RETURN(last_, converter_->Convert(frame));
+    return Give(num_decoded_ > 1 ? counts.current : counts.previous + counts.current);
   }
 
+  absl::Status Finish() { return Give(timing_.Finish()); }
+
   int num_frames() const { return num_frames_; }
+  FrameRate rate() const { return rate_; }
   int shown_width() const { return orientation_ >= 5 ? height_ : width_; }
   int shown_height() const { return orientation_ >= 5 ? width_ : height_; }
 
  private:
+  ConstantRate::Times TimesOf(const AVFrame& frame, AVRational codec_rate) const {
+    ConstantRate::Times times;
+    times.duration = FrameDuration(frame);
+    if (frame.best_effort_timestamp != AV_NOPTS_VALUE) {
+      times.shown_at = av_sat_sub64(frame.best_effort_timestamp, begins_);
+    }
+    if (IsPositive(codec_rate)) {
+      const AVRational field = av_div_q({1, 2}, codec_rate);
+      times.codec_duration =
+          av_rescale_q(std::max(frame.repeat_pict, 0) + 2, field, track_.time_base);
+    }
+    return times;
+  }
+
+  // The last frame so many times.
+  absl::Status Give(int64_t count) {
+    for (; count > 0; --count) {
+      if (num_frames_ == limits_.max_frames) {
+        return absl::ResourceExhaustedError(absl::StrCat("the video has more than ",
+                                                         limits_.max_frames, " frames at ",
+                                                         rate_.num, "/", rate_.den, " a second"));
+      }
+      ++num_frames_;
+      if (3LL * width_ * height_ * num_frames_ > limits_.max_output_bytes) {
+        return absl::ResourceExhaustedError(absl::StrCat(
+            "the video's frames take more than ", limits_.max_output_bytes, " bytes as RGB"));
+      }
+      KINO_RETURN_IF_ERROR(sink_(last_));
+    }
+    return absl::OkStatus();
+  }
+
   const MediaLimits& limits_;
   const FrameSink& sink_;
-  const int orientation_;
-  RgbConverter converter_;
+  const AVStream& track_;
+  const int64_t begins_;
+  const FrameRate rate_;
+  ConstantRate timing_;
+  std::optional<FrameConverter> converter_;
+  RgbImage last_;
+  int orientation_ = 1;
   int width_ = 0;
   int height_ = 0;
+  int num_decoded_ = 0;
   int num_frames_ = 0;
 };
 
-// A null packet drains the decoder.
+// A null packet drains the decoder, which an empty one would do too: that stands for no frame.
 absl::Status DecodePacket(AVCodecContext* decoder, const AVPacket* packet, AVFrame* frame,
                           FrameReceiver& receiver) {
+  if (packet != nullptr && packet->size == 0) return absl::OkStatus();
   int error = avcodec_send_packet(decoder, packet);
   if (error < 0) return Broken("cannot be decoded", error);
   while (true) {
     error = avcodec_receive_frame(decoder, frame);
     if (error == AVERROR(EAGAIN) || error == AVERROR_EOF) return absl::OkStatus();
     if (error < 0) return Broken("cannot be decoded", error);
-    const absl::Status status = receiver.Take(*frame);
+    const absl::Status status = receiver.Take(*frame, decoder->framerate);
     av_frame_unref(frame);
     KINO_RETURN_IF_ERROR(status);
   }
 }
+
+// The track's packets in the order of decoding.
+class PacketReader {
+ public:
+  explicit PacketReader(Demuxer& demuxer)
+      : demuxer_(demuxer),
+        // FFmpeg before 7 guesses the durations of MP4's reordered frames from the rate, though the
+        // file gives them: as the time to the next packet.
+        is_mp4_(std::string_view(demuxer.format->iformat->name).starts_with("mov,")) {}
+
+  // False at the end.
+  absl::StatusOr<bool> Next(AVPacket* out) {
+    if (next_ == nullptr) {
+      next_.reset(av_packet_alloc());
+      if (next_ == nullptr) return absl::ResourceExhaustedError("the video: out of memory");
+      KINO_RETURN_IF_ERROR(Read());
+      first_dts_ = next_->dts;
+      first_shown_ = last_shown_ = next_->pts;
+    }
+    if (!has_next_) return false;
+    av_packet_unref(out);
+    av_packet_move_ref(out, next_.get());
+    KINO_RETURN_IF_ERROR(Read());
+    if (!is_mp4_ || out->dts == AV_NOPTS_VALUE) return true;
+    first_shown_ = std::min(first_shown_, out->pts);
+    last_shown_ = std::max(last_shown_, out->pts);
+    int64_t duration = av_sat_sub64(has_next_ ? next_->dts : EndAfter(first_dts_), out->dts);
+    // Some files count their duration from the first frame that is shown.
+    if (duration <= 0 && !has_next_) duration = av_sat_sub64(EndAfter(first_shown_), last_shown_);
+    if (duration > 0) out->duration = duration;
+    return true;
+  }
+
+ private:
+  int64_t EndAfter(int64_t begin) const {
+    const int64_t duration = demuxer_.track->duration;
+    if (begin == AV_NOPTS_VALUE || duration == AV_NOPTS_VALUE) return AV_NOPTS_VALUE;
+    return av_sat_add64(begin, duration);
+  }
+
+  absl::Status Read() {
+    has_next_ = false;
+    while (true) {
+      const int error = av_read_frame(demuxer_.format, next_.get());
+      if (error == AVERROR_EOF) break;
+      if (error < 0) return Broken("cannot be read", error);
+      if (next_->stream_index == demuxer_.track->index) {
+        if ((next_->flags & AV_PKT_FLAG_CORRUPT) != 0) {
+          return absl::InvalidArgumentError("the video is truncated or damaged");
+        }
+        has_next_ = true;
+        return absl::OkStatus();
+      }
+      av_packet_unref(next_.get());
+    }
+    const int error = demuxer_.format->pb->error;
+    return error < 0 ? Broken("cannot be read", error) : absl::OkStatus();
+  }
+
+  Demuxer& demuxer_;
+  const bool is_mp4_;
+  AvPacketPtr next_;
+  bool has_next_ = false;
+  int64_t first_dts_ = AV_NOPTS_VALUE;
+  int64_t first_shown_ = AV_NOPTS_VALUE;
+  int64_t last_shown_ = AV_NOPTS_VALUE;
+};
 
 absl::Status DecodeTrack(Demuxer& demuxer, AVCodecContext* decoder, FrameReceiver& receiver) {
   const AvPacketPtr packet(av_packet_alloc());
@@ -321,21 +448,14 @@ absl::Status DecodeTrack(Demuxer& demuxer, AVCodecContext* decoder, FrameReceive
   if (packet == nullptr || frame == nullptr) {
     return absl::ResourceExhaustedError("the video: out of memory");
   }
+  PacketReader reader(demuxer);
   while (true) {
-    const int error = av_read_frame(demuxer.format, packet.get());
-    if (error == AVERROR_EOF) break;
-    if (error < 0) return Broken("cannot be read", error);
-    absl::Status status;
-    if (packet->stream_index == demuxer.track->index) {
-      status = (packet->flags & AV_PKT_FLAG_CORRUPT) != 0
-                   ? absl::InvalidArgumentError("the video is truncated or damaged")
-                   : DecodePacket(decoder, packet.get(), frame.get(), receiver);
-    }
-    av_packet_unref(packet.get());
-    KINO_RETURN_IF_ERROR(status);
+    KINO_ASSIGN_OR_RETURN(const bool has_packet, reader.Next(packet.get()));
+    if (!has_packet) break;
+    KINO_RETURN_IF_ERROR(DecodePacket(decoder, packet.get(), frame.get(), receiver));
   }
-  if (demuxer.format->pb->error < 0) return Broken("cannot be read", demuxer.format->pb->error);
-  return DecodePacket(decoder, nullptr, frame.get(), receiver);
+  KINO_RETURN_IF_ERROR(DecodePacket(decoder, nullptr, frame.get(), receiver));
+  return receiver.Finish();
 }
 
 // FFmpeg believes the counts in a file's tables and would make room for 2 GB of entries that are
@@ -354,17 +474,18 @@ absl::StatusOr<VideoInfo> DecodeVideo(std::string_view bytes, const MediaLimits&
   LimitFfmpegMemory(limits);
   Demuxer demuxer;
   KINO_RETURN_IF_ERROR(OpenDemuxer(bytes, demuxer));
-  const AVCodecParameters& parameters = *demuxer.track->codecpar;
-  if (parameters.width != 0 || parameters.height != 0) {
-    KINO_RETURN_IF_ERROR(
-        CheckSize("the video's frame", parameters.width, parameters.height, limits));
+  for (unsigned i = 0; i < demuxer.format->nb_streams; ++i) {
+    const AVStream& track = *demuxer.format->streams[i];
+    if (!IsVideoTrack(track)) continue;
+    KINO_RETURN_IF_ERROR(CheckDeclaredSize(track, limits));
   }
-  KINO_ASSIGN_OR_RETURN(const AvCodecContextPtr decoder, OpenDecoder(*demuxer.track, limits));
   if (const int error = avformat_find_stream_info(demuxer.format, nullptr); error < 0) {
     return Broken("cannot be read", error);
   }
-  KINO_ASSIGN_OR_RETURN(const int orientation, Orientation(*demuxer.track));
-  FrameReceiver receiver(limits, sink, orientation);
+  KINO_RETURN_IF_ERROR(ChooseTrack(demuxer));
+  KINO_RETURN_IF_ERROR(CheckDeclaredSize(*demuxer.track, limits));
+  KINO_ASSIGN_OR_RETURN(const AvCodecContextPtr decoder, OpenDecoder(*demuxer.track, limits));
+  FrameReceiver receiver(limits, sink, demuxer);
   KINO_RETURN_IF_ERROR(DecodeTrack(demuxer, decoder.get(), receiver));
   if (receiver.num_frames() == 0) {
     return absl::InvalidArgumentError("the video has no frame, or is truncated");
@@ -372,8 +493,8 @@ absl::StatusOr<VideoInfo> DecodeVideo(std::string_view bytes, const MediaLimits&
   return VideoInfo{.width = receiver.shown_width(),
                    .height = receiver.shown_height(),
                    .num_frames = receiver.num_frames(),
-                   .frame_rate = TrackFrameRate(*demuxer.track),
-                   .codec = avcodec_get_name(parameters.codec_id)};
+                   .frame_rate = receiver.rate(),
+                   .codec = avcodec_get_name(demuxer.track->codecpar->codec_id)};
 }
 
 }  // namespace kino::engine

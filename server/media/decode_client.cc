@@ -15,12 +15,14 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
+#include "engine/media/frames.h"
 #include "server/media/media_wire.h"
 
 namespace kino::media {
@@ -241,8 +243,9 @@ absl::Status CheckHeader(const MediaHeader& header, const DecodeOptions& options
   const std::string_view codec(header.codec, strnlen(header.codec, 32));
   const bool is_image = IsOneOf(mime, {"image/png", "image/jpeg", "image/webp"}) && codec.empty() &&
                         header.num_frames == 1;
-  const bool is_video = IsOneOf(mime, {"video/mp4", "video/webm", "video/x-matroska"}) &&
-                        IsOneOf(codec, {"h264", "vp9", "ffv1"});
+  const bool is_video =
+      IsOneOf(mime, {"video/mp4", "video/webm", "video/x-matroska", "video/mp2t"}) &&
+      std::count(std::begin(engine::kVideoCodecs), std::end(engine::kVideoCodecs), codec) > 0;
   const auto side = static_cast<uint32_t>(std::max(options.max_side_px, 0));
   const auto frames = static_cast<uint32_t>(std::max(options.max_frames, 1));
   constexpr uint32_t kMaxFpsPart = 1u << 31;

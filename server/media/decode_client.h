@@ -49,9 +49,9 @@ class DecodedMedia {
   int fps_den() const { return fps_den_; }
   bool is_video() const { return !codec_.empty(); }
   // As found in the bytes: image/png, image/jpeg, image/webp, video/mp4, video/webm,
-  // video/x-matroska.
+  // video/x-matroska, video/mp2t.
   const std::string& mime_type() const { return mime_type_; }
-  const std::string& codec() const { return codec_; }  // of a video: h264, vp9 or ffv1
+  const std::string& codec() const { return codec_; }  // of a video, one of kVideoCodecs
   // uint8 [H, W, 3], RGB; null after a probe. REQUIRES: 0 <= index < num_frames().
   const uint8_t* frame(int index) const;
 

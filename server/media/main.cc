@@ -132,14 +132,9 @@ void CopyName(std::string_view name, char (&out)[size]) {
 absl::Status Decode(const Arguments& arguments, std::string_view bytes,
                     const engine::MediaLimits& limits) {
   const std::optional<engine::MediaType> type = engine::SniffMediaType(bytes);
-  if (const std::string_view name = engine::NameOfUnreadable(bytes); !type && !name.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("the file is ",
-                                                   absl::string_view(name.data(), name.size()),
-                                                   "; save it as PNG, JPEG or WebP"));
-  }
   if (!type) {
     return absl::InvalidArgumentError(
-        "the file is none of PNG, JPEG, WebP, MP4, WebM and Matroska");
+        absl::StrCat("the file is ", engine::DescribeUnreadable(bytes)));
   }
   MediaHeader header = {};
   std::memcpy(header.magic, kMediaMagic, sizeof(kMediaMagic));

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 // After <cstdio>, which jpeglib.h wants but does not include.
 #include <jpeglib.h>
@@ -179,8 +180,24 @@ std::string Ffmpeg(const std::string& name, const std::string& arguments) {
 }
 
 std::vector<std::string> VideoSeeds() {
-  return {Mp4(false), Mp4(true), Ffmpeg("ffv1.mkv", "-c:v ffv1 -threads 1"),
-          Ffmpeg("vp9.webm", "-c:v libvpx-vp9 -b:v 100k -threads 1")};
+  std::vector<std::string> seeds = {Mp4(false), Mp4(true)};
+  const std::pair<std::string, std::string> kinds[] = {
+      {"ffv1.mkv", "-c:v ffv1"},
+      {"vp9.webm", "-c:v libvpx-vp9 -b:v 100k"},
+      {"vp8.webm", "-c:v libvpx -b:v 100k"},
+      {"hevc.mp4", "-c:v libx265 -pix_fmt yuv420p -x265-params log-level=none:pools=none"},
+      {"hevc_10bit.mkv",
+       "-c:v libx265 -pix_fmt yuv420p10le -x265-params log-level=none:pools=none"},
+      {"av1.mp4", "-c:v libaom-av1 -cpu-used 8"},
+      {"mpeg4.mp4", "-c:v mpeg4 -bf 2"},
+      {"mjpeg.mov", "-c:v mjpeg -pix_fmt yuvj420p"},
+      {"h264.ts", "-c:v libx264 -pix_fmt yuv420p"},
+      {"variable.mkv", "-c:v ffv1 -vf setpts=N*N/4/TB -fps_mode passthrough"},
+  };
+  for (const auto& [name, arguments] : kinds) {
+    seeds.push_back(Ffmpeg(name, arguments + " -threads 1"));
+  }
+  return seeds;
 }
 
 bool RunNpy(std::string_view bytes) {

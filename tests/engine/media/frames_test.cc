@@ -42,33 +42,45 @@ std::string Ftyp(const std::vector<std::string>& brands) {
   return size + box + "....meta....avif";
 }
 
-TEST(FramesTest, PicturesThatAreNotReadAreNamed) {
+TEST(FramesTest, FilesThatAreNotReadAreNamed) {
+  constexpr char kPicture[] = "; save it as PNG, JPEG or WebP";
+  constexpr char kVideo[] = "; save it as MP4, WebM, Matroska or MPEG-TS";
   const struct {
     std::string bytes;
-    const char* name;
+    std::string name;
   } cases[] = {
-      {Ftyp({"heic"}), "a HEIC picture"},
-      {Ftyp({"heix", "mif1"}), "a HEIC picture"},
-      {Ftyp({"mif1", "heic", "miaf"}), "a HEIC picture"},
-      {Ftyp({"msf1", "hevc"}), "a HEIC picture"},
-      {Ftyp({"avif", "mif1"}), "an AVIF picture"},
-      {Ftyp({"mif1", "miaf", "avif"}), "an AVIF picture"},
-      {Ftyp({"avis"}), "an AVIF picture"},
-      {Ftyp({"mif1", "jpeg"}), "a HEIF picture"},
-      {"GIF89a", "a GIF"},
-      {std::string("II*\0", 4), "a TIFF picture"},
-      {std::string("MM\0*", 4), "a TIFF picture"},
-      {Ftyp({"isom", "iso2", "avc1"}), ""},
-      {Ftyp({"mp42"}).substr(0, 11), ""},
-      {"\x89PNG\r\n\x1a\n", ""},
-      {"", ""},
+      {Ftyp({"heic"}), std::string("a HEIC picture") + kPicture},
+      {Ftyp({"heix", "mif1"}), std::string("a HEIC picture") + kPicture},
+      {Ftyp({"mif1", "heic", "miaf"}), std::string("a HEIC picture") + kPicture},
+      {Ftyp({"msf1", "hevc"}), std::string("a HEIC picture") + kPicture},
+      {Ftyp({"avif", "mif1"}), std::string("an AVIF picture") + kPicture},
+      {Ftyp({"mif1", "miaf", "avif"}), std::string("an AVIF picture") + kPicture},
+      {Ftyp({"avis"}), std::string("an AVIF picture") + kPicture},
+      {Ftyp({"mif1", "jpeg"}), std::string("a HEIF picture") + kPicture},
+      {"GIF89a", std::string("a GIF") + kPicture},
+      {std::string("II*\0", 4), std::string("a TIFF picture") + kPicture},
+      {std::string("MM\0*", 4), std::string("a TIFF picture") + kPicture},
+      {"RIFF....AVI LIST", std::string("an AVI video") + kVideo},
+      {"FLV\1....", std::string("a Flash video (FLV)") + kVideo},
+      {"OggS....", std::string("an Ogg file") + kVideo},
+      {"\x30\x26\xb2\x75\x8e\x66\xcf\x11....", std::string("a Windows Media (ASF) file") + kVideo},
+      {std::string("\0\0\1\xba....", 8), std::string("an MPEG program stream") + kVideo},
+      {"hello", "none of PNG, JPEG, WebP, MP4, WebM, Matroska and MPEG-TS"},
+      {"", "none of PNG, JPEG, WebP, MP4, WebM, Matroska and MPEG-TS"},
   };
   for (const auto& c : cases) {
-    EXPECT_EQ(NameOfUnreadable(c.bytes), c.name);
-    if (*c.name != 0) {
-      EXPECT_EQ(SniffMediaType(c.bytes), std::nullopt) << c.name;
-    }
+    EXPECT_EQ(DescribeUnreadable(c.bytes), c.name);
+    EXPECT_EQ(SniffMediaType(c.bytes), std::nullopt) << c.name;
   }
+}
+
+// So many packets, each behind `ahead` bytes and before `behind`.
+std::string TransportStream(int packets, size_t ahead, size_t behind) {
+  std::string bytes;
+  for (int i = 0; i < packets; ++i) {
+    bytes += std::string(ahead, '\0') + "\x47" + std::string(187 + behind, '.');
+  }
+  return bytes;
 }
 
 TEST(FramesTest, TypesAreToldByTheirFirstBytes) {
@@ -78,6 +90,13 @@ TEST(FramesTest, TypesAreToldByTheirFirstBytes) {
   EXPECT_EQ(SniffMediaType("....ftypisom"), MediaType::kMp4);
   EXPECT_EQ(SniffMediaType("\x1a\x45\xdf\xa3....webm"), MediaType::kWebm);
   EXPECT_EQ(SniffMediaType("\x1a\x45\xdf\xa3....matroska"), MediaType::kMatroska);
+  EXPECT_EQ(SniffMediaType("....moov"), MediaType::kMp4);
+  EXPECT_EQ(SniffMediaType("....mdat"), MediaType::kMp4);
+  EXPECT_EQ(SniffMediaType(TransportStream(5, 0, 0)), MediaType::kMpegTs);
+  EXPECT_EQ(SniffMediaType(TransportStream(9, 4, 0)), MediaType::kMpegTs);
+  EXPECT_EQ(SniffMediaType(TransportStream(5, 0, 16)), MediaType::kMpegTs);
+  EXPECT_EQ(SniffMediaType(TransportStream(4, 0, 0)), std::nullopt);
+  EXPECT_EQ(SniffMediaType(TransportStream(5, 1, 0)), std::nullopt);
   EXPECT_EQ(SniffMediaType("GIF89a"), std::nullopt);
   EXPECT_EQ(SniffMediaType(Ftyp({"qt  "})), MediaType::kMp4);
   EXPECT_EQ(SniffMediaType(Ftyp({"iso5", "mif1", "heic"})), MediaType::kMp4);

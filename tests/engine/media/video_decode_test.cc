@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <random>
+#include <set>
 #include <string>
 
 #include "engine/media/npy.h"
@@ -17,23 +18,22 @@
 namespace kino::engine {
 namespace {
 
-absl::Status Ignore(RgbImage) { return absl::OkStatus(); }
+absl::Status Ignore(const RgbImage&) { return absl::OkStatus(); }
 
 std::string CorpusFile(const std::string& name) {
   return ReadFile(VideoCorpus().scratch.path(name));
 }
 
-TEST(VideoDecodeTest, FramesAreTheOnesFfmpegGives) {
-  int cases = 0;
+TEST(VideoDecodeTest, FramesAreTheOnesLoadVideoGives) {
+  std::set<std::string> codecs;
   for (const auto& row : VideoCorpus().index) {
     if (row[0] != "video") continue;
-    ++cases;
     SCOPED_TRACE(row[1]);
     const auto want = ReadNpy(VideoCorpus().scratch.path(row[2]));
     EXPECT_TRUE(want.ok()) << want.status();
     if (!want.ok()) continue;
     std::string got;
-    const auto info = DecodeVideo(CorpusFile(row[1]), {}, [&](RgbImage frame) {
+    const auto info = DecodeVideo(CorpusFile(row[1]), {}, [&](const RgbImage& frame) {
       got.append(frame.rgb.begin(), frame.rgb.end());
       return absl::OkStatus();
     });
@@ -45,36 +45,58 @@ TEST(VideoDecodeTest, FramesAreTheOnesFfmpegGives) {
     EXPECT_EQ(info->codec, row[3]);
     EXPECT_EQ(info->frame_rate.num, std::stoi(row[4]));
     EXPECT_EQ(info->frame_rate.den, std::stoi(row[5]));
+    codecs.insert(info->codec);
     EXPECT_EQ(got.size(), want->data.size());
     if (got.size() != want->data.size()) continue;
-    size_t differing = 0;
+    int64_t sum = 0;
     int largest = 0;
     for (size_t i = 0; i < got.size(); ++i) {
       const int difference =
           std::abs(static_cast<uint8_t>(got[i]) - static_cast<uint8_t>(want->data[i]));
-      differing += difference != 0;
+      sum += difference;
       largest = std::max(largest, difference);
     }
-    EXPECT_EQ(differing, 0u) << "of " << got.size() << ", by up to " << largest;
+    // Another FFmpeg on another processor rounds otherwise.
+    EXPECT_LE(static_cast<double>(sum), 0.5 * static_cast<double>(got.size()));
+    EXPECT_LE(largest, std::stoi(row[6]));
   }
-  EXPECT_GT(cases, 15);
+  EXPECT_THAT(codecs, ::testing::UnorderedElementsAreArray(kVideoCodecs));
 }
 
-TEST(VideoDecodeTest, OtherContainersAndCodecsAreInvalid) {
+TEST(VideoDecodeTest, WhatIsNotReadIsRefusedByName) {
   int cases = 0;
   for (const auto& row : VideoCorpus().index) {
     if (row[0] != "refused") continue;
     ++cases;
     const auto info = DecodeVideo(CorpusFile(row[1]), {}, Ignore);
     EXPECT_EQ(info.status().code(), absl::StatusCode::kInvalidArgument) << row[1] << info.status();
+    EXPECT_THAT(std::string(info.status().message()), ::testing::HasSubstr(row[2])) << row[1];
   }
-  EXPECT_GT(cases, 10);
+  EXPECT_GT(cases, 15);
+  EXPECT_EQ(DecodeVideo(CorpusFile("prores.mov"), {}, Ignore).status().message(),
+            "the video's codec is prores; can be read: h264, hevc, av1, vp9, vp8, ffv1, mpeg4, "
+            "mjpeg");
+}
+
+// Frames that are given again count as any others.
+TEST(VideoDecodeTest, LimitsHoldFramesThatAreGivenAgain) {
+  const std::string bytes = CorpusFile("gaps.mkv");  // 11 frames that take 18 at 24 a second
+  EXPECT_TRUE(DecodeVideo(bytes, {.max_frames = 18}, Ignore).ok());
+  const absl::Status status = DecodeVideo(bytes, {.max_frames = 17}, Ignore).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "the video has more than 17 frames at 24/1 a second");
 }
 
 TEST(VideoDecodeTest, LimitsAreHeld) {
   const std::string bytes = CorpusFile("h264.mp4");  // 9 frames of 64x48
   EXPECT_TRUE(
       DecodeVideo(bytes, {.max_frames = 9, .max_output_bytes = 9 * 64 * 48 * 3}, Ignore).ok());
+  // What is just within the limits is read, whatever a decoder needs around it.
+  for (const std::string name : {"h264.mp4", "hevc.mp4", "av1.mp4", "vp9.mp4", "vp8.webm",
+                                 "mpeg4.mp4", "mjpeg.mkv", "h264.ts"}) {
+    const auto info = DecodeVideo(CorpusFile(name), {.max_pixels = 64 * 48}, Ignore);
+    EXPECT_TRUE(info.ok()) << name << info.status();
+  }
   for (const MediaLimits& limits :
        {MediaLimits{.max_frames = 8}, MediaLimits{.max_output_bytes = 9 * 64 * 48 * 3 - 1},
         MediaLimits{.max_side_px = 63}, MediaLimits{.max_pixels = 64 * 48 - 1},
@@ -102,7 +124,7 @@ TEST(VideoDecodeTest, ACountBringsNoMemoryThatTheFileDoesNotFill) {
 
 TEST(VideoDecodeTest, ErrorOfTheSinkEndsTheDecoding) {
   int calls = 0;
-  const auto info = DecodeVideo(CorpusFile("h264.mp4"), {}, [&](RgbImage) {
+  const auto info = DecodeVideo(CorpusFile("h264.mp4"), {}, [&](const RgbImage&) {
     return ++calls == 3 ? absl::AbortedError("enough") : absl::OkStatus();
   });
   EXPECT_EQ(info.status().code(), absl::StatusCode::kAborted);
@@ -126,11 +148,13 @@ TEST(VideoDecodeTest, TruncationAndFlippedBitsGiveAStatusOrFrames) {
   std::mt19937 random(seed);
   const MediaLimits limits{.max_side_px = 512, .max_pixels = 1 << 16, .max_frames = 64};
   int refused = 0;
-  for (const std::string name : {"h264_bt709.mp4", "h264_fragments.mp4", "vp9.webm",
-                                 "ffv1_yuv444p.mkv", "h264_sound.mp4", "h264_turned90.mp4"}) {
+  for (const std::string name :
+       {"h264_bt709.mp4", "h264_fragments.mp4", "vp9.webm", "ffv1_yuv444p.mkv", "h264_sound.mp4",
+        "h264_turned_90.mp4", "hevc_10bit.mkv", "av1.mp4", "vp8.webm", "mjpeg.mkv", "mpeg4.mp4",
+        "h264_sound.ts"}) {
     SCOPED_TRACE(name);
     const std::string whole = CorpusFile(name);
-    for (int round = 0; round < 150; ++round) {
+    for (int round = 0; round < 100; ++round) {
       std::string bytes = whole;
       if (round % 3 == 0) {
         bytes.resize(random() % bytes.size());
