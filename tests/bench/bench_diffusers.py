@@ -2,11 +2,11 @@
 """Kino against diffusers on a mid-size random-weight model of a family, in one run on one machine.
 
 Usage
-  bench_diffusers.py --kino-render build/bin/kino-render --work FOLDER [--family ltx|mochi] [--vae 0.9.0|0.9.5]
+  bench_diffusers.py --kino-render build/bin/kino-render --work FOLDER [--family FAMILY] [--vae 0.9.0|0.9.5]
                      [--dtypes float32,bfloat16] [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25]
                      [--markdown FILE] [--check-speed 1.1] [--tiny]
 
---vae is the generation of LTX-Video's.
+FAMILY: ltx, mochi, cogvideox or allegro. --vae is the generation of LTX-Video's.
 
 The two take turns, each run in a process of its own, with the same request file and the same number of threads, which wait
 passively in both. A number is the median over the repeats; seconds per step is the median over the steps but the first.
@@ -30,6 +30,8 @@ import time
 
 import numpy as np
 
+import mid_size_allegro
+import mid_size_cogvideox
 import mid_size_ltx
 import mid_size_mochi
 import provenance
@@ -68,7 +70,26 @@ class Mochi:
         mid_size_mochi.build(folder, **(mid_size_mochi.TINY if args.tiny else {}))
 
 
-FAMILIES = {"ltx": Ltx, "mochi": Mochi}
+class CogVideoX:
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "CogVideoX", 8, 6.0, "256x384x17", "64x64x9"
+    KNOBS = {}
+
+    @staticmethod
+    def build(folder, args):
+        mid_size_cogvideox.build(folder, **(mid_size_cogvideox.TINY if args.tiny else {}))
+
+
+class Allegro:
+    # One tile of the VAE's.
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "Allegro", 15, 7.5, "320x320x24", "160x160x24"
+    KNOBS = {}
+
+    @staticmethod
+    def build(folder, args):
+        mid_size_allegro.build(folder, **(mid_size_allegro.TINY if args.tiny else {}))
+
+
+FAMILIES = {"ltx": Ltx, "mochi": Mochi, "cogvideox": CogVideoX, "allegro": Allegro}
 
 
 def write_request(path, family, size, steps):
