@@ -10,10 +10,11 @@ FAMILY: ltx, mochi, cogvideox or allegro. --vae is the generation of LTX-Video's
 
 The two take turns, each run in a process of its own, with the same request file and the same number of threads, which wait
 passively in both. A number is the median over the repeats; seconds per step is the median over the steps but the first.
-Peak resident memory is as the kernel counts it (wait4), with the pages of mapped weight files that were touched. Peak
-anonymous memory leaves those out, which the kernel can drop at any time: RssAnon of /proc/PID/status, read every 5 ms, of
-both alike. Before anything is reported the frames are compared: float32 within 1e-3 of each other, bfloat16 no further from
-diffusers' float32 (PSNR, 1 dB) than diffusers' own bfloat16. bfloat16 is left out on a CPU without instructions for it.
+Processor time and peak resident memory are as the kernel counts them (wait4), the memory with the pages of mapped weight
+files that were touched. Peak anonymous memory leaves those out, which the kernel can drop at any time: RssAnon of
+/proc/PID/status, read every 5 ms, of both alike. Before anything is reported the frames are compared: float32 within 1e-3 of
+each other, bfloat16 no further from diffusers' float32 (PSNR, 1 dB) than diffusers' own bfloat16. bfloat16 is left out on a
+CPU without instructions for it.
 
 --check-speed R ends with status 1 where seconds per step or decode are above R times diffusers'.
 --markdown appends the table to a file.
@@ -42,8 +43,8 @@ NEGATIVE = "worst quality, inconsistent motion, blurry, jittery, distorted"
 ENGINES = ("diffusers", "kino")
 ROWS = (("load (s)", "load"), ("text encode (s)", "encode_text"),
         ("denoise step (s)", "step"), ("VAE decode (s)", "decode"),
-        ("whole process (s)", "process"), ("peak resident memory (MiB)", "peak_mib"),
-        ("peak anonymous memory (MiB)", "peak_anonymous_mib"))
+        ("whole process (s)", "process"), ("processor time of it (s)", "cpu"),
+        ("peak resident memory (MiB)", "peak_mib"), ("peak anonymous memory (MiB)", "peak_anonymous_mib"))
 SAMPLE_SECONDS = 0.005
 FRAME_ERROR = 1e-3
 PSNR_LOSS_DB = 1.0
@@ -156,6 +157,7 @@ def run_once(engine, args, request, dtype):
     steps = stats["step_seconds"]
     numbers["step"] = statistics.median(steps[1:] or steps)
     numbers["process"] = seconds
+    numbers["cpu"] = usage.ru_utime + usage.ru_stime
     numbers["peak_mib"] = usage.ru_maxrss / 1024
     numbers["peak_anonymous_mib"] = anonymous_bytes / 2 ** 20
     print(f"{engine} {dtype}: " + "  ".join(f"{k} {numbers[k]:.2f}" for _, k in ROWS), flush=True)

@@ -63,7 +63,8 @@ def test_a_family_against_diffusers(family, tiny, tmp_path):
     for dtype in dtypes:
         table = {row[0]: [float(cell) for cell in row[1:]] for row in rows(text, dtype)}
         assert set(table) == {"load (s)", "text encode (s)", "denoise step (s)", "VAE decode (s)", "whole process (s)",
-                              "peak resident memory (MiB)", "peak anonymous memory (MiB)"}
+                              "processor time of it (s)", "peak resident memory (MiB)",
+                              "peak anonymous memory (MiB)"}
         for anonymous, resident in zip(table["peak anonymous memory (MiB)"][:2], table["peak resident memory (MiB)"][:2]):
             assert 0 < anonymous < resident
     # As published checkpoints have it, and as the two read alike.
