@@ -14,8 +14,9 @@
 #define KINO_SILU_SUM                                                \
   __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), \
                  optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))
-// A sum that rounds to a whole number must not be fused with the product before it.
-#define KINO_PIXEL_ROW                                               \
+// Where a sum must not be fused with the product before it: to round to a whole number, or as torch
+// does.
+#define KINO_UNFUSED_ROW                                             \
   __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), \
                  optimize("O3", "no-trapping-math", "fp-contract=off")))
 
@@ -127,6 +128,21 @@ KINO_INLINE void NormRotary(const T* x, const T* __restrict weight, const T* __r
 }
 
 template <typename T>
+KINO_INLINE void HalfRotary(T* x, const float* __restrict cos, const float* __restrict sin,
+                            int64_t stretches, int64_t axes, int64_t pairs) {
+  for (int64_t stretch = 0; stretch < stretches; ++stretch) {
+    T* __restrict first = x + stretch * 2 * pairs;
+    T* __restrict second = first + pairs;
+    const int64_t at = stretch % axes * pairs;
+    for (int64_t i = 0; i < pairs; ++i) {
+      const float a = ToFloat(first[i]), b = ToFloat(second[i]);
+      Store(first[i], a * cos[at + i] - b * sin[at + i]);
+      Store(second[i], b * cos[at + i] + a * sin[at + i]);
+    }
+  }
+}
+
+template <typename T>
 KINO_INLINE float Squares(const T* __restrict x, int64_t n) {
   float sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += ToFloat(x[i]) * ToFloat(x[i]);
@@ -234,7 +250,13 @@ KINO_INLINE void AsBytes(const T* __restrict x, uint8_t* __restrict out, int64_t
   KINO_SILU_ROW void MulSiluRow(const TYPE* x, const TYPE* gate, TYPE* out, int64_t n) {           \
     MulSilu(x, gate, out, n);                                                                      \
   }                                                                                                \
-  KINO_PIXEL_ROW void PixelsAsBytes(const TYPE* x, uint8_t* out, int64_t n) { AsBytes(x, out, n); }
+  KINO_UNFUSED_ROW void HalfRotaryRow(TYPE* x, const float* cos, const float* sin,                 \
+                                      int64_t stretches, int64_t axes, int64_t pairs) {            \
+    HalfRotary(x, cos, sin, stretches, axes, pairs);                                               \
+  }                                                                                                \
+  KINO_UNFUSED_ROW void PixelsAsBytes(const TYPE* x, uint8_t* out, int64_t n) {                    \
+    AsBytes(x, out, n);                                                                            \
+  }
 
 KINO_BOTH(float)
 KINO_BOTH(BFloat16)

@@ -41,6 +41,14 @@ void NormRotaryRow(const float* x, const float* weight, const float* bias, const
 void NormRotaryRow(const BFloat16* x, const BFloat16* weight, const BFloat16* bias,
                    const float* cos, const float* sin, BFloat16* out, int64_t n, float eps);
 
+// Turns in place, for each stretch of 2 * pairs numbers, those of its first half together with
+// those of its second; stretch s by the angles from s % axes * pairs on. The bits of torch's
+// operators.
+void HalfRotaryRow(float* x, const float* cos, const float* sin, int64_t stretches, int64_t axes,
+                   int64_t pairs);
+void HalfRotaryRow(BFloat16* x, const float* cos, const float* sin, int64_t stretches, int64_t axes,
+                   int64_t pairs);
+
 float SumSquares(const float* x, int64_t n);
 float SumSquares(const BFloat16* x, int64_t n);
 

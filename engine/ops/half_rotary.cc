@@ -1,5 +1,6 @@
 #include "engine/ops/half_rotary.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -8,10 +9,22 @@
 
 #include <vector>
 
+#include "engine/core/kernel_counter.h"
+#include "engine/ops/cpu_rows.h"
+#include "engine/ops/row_loop.h"
+
 namespace kino::engine {
 namespace {
 
 constexpr double kTheta = 10000.0;
+
+void Check(const at::Tensor& x, int64_t axes, const RotaryTable& table) {
+  TORCH_CHECK(x.dim() == 3 && table.cos.dim() == 2 && table.cos.sizes() == table.sin.sizes() &&
+                  table.cos.size(0) == x.size(1) && table.cos.size(1) % axes == 0 &&
+                  x.size(2) % (2 * table.cos.size(1)) == 0,
+              "half rotary: the input is ", x.sizes(), ", the table ", table.cos.sizes(), " of ",
+              axes, " axes, expected [B, L, D] and [L, half a head]");
+}
 
 }  // namespace
 
@@ -36,12 +49,8 @@ RotaryTable HalfRotaryTable(at::IntArrayRef extents, at::ArrayRef<double> scales
   return {.cos = angles.cos(), .sin = angles.sin()};
 }
 
-at::Tensor HalfRotary(const at::Tensor& x, int64_t axes, const RotaryTable& table) {
-  TORCH_CHECK(x.dim() == 3 && table.cos.dim() == 2 && table.cos.sizes() == table.sin.sizes() &&
-                  table.cos.size(0) == x.size(1) && table.cos.size(1) % axes == 0 &&
-                  x.size(2) % (2 * table.cos.size(1)) == 0,
-              "half rotary: the input is ", x.sizes(), ", the table ", table.cos.sizes(), " of ",
-              axes, " axes, expected [B, L, D] and [L, half a head]");
+at::Tensor HalfRotaryComposed(const at::Tensor& x, int64_t axes, const RotaryTable& table) {
+  Check(x, axes, table);
   const int64_t pairs = table.cos.size(1) / axes;
   const at::Tensor halves = x.view({x.size(0), x.size(1), -1, axes, 2, pairs});
   const auto angles = [&](const at::Tensor& of) { return of.view({x.size(1), 1, axes, pairs}); };
@@ -52,6 +61,31 @@ at::Tensor HalfRotary(const at::Tensor& x, int64_t axes, const RotaryTable& tabl
   out.select(4, 0).copy_(first * cos - second * sin);
   out.select(4, 1).copy_(second * cos + first * sin);
   return out.view(x.sizes());
+}
+
+at::Tensor HalfRotary(at::Tensor x, int64_t axes, const RotaryTable& table) {
+  Check(x, axes, table);
+  if (!cpu::FusesRows(x, x) || !cpu::FusesRows(table.cos, table.sin))
+    return HalfRotaryComposed(x, axes, table);
+  if (x.is_meta()) {
+    CountKernel({x, table.cos, table.sin}, {x});
+    return x;
+  }
+  const int64_t length = x.size(1), width = x.size(2), pairs = table.cos.size(1) / axes;
+  const float *cos = table.cos.const_data_ptr<float>(), *sin = table.sin.const_data_ptr<float>();
+  cpu::WithRowType(x, [&](auto zero) {
+    using T = decltype(zero);
+    T* rows = cpu::MutableData<T>(x);
+    at::parallel_for(0, x.size(0) * length, cpu::RowsPerTask(2 * width),
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t row = begin; row < end; ++row) {
+                         const int64_t at = row % length * axes * pairs;
+                         cpu::HalfRotaryRow(rows + row * width, cos + at, sin + at,
+                                            width / (2 * pairs), axes, pairs);
+                       }
+                     });
+  });
+  return x;
 }
 
 }  // namespace kino::engine

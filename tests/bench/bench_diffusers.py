@@ -2,18 +2,19 @@
 """Kino against diffusers on a mid-size random-weight model of a family, in one run on one machine.
 
 Usage
-  bench_diffusers.py --kino-render build/bin/kino-render --work FOLDER [--family ltx|mochi] [--vae 0.9.0|0.9.5]
+  bench_diffusers.py --kino-render build/bin/kino-render --work FOLDER [--family FAMILY] [--vae 0.9.0|0.9.5]
                      [--dtypes float32,bfloat16] [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25]
                      [--markdown FILE] [--check-speed 1.1] [--tiny]
 
---vae is the generation of LTX-Video's.
+FAMILY: ltx, mochi, cogvideox or allegro. --vae is the generation of LTX-Video's.
 
 The two take turns, each run in a process of its own, with the same request file and the same number of threads, which wait
 passively in both. A number is the median over the repeats; seconds per step is the median over the steps but the first.
-Peak resident memory is as the kernel counts it (wait4), with the pages of mapped weight files that were touched. Peak
-anonymous memory leaves those out, which the kernel can drop at any time: RssAnon of /proc/PID/status, read every 5 ms, of
-both alike. Before anything is reported the frames are compared: float32 within 1e-3 of each other, bfloat16 no further from
-diffusers' float32 (PSNR, 1 dB) than diffusers' own bfloat16. bfloat16 is left out on a CPU without instructions for it.
+Processor time and peak resident memory are as the kernel counts them (wait4), the memory with the pages of mapped weight
+files that were touched. Peak anonymous memory leaves those out, which the kernel can drop at any time: RssAnon of
+/proc/PID/status, read every 5 ms, of both alike. Before anything is reported the frames are compared: float32 within 1e-3 of
+each other, bfloat16 no further from diffusers' float32 (PSNR, 1 dB) than diffusers' own bfloat16. bfloat16 is left out on a
+CPU without instructions for it.
 
 --check-speed R ends with status 1 where seconds per step or decode are above R times diffusers'.
 --markdown appends the table to a file.
@@ -30,6 +31,8 @@ import time
 
 import numpy as np
 
+import mid_size_allegro
+import mid_size_cogvideox
 import mid_size_ltx
 import mid_size_mochi
 import provenance
@@ -40,8 +43,8 @@ NEGATIVE = "worst quality, inconsistent motion, blurry, jittery, distorted"
 ENGINES = ("diffusers", "kino")
 ROWS = (("load (s)", "load"), ("text encode (s)", "encode_text"),
         ("denoise step (s)", "step"), ("VAE decode (s)", "decode"),
-        ("whole process (s)", "process"), ("peak resident memory (MiB)", "peak_mib"),
-        ("peak anonymous memory (MiB)", "peak_anonymous_mib"))
+        ("whole process (s)", "process"), ("processor time of it (s)", "cpu"),
+        ("peak resident memory (MiB)", "peak_mib"), ("peak anonymous memory (MiB)", "peak_anonymous_mib"))
 SAMPLE_SECONDS = 0.005
 FRAME_ERROR = 1e-3
 PSNR_LOSS_DB = 1.0
@@ -68,7 +71,26 @@ class Mochi:
         mid_size_mochi.build(folder, **(mid_size_mochi.TINY if args.tiny else {}))
 
 
-FAMILIES = {"ltx": Ltx, "mochi": Mochi}
+class CogVideoX:
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "CogVideoX", 8, 6.0, "256x384x17", "64x64x9"
+    KNOBS = {}
+
+    @staticmethod
+    def build(folder, args):
+        mid_size_cogvideox.build(folder, **(mid_size_cogvideox.TINY if args.tiny else {}))
+
+
+class Allegro:
+    # One tile of the VAE's.
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "Allegro", 15, 7.5, "320x320x24", "160x160x24"
+    KNOBS = {}
+
+    @staticmethod
+    def build(folder, args):
+        mid_size_allegro.build(folder, **(mid_size_allegro.TINY if args.tiny else {}))
+
+
+FAMILIES = {"ltx": Ltx, "mochi": Mochi, "cogvideox": CogVideoX, "allegro": Allegro}
 
 
 def write_request(path, family, size, steps):
@@ -135,6 +157,7 @@ def run_once(engine, args, request, dtype):
     steps = stats["step_seconds"]
     numbers["step"] = statistics.median(steps[1:] or steps)
     numbers["process"] = seconds
+    numbers["cpu"] = usage.ru_utime + usage.ru_stime
     numbers["peak_mib"] = usage.ru_maxrss / 1024
     numbers["peak_anonymous_mib"] = anonymous_bytes / 2 ** 20
     print(f"{engine} {dtype}: " + "  ".join(f"{k} {numbers[k]:.2f}" for _, k in ROWS), flush=True)

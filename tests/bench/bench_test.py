@@ -10,13 +10,15 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import bench_diffusers
 import fake_counter
 import provenance
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KINO_RENDER = os.path.join(os.environ["KINO_BIN_DIR"], "kino-render")
 # Scripts with a table of their own; the rest is what they import or start.
-PARTS = {"bench_test.py", "diffusers_render.py", "fake_counter.py", "gguf_k.py", "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
+PARTS = {"bench_test.py", "diffusers_render.py", "fake_counter.py", "gguf_k.py", "mid_size_allegro.py", "mid_size_cogvideox.py",
+         "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
 COMMIT = r"commit ([0-9a-f]{7,}( \+ changes)?|unknown); \d{4}-\d\d-\d\d; "
 
 
@@ -48,7 +50,7 @@ def rows(text, first):
     return found
 
 
-@pytest.mark.parametrize("family", ["ltx", "mochi"])
+@pytest.mark.parametrize("family", sorted(bench_diffusers.FAMILIES))
 def test_a_family_against_diffusers(family, tiny, tmp_path):
     asked = ["float32", "bfloat16"]
     text = tiny("bench_diffusers.py", "--family", family, "--work", str(tmp_path / "work"))
@@ -61,11 +63,12 @@ def test_a_family_against_diffusers(family, tiny, tmp_path):
     for dtype in dtypes:
         table = {row[0]: [float(cell) for cell in row[1:]] for row in rows(text, dtype)}
         assert set(table) == {"load (s)", "text encode (s)", "denoise step (s)", "VAE decode (s)", "whole process (s)",
-                              "peak resident memory (MiB)", "peak anonymous memory (MiB)"}
+                              "processor time of it (s)", "peak resident memory (MiB)",
+                              "peak anonymous memory (MiB)"}
         for anonymous, resident in zip(table["peak anonymous memory (MiB)"][:2], table["peak resident memory (MiB)"][:2]):
             assert 0 < anonymous < resident
     # As published checkpoints have it, and as the two read alike.
-    with safe_open(tmp_path / "work" / {"ltx": "0.9.5", "mochi": "mochi"}[family] / "model" / "text_encoder" / "model.safetensors", "pt") as file:
+    with safe_open(tmp_path / "work" / {"ltx": "0.9.5"}.get(family, family) / "model" / "text_encoder" / "model.safetensors", "pt") as file:
         assert [name for name in file.keys() if name.endswith(("shared.weight", "embed_tokens.weight"))] == ["shared.weight"]
 
 

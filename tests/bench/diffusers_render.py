@@ -49,7 +49,7 @@ class StageClock:
 def call_arguments(request):
     names = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps",
              "guidance_scale")
-    families = ("ltx", "mochi")
+    families = ("ltx", "mochi", "cogvideox", "allegro")
     known = {*names, "task", "seed", "fps", *families}
     if unknown := set(request) - known:
         raise ValueError(f"the request has fields that this program does not know: {unknown}")
@@ -70,6 +70,8 @@ def main():
         args.model, dtype=getattr(torch, args.dtype), local_files_only=True)
     clock.add("load", time.perf_counter() - start)
     pipeline.set_progress_bar_config(disable=True)
+    if isinstance(pipeline, diffusers.AllegroPipeline):
+        pipeline.vae.enable_tiling()  # it decodes nothing without
     clock.wrap(pipeline, "encode_prompt", "encode_text")
     clock.wrap(pipeline.vae, "decode", "decode")
     clock.wrap(pipeline.video_processor, "postprocess_video", "decode")

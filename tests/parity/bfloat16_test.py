@@ -17,7 +17,7 @@ OTHER_NOISE_DB = 25.0
 EQUAL_NOISE_DB = 30.0
 # Of frames, as the parity tests have it for float32.
 FRAMES_TOLERANCE = 1e-4
-CASES = [case for family in ("ltx", "mochi", "allegro", "cogvideox") for case in fixtures.matrix(family) if case.variant < 6]
+CASES = [case for case in fixtures.every_case() if case.variant < 6]
 
 
 @matrix.sliced("case", CASES, lambda case: [("task", case.family, case.task), ("generation", case.family, case.generation)],

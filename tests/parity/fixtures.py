@@ -10,6 +10,7 @@ import tempfile
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 import kino_request
 from oracle.build import Changes, build
@@ -18,6 +19,10 @@ from oracle.run import apply_vae_options, load_pipeline
 from oracle.taps import run_with_taps
 
 SEED = 1234
+# What each family can do: every test over families and tasks goes through these, so a new task is one word here.
+TASKS = {"ltx": ("t2v", "i2v", "v2v", "condition", "two_pass", "upsample"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}
+# Of each family's variants, see Case.generation.
+GENERATIONS = {"ltx": 3, "mochi": 2, "allegro": 2, "cogvideox": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Case:
         """Of LTX-Video, its VAE's: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5. Of Mochi, what an empty prompt is: encoded as
         any other, or 1, none at all. Of Allegro, 1 where its VAE has two tiles in time. Of CogVideoX, 0 is 2b, 1 is 5b, 2 and
         3 are 1.5."""
-        return self.variant % {"ltx": 3, "mochi": 2, "allegro": 2, "cogvideox": 4}[self.family]
+        return self.variant % GENERATIONS[self.family]
 
 
 class Fixture:
@@ -56,6 +61,16 @@ class Fixture:
     def frames(self, tiling):
         return np.load(os.path.join(self.folder, f"expected_{tiling}.npy"))
 
+    def converted_bytes(self):
+        """Of weights that the files have in another type than float32 (tables that diffusers computes in float64), as float32:
+        what Kino holds of a model whose other weights it uses where their file is mapped."""
+        converted = 0
+        for path in glob.glob(os.path.join(self.model, "*", "*.safetensors")):
+            with safe_open(path, "pt") as file:
+                tensors = [file.get_tensor(name) for name in file.keys()]
+            converted += sum(4 * tensor.numel() for tensor in tensors if tensor.dtype != torch.float32)
+        return converted
+
     def diffusers_frames(self, dtype):
         """The untiled run in another type, with the same float32 weights converted while loading."""
         with open(os.path.join(self.folder, "request.json"), encoding="utf-8") as file:
@@ -71,14 +86,24 @@ def matrix(name="ltx"):
     if family(name).small_tiles() is not None:
         tilings["tiled"] = family(name).small_tiles()
     prefix = "" if name == "ltx" else f"{name}-"
-    tasks = {"ltx": ("t2v", "i2v", "v2v", "condition", "two_pass", "upsample"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}[name]
     return [Case(f"{prefix}{task}-{variant}", task, variant, tilings=tilings, family=name)
-            for task in tasks for variant in range(12)]
+            for task in TASKS[name] for variant in range(12)]
+
+
+def every_case():
+    """The matrices of all families."""
+    return [case for name in TASKS for case in matrix(name)]
+
+
+def every_generation():
+    """Of the matrices of all families, one case of each family, task and generation."""
+    return [case for case in every_case() if case.variant < GENERATIONS[case.family]]
 
 
 def make(case):
     """The case's fixture, from the store in the build tree if it is there."""
-    folder = os.path.join(_store(), case.name)
+    # Named by all of the case, so that an edit of a test leaves the other cases' values.
+    folder = os.path.join(_store(), f"{case.name}-{hashlib.sha256(repr(case).encode()).hexdigest()[:8]}")
     if not os.path.isdir(folder):
         with tempfile.TemporaryDirectory(dir=_store()) as scratch:
             _fill(case, os.path.join(scratch, case.name))
@@ -112,12 +137,11 @@ def _fill(case, folder):
 
 
 def _store():
-    """A folder of the build tree named by everything that the expected values depend on."""
+    """A folder of the build tree named by everything that the expected values depend on but the case."""
     here = os.path.dirname(os.path.abspath(__file__))
     digest = hashlib.sha256()
     sources = glob.glob(os.path.join(here, "oracle", "**", "*.py"), recursive=True)
-    for path in sorted([*sources, os.path.join(here, "kino_request.py"), __file__,
-                        *glob.glob(os.path.join(here, "*_test.py"))]):
+    for path in sorted([*sources, os.path.join(here, "kino_request.py"), __file__]):
         with open(path, "rb") as file:
             digest.update(file.read())
     for name in ("torch", "diffusers", "transformers", "tokenizers", "numpy", "beautifulsoup4", "ftfy"):

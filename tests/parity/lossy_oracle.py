@@ -1,7 +1,6 @@
 """What the reference libraries make of a network that is cast or quantized: diffusers' layerwise casting, bitsandbytes,
 torchao and gguf, on the CPU. A layer's weight is replaced by the library's decoded one, or the whole layer where the library
 computes with another."""
-import functools
 import os
 import re
 
@@ -145,13 +144,13 @@ def cast(pipeline, component, storage, compute, but=()):
     network = getattr(pipeline, component)
     skip = (*DEFAULT_SKIP_MODULES_PATTERN, *(f"^{re.escape(name)}$" for name in but))
     if component == "text_encoder":
-        # T5 converts activations to the dtype in which `wo` is stored, and the pipeline converts the states to the first
-        # parameter's; neither expects casting.
+        # T5 converts activations to the dtype in which `wo` is stored, and the pipeline converts the states (and some draw
+        # the noise) in the first parameter's; neither expects casting.
         for name, layer in list(network.named_modules()):
             if name.endswith("DenseReluDense.wo"):
                 network.set_submodule(name, _Boxed(layer))
         apply_layerwise_casting(network, storage, compute, skip)
-        pipeline.encode_prompt = functools.partial(pipeline.encode_prompt, dtype=compute)
+        network.__class__ = type(type(network).__name__, (type(network),), {"dtype": property(lambda _: compute)})
     else:
         network.enable_layerwise_casting(storage, compute, skip)
     held = sum(p.nbytes for p in network.parameters() if p.dtype == storage)

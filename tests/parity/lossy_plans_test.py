@@ -4,7 +4,6 @@ Weights decode to the same bits there and here (tests/engine/quant), so frames a
 quantized too, a value on the edge between two levels may fall to either side; what that does is measured on the library
 itself.
 """
-import copy
 import glob
 import json
 import os
@@ -19,70 +18,8 @@ from safetensors import safe_open
 import compare
 import kino_render
 import lossy_oracle
-import fixtures
 import matrix
-from oracle.run import load_pipeline, run
-
-CASES = {case.name: case for family in ("ltx", "mochi", "allegro") for case in fixtures.matrix(family)}
-FRAMES = compare.TOLERANCE["frames"]
-FLOAT8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
-# Two float32 implementations of a layer differ by less.
-ROUNDING = 1e-6
-# bfloat16 against bfloat16 has no common truth but float32 (see bfloat16_test.py).
-ALLOWED_LOSS_DB = 1.0
-
-
-_loaded = {}  # by a case's name and dtype
-
-
-def _pipeline(fixture, request, dtype):
-    """A pipeline of one's own: its networks are about to change."""
-    key = fixture.case.name, dtype
-    if key not in _loaded:
-        _loaded[key] = load_pipeline(fixture.folder, request, dtype)
-    return copy.deepcopy(_loaded[key])
-
-
-class Run:
-    """A case, and its diffusers pipeline to change."""
-
-    def __init__(self, name, dtype=torch.float32):
-        self.fixture = fixtures.make(CASES[name])
-        with open(os.path.join(self.fixture.folder, "request.json"), encoding="utf-8") as file:
-            self._request = json.load(file)
-        self.pipeline = _pipeline(self.fixture, self._request, dtype)
-
-    def part(self, component):
-        return getattr(self.pipeline, component)
-
-    def wanted(self):
-        frames = np.asarray(run(self.pipeline, self._request, self.fixture.folder, "np")[0], np.float32)
-        assert np.isfinite(frames).all()
-        return frames
-
-    def lossless(self):
-        return self.fixture.frames("untiled")
-
-    def got(self, tmp_path, *flags, model=None, dtype="float32"):
-        """Frames, and the most weight bytes of all stages."""
-        stats = tmp_path / "stats.json"
-        frames = kino_render.render(model or self.fixture.model, self.fixture.request("untiled"),
-                                    dtype=dtype, flags=flags, stats=str(stats))
-        stages = json.loads(stats.read_text())["stages"]
-        return frames, max(stage["peak_weight_bytes"] for stage in stages)
-
-
-def skip_flags(skip):
-    return [flag for name in skip for flag in ("--quantize-skip", name)]
-
-
-def check_frames(run_, got, want, what, note):
-    error = float(np.abs(got - want).max())
-    moved = float(np.abs(want - run_.lossless()).max())
-    note(f"{what}: frames max abs error {error:.2e} (lossless frames differ by {moved:.2e})")
-    assert moved > 10 * FRAMES, f"{what}: no case to tell lossy from lossless"
-    assert error <= FRAMES, what
-
+from lossy_run import ALLOWED_LOSS_DB, FLOAT8, FRAMES, ROUNDING, Run, check_frames, skip_flags
 
 CASTS = [
     ("transformer", "t2v-0"), ("transformer", "i2v-1"), ("transformer", "t2v-8"),
@@ -96,8 +33,7 @@ CASTS = [
                lambda component, name, storage: [(component, name), (component, storage)])
 def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, pytestconfig):
     case = Run(name)
-    if not name.startswith(("t2v", "i2v", "upsample")):
-        case.pipeline.vae.encoder = case.pipeline.vae.quant_conv = None  # text to video needs none: Kino does not load them
+    assert component in case.loaded_parts()
     held = lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], torch.float32)
     got, weights = case.got(tmp_path, "--storage-dtype", f"{component}={storage}")
     check_frames(case, got, case.wanted(), f"{name} {component} {storage}", pytestconfig.kino_note)

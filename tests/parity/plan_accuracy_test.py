@@ -11,13 +11,17 @@ import pytest
 
 import kino_render
 import fixtures
+import matrix
 
 DEMO = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
 # Of the most bytes at a time, and of every stage that comes near to it.
 TOLERANCE = 0.10
 NEAR = 0.5
 
-SMALL_TILES = ["--vae-tile-size", "64,64,32,32"]
+CASES_BY_NAME = {case.name: case for case in fixtures.every_case()}
+GENERATIONS = fixtures.every_generation()
+# One of each family and task.
+TASKS = [case for case in GENERATIONS if case.variant == 0]
 
 
 def demo_request(height, width, num_frames, guidance_scale=3.0):
@@ -26,37 +30,30 @@ def demo_request(height, width, num_frames, guidance_scale=3.0):
 
 
 def demo(dtype, *flags, size=(128, 128, 17), guidance_scale=3.0):
-    return pytest.param(None, demo_request(*size, guidance_scale), dtype, list(flags),
+    return pytest.param(None, demo_request(*size, guidance_scale), None, dtype, list(flags),
                         id="-".join(["demo", "x".join(map(str, size)), f"g{guidance_scale:g}", dtype,
                                      *(flag.strip("-") for flag in flags)]))
 
 
-def tiny(name, dtype, *flags):
-    """A variant of a parity matrix; of LTX-Video 0, 1 and 2 are the VAE's generations 0.9.0, 0.9.1 and 0.9.5."""
-    return pytest.param(name, None, dtype, list(flags),
-                        id="-".join([name, dtype, *(flag.strip("-") for flag in flags)]))
+def tiny(name, dtype, *flags, tiling="untiled"):
+    """A case of a parity matrix."""
+    return pytest.param(name, None, tiling, dtype, list(flags),
+                        id="-".join([name, *([tiling] if tiling != "untiled" else []), dtype, *(flag.strip("-") for flag in flags)]))
 
 
 CASES = [
-    *(tiny(f"{task}-{variant}", dtype)
-      for task in ("t2v", "i2v") for variant in range(3) for dtype in ("float32", "bfloat16")),
-    *(tiny(f"{task}-{variant}", dtype) for task, variant in (("v2v", 2), ("condition", 3), ("condition", 4), ("condition", 6), ("two_pass", 0), ("two_pass", 2))
-      for dtype in ("float32", "bfloat16")),
-    tiny("two_pass-2", "float32", "--offload", "model"), tiny("two_pass-0", "float32", "--offload", "block:1"),
-    *(tiny(f"t2v-{variant}", "float32", *SMALL_TILES) for variant in range(3)),
+    *(tiny(case.name, dtype) for case in GENERATIONS for dtype in ("float32", "bfloat16")),
+    *(tiny(case.name, "float32", tiling=tiling) for case in GENERATIONS for tiling in case.tilings if tiling != "untiled"),
+    *(tiny(case.name, "float32", "--offload", policy) for case in TASKS for policy in ("model", "block:1", "leaf")),
+    *(tiny(f"condition-{variant}", "float32") for variant in (3, 4, 6)),
     tiny("t2v-1", "bfloat16", "--offload", "leaf"),
-    *(tiny(f"upsample-{variant}", dtype) for variant in (0, 4, 8, 11) for dtype in ("float32", "bfloat16")),
-    tiny("upsample-8", "float32", *SMALL_TILES),
-    *(tiny("upsample-2", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
+    *(tiny(f"upsample-{variant}", "float32") for variant in (4, 8, 11)),
+    tiny("upsample-8", "float32", tiling="tiled"),
     tiny("t2v-2", "float32", "--offload", "block:1"),
-    *(tiny(f"mochi-t2v-{variant}", dtype) for variant in (0, 1, 4) for dtype in ("float32", "bfloat16")),
-    tiny("mochi-t2v-0", "float32", "--vae-tile-size", "32,32,16,16"),
-    *(tiny(f"cogvideox-{name}", "float32") for name in ("t2v-0", "t2v-1", "t2v-2", "i2v-0", "v2v-1", "control-2")),
+    *(tiny("mochi-t2v-4", dtype) for dtype in ("float32", "bfloat16")),
     *(tiny("mochi-t2v-4", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
     tiny("mochi-t2v-4", "bfloat16", "--chunk-feed-forward", "16"),
-    *(tiny("allegro-t2v-0", dtype) for dtype in ("float32", "bfloat16", "bfloat16,vae=float32")),
-    tiny("allegro-t2v-1", "float32"),
-    *(tiny("allegro-t2v-0", "float32", "--offload", policy) for policy in ("block:1", "leaf")),
+    tiny("allegro-t2v-0", "bfloat16,vae=float32"),
     demo("float32"), demo("bfloat16"),
     demo("bfloat16", guidance_scale=1.0),
     demo("float32", size=(64, 192, 33)),
@@ -107,14 +104,21 @@ def measure(model, request, dtype, flags, folder):
             if stage["stage"] not in ("load", "mux")}
 
 
-@pytest.mark.parametrize("name, request_fields, dtype, flags", CASES)
-def test_predicted_peak_is_measured(name, request_fields, dtype, flags, tmp_path):
+def facts(name, request_fields, tiling, dtype, flags):
+    if name is None:
+        return [("demo", json.dumps(request_fields), dtype, *flags)]
+    case = CASES_BY_NAME[name]
+    return [("dtype", dtype, case.family, case.task), ("generation", case.family, case.generation), ("flags", case.family, *flags),
+            ("tiling", case.family, tiling)]
+
+
+@matrix.sliced("name, request_fields, tiling, dtype, flags", CASES, facts)
+def test_predicted_peak_is_measured(name, request_fields, tiling, dtype, flags, tmp_path):
     model = DEMO
     if name is not None:
-        case = next(case for family in ("ltx", "mochi", "allegro", "cogvideox") for case in fixtures.matrix(family) if case.name == name)
-        fixture = fixtures.make(case)
+        fixture = fixtures.make(CASES_BY_NAME[name])
         model = fixture.model
-        with open(fixture.request("untiled"), encoding="utf-8") as file:
+        with open(fixture.request(tiling), encoding="utf-8") as file:
             request_fields = json.load(file)
         for condition in request_fields.get("conditions", []):
             condition["path"] = os.path.join(fixture.folder, condition["path"])

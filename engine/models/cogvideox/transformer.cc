@@ -72,13 +72,15 @@ CogVideoXTransformer::CogVideoXTransformer(const CogVideoXTransformerConfig& con
     block.feed_forward = std::make_unique<Mlp>(Mlp::FeedForward(scope.Sub("ff"), d, {}));
   }
   // What comes before the blocks and behind them is little: it moves with the first and the last.
-  const WeightScope first = WeightScope(weights(), *groups.front()).Sub("patch_embed").Sub("proj");
-  // The newer kind has a linear layer here, which has a bias whatever patch_bias says.
-  const bool is_linear = config_.patch_size_t > 0;
-  const LayerKind kind = is_linear ? LayerKind::kLinear : LayerKind::kConvolution;
-  patch_weight_ = is_linear ? first.Get("weight", {d, patch}, kind)
-                            : first.Get("weight", {d, config_.in_channels, p, p}, kind);
-  if (is_linear || config_.patch_bias) patch_bias_ = first.Get("bias", {d}, kind);
+  const WeightScope first = WeightScope(weights(), *groups.front()).Sub("patch_embed");
+  if (config_.patch_size_t > 0) {
+    // It has a bias whatever patch_bias says.
+    patch_linear_ = first.Linear("proj", patch, d);
+  } else {
+    const WeightScope proj = first.Sub("proj");
+    patch_weight_ = proj.Get("weight", {d, config_.in_channels, p, p}, LayerKind::kConvolution);
+    if (config_.patch_bias) patch_bias_ = proj.Get("bias", {d}, LayerKind::kConvolution);
+  }
   const WeightScope last(weights(), *groups.back());
   norm_final_ = last.Sub("norm_final").WithBias({d});
   norm_out_ = last.Sub("norm_out").Sub("norm").WithBias({d});
@@ -208,8 +210,10 @@ at::Tensor CogVideoXTransformer::Forward(const Prepared& prepared, int step,
                                  .view({batch, frames, pt, channels, height, p, width, p})
                                  .permute({0, 1, 4, 6, 3, 2, 5, 7})
                                  .reshape({batch, frames * height * width, channels * pt * p * p});
-  at::Tensor video = Linear(patches, patch_weight_.get()->flatten(1),
-                            patch_bias_ ? *patch_bias_.get() : at::Tensor());
+  at::Tensor video = config_.patch_size_t > 0
+                         ? patch_linear_.Apply(patches)
+                         : Linear(patches, patch_weight_.get()->flatten(1),
+                                  patch_bias_ ? *patch_bias_.get() : at::Tensor());
   if (prepared.positions.defined()) video.add_(prepared.positions);
   const int64_t text = prepared.text.size(1);
   Streams streams = {at::cat({prepared.text, video}, 1)};

@@ -69,7 +69,8 @@ class CogVideoXTransformer final : public Component {
                 const RunContext& context) const;
 
   CogVideoXTransformerConfig config_;
-  WeightRef patch_weight_, patch_bias_;
+  LinearWeight patch_linear_;            // of the kind with patch_size_t
+  WeightRef patch_weight_, patch_bias_;  // of the other, a convolution's
   WeightAndBias norm_final_, norm_out_;
   LinearWeight proj_out_;
   std::vector<Block> blocks_;

@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "tests/support/at_threads.h"
+
 namespace kino::engine {
 namespace {
 
@@ -14,7 +16,7 @@ TEST(HalfRotaryTest, PairsOfEachAxisTurnByTheirPosition) {
   const RotaryTable table =
       HalfRotaryTable({kFrames, kHeight, kWidth}, {2.2, 2.0, 0.5}, kHead, c10::Device(c10::kCPU));
   const at::Tensor x = at::randn({2, kFrames * kHeight * kWidth, kHeads * kHead});
-  const at::Tensor got = HalfRotary(x, 3, table);
+  const at::Tensor got = HalfRotary(x.clone(), 3, table);
   double worst = 0;
   for (int64_t row = 0; row < x.size(0); ++row) {
     for (int64_t token = 0; token < x.size(1); ++token) {
@@ -45,7 +47,22 @@ TEST(HalfRotaryTest, HalfPrecisionIsComputedInFloat32AndRoundedOnce) {
   const RotaryTable table = HalfRotaryTable({5}, {1.0}, 8, c10::Device(c10::kCPU));
   const at::Tensor x = at::randn({1, 5, 16}).to(at::kBFloat16);
   const at::Tensor want = HalfRotary(x.to(at::kFloat), 1, table).to(at::kBFloat16);
-  EXPECT_TRUE(HalfRotary(x, 1, table).equal(want));
+  EXPECT_TRUE(HalfRotary(x.clone(), 1, table).equal(want));
+}
+
+// Tasks of 16384 elements; one of the three goes on from the first video to the second.
+TEST(HalfRotaryTest, FusedHasTheBitsOfTheComposedForm) {
+  constexpr int64_t kHeads = 2, kHead = 24, kLength = (3 * 16384 / (kHeads * kHead) + 80) / 2;
+  const RotaryTable table =
+      HalfRotaryTable({kLength / 4, 2, 2}, {2.2, 2.0, 0.5}, kHead, c10::Device(c10::kCPU));
+  for (const c10::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const at::Tensor x = at::randn({2, kLength, kHeads * kHead}).to(dtype);
+    const at::Tensor want = HalfRotaryComposed(x, 3, table);
+    for (const int threads : {1, 3}) {
+      const kino::testing::AtThreads several(threads);
+      EXPECT_TRUE(HalfRotary(x.clone(), 3, table).equal(want)) << dtype << ", " << threads;
+    }
+  }
 }
 
 TEST(HalfRotaryTest, ATableOfAnotherSizeIsRefused) {

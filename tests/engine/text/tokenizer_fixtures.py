@@ -68,7 +68,13 @@ AWKWARD = [
     "supercalifragilisticexpialidocious", "a" * 300, "ab" * 2000, "\u2603" * 200, "hello " * 400, " ".join("x" * n for n in range(1, 80)),
     "e\u0301" * 100, "\U0001F600" * 60, "</s> " * 150, "a" + "\u0301" * 50 + "b", "\u00aa" * 40 + "\u0301", "\ufdfa" * 20,
     "<img> here", "<img>", "  <img>  ", "mask<mask>mask", "a word worded word, swordword", "NEW TOKEN new token New Token", "caf\u00e9token cafe\u0301token",
-    "longlong longlonger longlongest", "lonely<lonely>lonely \u00e9<lonely> <lonely>", "spaced  <spaced>  <spaced> x",
+    # Long runs of spaces, tabs and newlines, alone and inside; text that looks like halves of surrogate pairs.
+    " " * 700, "\t" * 300, "\n" * 300, "a" + " " * 513 + "b", "a" + "\t" * 65 + "b" + "\n" * 65 + "c", "\r\n" * 80 + "x", "\u3000" * 90, "\u200b" * 90 + "a",
+    "\\ud83d\\ude00", "\\uD83D", "&#xD83D;&#xDE00;", "\ud7ff\ue000", "%ED%A0%BD", "\U0001F600\\udc00",
+    # Compatibility forms that become several characters, a space, or nothing; half and full width mixed.
+    "\u3300\u33ff", "\u2474\u24b6\u24ea", "\u1e9b\u0323", "\ufb00\u0301", "\u00b4\u00a8\u00b8", "\u2002\u2003\u2009\u202f\u205f", "\uff21\uff42c\uff11\uff12 3",
+    "\uff8a\uff9f\u30cf\u309a\u30d1", "\uff01\uff5e\uffe5\uffe6", "\u115f\u1160\u3164\uffa0", "\u202b\u05d0\u0661\u202c\u200f\u0644\u0627", "\u061c\u0640\u0651\u064b",
+    "longlong longlonger longlongest", "pneumono" * 60, "\u6f22" * 400, "-" * 600, "\U0001F468\u200d\U0001F469\u200d\U0001F467\u200d\U0001F466" * 30, "lonely<lonely>lonely \u00e9<lonely> <lonely>", "spaced  <spaced>  <spaced> x",
 ] + ENGLISH.split("\n") + OTHERS.split("\n")
 
 POOLS = [

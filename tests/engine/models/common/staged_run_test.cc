@@ -59,7 +59,9 @@ class TwoStages final : public StagedRun {
 
 TEST(StagedRunTest, GoesThroughItsStagesAndTellsHowFar) {
   TwoStages run;
-  EXPECT_THAT(run.stages(), ElementsAre(Stage::kEncodeText, Stage::kDenoise, Stage::kDecode));
+  std::vector<Stage> stages;
+  for (const PipelineRun::StageShare& each : run.stages()) stages.push_back(each.stage);
+  EXPECT_THAT(stages, ElementsAre(Stage::kEncodeText, Stage::kDenoise, Stage::kDecode));
   std::vector<double> fractions;
   while (!run.position().done) {
     fractions.push_back(run.position().fraction);

@@ -1,0 +1,80 @@
+"""A case of the parity matrices that runs with a diffusers pipeline which may be changed first, and with kino-render."""
+import copy
+import json
+import os
+
+import numpy as np
+import torch
+
+import compare
+import fixtures
+import kino_render
+from oracle.run import load_pipeline, run
+
+CASES = {case.name: case for case in fixtures.every_case()}
+FRAMES = compare.TOLERANCE["frames"]
+FLOAT8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
+# Two float32 implementations of a layer differ by less.
+ROUNDING = 1e-6
+# bfloat16 against bfloat16 has no common truth but float32 (see bfloat16_test.py).
+ALLOWED_LOSS_DB = 1.0
+
+
+_loaded = {}  # by a case's name and dtype
+
+
+def _pipeline(fixture, request, dtype):
+    """A pipeline of one's own: its networks are about to change."""
+    key = fixture.case.name, dtype
+    if key not in _loaded:
+        _loaded[key] = load_pipeline(fixture.folder, request, dtype)
+    return copy.deepcopy(_loaded[key])
+
+
+class Run:
+    """A case, and its diffusers pipeline to change."""
+
+    def __init__(self, name, dtype=torch.float32):
+        self.fixture = fixtures.make(CASES[name])
+        with open(os.path.join(self.fixture.folder, "request.json"), encoding="utf-8") as file:
+            self._request = json.load(file)
+        self.pipeline = _pipeline(self.fixture, self._request, dtype)
+
+    def part(self, component):
+        return getattr(self.pipeline, component)
+
+    def loaded_parts(self):
+        """Names of the networks that have weights. What Kino does not load is taken out of them: of a family that takes no
+        pixels, the VAE's encoder."""
+        if set(fixtures.TASKS[self.fixture.case.family]) == {"t2v"}:
+            self.pipeline.vae.encoder = self.pipeline.vae.quant_conv = None
+        names = [name for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)]
+        return [*names, "latent_upsampler"] if self.fixture.case.task == "two_pass" else names
+
+    def wanted(self):
+        frames = np.asarray(run(self.pipeline, self._request, self.fixture.folder, "np")[0], np.float32)
+        assert np.isfinite(frames).all()
+        return frames
+
+    def lossless(self):
+        return self.fixture.frames("untiled")
+
+    def got(self, tmp_path, *flags, model=None, dtype="float32"):
+        """Frames, and the most weight bytes of all stages."""
+        stats = tmp_path / "stats.json"
+        frames = kino_render.render(model or self.fixture.model, self.fixture.request("untiled"),
+                                    dtype=dtype, flags=flags, stats=str(stats))
+        stages = json.loads(stats.read_text())["stages"]
+        return frames, max(stage["peak_weight_bytes"] for stage in stages)
+
+
+def skip_flags(skip):
+    return [flag for name in skip for flag in ("--quantize-skip", name)]
+
+
+def check_frames(run_, got, want, what, note):
+    error = float(np.abs(got - want).max())
+    moved = float(np.abs(want - run_.lossless()).max())
+    note(f"{what}: frames max abs error {error:.2e} (lossless frames differ by {moved:.2e})")
+    assert moved > 10 * FRAMES, f"{what}: no case to tell lossy from lossless"
+    assert error <= FRAMES, what
