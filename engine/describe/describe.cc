@@ -220,8 +220,17 @@ std::vector<std::string> ModelDescription::WeightedComponents() const {
   return names;
 }
 
-absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model,
-                                                     const std::string& variant) {
+std::vector<std::string> ModelDescription::ComponentsWithoutVariant() const {
+  std::vector<std::string> names;
+  for (const ComponentDescription& component : components) {
+    const bool is_original = component.name == "transformer" && !transformer_file.empty();
+    if (component.weight_bytes > 0 && !is_original && component.variant != variant)
+      names.push_back(component.name);
+  }
+  return names;
+}
+
+absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model) {
   std::vector<std::string> paths;
   for (const std::string& name : model.WeightedComponents()) {
     if (name == "transformer" && !model.transformer_file.empty()) {
@@ -229,7 +238,7 @@ absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& mod
       continue;
     }
     KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
-                          Checkpoint::Open(absl::StrCat(model.folder, "/", name), variant));
+                          Checkpoint::Open(absl::StrCat(model.folder, "/", name), model.variant));
     for (std::string& path : checkpoint->paths()) paths.push_back(std::move(path));
   }
   return paths;
@@ -257,13 +266,15 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
 }
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
-                                               const std::string& transformer_file) {
+                                               const std::string& transformer_file,
+                                               const std::string& variant) {
   const std::string index_path = (fs::path(folder) / "model_index.json").string();
   KINO_RETURN_IF_ERROR(CheckIsNoHubFolder(folder, index_path));
   KINO_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(index_path));
   ModelDescription model;
   model.folder = folder;
   model.transformer_file = transformer_file;
+  model.variant = variant;
   ConfigReader reader(index, index_path);
   model.pipeline_class = reader.Get("_class_name", std::string());
   KINO_RETURN_IF_ERROR(reader.status());
@@ -314,14 +325,10 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
       AddWeights(*files.checkpoint, component);
     } else if (fs::exists(fs::path(component_folder) / "config.json")) {
       // Tokenizers and samplers have no weights.
-      absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint =
-          Checkpoint::Open(component_folder, "");
-      for (const char* variant : {"bf16", "fp16"}) {
-        if (absl::IsNotFound(checkpoint.status()))
-          checkpoint = Checkpoint::Open(component_folder, variant);
-      }
-      if (!checkpoint.ok()) return checkpoint.status();
-      AddWeights(**checkpoint, component);
+      KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
+                            Checkpoint::Open(component_folder, variant));
+      AddWeights(*checkpoint, component);
+      component.variant = checkpoint->variant();
       if (is_transformer) {
         source.transformer_config_path = component_folder + "/config.json";
         KINO_ASSIGN_OR_RETURN(source.transformer_config,
@@ -329,6 +336,14 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
       }
     }
     model.components.push_back(std::move(component));
+  }
+  const std::vector<std::string> without = model.ComponentsWithoutVariant();
+  if (!without.empty() && absl::c_none_of(model.components, [&](const ComponentDescription& each) {
+        return each.variant == variant;
+      })) {
+    return absl::NotFoundError(
+        absl::StrCat("variant '", variant, "': none of ", absl::StrJoin(without, ", "), " in '",
+                     folder, "' has weights of it; leave it out to read the others"));
   }
   KINO_ASSIGN_OR_RETURN(model.details, family->describe(source));
   return model;

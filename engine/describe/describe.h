@@ -55,6 +55,8 @@ struct ComponentDescription {
   std::vector<WeightTensor> weights = {};
   // A VAE: what a plan says of lossy storage reaches it by name only.
   bool is_autoencoder = false;
+  // Of the files it is read from: the model's, or empty where it has none of that.
+  std::string variant = {};
 };
 
 // What a family says of a checkpoint. Subclassed in engine/models/<family>/describe.
@@ -79,6 +81,8 @@ struct ModelDescription {
   std::string folder;
   // An original file whose transformer takes the place of the folder's; empty: none.
   std::string transformer_file;
+  // Which weight files are read, as diffusers' variant ("fp16"); empty: the plain ones.
+  std::string variant;
   std::string family;          // "ltx"
   std::string pipeline_class;  // as model_index.json names it
   std::vector<ComponentDescription> components;
@@ -93,19 +97,21 @@ struct ModelDescription {
   int64_t WeightBytes(const ComputeDTypes& dtypes) const;
   // The names of the components that have weights: what a plan can place.
   std::vector<std::string> WeightedComponents() const;
+  // The components that have no files of the variant, so that their plain ones are read.
+  std::vector<std::string> ComponentsWithoutVariant() const;
 };
 
 // Reads model_index.json, each component's config.json and safetensors headers, and the header of
-// `transformer_file` if one is named. NOT_FOUND: no such folder or file. INVALID_ARGUMENT: a file
-// is malformed. UNIMPLEMENTED: a pipeline class Kino does not know, or a component of a kind it
-// does not.
+// `transformer_file` if one is named. NOT_FOUND: no such folder or file, or no component has files
+// of the `variant`. INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino
+// does not know, or a component of a kind it does not.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
-                                               const std::string& transformer_file = "");
+                                               const std::string& transformer_file = "",
+                                               const std::string& variant = "");
 
-// The paths of the files that the model's weights are read from with such a `variant`
-// (ModelOptions). Reads their headers. Errors are those of a load.
-absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model,
-                                                     const std::string& variant);
+// The paths of the files that the model's weights are read from. Reads their headers. Errors are
+// those of a load.
+absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model);
 
 // The effective request. When violations is not empty the request must not run.
 struct ResolvedRequest {

@@ -10,9 +10,9 @@ namespace kino::frontend {
 
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {
-    entries_.push_back(
-        {.config = model,
-         .description = engine::DescribeModel(model.folder, model.transformer_file)});
+    entries_.push_back({.config = model,
+                        .description = engine::DescribeModel(model.folder, model.transformer_file,
+                                                             model.variant)});
     auto& description = entries_.back().description;
     if (description.ok()) description->overrides = model.defaults;
     if (description.ok()) {

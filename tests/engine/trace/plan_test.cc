@@ -40,7 +40,7 @@ class PlanTest : public ::testing::Test {
   Planner On(const DeviceSpec& device, DType dtype = DType::kBF16, bool allow_lossy = false) const {
     const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
     EXPECT_TRUE(resolved.violations.empty());
-    return Planner(model_, resolved.request, ProfilesOf(model_, "", dtype, device.is_gpu), device,
+    return Planner(model_, resolved.request, ProfilesOf(model_, dtype, device.is_gpu), device,
                    allow_lossy);
   }
   PlanEstimate Estimate(const Planner& planner, const Plan& plan) const {
