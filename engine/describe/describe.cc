@@ -82,10 +82,6 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   }
   const int frames = *request.num_frames;
   check.Range("num_frames", frames, 1, limits.max_frames);
-  if (frames >= 1 && (frames - 1) % limits.frames_multiple != 0) {
-    check.Fail("num_frames",
-               absl::StrCat("expected k * ", limits.frames_multiple, " + 1, got ", frames));
-  }
   const int64_t pixels = int64_t{*request.height} * *request.width;
   if (*request.height > 0 && *request.width > 0 && frames > 0 &&
       pixels > limits.max_pixels / frames) {
@@ -395,6 +391,8 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                      (*text)->size()));
     }
   }
+  if (*effective.num_frames > 0)
+    effective.num_frames = model.details->FramesOf(effective.task, *effective.num_frames);
   CheckSize(effective, limits, check);
   check.Range("num_inference_steps", *effective.num_inference_steps, 1, limits.max_steps);
   check.Range("guidance_scale", *effective.guidance_scale, 0.0, 1000.0);

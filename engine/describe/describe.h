@@ -38,7 +38,7 @@ struct Limits {
   int size_multiple = 1;  // height and width are multiples of this
   int min_size = 1;       // pixels a side
   int max_size = 1;
-  int frames_multiple = 1;  // num_frames is k * frames_multiple + 1
+  int frames_multiple = 1;  // num_frames is k * frames_multiple + 1, others become the one below
   int max_frames = 1;
   int64_t max_pixels = 1;  // height * width * num_frames
   int max_steps = 1;
@@ -65,6 +65,12 @@ class FamilyDescription {
   virtual ~FamilyDescription() = default;
   virtual const std::vector<TaskDescription>& tasks() const = 0;
   virtual const Limits& limits() const = 0;
+  // The frames that come out where so many are asked for, as the task's diffusers pipeline has it.
+  // Of what it gives it gives the same. REQUIRES: frames > 0.
+  virtual int FramesOf(Task, int frames) const {
+    const int multiple = limits().frames_multiple;
+    return (frames - 1) / multiple * multiple + 1;
+  }
   // Of its VAE, as diffusers defaults them.
   virtual const VaeTileSizes& vae_tiles() const = 0;
   // OK when an effective request can run in such tiles. INVALID_ARGUMENT: why not.

@@ -52,6 +52,11 @@ class CogVideoXDescription final : public FamilyDescription {
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
+  // Of a video as many are used as are asked for, which says how it is encoded; 16 of 13 come out
+  // of that as well.
+  int FramesOf(Task task, int frames) const override {
+    return task == Task::kVideoToVideo ? frames : vae_.frames(vae_.latent_frames(frames));
+  }
   const VaeTileSizes& vae_tiles() const override { return tiles_; }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     if (request.conditions.empty()) return absl::OkStatus();

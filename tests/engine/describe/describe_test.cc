@@ -95,7 +95,7 @@ TEST_F(DescribeTest, NamesEveryFieldThatIsWrong) {
   request_.prompt.reset();
   request_.height = 63;
   request_.width = 0;
-  request_.num_frames = 18;
+  request_.num_frames = 0;
   request_.num_inference_steps = 0;
   request_.guidance_scale = std::nan("");
   request_.fps = -1;

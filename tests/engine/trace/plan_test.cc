@@ -278,6 +278,8 @@ TEST_F(PlanTest, TheMostFramesThatFitAreNamed) {
   EXPECT_GT(least(), device.host_bytes);
   request_.num_frames = 257;
   EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("fits up to 129 frames with "));
+  request_.num_frames = 260;  // 257 come out
+  EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("fits up to 129 frames with "));
   device.host_bytes = 1000;
   EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("the least it needs is "));
 }

@@ -21,7 +21,7 @@ IMAGE = video.Condition.IMAGE
     (dict(height=33), "height"),
     (dict(width=1 << 30), "width"),
     (dict(width=-64), "width"),
-    (dict(num_frames=18), "num_frames"),
+    (dict(num_frames=0), "num_frames"),
     (dict(num_frames=2**31 - 1), "num_frames"),
     (dict(num_inference_steps=0), "num_inference_steps"),
     (dict(guidance_scale=math.nan), "guidance_scale"),
@@ -49,6 +49,13 @@ def test_wrong_field_is_named(shared, wrong, field):
     assert field in fields(error)
     assert reason(error) == "INVALID_REQUEST" or field.startswith("conditions")
     assert not shared.video.ListJobs(video.ListJobsRequest()).jobs
+
+
+def test_effective_request_says_how_many_frames_come_out(start):
+    frontend = start()
+    job = frontend.submit(num_frames=20)
+    assert job.request.num_frames == 17
+    assert frontend.video.GetJob(video.GetJobRequest(id=job.id)).request.num_frames == 17
 
 
 def test_the_only_model_need_not_be_named(start):
