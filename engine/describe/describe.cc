@@ -342,6 +342,8 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                      folder, "' has weights of it; leave it out to read the others"));
   }
   KINO_ASSIGN_OR_RETURN(model.details, family->describe(source));
+  model.generation = family->generation(source);
+  model.card = ReadModelCard(folder);
   return model;
 }
 

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
 #include "engine/describe/compute_dtypes.h"
+#include "engine/describe/model_card.h"
 #include "engine/describe/request.h"
 #include "engine/describe/vae_tile_sizes.h"
 
@@ -91,6 +92,8 @@ struct ModelDescription {
   std::string variant;
   std::string family;          // "ltx"
   std::string pipeline_class;  // as model_index.json names it
+  std::string generation;  // the published model it is ("CogVideoX-5b-I2V"), where that is known
+  ModelCard card;
   std::vector<ComponentDescription> components;
   std::shared_ptr<const FamilyDescription> details;
   std::vector<KnobInfo> knobs;  // the family's, of all tasks

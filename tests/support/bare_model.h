@@ -17,7 +17,9 @@ struct BareModel {
   nlohmann::json scheduler = nlohmann::json::object();
 };
 
-inline void WriteBareModel(const TempDir& folder, const BareModel& model) {
+// variant: of its weight files; empty: the plain ones.
+inline void WriteBareModel(const TempDir& folder, const BareModel& model,
+                           const std::string& variant = "") {
   const nlohmann::json index = {{"_class_name", model.pipeline_class},
                                 {"text_encoder", {"transformers", "T5EncoderModel"}},
                                 {"transformer", {"diffusers", "Transformer3DModel"}},
@@ -28,7 +30,8 @@ inline void WriteBareModel(const TempDir& folder, const BareModel& model) {
   for (const auto& [name, config] :
        {std::pair{"text_encoder", t5}, {"transformer", model.transformer}, {"vae", model.vae}}) {
     folder.Write(std::string(name) + "/config.json", config.dump());
-    folder.Write(std::string(name) + "/model.safetensors", SafetensorsOf({{"weight", {1}, {1}}}));
+    folder.Write(name + ("/model" + (variant.empty() ? "" : "." + variant) + ".safetensors"),
+                 SafetensorsOf({{"weight", {1}, {1}}}));
   }
 }
 

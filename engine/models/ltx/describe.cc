@@ -6,6 +6,7 @@
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/describe/conditions.h"
+#include "engine/models/ltx/generation.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
@@ -145,6 +146,7 @@ FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
           .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline"},
           .describe = DescribeLtx,
+          .generation = LtxGeneration,
           .find_transformer = FindLtxTransformer,
           .knobs = KnobInfos(kLtxKnobs)};
 }

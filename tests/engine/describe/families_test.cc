@@ -1,18 +1,22 @@
 // What each family says of its published models, by their configs.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/describe/describe.h"
 #include "tests/support/bare_model.h"
+#include "tests/support/published_models.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
 namespace {
 
 using ::kino::testing::BareModel;
+using ::kino::testing::PublishedModel;
+using ::kino::testing::PublishedModels;
 using ::kino::testing::TempDir;
 using Json = nlohmann::json;
 
@@ -103,6 +107,47 @@ TEST(FramesTest, NoFramesAndTooManyAreRefused) {
     ASSERT_FALSE(violations.empty()) << frames;
     EXPECT_EQ(violations.front().field, "num_frames");
   }
+}
+
+// LTXConditionPipeline says as little of a model's generation as LTXImageToVideoPipeline does.
+BareModel OfAKnownClass(BareModel model) {
+  if (model.pipeline_class == "LTXConditionPipeline") model.pipeline_class = "LTXPipeline";
+  return model;
+}
+
+TEST(GenerationTest, IsToldByTheConfigs) {
+  for (const PublishedModel& published : PublishedModels()) {
+    BareModel model = OfAKnownClass(published.model);
+    EXPECT_EQ(Describe(model).generation, published.generation) << published.config;
+    // Another number of layers is no published model's.
+    model.transformer["num_layers"] = 3;
+    EXPECT_EQ(Describe(model).generation, "") << published.config;
+  }
+}
+
+TEST(GenerationTest, WhatMixesTwoOfThemIsNone) {
+  std::map<std::string, BareModel> models;
+  for (const PublishedModel& published : PublishedModels())
+    models[published.config] = OfAKnownClass(published.model);
+  BareModel old_vae = models["ltx-0.9.7-dev"];
+  old_vae.vae = models["ltx-0.9.1"].vae;
+  EXPECT_EQ(Describe(old_vae).generation, "");
+  BareModel no_timestep = models["ltx-0.9.1"];
+  no_timestep.vae["timestep_conditioning"] = false;
+  EXPECT_EQ(Describe(no_timestep).generation, "");
+  BareModel sees_no_image = models["cogvideox1.5-5b-i2v"];
+  sees_no_image.transformer.erase("ofs_embed_dim");
+  EXPECT_EQ(Describe(sees_no_image).generation, "");
+  BareModel turned = models["cogvideox-2b"];
+  turned.transformer["use_rotary_positional_embeddings"] = true;
+  EXPECT_EQ(Describe(turned).generation, "");
+}
+
+TEST(GenerationTest, TheCardIsReadBesideIt) {
+  const TempDir folder;
+  WriteBareModel(folder, {.pipeline_class = "MochiPipeline"});
+  folder.Write("README.md", "---\nlicense: apache-2.0\n---\n");
+  EXPECT_EQ(DescribeModel(folder.path())->card.license, "apache-2.0");
 }
 
 }  // namespace
