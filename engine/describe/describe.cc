@@ -71,6 +71,18 @@ void FillAll(Request& request, const Request& from, const std::vector<KnobInfo>&
   FillKnobs(knobs, request.task, request.knobs, from.knobs);
 }
 
+// What the operator's configuration sets for this request. One that says how many steps it takes,
+// or brings a list of its own, does not go by a list of the configuration.
+Request OverridesFor(const ModelDescription& model, const Request& request) {
+  const auto is_list = [](const std::pair<const std::string, KnobValue>& knob) {
+    return std::holds_alternative<std::vector<double>>(knob.second);
+  };
+  Request overrides = model.overrides;
+  if (request.num_inference_steps || absl::c_any_of(request.knobs.values, is_list))
+    std::erase_if(overrides.knobs.values, is_list);
+  return overrides;
+}
+
 void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   for (const auto& [field, value] :
        {std::pair{"height", *request.height}, std::pair{"width", *request.width}}) {
@@ -374,7 +386,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                     TaskName(effective.task)));
     return resolved;
   }
-  FillAll(effective, model.overrides, model.knobs);
+  FillAll(effective, OverridesFor(model, request), model.knobs);
   FillAll(effective, task->defaults, model.knobs);
   CheckKnobs(model.knobs, model.family, effective.task, effective.knobs, resolved.violations);
   FillKnobs(model.knobs, effective.task, effective.knobs,

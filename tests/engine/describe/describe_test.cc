@@ -84,6 +84,26 @@ TEST_F(DescribeTest, DecodeNoiseFollowsTheDecodeTimestep) {
             KnobValue(0.05));
 }
 
+TEST_F(DescribeTest, AScheduleOfTheOperatorsYieldsToTheRequests) {
+  const std::vector<double> list = {1000, 800, 400.5};
+  model_.overrides.num_inference_steps = 3;
+  model_.overrides.knobs = {.family = "ltx", .values = {{"timesteps", list}}};
+  const Request effective = ResolveRequest(model_, request_, 1).request;
+  EXPECT_EQ(effective.knobs.values.at("timesteps"), KnobValue(list));
+  EXPECT_EQ(effective.num_inference_steps, 3);
+  EXPECT_EQ(ResolveRequest(model_, effective, 1).request, effective);
+  Request own = request_;
+  own.num_inference_steps = 5;
+  EXPECT_EQ(ResolveRequest(model_, own, 1).request.knobs.values.count("timesteps"), 0u);
+  EXPECT_EQ(ResolveRequest(model_, own, 1).request.num_inference_steps, 5);
+  own = request_;
+  own.knobs.values["sigmas"] = std::vector<double>{1, 0.5};
+  const ResolvedRequest by_sigmas = ResolveRequest(model_, own, 1);
+  EXPECT_THAT(by_sigmas.violations, ElementsAre());
+  EXPECT_EQ(by_sigmas.request.knobs.values.count("timesteps"), 0u);
+  EXPECT_EQ(by_sigmas.request.num_inference_steps, 2);
+}
+
 TEST_F(DescribeTest, InfersTheTaskFromConditions) {
   request_.conditions = {Condition{}};
   EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kImageToVideo);
