@@ -72,8 +72,9 @@ TEST_P(ShippedModelTest, ItsDefaultsAreARequestThatTheModelTakes) {
     EXPECT_TRUE(resolved.violations.empty())
         << engine::TaskName(task.task) << ": " << engine::FirstViolation(resolved.violations);
     // Nothing of it is adjusted, and a list of steps has as many as it says.
-    if (task.task != engine::Task::kVideoToVideo)
+    if (task.task != engine::Task::kVideoToVideo) {
       EXPECT_EQ(resolved.request.num_frames, model.defaults.num_frames);
+    }
     EXPECT_EQ(resolved.request.num_inference_steps, model.defaults.num_inference_steps);
   }
 }
