@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/compute_rate.h"
 #include "engine/core/device.h"
+#include "engine/core/log.h"
 #include "engine/core/machine.h"
 #include "engine/core/memory_counter.h"
 #include "engine/core/status.h"
@@ -48,7 +50,7 @@ class ModelImpl final : public Model {
         description_(std::make_shared<const ModelDescription>(std::move(description))),
         options_(std::move(options)),
         dtype_(options_.dtype.On(engine_->device.is_cuda())),
-        profiles_(ProfilesOf(*description_, options_.variant, dtype_, engine_->device.is_cuda())) {}
+        profiles_(ProfilesOf(*description_, dtype_, engine_->device.is_cuda())) {}
 
   absl::Status Load(const RunContext& context) {
     StageRecorder recorder(engine_->device);
@@ -185,11 +187,12 @@ class EngineImpl final : public Engine {
     const RunContext context{.cancel = cancel, .counter = counter};
     KINO_RETURN_IF_ERROR(context.Advance());
     KINO_ASSIGN_OR_RETURN(ModelDescription description,
-                          DescribeModel(options.folder, options.transformer_file));
+                          DescribeModel(options.folder, options.transformer_file, options.variant));
     KINO_RETURN_IF_ERROR(options.dtype.Check(description.WeightedComponents()));
-    if (!options.variant.empty() && options.variant != "fp16" && options.variant != "bf16") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("variant '", options.variant, "', expected 'fp16' or 'bf16'"));
+    if (const auto plain = description.ComponentsWithoutVariant(); !plain.empty()) {
+      Log(LogLevel::kWarning,
+          absl::StrCat("'", options.folder, "': no weights of variant '", options.variant, "' for ",
+                       absl::StrJoin(plain, ", "), "; the plain ones are read"));
     }
     std::vector<FieldViolation> violations;
     CheckWeightPlan(options.plan, description.WeightedComponents(), violations);
@@ -209,8 +212,8 @@ class EngineImpl final : public Engine {
   absl::StatusOr<std::shared_ptr<ProfileSource>> Profiles(
       const ModelOptions& options) const override {
     KINO_ASSIGN_OR_RETURN(const ModelDescription description,
-                          DescribeModel(options.folder, options.transformer_file));
-    return ProfilesOf(description, options.variant, options.dtype, state_->device.is_cuda());
+                          DescribeModel(options.folder, options.transformer_file, options.variant));
+    return ProfilesOf(description, options.dtype, state_->device.is_cuda());
   }
   std::string device_name() const override { return GetDeviceInfo(state_->device).name; }
   int64_t device_memory_bytes() const override { return GetDeviceInfo(state_->device).total_bytes; }
@@ -249,14 +252,13 @@ class ResolvedProfiles final : public ProfileSource {
 }  // namespace
 
 std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
-                                          const std::string& variant, const ComputeDTypes& dtype,
-                                          bool on_gpu) {
+                                          const ComputeDTypes& dtype, bool on_gpu) {
   return std::make_shared<ResolvedProfiles>(
       description, MakeTracer({.family = description.family,
                                .folder = description.folder,
                                .pipeline_class = description.pipeline_class,
                                .transformer_file = description.transformer_file,
-                               .variant = variant,
+                               .variant = description.variant,
                                .dtype = dtype.On(on_gpu),
                                .on_gpu = on_gpu}));
 }

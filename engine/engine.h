@@ -141,7 +141,8 @@ struct ModelOptions {
   // A GGUF or single-file safetensors transformer in place of the folder's; empty: the folder's.
   std::string transformer_file = "";
   ComputeDTypes dtype = {};
-  // "fp16", "bf16" or empty: which weight files, as diffusers' variant.
+  // Which weight files, as diffusers' variant: "fp16", say; empty: the plain ones. A component that
+  // has none of it is read from its plain ones, and the log says so.
   std::string variant = "";
   // What requests go by that bring no plan of their own; theirs is merged over it.
   Plan plan = {};
@@ -153,8 +154,7 @@ struct ModelOptions {
 // computation, as ModelOptions'. Nothing is read before it is asked. What a request leaves open is
 // filled in; INVALID_ARGUMENT: a field of it is wrong.
 std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
-                                          const std::string& variant, const ComputeDTypes& dtype,
-                                          bool on_gpu);
+                                          const ComputeDTypes& dtype, bool on_gpu);
 
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N"

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "engine/core/json.h"
 #include "engine/core/safetensors.h"
 #include "engine/core/status.h"
@@ -16,8 +17,92 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// "model" is transformers' name, the other diffusers'.
-constexpr const char* kBaseNames[] = {"diffusion_pytorch_model", "model"};
+constexpr std::string_view kIndexEnd = ".json";
+
+// The files that a component's weights may begin with, in the order in which they are looked for:
+// diffusers' models take shards with an index before a single file, transformers' the single file.
+std::vector<std::string> WeightNames(const std::string& variant) {
+  constexpr char kDiffusers[] = "diffusion_pytorch_model", kTransformers[] = "model";
+  const std::string middle = variant.empty() ? "" : "." + variant;
+  const auto single = [&](const char* base) { return absl::StrCat(base, middle, ".safetensors"); };
+  const auto index = [&](const char* base) {
+    return absl::StrCat(base, ".safetensors.index", middle, ".json");
+  };
+  std::vector<std::string> names = {index(kDiffusers), single(kDiffusers), single(kTransformers),
+                                    index(kTransformers)};
+  // As diffusers once wrote the index of a variant.
+  if (!variant.empty()) {
+    names.insert(names.begin() + 1,
+                 absl::StrCat(kDiffusers, ".safetensors", middle, ".index.json"));
+  }
+  return names;
+}
+
+// Whether there is such a name, be it of a link that leads nowhere.
+bool IsThere(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(path, error));
+}
+
+// The first of the variant's names in the folder, or nothing; appends them to `looked_for`.
+std::string FindWeights(const std::string& folder, const std::string& variant,
+                        std::vector<std::string>& looked_for) {
+  for (std::string& name : WeightNames(variant)) {
+    looked_for.push_back(name);
+    if (IsThere(fs::path(folder) / name)) return name;
+  }
+  return "";
+}
+
+// What a folder without weights has in their place.
+std::string HintAt(const std::string& folder) {
+  std::set<std::string> variants;
+  bool is_pickled = false;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename();
+    const std::string extension = entry.path().extension();
+    is_pickled = is_pickled || extension == ".bin" || extension == ".pt";
+    // NAME.VARIANT.safetensors, NAME.VARIANT-00001-of-00002.safetensors
+    std::vector<std::string> parts = absl::StrSplit(name, '.');
+    if (parts.size() == 3 && extension == ".safetensors")
+      variants.insert(parts[1].substr(0, parts[1].find('-')));
+  }
+  if (!variants.empty()) {
+    return absl::StrCat("; it holds weights of variant ", absl::StrJoin(variants, " and of "),
+                        ": set the model's variant to read them");
+  }
+  return is_pickled ? "; it holds pickled weights, which Kino never reads: convert them to "
+                      "safetensors"
+                    : "";
+}
+
+// NOT_FOUND when `path` is a link that leads nowhere.
+absl::Status CheckTarget(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_symlink(fs::symlink_status(path, error)) || fs::exists(path, error))
+    return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(
+      "'", path.string(), "' is a link to a file that does not exist: download it again"));
+}
+
+// Every file that the index names must be there.
+absl::Status CheckShards(const std::string& index_path, const std::set<std::string>& files) {
+  constexpr size_t kNamed = 5;
+  std::vector<std::string> missing;
+  for (const std::string& file : files) {
+    const fs::path path = fs::path(index_path).parent_path() / file;
+    KINO_RETURN_IF_ERROR(CheckTarget(path));
+    if (!IsThere(path)) missing.push_back(absl::StrCat("'", file, "'"));
+  }
+  if (missing.empty()) return absl::OkStatus();
+  const size_t more = missing.size() > kNamed ? missing.size() - kNamed : 0;
+  missing.resize(missing.size() - more);
+  return absl::NotFoundError(absl::StrCat(
+      "'", index_path, "' names ", files.size(), " files, and of them ",
+      absl::StrJoin(missing, ", "), more > 0 ? absl::StrCat(" and ", more, " more") : "",
+      missing.size() == 1 ? " is" : " are", " not beside it; download what is missing"));
+}
 
 // Tensor to file, as the index says.
 using WeightMap = std::map<std::string, std::string>;
@@ -123,44 +208,35 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
                                                                    const std::string& variant) {
   auto checkpoint = std::make_shared<Checkpoint>();
   checkpoint->folder_ = folder;
-  const std::string middle = variant.empty() ? "" : "." + variant;
   std::vector<std::string> looked_for;
-  std::set<std::string> files;
-  std::string index_path;
-  WeightMap weight_map;
-  for (const char* base : kBaseNames) {
-    const std::string single = absl::StrCat(base, middle, ".safetensors");
-    // A sharded variant: diffusers and transformers alike write "name.safetensors.index.fp16.json".
-    const std::string index = absl::StrCat(base, ".safetensors.index", middle, ".json");
-    looked_for.insert(looked_for.end(), {single, index});
-    if (fs::exists(fs::path(folder) / single)) {
-      files = {single};
-      break;
-    }
-    if (fs::exists(fs::path(folder) / index)) {
-      index_path = (fs::path(folder) / index).string();
-      KINO_ASSIGN_OR_RETURN(weight_map, ReadWeightMap(index_path));
-      for (const auto& [tensor, file] : weight_map) files.insert(file);
-      break;
-    }
+  std::string found = FindWeights(folder, variant, looked_for);
+  if (!found.empty()) {
+    checkpoint->variant_ = variant;
+  } else if (!variant.empty()) {
+    found = FindWeights(folder, "", looked_for);
   }
-  if (files.empty()) {
-    std::string hint;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".bin" || entry.path().extension() == ".pt") {
-        hint = "; it holds pickled weights, which Kino never reads: convert them to safetensors";
-      }
-    }
+  if (found.empty()) {
     return absl::NotFoundError(absl::StrCat("no weights in '", folder, "': looked for ",
-                                            absl::StrJoin(looked_for, ", "), hint));
+                                            absl::StrJoin(looked_for, ", "), HintAt(folder)));
+  }
+  const std::string path = (fs::path(folder) / found).string();
+  KINO_RETURN_IF_ERROR(CheckTarget(path));
+  std::set<std::string> files;
+  WeightMap weight_map;
+  const bool is_index = found.ends_with(kIndexEnd);
+  if (is_index) {
+    KINO_ASSIGN_OR_RETURN(weight_map, ReadWeightMap(path));
+    for (const auto& [tensor, file] : weight_map) files.insert(file);
+    KINO_RETURN_IF_ERROR(CheckShards(path, files));
+  } else {
+    files = {found};
   }
   for (const std::string& name : files) {
-    const std::string path = (fs::path(folder) / name).string();
-    KINO_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
+    const std::string file_path = (fs::path(folder) / name).string();
+    KINO_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(file_path));
     for (const auto& [tensor, entry] : file->tensors()) {
       if (!checkpoint->tensors_.emplace(tensor, &entry).second) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor, "' is in '", path,
+        return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor, "' is in '", file_path,
                                                        "' and in '", checkpoint->Find(tensor)->file,
                                                        "'"));
       }
@@ -169,8 +245,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
     checkpoint->identity_ += file->identity();
     checkpoint->files_.push_back(std::move(file));
   }
-  if (!index_path.empty())
-    KINO_RETURN_IF_ERROR(CheckIndex(index_path, weight_map, checkpoint->tensors_));
+  if (is_index) KINO_RETURN_IF_ERROR(CheckIndex(path, weight_map, checkpoint->tensors_));
   return checkpoint;
 }
 

@@ -35,9 +35,11 @@ struct KeyMap {
 class Checkpoint {
  public:
   // `folder` is a component's (".../transformer"). Looks for the names diffusers and transformers
-  // give, with `variant` ("fp16", "bf16" or empty) before ".safetensors". NOT_FOUND lists what was
-  // looked for; a folder that holds only pickled weights is told so. INVALID_ARGUMENT: a malformed
-  // file, or an index that disagrees with its shards.
+  // give, with `variant` ("fp16", say, or empty) before ".safetensors", and as diffusers does, for
+  // those without where the component has none of the variant. NOT_FOUND lists what was looked for,
+  // and tells of pickled weights and other variants in the folder, or names the file that an index
+  // or a link leads to in vain. INVALID_ARGUMENT: a malformed file, or an index that disagrees with
+  // its shards.
   static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& folder,
                                                                 const std::string& variant);
   // Of an original file. INVALID_ARGUMENT: a malformed file, two tensors of one name after mapping,
@@ -51,6 +53,8 @@ class Checkpoint {
   // Nullptr when there is none.
   const TensorEntry* Find(std::string_view name) const;
   const std::map<std::string, const TensorEntry*, std::less<>>& tensors() const { return tensors_; }
+  // Of the files that were found: as asked for, or empty.
+  const std::string& variant() const { return variant_; }
   // The component's folder, or the single file.
   const std::string& folder() const { return folder_; }
   int64_t bytes() const { return bytes_; }
@@ -62,6 +66,7 @@ class Checkpoint {
 
  private:
   std::string folder_;
+  std::string variant_;
   std::string identity_;
   int64_t bytes_ = 0;
   std::vector<std::shared_ptr<const TensorFile>> files_;

@@ -73,6 +73,18 @@ void FillAll(Request& request, const Request& from, const std::vector<KnobInfo>&
   FillKnobs(knobs, request.task, request.knobs, from.knobs);
 }
 
+// What the operator's configuration sets for this request. One that says how many steps it takes,
+// or brings a list of its own, does not go by a list of the configuration.
+Request OverridesFor(const ModelDescription& model, const Request& request) {
+  const auto is_list = [](const std::pair<const std::string, KnobValue>& knob) {
+    return std::holds_alternative<std::vector<double>>(knob.second);
+  };
+  Request overrides = model.overrides;
+  if (request.num_inference_steps || absl::c_any_of(request.knobs.values, is_list))
+    std::erase_if(overrides.knobs.values, is_list);
+  return overrides;
+}
+
 void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   for (const auto& [field, value] :
        {std::pair{"height", *request.height}, std::pair{"width", *request.width}}) {
@@ -84,10 +96,6 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   }
   const int frames = *request.num_frames;
   check.Range("num_frames", frames, 1, limits.max_frames);
-  if (frames >= 1 && (frames - 1) % limits.frames_multiple != 0) {
-    check.Fail("num_frames",
-               absl::StrCat("expected k * ", limits.frames_multiple, " + 1, got ", frames));
-  }
   const int64_t pixels = int64_t{*request.height} * *request.width;
   if (*request.height > 0 && *request.width > 0 && frames > 0 &&
       pixels > limits.max_pixels / frames) {
@@ -241,8 +249,17 @@ std::vector<std::string> ModelDescription::WeightedComponents() const {
   return names;
 }
 
-absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model,
-                                                     const std::string& variant) {
+std::vector<std::string> ModelDescription::ComponentsWithoutVariant() const {
+  std::vector<std::string> names;
+  for (const ComponentDescription& component : components) {
+    const bool is_original = component.name == "transformer" && !transformer_file.empty();
+    if (component.weight_bytes > 0 && !is_original && component.variant != variant)
+      names.push_back(component.name);
+  }
+  return names;
+}
+
+absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model) {
   std::vector<std::string> paths;
   for (const std::string& name : model.WeightedComponents()) {
     if (name == "transformer" && !model.transformer_file.empty()) {
@@ -250,7 +267,7 @@ absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& mod
       continue;
     }
     KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
-                          Checkpoint::Open(absl::StrCat(model.folder, "/", name), variant));
+                          Checkpoint::Open(absl::StrCat(model.folder, "/", name), model.variant));
     for (std::string& path : checkpoint->paths()) paths.push_back(std::move(path));
   }
   return paths;
@@ -283,13 +300,15 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
 }
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
-                                               const std::string& transformer_file) {
+                                               const std::string& transformer_file,
+                                               const std::string& variant) {
   const std::string index_path = (fs::path(folder) / "model_index.json").string();
   KINO_RETURN_IF_ERROR(CheckIsNoHubFolder(folder, index_path));
   KINO_ASSIGN_OR_RETURN(nlohmann::json index, ReadJsonFile(index_path));
   ModelDescription model;
   model.folder = folder;
   model.transformer_file = transformer_file;
+  model.variant = variant;
   ConfigReader reader(index, index_path);
   model.pipeline_class = reader.Get("_class_name", std::string());
   KINO_RETURN_IF_ERROR(reader.status());
@@ -349,14 +368,10 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
       AddWeights(*files.checkpoint, component);
     } else if (fs::exists(fs::path(component_folder) / "config.json")) {
       // Tokenizers and samplers have no weights.
-      absl::StatusOr<std::shared_ptr<const Checkpoint>> checkpoint =
-          Checkpoint::Open(component_folder, "");
-      for (const char* variant : {"bf16", "fp16"}) {
-        if (absl::IsNotFound(checkpoint.status()))
-          checkpoint = Checkpoint::Open(component_folder, variant);
-      }
-      if (!checkpoint.ok()) return checkpoint.status();
-      AddWeights(**checkpoint, component);
+      KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
+                            Checkpoint::Open(component_folder, variant));
+      AddWeights(*checkpoint, component);
+      component.variant = checkpoint->variant();
       if (is_transformer) {
         source.transformer_config_path = component_folder + "/config.json";
         KINO_ASSIGN_OR_RETURN(source.transformer_config,
@@ -370,7 +385,17 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
         "'", transformer_file, "': a transformer to take the place of the folder's, but ",
         index_path, " names none"));
   }
+  const std::vector<std::string> without = model.ComponentsWithoutVariant();
+  if (!without.empty() && absl::c_none_of(model.components, [&](const ComponentDescription& each) {
+        return each.variant == variant;
+      })) {
+    return absl::NotFoundError(
+        absl::StrCat("variant '", variant, "': none of ", absl::StrJoin(without, ", "), " in '",
+                     folder, "' has weights of it; leave it out to read the others"));
+  }
   KINO_ASSIGN_OR_RETURN(model.details, family->describe(source));
+  model.generation = family->generation(source);
+  model.card = ReadModelCard(folder);
   return model;
 }
 
@@ -401,7 +426,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                     TaskName(effective.task)));
     return resolved;
   }
-  FillAll(effective, model.overrides, model.knobs);
+  FillAll(effective, OverridesFor(model, request), model.knobs);
   model.details->FillFromConditions(effective);
   FillAll(effective, task->defaults, model.knobs);
   CheckKnobs(model.knobs, model.family, effective.task, effective.knobs, resolved.violations);
@@ -418,6 +443,8 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                      (*text)->size()));
     }
   }
+  if (*effective.num_frames > 0)
+    effective.num_frames = model.details->FramesOf(effective.task, *effective.num_frames);
   CheckSize(effective, limits, check);
   check.Range("fps", *effective.fps, 0.1, 1000.0);
   if (effective.output.lossless && effective.output.quality) {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "engine/core/dtype.h"
 #include "engine/describe/compute_dtypes.h"
+#include "engine/describe/model_card.h"
 #include "engine/describe/request.h"
 #include "engine/describe/vae_tile_sizes.h"
 
@@ -38,7 +39,7 @@ struct Limits {
   int size_multiple = 1;  // height and width are multiples of this
   int min_size = 1;       // pixels a side
   int max_size = 1;
-  int frames_multiple = 1;  // num_frames is k * frames_multiple + 1
+  int frames_multiple = 1;  // num_frames is k * frames_multiple + 1, others become the one below
   int max_frames = 1;
   int64_t max_pixels = 1;  // height * width * num_frames
   int max_steps = 1;
@@ -55,6 +56,8 @@ struct ComponentDescription {
   std::vector<WeightTensor> weights = {};
   // A VAE: what a plan says of lossy storage reaches it by name only.
   bool is_autoencoder = false;
+  // Of the files it is read from: the model's, or empty where it has none of that.
+  std::string variant = {};
 };
 
 // What a family says of a checkpoint. Subclassed in engine/models/<family>/describe.
@@ -63,6 +66,12 @@ class FamilyDescription {
   virtual ~FamilyDescription() = default;
   virtual const std::vector<TaskDescription>& tasks() const = 0;
   virtual const Limits& limits() const = 0;
+  // The frames that come out where so many are asked for, as the task's diffusers pipeline has it.
+  // Of what it gives it gives the same. REQUIRES: frames > 0.
+  virtual int FramesOf(Task, int frames) const {
+    const int multiple = limits().frames_multiple;
+    return (frames - 1) / multiple * multiple + 1;
+  }
   // Of its VAE, as diffusers defaults them.
   virtual const VaeTileSizes& vae_tiles() const = 0;
   // OK when an effective request can run in such tiles. INVALID_ARGUMENT: why not.
@@ -85,8 +94,12 @@ struct ModelDescription {
   std::string folder;
   // An original file whose transformer takes the place of the folder's; empty: none.
   std::string transformer_file;
+  // Which weight files are read, as diffusers' variant ("fp16"); empty: the plain ones.
+  std::string variant;
   std::string family;          // "ltx"
   std::string pipeline_class;  // as model_index.json names it
+  std::string generation;  // the published model it is ("CogVideoX-5b-I2V"), where that is known
+  ModelCard card;
   std::vector<ComponentDescription> components;
   std::shared_ptr<const FamilyDescription> details;
   std::vector<KnobInfo> knobs;  // the family's, of all tasks
@@ -99,19 +112,21 @@ struct ModelDescription {
   int64_t WeightBytes(const ComputeDTypes& dtypes) const;
   // The names of the components that have weights: what a plan can place.
   std::vector<std::string> WeightedComponents() const;
+  // The components that have no files of the variant, so that their plain ones are read.
+  std::vector<std::string> ComponentsWithoutVariant() const;
 };
 
 // Reads model_index.json, each component's config.json and safetensors headers, and the header of
-// `transformer_file` if one is named. NOT_FOUND: no such folder or file. INVALID_ARGUMENT: a file
-// is malformed. UNIMPLEMENTED: a pipeline class Kino does not know, or a component of a kind it
-// does not.
+// `transformer_file` if one is named. NOT_FOUND: no such folder or file, or no component has files
+// of the `variant`. INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino
+// does not know, or a component of a kind it does not.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
-                                               const std::string& transformer_file = "");
+                                               const std::string& transformer_file = "",
+                                               const std::string& variant = "");
 
-// The paths of the files that the model's weights are read from with such a `variant`
-// (ModelOptions). Reads their headers. Errors are those of a load.
-absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model,
-                                                     const std::string& variant);
+// The paths of the files that the model's weights are read from. Reads their headers. Errors are
+// those of a load.
+absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model);
 
 // The effective request. When violations is not empty the request must not run.
 struct ResolvedRequest {

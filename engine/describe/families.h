@@ -30,6 +30,9 @@ struct FamilyDescriber {
   std::vector<std::string> pipeline_classes;
   // Reads the component configs the family needs.
   absl::StatusOr<std::shared_ptr<const FamilyDescription>> (*describe)(const ModelSource& source);
+  // Which of the family's published models it is, by its configs ("CogVideoX-5b-I2V"); empty: none
+  // that is known. `source` has been described.
+  std::string (*generation)(const ModelSource& source);
   // Its transformer in an original file; nullptr: it is read from folders alone.
   FindComponent find_transformer;
   // Its own, of all tasks.

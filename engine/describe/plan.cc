@@ -485,10 +485,14 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
   if (const std::optional<PlanEstimate> found = first_that_fits(*this))
     return absl::StrCat("fits with ", InWords(found->plan));
 
-  const int multiple = state_->model->details->limits().frames_multiple;
+  const FamilyDescription& details = *state_->model->details;
+  const int multiple = details.limits().frames_multiple;
+  const auto frames_of = [&](int steps) {
+    return details.FramesOf(state_->request.task, steps * multiple + 1);
+  };
   const auto with_frames = [&](int steps) {
     Request shorter = state_->request;
-    shorter.num_frames = steps * multiple + 1;
+    shorter.num_frames = frames_of(steps);
     return Planner(*state_->model, shorter, state_->profiles, state_->device, state_->allow_lossy);
   };
   // The largest number of frames whose smallest plan fits; memory grows with it.
@@ -507,7 +511,7 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
   if (!is_known) {
     text = "what would fit is not known now";
   } else if (best) {
-    text = absl::StrCat("fits up to ", low * multiple + 1, " frames with ", InWords(best->plan));
+    text = absl::StrCat("fits up to ", frames_of(low), " frames with ", InWords(best->plan));
   } else {
     const absl::StatusOr<std::vector<PlanEstimate>> table = Table(open);
     if (!table.ok()) return std::string(table.status().message());

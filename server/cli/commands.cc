@@ -67,7 +67,7 @@ ExitCode CallAndShowJob(OneArgument& command, const std::vector<std::string>& ar
 ExitCode ShowModelResult(const CommonFlags& common, const absl::Status& status,
                          const v1::Model& model) {
   if (!status.ok()) return ReportError(status, common.errors());
-  common.is_json ? PrintJson(model) : PrintModel(model);
+  common.is_json ? PrintJson(model) : PrintModelRow(model);
   return kOk;
 }
 
@@ -268,7 +268,7 @@ ExitCode DownloadCommand(const std::vector<std::string>& arguments) {
 ExitCode ModelsCommand(const std::vector<std::string>& arguments) {
   CommonFlags common;
   std::string name;
-  CLI::App app("Lists the models, or shows one (with --json: its defaults and limits too).",
+  CLI::App app("Lists the models, or shows one with its tasks, defaults, knobs and limits.",
                "kino models");
   common.Register(app);
   AddOption(app, "NAME", &name, "", "Only this model.");
@@ -280,14 +280,17 @@ ExitCode ModelsCommand(const std::vector<std::string>& arguments) {
     request.set_name(name);
     v1::Model model;
     const absl::Status status = ToStatus(client.models().GetModel(context.get(), request, &model));
-    return ShowModelResult(common, status, model);
+    if (!status.ok()) return ReportError(status, common.errors());
+    common.is_json ? PrintJson(model) : PrintModel(model);
+    return kOk;
   }
   v1::ListModelsResponse models;
   const absl::Status status =
       ToStatus(client.models().ListModels(context.get(), v1::ListModelsRequest(), &models));
   if (!status.ok()) return ReportError(status, common.errors());
+  if (!common.is_json) PrintModelHeader();
   for (const v1::Model& model : models.models()) {
-    common.is_json ? PrintJson(model) : PrintModel(model);
+    common.is_json ? PrintJson(model) : PrintModelRow(model);
   }
   return kOk;
 }

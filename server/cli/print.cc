@@ -27,6 +27,7 @@ namespace {
 constexpr int kBarCells = 24;
 constexpr size_t kPromptCells = 40;
 constexpr size_t kErrorCells = 8192;
+constexpr char kModelRow[] = "%-24s  %-10s  %-28s  %-14s  %s\n";
 
 std::string TimeText(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(time.seconds()),
@@ -134,6 +135,40 @@ void PrintLine(const char* name, const std::string& value) {
   if (!value.empty()) std::cout << absl::StrFormat("%-12s %s\n", name, value);
 }
 
+std::string WorkersText(const v1::Model& model) {
+  std::vector<std::string> workers;
+  for (const v1::ModelOnWorker& worker : model.workers())
+    workers.push_back(absl::StrCat(worker.worker(), worker.loaded() ? " (loaded)" : ""));
+  return absl::StrJoin(workers, ", ");
+}
+
+std::string LimitsText(const v1::Limits& limits) {
+  return absl::StrFormat(
+      "sides of %d to %d pixels by %d, 1 to %d frames%s, %d pixels in all, 1 to %d steps",
+      limits.min_size(), limits.max_size(), limits.size_multiple(), limits.max_frames(),
+      limits.frames_multiple() > 1 ? absl::StrFormat(" (k*%d+1)", limits.frames_multiple()) : "",
+      limits.max_pixels(), limits.max_steps());
+}
+
+// Of a NativeShape or a GenerateRequest.
+template <typename Shape>
+std::string ShapeText(const Shape& shape) {
+  return absl::StrFormat("%dx%d, %d frames at %g/s", shape.width(), shape.height(),
+                         shape.num_frames(), shape.fps());
+}
+
+// "frame_rate = 25 (1 to 1000): Of the video ..."
+std::string KnobText(const v1::KnobInfo& knob) {
+  std::string text = knob.name();
+  const v1::KnobValue& value = knob.default_();
+  if (value.has_number()) absl::StrAppend(&text, " = ", value.number());
+  if (value.has_integer()) absl::StrAppend(&text, " = ", value.integer());
+  if (value.has_numbers())
+    absl::StrAppend(&text, " = ", absl::StrJoin(value.numbers().values(), ", "));
+  absl::StrAppendFormat(&text, " (%g to %g): ", knob.min(), knob.max());
+  return Printable(text + knob.help(), kErrorCells);
+}
+
 void PrintReceipt(const v1::Receipt& receipt) {
   if (!receipt.worker().empty()) {
     PrintLine("made by", Printable(absl::StrFormat("%s %s on %s (%s)", receipt.worker(),
@@ -203,16 +238,45 @@ void PrintJob(const v1::Job& job) {
   PrintLine("server", job.server_version());
 }
 
-void PrintModel(const v1::Model& model) {
+void PrintModelHeader() {
+  std::cout << absl::StrFormat(kModelRow, "NAME", "FAMILY", "GENERATION", "WORKERS", "TASKS");
+}
+
+void PrintModelRow(const v1::Model& model) {
   std::vector<std::string> tasks;
   for (const v1::TaskInfo& task : model.tasks()) tasks.push_back(v1::Task_Name(task.task()));
-  std::vector<std::string> workers;
-  for (const v1::ModelOnWorker& worker : model.workers()) {
-    workers.push_back(absl::StrCat(worker.worker(), worker.loaded() ? " (loaded)" : ""));
+  const auto known = [](const std::string& text) { return text.empty() ? "-" : text; };
+  std::cout << absl::StrFormat(kModelRow, model.name(), known(model.family()),
+                               known(Printable(model.generation(), kErrorCells)),
+                               known(WorkersText(model)), absl::StrJoin(tasks, ", "));
+  if (!model.problem().empty())
+    std::cout << "  problem: " << Printable(model.problem(), kErrorCells) << "\n";
+}
+
+void PrintModel(const v1::Model& model) {
+  PrintLine("name", model.name());
+  PrintLine("family", model.family());
+  PrintLine("generation", Printable(model.generation(), kErrorCells));
+  PrintLine("class", Printable(model.pipeline_class(), kErrorCells));
+  PrintLine("license",
+            Printable(model.license_link().empty()
+                          ? model.license()
+                          : absl::StrCat(model.license(), " (", model.license_link(), ")"),
+                      kErrorCells));
+  PrintLine("problem", Printable(model.problem(), kErrorCells));
+  PrintLine("workers", WorkersText(model));
+  if (model.has_limits()) PrintLine("limits", LimitsText(model.limits()));
+  for (const v1::TaskInfo& task : model.tasks()) {
+    PrintLine("task", v1::Task_Name(task.task()));
+    PrintLine("  native", ShapeText(task.native()));
+    PrintLine("  defaults", ShapeText(task.defaults()));
+    PrintLine("", absl::StrFormat("%d steps, guidance %g", task.defaults().num_inference_steps(),
+                                  task.defaults().guidance_scale()));
+    if (!task.defaults().negative_prompt().empty())
+      PrintLine(
+          "", absl::StrCat("without: ", Printable(task.defaults().negative_prompt(), kErrorCells)));
+    for (const v1::KnobInfo& knob : task.knobs()) PrintLine("  knob", KnobText(knob));
   }
-  std::cout << absl::StrFormat("%-24s  %-14s  %s  [%s]\n", model.name(), model.family(),
-                               absl::StrJoin(tasks, ", "), absl::StrJoin(workers, ", "));
-  if (!model.problem().empty()) std::cout << "  problem: " << model.problem() << "\n";
 }
 
 std::string Describe(const v1::Progress& progress) {

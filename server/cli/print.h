@@ -16,6 +16,8 @@ void PrintJson(const google::protobuf::Message& message, std::ostream& out = std
 void PrintJobHeader();
 void PrintJobRow(const v1::Job& job);
 void PrintJob(const v1::Job& job);
+void PrintModelHeader();
+void PrintModelRow(const v1::Model& model);
 void PrintModel(const v1::Model& model);
 // "denoise 12/25", "3 jobs ahead", ...
 std::string Describe(const v1::Progress& progress);

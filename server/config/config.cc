@@ -121,14 +121,16 @@ void ReadDefaults(MapReader& map, engine::Request& defaults) {
   for (const engine::FamilyDescriber& family : engine::FamilyDescribers()) {
     map.Map(family.family, [&](MapReader& own) {
       for (const engine::KnobInfo& knob : family.knobs) {
-        if (knob.tasks != engine::kAllTasks) continue;  // no default for all requests
         std::optional<double> number;
         std::optional<int> integer;
+        std::vector<double> numbers;
         if (knob.type == engine::KnobType::kNumber && own.OptionalNumber(knob.name, number)) {
           defaults.knobs.values.emplace(knob.name, *number);
         } else if (knob.type == engine::KnobType::kInteger &&
                    own.OptionalInteger(knob.name, integer)) {
           defaults.knobs.values.emplace(knob.name, int64_t{*integer});
+        } else if (knob.type == engine::KnobType::kNumbers && own.Numbers(knob.name, numbers)) {
+          defaults.knobs.values.emplace(knob.name, std::move(numbers));
         } else {
           continue;
         }

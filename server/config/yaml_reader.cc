@@ -247,4 +247,23 @@ void MapReader::Strings(const std::string& key, std::vector<std::string>& out) {
   }
 }
 
+bool MapReader::Numbers(const std::string& key, std::vector<double>& out) {
+  const YAML::Node node = Take(key);
+  if (IsPlainNull(node)) return false;
+  std::vector<double> numbers;
+  bool is_right = node.IsSequence() && node.size() > 0;
+  for (size_t i = 0; is_right && i < node.size(); ++i) {
+    double number = 0;
+    is_right =
+        node[i].IsScalar() && absl::SimpleAtod(node[i].Scalar(), &number) && std::isfinite(number);
+    numbers.push_back(number);
+  }
+  if (!is_right) {
+    ErrorAt(node, absl::StrCat("'", Join(path_, key), "': expected a list of finite numbers"));
+    return false;
+  }
+  out = std::move(numbers);
+  return true;
+}
+
 }  // namespace kino::config

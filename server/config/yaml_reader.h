@@ -59,6 +59,7 @@ class MapReader {
   // empty, by a call on a map without a node (see is_listing).
   void List(const std::string& key, const std::function<void(MapReader&)>& read);
   void Strings(const std::string& key, std::vector<std::string>& out);
+  bool Numbers(const std::string& key, std::vector<double>& out);  // finite ones
 
   // The key's node, for forms that none of the above fits; counts as visited.
   YAML::Node Take(const std::string& key);

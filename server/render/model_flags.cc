@@ -28,7 +28,7 @@ void ModelFlags::Register(CLI::App& app) {
       "TYPE",
       "auto (float32 on the CPU, bfloat16 on a GPU), float32, float16 or bfloat16; also of single "
       "components: bfloat16,vae=float32.");
-  AddOption(app, "--variant", &variant_, "NAME", "Which weight files: fp16 or bf16.");
+  AddOption(app, "--variant", &variant_, "NAME", "Which weight files, as diffusers: fp16, bf16.");
   plan_.Register(app);
   app.add_flag("--allow-lossy", allow_lossy_, "--plan may choose lossy options.");
 }

@@ -92,7 +92,8 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   }
   const auto message = MakeRequest(values);
   if (!message.ok()) return Report(kBadRequest, std::string(message.status().message()));
-  const auto description = engine::DescribeModel(model.folder, model.transformer_file);
+  const auto description =
+      engine::DescribeModel(model.folder, model.transformer_file, model.variant);
   if (!description.ok()) return Report(kBadRequest, std::string(description.status().message()));
 
   convert::EngineRequest request = convert::ToEngine(*message);
@@ -112,13 +113,13 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
       !status.ok())
     return Report(kBadRequest, std::string(status.message()));
   const engine::ComputeDTypes dtype = model.dtype.On(spec->is_gpu);
-  const auto memory = convert::EstimateMemory(
-      *description, resolved.request,
-      {.device = engine.device,
-       .dtype = dtype,
-       .spec = *spec,
-       .profiles = engine::ProfilesOf(*description, model.variant, dtype, spec->is_gpu),
-       .allow_lossy = model.allow_lossy});
+  const auto memory =
+      convert::EstimateMemory(*description, resolved.request,
+                              {.device = engine.device,
+                               .dtype = dtype,
+                               .spec = *spec,
+                               .profiles = engine::ProfilesOf(*description, dtype, spec->is_gpu),
+                               .allow_lossy = model.allow_lossy});
   if (!memory.ok()) return Report(kBadRequest, std::string(memory.status().message()));
   std::cout << (values.is_json ? convert::ToJson(*memory, convert::JsonLayout::kIndented)
                                : plan::PlanTable(*memory));

@@ -137,8 +137,7 @@ void Models::Evict(Entry& entry) {
 }
 
 void Models::WantWeightsSha256(const Entry& entry) {
-  absl::StatusOr<std::vector<std::string>> paths =
-      engine::WeightFiles(entry.model->description(), entry.options.variant);
+  absl::StatusOr<std::vector<std::string>> paths = engine::WeightFiles(entry.model->description());
   if (!paths.ok()) {
     spdlog::warn("model {}: receipts have no hash of its weights: {}", entry.name,
                  std::string(paths.status().message()));

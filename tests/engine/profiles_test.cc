@@ -20,8 +20,7 @@ TEST(ProfilesTest, AQuestionIsMadeAnEffectiveRequest) {
   const ResolvedRequest resolved = ResolveRequest(*model, open, 0);
   ASSERT_TRUE(resolved.violations.empty());
   const auto peaks = [&](const Request& request) {
-    const auto profile =
-        ProfilesOf(*model, "", DType::kF32, /*on_gpu=*/true)->Profile(request, {{}});
+    const auto profile = ProfilesOf(*model, DType::kF32, /*on_gpu=*/true)->Profile(request, {{}});
     EXPECT_TRUE(profile.ok()) << profile.status();
     std::vector<int64_t> bytes;
     if (!profile.ok()) return bytes;
@@ -30,7 +29,7 @@ TEST(ProfilesTest, AQuestionIsMadeAnEffectiveRequest) {
   };
   EXPECT_EQ(peaks(open), peaks(resolved.request));
   open.knobs.values["frame_rate"] = -1.0;
-  EXPECT_EQ(ProfilesOf(*model, "", DType::kF32, true)->Profile(open, {{}}).status().code(),
+  EXPECT_EQ(ProfilesOf(*model, DType::kF32, true)->Profile(open, {{}}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

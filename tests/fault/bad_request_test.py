@@ -43,7 +43,6 @@ BAD_FIELDS = [
     ("negative width", dict(width=-64), "width"),
     ("huge width", dict(width=2**31 - 32), "width"),
     ("huge clip", dict(height=4096, width=4096, num_frames=8193), None),
-    ("frames that do not fit the VAE", dict(num_frames=18), "num_frames"),
     ("no frame", dict(num_frames=0), "num_frames"),
     ("huge number of frames", dict(num_frames=2**31 - 1), "num_frames"),
     ("no step", dict(num_inference_steps=0), "num_inference_steps"),
@@ -118,7 +117,7 @@ def test_bad_nested_field_is_named(stubs, client, bystander, field):
 
 
 def test_all_bad_fields_are_told_at_once(client, bystander):
-    _, details = refusal(lambda: client.submit(client.demo_request(height=65, width=63, num_frames=18)))
+    _, details = refusal(lambda: client.submit(client.demo_request(height=65, width=63, num_frames=-1)))
     assert {"height", "width", "num_frames"} <= set(violations(details))
     _, details = refusal(lambda: client.submit(client.demo_request(fps=math.nan, guidance_scale=math.inf, task=99)))
     assert {"fps", "guidance_scale", "task"} <= set(violations(details))

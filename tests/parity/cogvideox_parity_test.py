@@ -33,6 +33,9 @@ CASES = [
     *fixtures.matrix("cogvideox"),
     *each("no_guidance", call={"guidance_scale": 1.0}),
     *each("one_frame", call={"num_frames": 1}),
+    # 16 and 17 come out.
+    *each("other_frames", call={"num_frames": 15, "height": 32, "width": 32}),
+    *each("other_frames", "i2v", (1, 2), call={"num_frames": 19}),
     # 13 latent frames, of which the first three are decoded together and then two at a time; 12, two at a time.
     *each("long", call={"num_frames": 49, "height": 32, "width": 32}),
     *each("even", call={"num_frames": 48, "height": 32, "width": 32}),

@@ -33,6 +33,9 @@ CASES = [
     *each_generation("sigmas", "i2v", schedule={"sigmas": [1.0, 0.5, 0.25]}),
     *each_generation("one_frame", call={"num_frames": 1}),
     *each_generation("one_frame", "i2v", call={"num_frames": 1}),
+    # 8 * k + 1 come out.
+    *each_generation("other_frames", call={"num_frames": 14, "height": 32, "width": 64}),
+    *each_generation("other_frames", "i2v", call={"num_frames": 16, "height": 32, "width": 64}),
     *each_generation("two_steps", call={"num_inference_steps": 2, "frame_rate": 30}),
     # One step with shift_terminal is 0 / 0 in diffusers' sampler; the 0.9.5 schedule has none.
     Case("one_step-t2v-2", "t2v", 2, Changes(call={"num_inference_steps": 1})),

@@ -20,6 +20,7 @@ CASES = [
     *fixtures.matrix("mochi"),
     *each_convention("no_guidance", call={"guidance_scale": 1.0}),
     *each_convention("one_frame", call={"num_frames": 1}),
+    *each_convention("other_frames", call={"num_frames": 12, "height": 32, "width": 32}),  # 7 come out
     *each_convention("two_steps", call={"num_inference_steps": 2}),
     # 9 latent frames: several runs of frames in each layer of the decoder.
     *each_convention("long", call={"num_frames": 49, "height": 32, "width": 32}),

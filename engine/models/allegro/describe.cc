@@ -50,12 +50,21 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeAllegro(
       });
 }
 
+std::string AllegroGeneration(const ModelSource& source) {
+  const auto config =
+      AllegroTransformerConfig::FromJson(source.transformer_config, source.transformer_config_path);
+  const bool is_published = config.ok() && config->num_layers == 32 &&
+                            config->num_attention_heads == 24 && config->attention_head_dim == 96;
+  return is_published ? "Allegro" : "";
+}
+
 }  // namespace
 
 FamilyDescriber AllegroDescriber() {
   return {.family = "allegro",
           .pipeline_classes = {"AllegroPipeline"},
           .describe = DescribeAllegro,
+          .generation = AllegroGeneration,
           .find_transformer = nullptr,
           .knobs = KnobInfos(kAllegroKnobs)};
 }

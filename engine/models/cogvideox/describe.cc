@@ -52,6 +52,11 @@ class CogVideoXDescription final : public FamilyDescription {
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
+  // Of a video as many are used as are asked for, which says how it is encoded; 16 of 13 come out
+  // of that as well.
+  int FramesOf(Task task, int frames) const override {
+    return task == Task::kVideoToVideo ? frames : vae_.frames(vae_.latent_frames(frames));
+  }
   const VaeTileSizes& vae_tiles() const override { return tiles_; }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     if (request.conditions.empty()) return absl::OkStatus();
@@ -139,6 +144,27 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeCogVideoX(
   return std::make_shared<CogVideoXDescription>(transformer, vae, sampler, takes_image);
 }
 
+std::string CogVideoXGeneration(const ModelSource& source) {
+  const auto config = CogVideoXTransformerConfig::FromJson(source.transformer_config,
+                                                           source.transformer_config_path);
+  if (!config.ok() || config->attention_head_dim != 64 || config->out_channels != 16) return "";
+  const bool rotary = config->use_rotary_positional_embeddings;
+  const bool learned = config->use_learned_positional_embeddings;
+  const bool sees_condition = config->in_channels != config->out_channels;
+  if (config->num_layers == 30 && config->num_attention_heads == 30) {
+    if (rotary || learned || config->patch_size_t > 0) return "";
+    return sees_condition ? "CogVideoX-Fun-2b" : "CogVideoX-2b";
+  }
+  if (config->num_layers != 42 || config->num_attention_heads != 48 || !rotary) return "";
+  const bool sees_image = config->patch_size_t > 0 ? config->ofs_embed_dim > 0 : learned;
+  if (sees_image && !sees_condition) return "";
+  if (config->patch_size_t > 0) {
+    if (sees_condition && !sees_image) return "";
+    return sees_image ? "CogVideoX1.5-5B-I2V" : "CogVideoX1.5-5B";
+  }
+  return sees_image ? "CogVideoX-5b-I2V" : sees_condition ? "CogVideoX-Fun-5b" : "CogVideoX-5b";
+}
+
 }  // namespace
 
 FamilyDescriber CogVideoXDescriber() {
@@ -146,6 +172,7 @@ FamilyDescriber CogVideoXDescriber() {
           .pipeline_classes = {"CogVideoXPipeline", kImageToVideo, "CogVideoXVideoToVideoPipeline",
                                "CogVideoXFunControlPipeline"},
           .describe = DescribeCogVideoX,
+          .generation = CogVideoXGeneration,
           .find_transformer = nullptr,
           .knobs = KnobInfos(kCogVideoXKnobs)};
 }

@@ -9,6 +9,7 @@
 #include "engine/core/status.h"
 #include "engine/describe/conditions.h"
 #include "engine/models/ltx/describe_upscale.h"
+#include "engine/models/ltx/generation.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/latent_upsampler_config.h"
 #include "engine/models/ltx/transformer_config.h"
@@ -295,6 +296,7 @@ FamilyDescriber LtxDescriber() {
           .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline,
                                kLtxUpscaleClass},
           .describe = DescribeLtx,
+          .generation = LtxGeneration,
           .find_transformer = FindLtxTransformer,
           .knobs = KnobInfos(kLtxKnobs),
           .optional_components = {"latent_upsampler"}};

@@ -49,6 +49,14 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeMochi(const Mod
       [sampler](const Request& request) { return MochiSchedule(sampler, request).status(); });
 }
 
+std::string MochiGeneration(const ModelSource& source) {
+  const auto config =
+      MochiTransformerConfig::FromJson(source.transformer_config, source.transformer_config_path);
+  const bool is_published = config.ok() && config->num_layers == 48 &&
+                            config->num_attention_heads == 24 && config->attention_head_dim == 128;
+  return is_published ? "Mochi 1 preview" : "";
+}
+
 }  // namespace
 
 absl::StatusOr<FlowMatchSchedule> MochiSchedule(const FlowMatchEulerConfig& sampler,
@@ -61,6 +69,7 @@ FamilyDescriber MochiDescriber() {
   return {.family = "mochi",
           .pipeline_classes = {"MochiPipeline"},
           .describe = DescribeMochi,
+          .generation = MochiGeneration,
           .find_transformer = FindMochiTransformer,
           .knobs = KnobInfos(kMochiKnobs)};
 }

@@ -7,12 +7,28 @@
 #include "server/convert/request.h"
 
 namespace kino::frontend {
+namespace {
+
+v1::NativeShape NativeShapeOf(const engine::FamilyDescription& family, engine::Task task) {
+  v1::NativeShape out;
+  for (const engine::TaskDescription& each : family.tasks()) {
+    if (each.task != task) continue;
+    out.set_height(each.defaults.height.value_or(0));
+    out.set_width(each.defaults.width.value_or(0));
+    if (each.defaults.num_frames)
+      out.set_num_frames(family.FramesOf(task, *each.defaults.num_frames));
+    out.set_fps(each.defaults.fps.value_or(0));
+  }
+  return out;
+}
+
+}  // namespace
 
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {
-    entries_.push_back(
-        {.config = model,
-         .description = engine::DescribeModel(model.folder, model.transformer_file)});
+    entries_.push_back({.config = model,
+                        .description = engine::DescribeModel(model.folder, model.transformer_file,
+                                                             model.variant)});
     auto& description = entries_.back().description;
     if (description.ok()) description->overrides = model.defaults;
     if (description.ok()) {
@@ -54,11 +70,15 @@ v1::Model ToProto(const CatalogEntry& entry) {
   const engine::ModelDescription& description = *entry.description;
   out.set_family(description.family);
   out.set_pipeline_class(description.pipeline_class);
+  out.set_generation(description.generation);
+  out.set_license(description.card.license);
+  out.set_license_link(description.card.license_link);
   for (const engine::TaskDescription& task : description.Tasks()) {
     v1::TaskInfo& info = *out.add_tasks();
     info.set_task(convert::FromEngine(task.task));
     convert::FromEngine(task.defaults, info.mutable_defaults());
     info.mutable_defaults()->set_model(entry.config.name);
+    *info.mutable_native() = NativeShapeOf(*description.details, task.task);
     for (const engine::KnobInfo& knob : description.knobs) {
       if (!knob.IsOf(task.task)) continue;
       v1::KnobInfo& told = *info.add_knobs();

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "tests/support/gguf_writer.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
@@ -58,16 +60,94 @@ TEST(CheckpointTest, AnIndexMayNotLeaveItsFolder) {
             absl::StatusCode::kInvalidArgument);
 }
 
-TEST(CheckpointTest, TheVariantPicksItsFileOnly) {
+// The name of the only tensor that is read.
+std::string OnlyTensor(const TempDir& folder, const std::string& variant) {
+  const auto checkpoint = Checkpoint::Open(folder.path(), variant);
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+  if (!checkpoint.ok() || (*checkpoint)->tensors().size() != 1) return "none";
+  return (*checkpoint)->tensors().begin()->first;
+}
+
+std::string ErrorOf(const TempDir& folder, const std::string& variant) {
+  const absl::Status status = Checkpoint::Open(folder.path(), variant).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  return std::string(status.message());
+}
+
+TEST(CheckpointTest, AVariantIsReadWhereThereIsOne) {
   const TempDir folder;
-  folder.Write("model.safetensors", SafetensorsOf({{"a", {1}, {1}}}));
+  folder.Write("model.safetensors", SafetensorsOf({{"plain", {1}, {1}}}));
   folder.Write("model.fp16.safetensors", SafetensorsOf({{"half", {1}, {1}}}));
-  const auto checkpoint = Checkpoint::Open(folder.path(), "fp16");
-  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_NE((*checkpoint)->Find("half"), nullptr);
-  const absl::Status missing = Checkpoint::Open(folder.path(), "bf16").status();
-  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(missing.message()), HasSubstr("model.bf16.safetensors"));
+  EXPECT_EQ(OnlyTensor(folder, ""), "plain");
+  EXPECT_EQ(OnlyTensor(folder, "fp16"), "half");
+  EXPECT_EQ((*Checkpoint::Open(folder.path(), "fp16"))->variant(), "fp16");
+  // As diffusers does it, component by component.
+  EXPECT_EQ(OnlyTensor(folder, "bf16"), "plain");
+  EXPECT_EQ((*Checkpoint::Open(folder.path(), "bf16"))->variant(), "");
+}
+
+TEST(CheckpointTest, WhatIsOnlyThereAsAVariantIsNotReadUnasked) {
+  const TempDir folder;
+  folder.Write("model.fp16-00001-of-00002.safetensors", SafetensorsOf({{"half", {1}, {1}}}));
+  folder.Write("config.json", "{}");
+  EXPECT_THAT(ErrorOf(folder, ""),
+              HasSubstr("model.safetensors, model.safetensors.index.json; it holds weights of "
+                        "variant fp16: set"));
+  EXPECT_THAT(ErrorOf(folder, "bf16"), HasSubstr("model.bf16.safetensors"));
+}
+
+// diffusers' models ask for an index first, transformers' for a single file.
+TEST(CheckpointTest, ShardsBesideASingleFile) {
+  for (const std::string variant : {"", ".fp16"}) {
+    const std::string asked = variant.empty() ? "" : "fp16";
+    for (const auto& [base, read] :
+         {std::pair{"diffusion_pytorch_model", "shard"}, std::pair{"model", "single"}}) {
+      const TempDir folder;
+      folder.Write("s1.safetensors", SafetensorsOf({{"shard", {1}, {1}}}));
+      folder.Write(base + variant + ".safetensors", SafetensorsOf({{"single", {1}, {1}}}));
+      folder.Write(std::string(base) + ".safetensors.index" + variant + ".json",
+                   R"({"weight_map":{"shard":"s1.safetensors"}})");
+      EXPECT_EQ(OnlyTensor(folder, asked), read) << base << variant;
+    }
+  }
+  const TempDir folder;
+  folder.Write("s1.safetensors", SafetensorsOf({{"shard", {1}, {1}}}));
+  folder.Write("diffusion_pytorch_model.fp16.safetensors", SafetensorsOf({{"single", {1}, {1}}}));
+  folder.Write("diffusion_pytorch_model.safetensors.fp16.index.json",
+               R"({"weight_map":{"shard":"s1.safetensors"}})");
+  EXPECT_EQ(OnlyTensor(folder, "fp16"), "shard");
+}
+
+TEST(CheckpointTest, AShardThatIsMissingIsNamed) {
+  const TempDir folder;
+  folder.Write(
+      "model.safetensors.index.json",
+      R"({"weight_map":{"a":"s1.safetensors","b":"s2.safetensors","c":"s3.safetensors"}})");
+  folder.Write("s1.safetensors", SafetensorsOf({{"a", {1}, {1}}}));
+  for (const char* variant : {"", "fp16"}) {
+    EXPECT_THAT(ErrorOf(folder, variant),
+                HasSubstr("model.safetensors.index.json' names 3 files, and of them "
+                          "'s2.safetensors', 's3.safetensors' are not beside it"));
+  }
+  folder.Write("s3.safetensors", SafetensorsOf({{"c", {1}, {1}}}));
+  EXPECT_THAT(ErrorOf(folder, ""), HasSubstr("of them 's2.safetensors' is not beside it"));
+  std::filesystem::create_symlink("../../blobs/0a1b", folder.path() + "/s2.safetensors");
+  EXPECT_THAT(ErrorOf(folder, ""), HasSubstr("/s2.safetensors' is a link to a file"));
+}
+
+TEST(CheckpointTest, ALinkThatLeadsNowhereIsNamed) {
+  for (const std::string name : {"model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
+                                 "diffusion_pytorch_model.safetensors.index.json"}) {
+    const TempDir folder;
+    std::filesystem::create_symlink("../../blobs/0a1b", folder.path() + "/" + name);
+    EXPECT_THAT(ErrorOf(folder, "fp16"), HasSubstr("/" + name + "' is a link to a file"));
+    // One that leads somewhere is as good as a file.
+    if (name.ends_with(".json")) continue;
+    const std::string target = folder.Write("blob", SafetensorsOf({{"a", {1}, {1}}}));
+    std::filesystem::remove(folder.path() + "/" + name);
+    std::filesystem::create_symlink(target, folder.path() + "/" + name);
+    EXPECT_EQ(OnlyTensor(folder, "fp16"), "a");
+  }
 }
 
 TEST(CheckpointTest, PickledWeightsAreRefusedByName) {

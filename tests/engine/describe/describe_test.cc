@@ -85,6 +85,26 @@ TEST_F(DescribeTest, DecodeNoiseFollowsTheDecodeTimestep) {
             KnobValue(0.05));
 }
 
+TEST_F(DescribeTest, AScheduleOfTheOperatorsYieldsToTheRequests) {
+  const std::vector<double> list = {1000, 800, 400.5};
+  model_.overrides.num_inference_steps = 3;
+  model_.overrides.knobs = {.family = "ltx", .values = {{"timesteps", list}}};
+  const Request effective = ResolveRequest(model_, request_, 1).request;
+  EXPECT_EQ(effective.knobs.values.at("timesteps"), KnobValue(list));
+  EXPECT_EQ(effective.num_inference_steps, 3);
+  EXPECT_EQ(ResolveRequest(model_, effective, 1).request, effective);
+  Request own = request_;
+  own.num_inference_steps = 5;
+  EXPECT_EQ(ResolveRequest(model_, own, 1).request.knobs.values.count("timesteps"), 0u);
+  EXPECT_EQ(ResolveRequest(model_, own, 1).request.num_inference_steps, 5);
+  own = request_;
+  own.knobs.values["sigmas"] = std::vector<double>{1, 0.5};
+  const ResolvedRequest by_sigmas = ResolveRequest(model_, own, 1);
+  EXPECT_THAT(by_sigmas.violations, ElementsAre());
+  EXPECT_EQ(by_sigmas.request.knobs.values.count("timesteps"), 0u);
+  EXPECT_EQ(by_sigmas.request.num_inference_steps, 2);
+}
+
 TEST_F(DescribeTest, InfersTheTaskFromConditions) {
   request_.conditions = {Condition{}};
   EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kImageToVideo);
@@ -98,7 +118,7 @@ TEST_F(DescribeTest, NamesEveryFieldThatIsWrong) {
   request_.prompt.reset();
   request_.height = 63;
   request_.width = 0;
-  request_.num_frames = 18;
+  request_.num_frames = 0;
   request_.num_inference_steps = 0;
   request_.guidance_scale = std::nan("");
   request_.fps = -1;
@@ -292,8 +312,11 @@ TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {
               HasSubstr("not a JSON object"));
 }
 
-std::vector<std::string> WeightFilesIn(const ModelDescription& model, const std::string& variant) {
-  const auto paths = WeightFiles(model, variant);
+std::vector<std::string> WeightFilesIn(const std::string& folder, const std::string& variant) {
+  const auto model = DescribeModel(folder, "", variant);
+  EXPECT_TRUE(model.ok()) << model.status();
+  if (!model.ok()) return {};
+  const auto paths = WeightFiles(*model);
   EXPECT_TRUE(paths.ok()) << paths.status();
   return paths.value_or(std::vector<std::string>());
 }
@@ -303,25 +326,51 @@ TEST(WeightFilesTest, AreThoseThatALoadReads) {
   const TempDir folder;
   const std::string m = folder.path() + "/m";
   fs::copy(std::string(KINO_SOURCE_DIR) + "/models/demo", m, fs::copy_options::recursive);
-  auto model = DescribeModel(m);
-  ASSERT_TRUE(model.ok()) << model.status();
   const std::string text_encoder = m + "/text_encoder/model",
                     vae = m + "/vae/diffusion_pytorch_model",
                     transformer = m + "/transformer/diffusion_pytorch_model";
-  EXPECT_THAT(WeightFilesIn(*model, ""),
+  EXPECT_THAT(WeightFilesIn(m, ""),
               UnorderedElementsAre(text_encoder + ".safetensors", vae + ".safetensors",
                                    transformer + ".safetensors"));
-  EXPECT_EQ(WeightFiles(*model, "fp16").status().code(), absl::StatusCode::kNotFound);
   // A variant beside the others: they are not read.
   for (const std::string& path : {text_encoder, vae, transformer})
     fs::copy_file(path + ".safetensors", path + ".fp16.safetensors");
-  EXPECT_THAT(WeightFilesIn(*model, "fp16"),
+  EXPECT_THAT(WeightFilesIn(m, "fp16"),
               UnorderedElementsAre(text_encoder + ".fp16.safetensors", vae + ".fp16.safetensors",
                                    transformer + ".fp16.safetensors"));
+  auto model = DescribeModel(m, "", "fp16");
+  EXPECT_THAT(model->ComponentsWithoutVariant(), ElementsAre());
   model->transformer_file = "/elsewhere/t.gguf";
-  EXPECT_THAT(WeightFilesIn(*model, ""),
-              UnorderedElementsAre(text_encoder + ".safetensors", vae + ".safetensors",
+  EXPECT_THAT(*WeightFiles(*model),
+              UnorderedElementsAre(text_encoder + ".fp16.safetensors", vae + ".fp16.safetensors",
                                    "/elsewhere/t.gguf"));
+}
+
+// As diffusers does it: component by component, but one at least has to have it.
+TEST(WeightFilesTest, OfComponentsWithoutTheVariantThePlainOnesAreRead) {
+  namespace fs = std::filesystem;
+  const TempDir folder;
+  const std::string m = folder.path() + "/m";
+  fs::copy(std::string(KINO_SOURCE_DIR) + "/models/demo", m, fs::copy_options::recursive);
+  const std::string text_encoder = m + "/text_encoder/model";
+  const absl::Status without = DescribeModel(m, "", "fp16").status();
+  EXPECT_EQ(without.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(without.message()),
+              HasSubstr("variant 'fp16': none of text_encoder, transformer, vae in"));
+  // The text encoder is there as a variant only.
+  fs::rename(text_encoder + ".safetensors", text_encoder + ".fp16.safetensors");
+  const auto model = DescribeModel(m, "", "fp16");
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT(model->ComponentsWithoutVariant(), ElementsAre("transformer", "vae"));
+  EXPECT_THAT(WeightFilesIn(m, "fp16"),
+              UnorderedElementsAre(text_encoder + ".fp16.safetensors",
+                                   m + "/vae/diffusion_pytorch_model.safetensors",
+                                   m + "/transformer/diffusion_pytorch_model.safetensors"));
+  for (const char* variant : {"", "bf16"}) {
+    const absl::Status unread = DescribeModel(m, "", variant).status();
+    EXPECT_EQ(unread.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(unread.message()), HasSubstr("weights of variant fp16"));
+  }
 }
 
 TEST(ResidencyPolicyTest, ParsesWhatItPrints) {

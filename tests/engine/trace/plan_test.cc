@@ -40,7 +40,7 @@ class PlanTest : public ::testing::Test {
   Planner On(const DeviceSpec& device, DType dtype = DType::kBF16, bool allow_lossy = false) const {
     const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
     EXPECT_TRUE(resolved.violations.empty());
-    return Planner(model_, resolved.request, ProfilesOf(model_, "", dtype, device.is_gpu), device,
+    return Planner(model_, resolved.request, ProfilesOf(model_, dtype, device.is_gpu), device,
                    allow_lossy);
   }
   PlanEstimate Estimate(const Planner& planner, const Plan& plan) const {
@@ -277,6 +277,8 @@ TEST_F(PlanTest, TheMostFramesThatFitAreNamed) {
   request_.num_frames = 133;
   EXPECT_GT(least(), device.host_bytes);
   request_.num_frames = 257;
+  EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("fits up to 129 frames with "));
+  request_.num_frames = 260;  // 257 come out
   EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("fits up to 129 frames with "));
   device.host_bytes = 1000;
   EXPECT_THAT(On(device).WhatWouldFit({}), HasSubstr("the least it needs is "));

@@ -65,6 +65,7 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
   std::function<Status(const v1::WatchJobRequest&, EventWriter*)> watch;
   std::function<Status(int64_t offset, grpc::ServerWriter<v1::DownloadVideoResponse>*)> download;
   v1::Job job;
+  v1::Model model;
   Status status;
   int jobs_listed_first = 1;  // on the first page
   std::string knob;           // the only one that the model has
@@ -132,14 +133,20 @@ class ScriptedServer : public v1::VideoService::Service, public v1::ModelService
   }
   Status ListModels(ServerContext*, const v1::ListModelsRequest*,
                     v1::ListModelsResponse* out) override {
-    v1::Model* const model = out->add_models();
-    model->set_name("demo");
+    v1::Model* const listed_model = out->add_models();
+    *listed_model = model;
+    listed_model->set_name("demo");
     if (!knob.empty()) {
-      v1::KnobInfo* const told = model->add_tasks()->add_knobs();
+      v1::KnobInfo* const told = listed_model->add_tasks()->add_knobs();
       told->set_name(knob);
       told->set_type(v1::KnobInfo::NUMBER);
       told->set_help("Of the family.");
     }
+    return status;
+  }
+  Status GetModel(ServerContext*, const v1::GetModelRequest* request, v1::Model* out) override {
+    *out = model;
+    out->set_name(request->name());
     return status;
   }
   Status LoadModel(ServerContext*, const v1::LoadModelRequest* request, v1::Model* out) override {

@@ -2,8 +2,10 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <thread>
 
+#include "google/protobuf/text_format.h"
 #include "google/rpc/error_details.pb.h"
 #include "tests/server/cli/cli_fixture.h"
 
@@ -51,6 +53,44 @@ TEST_F(CliTest, TheOneCallCommandsReachTheirMethods) {
   EXPECT_EQ(Run({"load", "demo", "--json"}), 0);
   EXPECT_EQ(Output(), "{\"name\":\"demo\"}\n");
   EXPECT_EQ(Run({"unload", "demo"}), 4) << "this server does not implement it";
+}
+
+TEST_F(CliTest, ModelsTellWhatTheyAreAndTake) {
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      R"(family: "cogvideox" generation: "CogVideoX-5b" pipeline_class: "CogVideoXPipeline"
+         license: "other\x1b" license_link: "LICENSE"
+         limits { size_multiple: 16 min_size: 16 max_size: 4096 frames_multiple: 8 max_frames: 8193
+                  max_pixels: 1000000000 max_steps: 1000 }
+         workers { worker: "gpu" loaded: true } workers { worker: "cpu" }
+         tasks { task: TEXT_TO_VIDEO
+                 native { height: 480 width: 720 num_frames: 49 fps: 8 }
+                 defaults { height: 64 width: 96 num_frames: 9 fps: 12 num_inference_steps: 30
+                            guidance_scale: 6.5 negative_prompt: "blurry" }
+                 knobs { name: "scheduler" min: 0 max: 2 default { integer: 2 } help: "Which." }
+                 knobs { name: "sigmas" min: 0 max: 1 default { numbers { values: 1 values: 0.5 } }
+                         help: "Levels." } }
+         tasks { task: VIDEO_TO_VIDEO })",
+      &server_.model));
+  EXPECT_EQ(Run({"models"}), 0);
+  const std::string row = Output();
+  EXPECT_THAT(row, HasSubstr("NAME                      FAMILY      GENERATION"));
+  EXPECT_THAT(row, ::testing::ContainsRegex("demo +cogvideox +CogVideoX-5b +gpu \\(loaded\\), cpu  "
+                                            "TEXT_TO_VIDEO, VIDEO_TO_VIDEO\n"));
+  EXPECT_EQ(std::count(row.begin(), row.end(), '\n'), 2);
+  EXPECT_EQ(Run({"models", "big"}), 0);
+  const std::string told = Output();
+  for (const char* line :
+       {"name         big\n", "license      other  (LICENSE)\n",
+        "sides of 16 to 4096 pixels by 16, 1 to 8193 frames (k*8+1), 1000000000 pixels in all, 1 "
+        "to "
+        "1000 steps\n",
+        "  native     720x480, 49 frames at 8/s\n", "  defaults   96x64, 9 frames at 12/s\n",
+        "30 steps, guidance 6.5\n", "without: blurry\n", "scheduler = 2 (0 to 2): Which.\n",
+        "sigmas = 1, 0.5 (0 to 1): Levels.\n"}) {
+    EXPECT_THAT(told, HasSubstr(line));
+  }
+  EXPECT_EQ(Run({"models", "big", "--json"}), 0);
+  EXPECT_THAT(Output(), HasSubstr(R"("generation":"CogVideoX-5b")"));
 }
 
 TEST_F(CliTest, AModelsKnobsAreOptions) {

@@ -34,7 +34,7 @@ Placement On(const engine::ModelDescription& model, const std::string& device,
   return {.device = device,
           .dtype = dtype,
           .spec = spec,
-          .profiles = engine::ProfilesOf(model, "", dtype, spec.is_gpu)};
+          .profiles = engine::ProfilesOf(model, dtype, spec.is_gpu)};
 }
 
 int ChosenCount(const v1::MemoryEstimate& memory) {

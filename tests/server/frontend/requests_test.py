@@ -23,7 +23,7 @@ IMAGE = video.Condition.IMAGE
     (dict(height=33), "height"),
     (dict(width=1 << 30), "width"),
     (dict(width=-64), "width"),
-    (dict(num_frames=18), "num_frames"),
+    (dict(num_frames=0), "num_frames"),
     (dict(num_frames=2**31 - 1), "num_frames"),
     (dict(num_inference_steps=0), "num_inference_steps"),
     (dict(guidance_scale=math.nan), "guidance_scale"),
@@ -51,6 +51,24 @@ def test_wrong_field_is_named(shared, wrong, field):
     assert field in fields(error)
     assert reason(error) == "INVALID_REQUEST" or field.startswith("conditions")
     assert not shared.video.ListJobs(video.ListJobsRequest()).jobs
+
+
+def test_effective_request_says_how_many_frames_come_out(start):
+    frontend = start()
+    job = frontend.submit(num_frames=20)
+    assert job.request.num_frames == 17
+    assert frontend.video.GetJob(video.GetJobRequest(id=job.id)).request.num_frames == 17
+
+
+def test_models_tell_their_licence_and_what_they_are_made_for(shared):
+    for model in (shared.models.GetModel(models.GetModelRequest(name="demo")),
+                  shared.models.ListModels(models.ListModelsRequest()).models[0]):
+        assert (model.license, model.license_link) == ("apache-2.0", "")  # models/demo/README.md
+        assert model.generation == "", "it is no published model"
+        # The family's own, beside the operator's.
+        native, ours = model.tasks[0].native, model.tasks[0].defaults
+        assert (native.height, native.width, native.num_frames, native.fps) == (512, 704, 161, 25)
+        assert (ours.height, ours.width, ours.num_frames, ours.fps) == (64, 64, 17, 25)
 
 
 def test_the_only_model_need_not_be_named(start):

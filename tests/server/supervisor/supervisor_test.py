@@ -276,6 +276,21 @@ def test_check_names_the_model_that_cannot_run(tmp_path):
     assert f"{tmp_path}/kino.yaml:2:5" in result.stderr and "gone" in result.stderr
 
 
+def test_check_reads_the_weights_that_a_load_would(tmp_path):
+    """A component that is there as a variant only: diffusers needs to be told so, and takes the others' plain weights."""
+    shutil.copytree(SOURCE / "models/demo", tmp_path / "m")
+    (tmp_path / "m/text_encoder/model.safetensors").rename(tmp_path / "m/text_encoder/model.fp16.safetensors")
+
+    def check(variant):
+        (tmp_path / "kino.yaml").write_text(f"models: [{{name: half, folder: m, variant: {variant}}}]\n")
+        return kinod("--check-config", tmp_path / "kino.yaml")
+
+    assert check("fp16").returncode == 0
+    for other in ("''", "bf16"):
+        result = check(other)
+        assert result.returncode == 1 and "weights of variant fp16" in result.stderr
+
+
 @pytest.mark.parametrize("arguments, code, text", [
     ([], 2, "--config"), (["--workers-only"], 2, "TLS"), (["--nonsense"], 2, "nonsense"),
     (["--config", "/nonexistent.yaml"], 1, "nonexistent"), (["--check-config", "/nonexistent.yaml"], 1, "nonexistent")])
