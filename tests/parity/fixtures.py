@@ -71,7 +71,7 @@ def matrix(name="ltx"):
     if family(name).small_tiles() is not None:
         tilings["tiled"] = family(name).small_tiles()
     prefix = "" if name == "ltx" else f"{name}-"
-    tasks = {"ltx": ("t2v", "i2v", "v2v", "condition"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}[name]
+    tasks = {"ltx": ("t2v", "i2v", "v2v", "condition", "long"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}[name]
     return [Case(f"{prefix}{task}-{variant}", task, variant, tilings=tilings, family=name)
             for task in tasks for variant in range(12)]
 

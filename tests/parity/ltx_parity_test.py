@@ -1,4 +1,4 @@
-"""LTX-Video against diffusers, float32 on the CPU: every VAE generation, text and image to video, untiled and tiled."""
+"""LTX-Video against diffusers, float32 on the CPU: every VAE generation, each of its pipelines, untiled and tiled."""
 import parity_check
 import fixtures
 

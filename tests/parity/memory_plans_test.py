@@ -16,6 +16,7 @@ GENERATIONS += [Case(f"plans-mochi-{variant}", "t2v", variant, family="mochi") f
 GENERATIONS += [Case("plans-allegro-0", "t2v", 0, family="allegro")]
 GENERATIONS += [Case(f"plans-cogvideox-{task}-{variant}", task, variant, family="cogvideox")
                 for task, variant in (("t2v", 0), ("t2v", 1), ("i2v", 2), ("v2v", 3))]
+GENERATIONS += [Case("plans-long-2", "long", 2)]
 POLICIES = ["none", "model", "sequential", "leaf", "block:1", "block:2"]
 HOMES = ["file", "pageable"]
 PLACES = [(case, policy, home) for case in GENERATIONS for home in HOMES for policy in POLICIES]

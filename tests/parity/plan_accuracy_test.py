@@ -43,6 +43,7 @@ CASES = [
     *(tiny(f"t2v-{variant}", "float32", *SMALL_TILES) for variant in range(3)),
     tiny("t2v-1", "bfloat16", "--offload", "leaf"),
     tiny("t2v-2", "float32", "--offload", "block:1"),
+    tiny("long-2", "float32"), tiny("long-5", "bfloat16"),
     *(tiny(f"mochi-t2v-{variant}", dtype) for variant in (0, 1, 4) for dtype in ("float32", "bfloat16")),
     tiny("mochi-t2v-0", "float32", "--vae-tile-size", "32,32,16,16"),
     *(tiny(f"cogvideox-{name}", "float32") for name in ("t2v-0", "t2v-1", "t2v-2", "i2v-0", "v2v-1", "control-2")),

@@ -1,12 +1,16 @@
 #include "engine/models/ltx/describe.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/describe/conditions.h"
 #include "engine/models/ltx/knobs.h"
+#include "engine/models/ltx/long_windows.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/weight_map.h"
@@ -19,16 +23,32 @@ namespace {
 // The pipelines refuse other sizes whatever the VAE's ratio is (check_inputs).
 constexpr int kSizeMultiple = 32;
 constexpr char kConditionPipeline[] = "LTXConditionPipeline";
+constexpr char kLongPipeline[] = "LTXI2VLongMultiPromptPipeline";
+// Of a video that is made in one, or of a window: what the transformer sees.
+constexpr int64_t kMaxPixelsAtOnce = 1'000'000'000;
+
+// What it fills in beside temporal_tile_size.
+const std::map<std::string, KnobValue>& LongKnobs() {
+  static const auto& knobs =
+      *new std::map<std::string, KnobValue>{{"temporal_overlap", int64_t{24}},
+                                            {"temporal_overlap_cond_strength", 0.5},
+                                            {"adain_factor", 0.25},
+                                            {"skip_steps_sigma_threshold", 1.0},
+                                            {"decode_horizontal_tiles", int64_t{4}},
+                                            {"decode_vertical_tiles", int64_t{4}},
+                                            {"decode_overlap", int64_t{3}}};
+  return knobs;
+}
 
 class LtxDescription final : public FamilyDescription {
  public:
-  LtxDescription(const LtxVaeConfig& vae, const FlowMatchEulerConfig& sampler,
-                 bool names_condition_pipeline)
-      : names_condition_pipeline_(names_condition_pipeline),
+  LtxDescription(const LtxVaeConfig& vae, const LtxSampler& sampler,
+                 const std::string& pipeline_class)
+      : names_condition_pipeline_(pipeline_class == kConditionPipeline),
         spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
-    // Defaults of the three pipelines' __call__ in diffusers 0.42.1.
+    // Defaults of the pipelines' __call__ in diffusers 0.42.1.
     Request defaults;
     defaults.negative_prompt = "";
     defaults.height = 512;
@@ -38,7 +58,16 @@ class LtxDescription final : public FamilyDescription {
     defaults.guidance_scale = 3.0;
     defaults.fps = 25.0;
     defaults.output.quality = 75;
+    const bool is_long = pipeline_class == kLongPipeline;
+    if (is_long) {
+      defaults.num_inference_steps = 8;
+      defaults.guidance_scale = 1.0;
+      defaults.knobs.values = {{"temporal_tile_size", int64_t{80}},
+                               {"decode_timestep", 0.05},
+                               {"decode_noise_scale", 0.025}};
+    }
     for (const Task task : {Task::kTextToVideo, Task::kImageToVideo, Task::kVideoToVideo}) {
+      if (is_long && task == Task::kVideoToVideo) continue;
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
     }
@@ -47,7 +76,7 @@ class LtxDescription final : public FamilyDescription {
                .max_size = 4096,
                .frames_multiple = temporal_ratio_,
                .max_frames = 2048 * temporal_ratio_ + 1,
-               .max_pixels = 1'000'000'000,
+               .max_pixels = 16 * kMaxPixelsAtOnce,
                .max_steps = 1000};
   }
 
@@ -58,11 +87,12 @@ class LtxDescription final : public FamilyDescription {
 
  private:
   void ResolveConditions(Request& request, std::vector<FieldViolation>& violations) const;
+  void ResolveLong(Request& request, std::vector<FieldViolation>& violations) const;
 
   bool names_condition_pipeline_;
   int spatial_ratio_;
   int temporal_ratio_;
-  FlowMatchEulerConfig sampler_;
+  LtxSampler sampler_;
   std::vector<TaskDescription> tasks_;
   Limits limits_;
 };
@@ -75,10 +105,11 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   if (!knobs.decode_noise_scale && knobs.decode_timestep)
     request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
 
-  ResolveConditions(request, violations);
+  const bool is_long = RunsLongPipeline(request);
+  is_long ? ResolveLong(request, violations) : ResolveConditions(request, violations);
 
   // A custom schedule falls from noise to picture.
-  const bool may_close = RunsConditionPipeline(request);  // with a 0
+  const bool may_close = is_long || RunsConditionPipeline(request);  // with a 0
   const auto check_schedule = [&](const char* field, const std::vector<double>& values) {
     if (values.size() > static_cast<size_t>(limits_.max_steps)) {
       fail(field,
@@ -105,7 +136,9 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
     const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
     const int64_t tokens =
         frames * (*request.height / spatial_ratio_) * (*request.width / spatial_ratio_);
-    const absl::Status schedule_status = LtxSchedule(sampler_, request, tokens).status();
+    const absl::Status schedule_status =
+        is_long ? LtxLongSchedule(sampler_, request).status()
+                : LtxSchedule(sampler_.table, request, tokens).status();
     if (!schedule_status.ok()) {
       fail("num_inference_steps", absl::StrCat("no schedule for ", tokens, " latent tokens: ",
                                                std::string(schedule_status.message())));
@@ -122,6 +155,20 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
 // Decides which pipeline runs the request and fills the knobs that it has.
 void LtxDescription::ResolveConditions(Request& request,
                                        std::vector<FieldViolation>& violations) const {
+  for (const auto& [name, value] : LongKnobs()) {
+    if (!request.knobs.values.contains(name)) continue;
+    violations.push_back(
+        {.field = "ltx." + name,
+         .description = "is of a video in windows, got no temporal_tile_size; give that too"});
+  }
+  const int64_t pixels = int64_t{*request.height} * *request.width;
+  if (violations.empty() && pixels * *request.num_frames > kMaxPixelsAtOnce) {
+    violations.push_back(
+        {.field = "num_frames",
+         .description = absl::StrCat("without windows (temporal_tile_size) height * width * ",
+                                     "num_frames may be at most ", kMaxPixelsAtOnce, ", got ",
+                                     pixels * *request.num_frames)});
+  }
   const std::vector<Condition>& conditions = request.conditions;
   if (request.task != Task::kTextToVideo && conditions.empty()) {
     violations.push_back(
@@ -153,6 +200,50 @@ void LtxDescription::ResolveConditions(Request& request,
   if (request.task != Task::kTextToVideo) fill("image_cond_noise_scale", 0.15);
 }
 
+void LtxDescription::ResolveLong(Request& request, std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  for (const char* name : {"denoise_strength", "image_cond_noise_scale", "timesteps"}) {
+    if (!request.knobs.values.contains(name)) continue;
+    fail(absl::StrCat("ltx.", name),
+         absl::StrCat("a video in windows (temporal_tile_size) has none; leave one of the two out",
+                      name == std::string_view("timesteps") ? ", or give sigmas" : ""));
+  }
+  if (request.task == Task::kImageToVideo)
+    ExpectOneCondition(request, ConditionKind::kImage, /*fully=*/false, violations);
+  for (const auto& [name, value] : LongKnobs()) request.knobs.values.emplace(name, value);
+  request.knobs.values.emplace("max_sequence_length", int64_t{128});
+  if (!violations.empty()) return;
+
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  const LtxWindowSizes sizes(knobs, temporal_ratio_);
+  const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
+  const int64_t pixels = std::min(sizes.tile + sizes.overlap, frames) * temporal_ratio_ *
+                         *request.height * *request.width;
+  if (pixels > kMaxPixelsAtOnce) {
+    fail("ltx.temporal_tile_size",
+         absl::StrCat("height * width * frames of a window and its overlap may be at most ",
+                      kMaxPixelsAtOnce, ", got ", pixels));
+  }
+  // Upstream fails then, or gives the first window alone.
+  if (sizes.tile < frames && sizes.overlap >= sizes.tile) {
+    fail("ltx.temporal_overlap",
+         absl::StrCat("expected latent frames fewer than a window's ", sizes.tile, ", got ",
+                      sizes.overlap, " (", *knobs.temporal_overlap, " pixel frames)"));
+  }
+  const auto check_tiles = [&](const char* knob, int tiles, const char* what, int size) {
+    const int overlap = *knobs.decode_overlap;
+    const int64_t latents = size / spatial_ratio_;
+    if (tiles == 1 || LtxDecodeTile(latents, tiles, overlap) >= std::max(overlap, 1)) return;
+    fail(absl::StrCat("ltx.", knob),
+         absl::StrCat("no ", tiles, " tiles that share decode_overlap = ", overlap, " of ", latents,
+                      " latents (", what, " ", size, "); give 1, or a smaller decode_overlap"));
+  };
+  check_tiles("decode_horizontal_tiles", *knobs.decode_horizontal_tiles, "width", *request.width);
+  check_tiles("decode_vertical_tiles", *knobs.decode_vertical_tiles, "height", *request.height);
+}
+
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
   const std::string vae_path = source.folder + "/vae/config.json";
   KINO_ASSIGN_OR_RETURN(const LtxVaeConfig vae, ReadConfig<LtxVaeConfig>(vae_path));
@@ -168,18 +259,50 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
           .status());
   KINO_RETURN_IF_ERROR(
       ReadConfig<T5EncoderConfig>(source.folder + "/text_encoder/config.json").status());
-  KINO_ASSIGN_OR_RETURN(
-      const FlowMatchEulerConfig sampler,
-      ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
-  return std::make_shared<LtxDescription>(vae, sampler,
-                                          source.pipeline_class == kConditionPipeline);
+  const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
+  KINO_ASSIGN_OR_RETURN(const LtxSampler sampler, ReadConfig<LtxSampler>(sampler_path));
+  if (sampler.ancestral && source.pipeline_class != kLongPipeline) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        sampler_path, ": LTXEulerAncestralRFScheduler is ", kLongPipeline, "'s, but the folder is ",
+        "one of ", source.pipeline_class, ", expected FlowMatchEulerDiscreteScheduler"));
+  }
+  return std::make_shared<LtxDescription>(vae, sampler, source.pipeline_class);
 }
 
 }  // namespace
 
+absl::StatusOr<LtxSampler> LtxSampler::FromJson(const nlohmann::json& json,
+                                                const std::string& where) {
+  LtxSampler sampler;
+  nlohmann::json table = json;
+  if (json.is_object() && json.contains("_class_name") &&
+      json["_class_name"] == "LTXEulerAncestralRFScheduler") {
+    KINO_ASSIGN_OR_RETURN(sampler.ancestral, EulerAncestralRfConfig::FromJson(json, where));
+    table.erase("_class_name");  // whatever else it holds is the table's
+  }
+  KINO_ASSIGN_OR_RETURN(sampler.table, FlowMatchEulerConfig::FromJson(table, where));
+  return sampler;
+}
+
+bool RunsLongPipeline(const Request& request) {
+  return ReadKnobs(kLtxKnobs, request.knobs).temporal_tile_size.has_value() &&
+         (OnlyTask(request.task) & kLongTasks) != 0;
+}
+
 bool RunsConditionPipeline(const Request& request) {
   return ReadKnobs(kLtxKnobs, request.knobs).denoise_strength.has_value();
 }
+
+namespace {
+
+// Where the sampler shifts by the number of tokens, which these pipelines do not tell it, nothing
+// is shifted; diffusers refuses.
+FlowMatchEulerConfig WithoutDynamicShift(const FlowMatchEulerConfig& sampler) {
+  if (!sampler.use_dynamic_shifting) return sampler;
+  return {.num_train_timesteps = sampler.num_train_timesteps};
+}
+
+}  // namespace
 
 absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
                                               const Request& request, int64_t tokens) {
@@ -195,8 +318,7 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
     for (const double sigma : schedule.sigmas)
       schedule.timesteps.push_back(static_cast<float>(sigma) * 1000.0f);
     schedule.sigmas.clear();
-    if (!sampler.use_dynamic_shifting) return MakeSchedule(sampler, schedule);
-    return MakeSchedule({.num_train_timesteps = sampler.num_train_timesteps}, schedule);
+    return MakeSchedule(WithoutDynamicShift(sampler), schedule);
   }
   if (schedule.timesteps.empty() && schedule.sigmas.empty())
     schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
@@ -204,9 +326,35 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
   return MakeSchedule(sampler, schedule);
 }
 
+absl::StatusOr<FlowMatchSchedule> LtxLongSchedule(const LtxSampler& sampler,
+                                                  const Request& request) {
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  const FlowMatchEulerConfig table = WithoutDynamicShift(sampler.table);
+  const ScheduleRequest asked = {.num_inference_steps = *request.num_inference_steps,
+                                 .sigmas = knobs.sigmas};
+  KINO_ASSIGN_OR_RETURN(const FlowMatchSchedule all, sampler.ancestral
+                                                         ? MakeAncestralRfSchedule(table, asked)
+                                                         : MakeSchedule(table, asked));
+  // Upstream's loop is over timesteps[:-1], whatever the list is: without sigmas of the request's
+  // own the last step, to 0, is left out, and the noise of the last level stays in the picture.
+  const size_t end = all.timesteps.size() - 1;
+  size_t first = 0;
+  const double highest = *knobs.skip_steps_sigma_threshold;
+  while (first < end && highest > 0 && all.sigmas[first] > highest) ++first;
+  if (first == end) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "of ", all.timesteps.size(), " timesteps the last is no step's and ", first,
+        " begin above skip_steps_sigma_threshold ", highest, ", expected at least one step"));
+  }
+  const auto from = static_cast<std::ptrdiff_t>(first), to = static_cast<std::ptrdiff_t>(end);
+  return FlowMatchSchedule{.sigmas = {all.sigmas.begin() + from, all.sigmas.begin() + to + 1},
+                           .timesteps = {all.timesteps.begin() + from, all.timesteps.begin() + to}};
+}
+
 FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
-          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline},
+          .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline,
+                               kLongPipeline},
           .describe = DescribeLtx,
           .find_transformer = FindLtxTransformer,
           .knobs = KnobInfos(kLtxKnobs)};

@@ -1,7 +1,9 @@
 #include "engine/models/ltx/pipeline.h"
 
+#include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/models/common/component_loading.h"
+#include "engine/models/ltx/long_run.h"
 #include "engine/models/ltx/run.h"
 #include "engine/models/ltx/weight_map.h"
 
@@ -10,7 +12,9 @@ namespace kino::engine {
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,
                                                           EngineShared& shared) {
   auto components = std::make_shared<LtxComponents>();
-  KINO_ASSIGN_OR_RETURN(components->sampler, LoadFlowMatchEuler(options));
+  KINO_ASSIGN_OR_RETURN(
+      components->sampler,
+      ReadConfig<LtxSampler>(options.folder + "/scheduler/scheduler_config.json"));
   KINO_ASSIGN_OR_RETURN(components->tokenizer, LoadT5Tokenizer(options));
   KINO_ASSIGN_OR_RETURN(components->text_encoder,
                         FolderComponent<T5Encoder>(options, shared, "text_encoder"));
@@ -20,12 +24,21 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
   KINO_RETURN_IF_ERROR(CheckFit(
       options, "the transformer's in_channels", components->transformer->config().in_channels,
       "the VAE's latent_channels", components->vae->config().latent_channels));
-  return MakePipeline<LtxRun>(
+  return MakePipeline(
       std::shared_ptr<const LtxComponents>(components),
       {{"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},
        {"transformer", components->transformer, {Stage::kDenoise}, false},
        {"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}},
-      shared);
+      shared,
+      [](const auto& shared_components, EmbeddingCache* embeddings, const Request& request,
+         std::vector<MediaInput> media, Tap tap) -> std::unique_ptr<PipelineRun> {
+        if (RunsLongPipeline(request)) {
+          return std::make_unique<LtxLongRun>(shared_components, embeddings, request,
+                                              std::move(media), std::move(tap));
+        }
+        return std::make_unique<LtxRun>(shared_components, embeddings, request, std::move(media),
+                                        std::move(tap));
+      });
 }
 
 }  // namespace kino::engine

@@ -38,7 +38,8 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
       tap_(std::move(tap)),
       is_condition_pipeline_(RunsConditionPipeline(request)),
       tokens_(LayOutTokens(vae().config(), request, media_)),
-      schedule_(ValueOrThrow(LtxSchedule(components_->sampler, request, tokens_.grid.count()))),
+      schedule_(
+          ValueOrThrow(LtxSchedule(components_->sampler.table, request, tokens_.grid.count()))),
       first_step_(FirstStepAt(static_cast<int>(schedule_.timesteps.size()),
                               knobs_.denoise_strength.value_or(1))) {
   AddStage(Stage::kEncodeText, kTextShare, 1, &LtxRun::EncodeText);
