@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <filesystem>
 #include <fstream>
 
@@ -90,7 +91,7 @@ class LtxLongDescribeTest : public ::testing::Test {
     return resolved.request;
   }
 
-  std::vector<TempDir> folders_;
+  std::deque<TempDir> folders_;
   ModelDescription model_;
   Request request_;
 };

@@ -118,7 +118,7 @@ TEST(FeatheredStreamTest, FadesAndClamps) {
   int tile = 0;
   FeatheredStream stream(
       [&](const at::Tensor& part) {
-        return std::make_unique<FakeDecode>(at::full_like(part, tile++ == 0 ? -1.5 : 0.6), 1);
+        return std::make_unique<FakeDecode>(at::full(part.sizes(), tile++ == 0 ? -1.5 : 0.6), 1);
       },
       latents, {.vertical = 1, .horizontal = 2, .overlap = 2, .ratio = 2}, 1);
   // Tiles of 3 latents share 2, or four columns: weights 1, 2/3, 1/3 and 0.
