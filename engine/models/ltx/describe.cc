@@ -83,6 +83,7 @@ class LtxDescription final : public FamilyDescription {
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
+  absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
@@ -242,6 +243,22 @@ void LtxDescription::ResolveLong(Request& request, std::vector<FieldViolation>& 
   };
   check_tiles("decode_horizontal_tiles", *knobs.decode_horizontal_tiles, "width", *request.width);
   check_tiles("decode_vertical_tiles", *knobs.decode_vertical_tiles, "height", *request.height);
+}
+
+// A tile of a long video's decode has to come out of its own tiles as large as it is.
+absl::Status LtxDescription::CheckTiling(const Request& request, const VaeTiling& tiling) const {
+  const VaeTileSizes sizes = kLtxTiles.With(tiling);
+  const bool fits_in_time = !tiling.framewise || (sizes.min_num_frames % temporal_ratio_ == 0 &&
+                                                  sizes.stride_num_frames % temporal_ratio_ == 0);
+  if (!RunsLongPipeline(request) ||
+      (fits_in_time && sizes.min_height % spatial_ratio_ == 0 &&
+       sizes.min_width % spatial_ratio_ == 0 && sizes.stride_height % spatial_ratio_ == 0 &&
+       sizes.stride_width % spatial_ratio_ == 0)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("of a video in windows (temporal_tile_size), tiles and their strides must be ",
+                   "multiples of ", spatial_ratio_, " pixels and ", temporal_ratio_, " frames"));
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {

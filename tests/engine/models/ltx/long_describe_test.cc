@@ -196,6 +196,22 @@ TEST_F(LtxLongDescribeTest, SizesThatCannotBeAreNamed) {
   EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.decode_vertical_tiles"));
 }
 
+TEST_F(LtxLongDescribeTest, TilesOfItsTilesAreWholeLatents) {
+  VaeTiling& tiling = request_.plan.vae_tiling.emplace();
+  tiling.tile_sample_min_height = 72;
+  tiling.tile_sample_stride_height = 56;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
+  knobs()["temporal_tile_size"] = int64_t{80};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling"));
+  tiling.tile_sample_min_height = 64;
+  tiling.tile_sample_stride_height = 48;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
+  tiling.tile_sample_stride_num_frames = 6;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
+  tiling.framewise = true;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling"));
+}
+
 TEST_F(LtxLongDescribeTest, ALongVideoMayBeLargerThanOneWindow) {
   request_.height = request_.width = 512;
   request_.num_frames = 8001;
