@@ -220,8 +220,8 @@ void LtxDescription::ResolveLong(Request& request, std::vector<FieldViolation>& 
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   const LtxWindowSizes sizes(knobs, temporal_ratio_);
   const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
-  const int64_t pixels = std::min(sizes.tile + sizes.overlap, frames) * temporal_ratio_ *
-                         *request.height * *request.width;
+  const int64_t seen = sizes.tile < frames ? sizes.tile + sizes.overlap : frames;
+  const int64_t pixels = seen * temporal_ratio_ * *request.height * *request.width;
   if (pixels > kMaxPixelsAtOnce) {
     fail("ltx.temporal_tile_size",
          absl::StrCat("height * width * frames of a window and its overlap may be at most ",

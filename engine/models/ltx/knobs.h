@@ -67,9 +67,11 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
         "does: prompt may hold one for each window, between bars (|). Default: 80 where the "
         "model's folder names that class, else the video is made in one.",
         kLongTasks),
-    Knob<&LtxKnobs::temporal_overlap>("temporal_overlap", 0, 1 << 17, std::nullopt,
-                                      "Pixel frames that two windows share. Default: 24.",
-                                      kLongTasks),
+    Knob<&LtxKnobs::temporal_overlap>(
+        "temporal_overlap", 0, 1 << 17, std::nullopt,
+        "Pixel frames that two windows share. Default: 24. As in diffusers, two latent frames (16) "
+        "make the video longer than asked, and less than one shorter.",
+        kLongTasks),
     Knob<&LtxKnobs::temporal_overlap_cond_strength>(
         "temporal_overlap_cond_strength", 0, 1, std::nullopt,
         "How strongly a window holds on to the end of the one before. Default: 0.5.", kLongTasks),
