@@ -266,7 +266,7 @@ void LtxLongRun::FinishWindow() {
   } else {
     made = made.narrow(2, 1, place.frames() - 1);
     const double factor = *knobs_.adain_factor;
-    if (factor > 0) made = LikenStatistics(made, state_.reference, factor);
+    if (factor > 0 && place.frames() > 1) made = LikenStatistics(made, state_.reference, factor);
     made = FuseOverlap(state_.latents.narrow(2, 0, place.before), made, sizes_.faded());
   }
   const at::Tensor rest = state_.latents.narrow(2, place.made, state_.latents.size(2) - place.made);
