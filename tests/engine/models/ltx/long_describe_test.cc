@@ -206,7 +206,8 @@ TEST_F(LtxLongDescribeTest, TilesOfItsTilesAreWholeLatents) {
   tiling.tile_sample_min_height = 64;
   tiling.tile_sample_stride_height = 48;
   EXPECT_THAT(ViolatedFields(), IsEmpty());
-  tiling.tile_sample_stride_num_frames = 6;
+  tiling.tile_sample_min_num_frames = 18;
+  tiling.tile_sample_stride_num_frames = 10;
   EXPECT_THAT(ViolatedFields(), IsEmpty());
   tiling.framewise = true;
   EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling"));
