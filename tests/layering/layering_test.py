@@ -197,8 +197,8 @@ FAMILY_DOORS = {
                   "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "half_rotary", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "resample_frames", "space_depth"],
-    "engine/samplers": ["ddim", "euler_ancestral", "first_step", "flow_match_euler"],
-    "engine/text": ["caption_cleaning", "t5_config", "t5_encoder", "t5_tokenizer"],
+    "engine/samplers": ["ddim", "euler_ancestral", "euler_ancestral_rf", "first_step", "flow_match_euler"],
+    "engine/text": ["caption_cleaning", "plain_text", "t5_config", "t5_encoder", "t5_tokenizer"],
     "engine/weights": ["weight_set"],
 }
 # What a family includes beyond that, each with its reason.

@@ -20,7 +20,7 @@ from oracle.taps import run_with_taps
 
 SEED = 1234
 # What each family can do: every test over families and tasks goes through these, so a new task is one word here.
-TASKS = {"ltx": ("t2v", "i2v", "v2v", "condition", "two_pass", "upsample"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}
+TASKS = {"ltx": ("t2v", "i2v", "v2v", "condition", "two_pass", "long", "upsample"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}
 # Of each family's variants, see Case.generation.
 GENERATIONS = {"ltx": 3, "mochi": 2, "allegro": 2, "cogvideox": 4}
 

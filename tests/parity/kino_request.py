@@ -32,7 +32,8 @@ def convert(source):
         if value is not None:
             request[key] = value
     request.setdefault("num_frames", source["num_frames"])
-    conditions = _conditions(source, call.pop("strength", None))
+    strength = call.pop("cond_strength", 0.5) if source["task"] == "long" else call.pop("strength", None)
+    conditions = _conditions(source, strength)
     if conditions:
         request["conditions"] = conditions
     else:  # LTXConditionPipeline takes it for nothing
@@ -43,7 +44,7 @@ def convert(source):
         names = {"timesteps": "second_pass_timesteps", "num_inference_steps": "second_pass_steps",
                  "denoise_strength": "second_pass_strength"}
         call.update({names.get(key, key): value for key, value in second.items()}, passes=2)
-    if "schedule" in source:  # the list's length is the number of steps
+    if "schedule" in source or "sigmas" in call:  # the list's length is the number of steps
         request.pop("num_inference_steps", None)
     call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
     if call:
@@ -58,6 +59,8 @@ def convert(source):
 def _task(source):
     if source["task"] in TASKS:
         return TASKS[source["task"]]
+    if source["task"] == "long":
+        return TASKS["i2v" if source.get("input_image") else "t2v"]
     inputs = {condition["input"] for condition in source["conditions"]}
     return TASKS["v2v" if "video" in inputs else "i2v" if inputs else "t2v"]
 

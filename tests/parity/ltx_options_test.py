@@ -2,8 +2,15 @@
 
 Cases end in -0, -1 or -2 for the VAE generation (0.9.0, 0.9.1, 0.9.5); see fixtures for the plain matrix.
 """
+import json
+import os
+import shutil
+
+import numpy as np
 import torch
 
+import fixtures
+import kino_render
 import parity_check
 from fixtures import Case
 from oracle.build import Changes
@@ -81,3 +88,23 @@ def facts(case, tiling):
 @parity_check.parametrize(CASES, facts)
 def test_stages_equal_diffusers(case, tiling, tmp_path_factory, pytestconfig):
     parity_check.check(case, tiling, tmp_path_factory, pytestconfig.kino_note)
+
+
+def test_temporal_tile_size_asks_any_folder_for_a_long_video(tmp_path):
+    """The same frames as of a folder that names LTXI2VLongMultiPromptPipeline, once the call's defaults are that class's."""
+    fixture = fixtures.make(next(case for case in fixtures.matrix() if case.name == "long-3"))
+    model = str(tmp_path / "model")
+    shutil.copytree(fixture.model, model)
+    with open(os.path.join(model, "model_index.json"), "r+", encoding="utf-8") as file:
+        index = json.load(file)
+        index["_class_name"] = "LTXImageToVideoPipeline"
+        file.seek(0)
+        file.truncate()
+        json.dump(index, file)
+    with open(fixture.request("untiled"), encoding="utf-8") as file:
+        request = json.load(file)
+    assert request["ltx"]["temporal_tile_size"] and "guidance_scale" not in request
+    request["guidance_scale"] = 1.0
+    request["conditions"][0]["path"] = os.path.join(fixture.folder, request["conditions"][0]["path"])
+    got = kino_render.render(model, request)
+    assert np.abs(got - fixture.frames("untiled")).max() <= 1e-4

@@ -1,5 +1,5 @@
-"""LTX-Video against diffusers, float32 on the CPU: every VAE generation, text and image to video, untiled and tiled; and every
-kind of latent upsampler on each of them."""
+"""LTX-Video against diffusers, float32 on the CPU: every VAE generation, each of its pipelines, untiled and tiled; and
+every kind of latent upsampler."""
 import json
 import shutil
 import subprocess

@@ -9,6 +9,7 @@ Usage
 Arguments
   --family   ltx | hunyuan | cogvideox | mochi | allegro
   --task     t2v (all) | i2v (ltx, hunyuan, cogvideox) | v2v (ltx, cogvideox) | control (cogvideox)
+             | condition, long (ltx: LTXConditionPipeline and LTXI2VLongMultiPromptPipeline)
              | upsample (ltx: the latent upsampler pipeline, fed with a video)
   --variant  integer N >= 0. It picks the checkpoint style (see oracle/families/) and, through a random stream seeded
              with N, the layer counts, widths, head counts, weights, prompt, size and steps.

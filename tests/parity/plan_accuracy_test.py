@@ -51,6 +51,7 @@ CASES = [
     tiny("upsample-8", "float32", tiling="tiled"),
     tiny("t2v-2", "float32", "--offload", "block:1"),
     *(tiny("mochi-t2v-4", dtype) for dtype in ("float32", "bfloat16")),
+    tiny("long-5", "bfloat16"),
     *(tiny("mochi-t2v-4", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
     tiny("mochi-t2v-4", "bfloat16", "--chunk-feed-forward", "16"),
     tiny("allegro-t2v-0", "bfloat16,vae=float32"),

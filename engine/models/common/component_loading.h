@@ -66,29 +66,43 @@ absl::StatusOr<std::shared_ptr<T>> TransformerComponent(const PipelineOptions& o
 absl::Status CheckFit(const PipelineOptions& options, std::string_view what, int64_t value,
                       std::string_view other_what, int64_t other_value);
 
-// A pipeline of `components`, whose runs are Run(components, the embedding cache, request, media,
-// tap). moved: those of them that have weights.
-template <typename Run, typename Components>
+// A pipeline of `components`, whose runs are what start(components, the embedding cache, request,
+// media, tap) gives. moved: those of them that have weights.
+template <typename Components, typename StartRun>
 std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> components,
-                                       std::vector<PipelineComponent> moved, EngineShared& shared) {
+                                       std::vector<PipelineComponent> moved, EngineShared& shared,
+                                       StartRun start) {
   class FamilyPipeline final : public Pipeline {
    public:
     FamilyPipeline(std::shared_ptr<const Components> components,
-                   std::vector<PipelineComponent> moved, EngineShared& shared)
-        : components_(std::move(components)), moved_(std::move(moved)), shared_(shared) {}
+                   std::vector<PipelineComponent> moved, EngineShared& shared, StartRun start)
+        : components_(std::move(components)),
+          moved_(std::move(moved)),
+          shared_(shared),
+          start_(std::move(start)) {}
     const std::vector<PipelineComponent>& components() const override { return moved_; }
     std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
                                        Tap tap) override {
-      return std::make_unique<Run>(components_, &shared_.embeddings, request, std::move(media),
-                                   std::move(tap));
+      return start_(components_, &shared_.embeddings, request, std::move(media), std::move(tap));
     }
 
    private:
     const std::shared_ptr<const Components> components_;
     const std::vector<PipelineComponent> moved_;
     EngineShared& shared_;
+    const StartRun start_;
   };
-  return std::make_unique<FamilyPipeline>(std::move(components), std::move(moved), shared);
+  return std::make_unique<FamilyPipeline>(std::move(components), std::move(moved), shared,
+                                          std::move(start));
+}
+
+// The same, where all runs are of one class.
+template <typename Run, typename Components>
+std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> components,
+                                       std::vector<PipelineComponent> moved, EngineShared& shared) {
+  return MakePipeline(std::move(components), std::move(moved), shared, [](auto&&... arguments) {
+    return std::make_unique<Run>(std::forward<decltype(arguments)>(arguments)...);
+  });
 }
 
 // Of the subfolder "tokenizer". On the meta device a folder may be without: nullptr then, since of

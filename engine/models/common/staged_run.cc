@@ -13,6 +13,8 @@ RunState RunState::Clone() const {
           .text = text,
           .condition = condition,
           .denoised = denoised,
+          .window = window,
+          .reference = reference,
           .noise = noise.Clone()};
 }
 
@@ -82,6 +84,8 @@ void StagedRun::Enter(size_t index) {
     state_.text.clear();
     state_.condition.reset();
     state_.denoised.reset();
+    state_.window.reset();
+    state_.reference.reset();
   }
   state_.stage = index;
   state_.step = 0;

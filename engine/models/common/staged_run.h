@@ -24,6 +24,8 @@ struct RunState {
   std::vector<at::Tensor> text = {};  // of each row of the batch, negative first when guided
   at::Tensor condition = {};          // latents that the transformer sees beside these in each step
   at::Tensor denoised = {};           // what a sampler remembers of the step before
+  at::Tensor window = {};             // of a video that is made in windows: the latents of this one
+  at::Tensor reference = {};          // latents whose statistics it gets
   NoiseSource noise;
   // With generators of its own; tensors are shared, since none is written to.
   RunState Clone() const;

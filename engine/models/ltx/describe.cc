@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
@@ -12,6 +14,7 @@
 #include "engine/models/ltx/generation.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/latent_upsampler_config.h"
+#include "engine/models/ltx/long_windows.h"
 #include "engine/models/ltx/transformer_config.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/weight_map.h"
@@ -24,19 +27,35 @@ namespace {
 // The pipelines refuse other sizes whatever the VAE's ratio is (check_inputs).
 constexpr int kSizeMultiple = 32;
 constexpr char kConditionPipeline[] = "LTXConditionPipeline";
+constexpr char kLongPipeline[] = "LTXI2VLongMultiPromptPipeline";
+// Of a video that is made in one, or of a window: what the transformer sees.
+constexpr int64_t kMaxPixelsAtOnce = 1'000'000'000;
+
+// What it fills in beside temporal_tile_size.
+const std::map<std::string, KnobValue>& LongKnobs() {
+  static const auto& knobs =
+      *new std::map<std::string, KnobValue>{{"temporal_overlap", int64_t{24}},
+                                            {"temporal_overlap_cond_strength", 0.5},
+                                            {"adain_factor", 0.25},
+                                            {"skip_steps_sigma_threshold", 1.0},
+                                            {"decode_horizontal_tiles", int64_t{4}},
+                                            {"decode_vertical_tiles", int64_t{4}},
+                                            {"decode_overlap", int64_t{3}}};
+  return knobs;
+}
 
 class LtxDescription final : public FamilyDescription {
  public:
   // upsampler: the folder's, if it has one.
-  LtxDescription(const LtxVaeConfig& vae, const FlowMatchEulerConfig& sampler,
+  LtxDescription(const LtxVaeConfig& vae, const LtxSampler& sampler,
                  const std::optional<LtxLatentUpsamplerConfig>& upsampler,
-                 bool names_condition_pipeline)
+                 const std::string& pipeline_class)
       : upsampler_(upsampler),
-        names_condition_pipeline_(names_condition_pipeline),
+        names_condition_pipeline_(pipeline_class == kConditionPipeline),
         spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
-    // Defaults of the three pipelines' __call__ in diffusers 0.42.1.
+    // Defaults of the pipelines' __call__ in diffusers 0.42.1.
     Request defaults;
     defaults.negative_prompt = "";
     defaults.height = 512;
@@ -46,7 +65,16 @@ class LtxDescription final : public FamilyDescription {
     defaults.guidance_scale = 3.0;
     defaults.fps = 25.0;
     defaults.output.quality = 75;
+    const bool is_long = pipeline_class == kLongPipeline;
+    if (is_long) {
+      defaults.num_inference_steps = 8;
+      defaults.guidance_scale = 1.0;
+      defaults.knobs.values = {{"temporal_tile_size", int64_t{80}},
+                               {"decode_timestep", 0.05},
+                               {"decode_noise_scale", 0.025}};
+    }
     for (const Task task : {Task::kTextToVideo, Task::kImageToVideo, Task::kVideoToVideo}) {
+      if (is_long && task == Task::kVideoToVideo) continue;
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
     }
@@ -55,25 +83,27 @@ class LtxDescription final : public FamilyDescription {
                .max_size = 4096,
                .frames_multiple = temporal_ratio_,
                .max_frames = 2048 * temporal_ratio_ + 1,
-               .max_pixels = 1'000'000'000,
+               .max_pixels = 16 * kMaxPixelsAtOnce,
                .max_steps = 1000};
   }
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
+  absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
   void ResolveConditions(Request& request, std::vector<FieldViolation>& violations) const;
   void ResolvePasses(Request& request, std::vector<FieldViolation>& violations) const;
   void CheckPass(const Request& pass, std::vector<FieldViolation>& violations) const;
+  void ResolveLong(Request& request, std::vector<FieldViolation>& violations) const;
 
   std::optional<LtxLatentUpsamplerConfig> upsampler_;
   bool names_condition_pipeline_;
   int spatial_ratio_;
   int temporal_ratio_;
-  FlowMatchEulerConfig sampler_;
+  LtxSampler sampler_;
   std::vector<TaskDescription> tasks_;
   Limits limits_;
 };
@@ -86,8 +116,13 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   if (!knobs.decode_noise_scale && knobs.decode_timestep)
     request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
 
-  ResolvePasses(request, violations);
-  ResolveConditions(request, violations);
+  const bool is_long = RunsLongPipeline(request);
+  if (is_long) {
+    ResolveLong(request, violations);
+  } else {
+    ResolvePasses(request, violations);
+    ResolveConditions(request, violations);
+  }
 
   // A custom schedule falls from noise to picture.
   const auto check_schedule = [&](const char* field, const std::vector<double>& values,
@@ -109,7 +144,7 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   };
   if (!knobs.timesteps.empty() && !knobs.sigmas.empty())
     fail("ltx.sigmas", "timesteps and sigmas exclude each other");
-  const bool may_close = RunsConditionPipeline(request);
+  const bool may_close = is_long || RunsConditionPipeline(request);  // with a 0
   check_schedule("ltx.timesteps", knobs.timesteps, may_close);
   check_schedule("ltx.sigmas", knobs.sigmas, may_close);
   check_schedule("ltx.second_pass_timesteps", knobs.second_pass_timesteps, /*may_close=*/true);
@@ -125,7 +160,9 @@ void LtxDescription::CheckPass(const Request& pass, std::vector<FieldViolation>&
   };
   const int64_t frames = (*pass.num_frames - 1) / temporal_ratio_ + 1;
   const int64_t tokens = frames * (*pass.height / spatial_ratio_) * (*pass.width / spatial_ratio_);
-  const absl::Status schedule_status = LtxSchedule(sampler_, pass, tokens).status();
+  const absl::Status schedule_status = RunsLongPipeline(pass)
+                                           ? LtxLongSchedule(sampler_, pass).status()
+                                           : LtxSchedule(sampler_.table, pass, tokens).status();
   if (!schedule_status.ok()) {
     fail("num_inference_steps", absl::StrCat("no schedule for ", tokens, " latent tokens: ",
                                              std::string(schedule_status.message())));
@@ -153,7 +190,7 @@ void LtxDescription::ResolvePasses(Request& request,
     for (const char* const knob : {"adain_factor", "tone_map_compression_ratio"}) {
       const auto found = values.find(knob);
       if (found != values.end() && found->second != KnobValue(0.0) && !knobs.passes)
-        fail(absl::StrCat("ltx.", knob), "needs passes 2: one pass upsamples nothing");
+        fail(absl::StrCat("ltx.", knob), "is of two passes and of videos in windows, got neither");
       values.erase(knob);
     }
     for (const char* const knob :
@@ -188,6 +225,20 @@ void LtxDescription::ResolvePasses(Request& request,
 // Decides which pipeline runs the request and fills the knobs that it has.
 void LtxDescription::ResolveConditions(Request& request,
                                        std::vector<FieldViolation>& violations) const {
+  for (const auto& [name, value] : LongKnobs()) {
+    if (!request.knobs.values.contains(name) || name == "adain_factor") continue;
+    violations.push_back(
+        {.field = "ltx." + name,
+         .description = "is of a video in windows, got no temporal_tile_size; give that too"});
+  }
+  const int64_t pixels = int64_t{*request.height} * *request.width;
+  if (violations.empty() && pixels * *request.num_frames > kMaxPixelsAtOnce) {
+    violations.push_back(
+        {.field = "num_frames",
+         .description = absl::StrCat("without windows (temporal_tile_size) height * width * ",
+                                     "num_frames may be at most ", kMaxPixelsAtOnce, ", got ",
+                                     pixels * *request.num_frames)});
+  }
   const std::vector<Condition>& conditions = request.conditions;
   if (request.task != Task::kTextToVideo && conditions.empty()) {
     violations.push_back(
@@ -219,6 +270,68 @@ void LtxDescription::ResolveConditions(Request& request,
   if (request.task != Task::kTextToVideo) fill("image_cond_noise_scale", 0.15);
 }
 
+void LtxDescription::ResolveLong(Request& request, std::vector<FieldViolation>& violations) const {
+  const auto fail = [&violations](const std::string& field, const std::string& description) {
+    violations.push_back({.field = field, .description = description});
+  };
+  for (const char* name : {"denoise_strength", "image_cond_noise_scale", "timesteps", "passes",
+                           "second_pass_timesteps", "second_pass_steps", "second_pass_strength",
+                           "tone_map_compression_ratio"}) {
+    if (!request.knobs.values.contains(name)) continue;
+    fail(absl::StrCat("ltx.", name),
+         absl::StrCat("a video in windows (temporal_tile_size) has none; leave one of the two out",
+                      name == std::string_view("timesteps") ? ", or give sigmas" : ""));
+  }
+  if (request.task == Task::kImageToVideo)
+    ExpectOneCondition(request, ConditionKind::kImage, /*fully=*/false, violations);
+  for (const auto& [name, value] : LongKnobs()) request.knobs.values.emplace(name, value);
+  request.knobs.values.emplace("max_sequence_length", int64_t{128});
+  if (!violations.empty()) return;
+
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  const LtxWindowSizes sizes(knobs, temporal_ratio_);
+  const int64_t frames = (*request.num_frames - 1) / temporal_ratio_ + 1;
+  const int64_t seen = sizes.tile < frames ? sizes.tile + sizes.overlap : frames;
+  const int64_t pixels = seen * temporal_ratio_ * *request.height * *request.width;
+  if (pixels > kMaxPixelsAtOnce) {
+    fail("ltx.temporal_tile_size",
+         absl::StrCat("height * width * frames of a window and its overlap may be at most ",
+                      kMaxPixelsAtOnce, ", got ", pixels));
+  }
+  // Upstream fails then, or gives the first window alone.
+  if (sizes.tile < frames && sizes.overlap >= sizes.tile) {
+    fail("ltx.temporal_overlap",
+         absl::StrCat("expected latent frames fewer than a window's ", sizes.tile, ", got ",
+                      sizes.overlap, " (", *knobs.temporal_overlap, " pixel frames)"));
+  }
+  const auto check_tiles = [&](const char* knob, int tiles, const char* what, int size) {
+    const int overlap = *knobs.decode_overlap;
+    const int64_t latents = size / spatial_ratio_;
+    if (tiles == 1 || LtxDecodeTile(latents, tiles, overlap) >= std::max(overlap, 1)) return;
+    fail(absl::StrCat("ltx.", knob),
+         absl::StrCat("no ", tiles, " tiles that share decode_overlap = ", overlap, " of ", latents,
+                      " latents (", what, " ", size, "); give 1, or a smaller decode_overlap"));
+  };
+  check_tiles("decode_horizontal_tiles", *knobs.decode_horizontal_tiles, "width", *request.width);
+  check_tiles("decode_vertical_tiles", *knobs.decode_vertical_tiles, "height", *request.height);
+}
+
+// A tile of a long video's decode has to come out of its own tiles as large as it is.
+absl::Status LtxDescription::CheckTiling(const Request& request, const VaeTiling& tiling) const {
+  const VaeTileSizes sizes = kLtxTiles.With(tiling);
+  const bool fits_in_time = !tiling.framewise || (sizes.min_num_frames % temporal_ratio_ == 0 &&
+                                                  sizes.stride_num_frames % temporal_ratio_ == 0);
+  if (!RunsLongPipeline(request) ||
+      (fits_in_time && sizes.min_height % spatial_ratio_ == 0 &&
+       sizes.min_width % spatial_ratio_ == 0 && sizes.stride_height % spatial_ratio_ == 0 &&
+       sizes.stride_width % spatial_ratio_ == 0)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("of a video in windows (temporal_tile_size), tiles and their strides must be ",
+                   "multiples of ", spatial_ratio_, " pixels and ", temporal_ratio_, " frames"));
+}
+
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {
   if (source.pipeline_class == kLtxUpscaleClass) return DescribeLtxUpscale(source);
   const std::string vae_path = source.folder + "/vae/config.json";
@@ -235,16 +348,19 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const Model
           .status());
   KINO_RETURN_IF_ERROR(
       ReadConfig<T5EncoderConfig>(source.folder + "/text_encoder/config.json").status());
-  KINO_ASSIGN_OR_RETURN(
-      const FlowMatchEulerConfig sampler,
-      ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
+  const std::string sampler_path = source.folder + "/scheduler/scheduler_config.json";
+  KINO_ASSIGN_OR_RETURN(const LtxSampler sampler, ReadConfig<LtxSampler>(sampler_path));
+  if (sampler.ancestral && source.pipeline_class != kLongPipeline) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        sampler_path, ": LTXEulerAncestralRFScheduler is ", kLongPipeline, "'s, but the folder is ",
+        "one of ", source.pipeline_class, ", expected FlowMatchEulerDiscreteScheduler"));
+  }
   const std::string upsampler_path = source.folder + "/latent_upsampler/config.json";
   std::optional<LtxLatentUpsamplerConfig> upsampler;
   if (std::filesystem::exists(upsampler_path)) {
     KINO_ASSIGN_OR_RETURN(upsampler, ReadConfig<LtxLatentUpsamplerConfig>(upsampler_path));
   }
-  return std::make_shared<LtxDescription>(vae, sampler, upsampler,
-                                          source.pipeline_class == kConditionPipeline);
+  return std::make_shared<LtxDescription>(vae, sampler, upsampler, source.pipeline_class);
 }
 
 }  // namespace
@@ -264,9 +380,38 @@ std::vector<Request> LtxPasses(const Request& request) {
   return {first, second};
 }
 
+absl::StatusOr<LtxSampler> LtxSampler::FromJson(const nlohmann::json& json,
+                                                const std::string& where) {
+  LtxSampler sampler;
+  nlohmann::json table = json;
+  if (json.is_object() && json.contains("_class_name") &&
+      json["_class_name"] == "LTXEulerAncestralRFScheduler") {
+    KINO_ASSIGN_OR_RETURN(sampler.ancestral, EulerAncestralRfConfig::FromJson(json, where));
+    table.erase("_class_name");  // whatever else it holds is the table's
+  }
+  KINO_ASSIGN_OR_RETURN(sampler.table, FlowMatchEulerConfig::FromJson(table, where));
+  return sampler;
+}
+
+bool RunsLongPipeline(const Request& request) {
+  return ReadKnobs(kLtxKnobs, request.knobs).temporal_tile_size.has_value() &&
+         (OnlyTask(request.task) & kLongTasks) != 0;
+}
+
 bool RunsConditionPipeline(const Request& request) {
   return ReadKnobs(kLtxKnobs, request.knobs).denoise_strength.has_value();
 }
+
+namespace {
+
+// Where the sampler shifts by the number of tokens, which these pipelines do not tell it, nothing
+// is shifted; diffusers refuses.
+FlowMatchEulerConfig WithoutDynamicShift(const FlowMatchEulerConfig& sampler) {
+  if (!sampler.use_dynamic_shifting) return sampler;
+  return {.num_train_timesteps = sampler.num_train_timesteps};
+}
+
+}  // namespace
 
 absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
                                               const Request& request, int64_t tokens) {
@@ -282,8 +427,7 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
     for (const double sigma : schedule.sigmas)
       schedule.timesteps.push_back(static_cast<float>(sigma) * 1000.0f);
     schedule.sigmas.clear();
-    if (!sampler.use_dynamic_shifting) return MakeSchedule(sampler, schedule);
-    return MakeSchedule({.num_train_timesteps = sampler.num_train_timesteps}, schedule);
+    return MakeSchedule(WithoutDynamicShift(sampler), schedule);
   }
   if (schedule.timesteps.empty() && schedule.sigmas.empty())
     schedule.sigmas = Linspace(1.0, 1.0 / steps, steps);
@@ -291,10 +435,35 @@ absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sample
   return MakeSchedule(sampler, schedule);
 }
 
+absl::StatusOr<FlowMatchSchedule> LtxLongSchedule(const LtxSampler& sampler,
+                                                  const Request& request) {
+  const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
+  const FlowMatchEulerConfig table = WithoutDynamicShift(sampler.table);
+  const ScheduleRequest asked = {.num_inference_steps = *request.num_inference_steps,
+                                 .sigmas = knobs.sigmas};
+  KINO_ASSIGN_OR_RETURN(const FlowMatchSchedule all, sampler.ancestral
+                                                         ? MakeAncestralRfSchedule(table, asked)
+                                                         : MakeSchedule(table, asked));
+  // Upstream's loop is over timesteps[:-1], whatever the list is: without sigmas of the request's
+  // own the last step, to 0, is left out, and the noise of the last level stays in the picture.
+  const size_t end = all.timesteps.size() - 1;
+  size_t first = 0;
+  const double highest = *knobs.skip_steps_sigma_threshold;
+  while (first < end && highest > 0 && all.sigmas[first] > highest) ++first;
+  if (first == end) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "of ", all.timesteps.size(), " timesteps the last is no step's and ", first,
+        " begin above skip_steps_sigma_threshold ", highest, ", expected at least one step"));
+  }
+  const auto from = static_cast<std::ptrdiff_t>(first), to = static_cast<std::ptrdiff_t>(end);
+  return FlowMatchSchedule{.sigmas = {all.sigmas.begin() + from, all.sigmas.begin() + to + 1},
+                           .timesteps = {all.timesteps.begin() + from, all.timesteps.begin() + to}};
+}
+
 FamilyDescriber LtxDescriber() {
   return {.family = "ltx",
           .pipeline_classes = {"LTXPipeline", "LTXImageToVideoPipeline", kConditionPipeline,
-                               kLtxUpscaleClass},
+                               kLongPipeline, kLtxUpscaleClass},
           .describe = DescribeLtx,
           .generation = LtxGeneration,
           .find_transformer = FindLtxTransformer,

@@ -2,15 +2,30 @@
 // Immutable, thread-safe.
 #pragma once
 
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/describe/families.h"
+#include "engine/samplers/euler_ancestral_rf.h"
 #include "engine/samplers/flow_match_euler.h"
 
 namespace kino::engine {
 
 FamilyDescriber LtxDescriber();
+
+// scheduler_config.json: either of the classes that the pipelines run with.
+struct LtxSampler {
+  FlowMatchEulerConfig table;
+  std::optional<EulerAncestralRfConfig> ancestral = {};  // it steps so
+
+  static absl::StatusOr<LtxSampler> FromJson(const nlohmann::json& json, const std::string& where);
+};
+
+// Whether an effective request runs as LTXI2VLongMultiPromptPipeline does it, in windows: a folder
+// that names that class does so for every request, others where temporal_tile_size is given.
+bool RunsLongPipeline(const Request& request);
 
 // Whether an effective request runs as LTXConditionPipeline does it: a folder that names that class
 // does so for every task, others for what their own pipelines cannot do.
@@ -28,5 +43,9 @@ std::vector<Request> LtxPasses(const Request& request);
 // INVALID_ARGUMENT: they come out of no use (NaN, say).
 absl::StatusOr<FlowMatchSchedule> LtxSchedule(const FlowMatchEulerConfig& sampler,
                                               const Request& request, int64_t tokens);
+
+// The steps of each window of such a request.
+absl::StatusOr<FlowMatchSchedule> LtxLongSchedule(const LtxSampler& sampler,
+                                                  const Request& request);
 
 }  // namespace kino::engine

@@ -18,9 +18,14 @@ struct LtxKnobs {
   std::optional<int> passes, second_pass_steps;
   std::vector<double> second_pass_timesteps;
   std::optional<double> second_pass_strength;
+  std::optional<int> temporal_tile_size, temporal_overlap;
+  std::optional<double> temporal_overlap_cond_strength, skip_steps_sigma_threshold;
+  std::optional<int> decode_horizontal_tiles, decode_vertical_tiles, decode_overlap;
 };
 
 inline constexpr unsigned kLtxDenoising = ~OnlyTask(Task::kUpscale);
+// Those of LTXI2VLongMultiPromptPipeline.
+inline constexpr unsigned kLongTasks = OnlyTask(Task::kTextToVideo) | OnlyTask(Task::kImageToVideo);
 
 inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
     Knob<&LtxKnobs::frame_rate>(
@@ -54,7 +59,8 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
         kLtxDenoising),
     Knob<&LtxKnobs::adain_factor>(
         "adain_factor", 0, 10, std::nullopt,
-        "How much of the small video's statistics the upsampled latents get. Default: 0."),
+        "How much of the small video's statistics the upsampled latents get, default 0; or of the "
+        "first window's, each later one of a long video, default 0.25."),
     Knob<&LtxKnobs::tone_map_compression_ratio>(
         "tone_map_compression_ratio", 0, 1, std::nullopt,
         "Compresses the range of the upsampled latents. Default: 0."),
@@ -74,6 +80,32 @@ inline constexpr KnobField<LtxKnobs> kLtxKnobs[] = {
     Knob<&LtxKnobs::second_pass_strength>(
         "second_pass_strength", 0, 1, std::nullopt,
         "Share of the second pass's steps that run, below 1. Default: 0.4.", kLtxDenoising),
+    Knob<&LtxKnobs::temporal_tile_size>(
+        "temporal_tile_size", 1, 1 << 17, std::nullopt,
+        "Makes the video in windows of so many pixel frames, as LTXI2VLongMultiPromptPipeline "
+        "does: prompt may hold one for each window, between bars (|). Default: 80 where the "
+        "model's folder names that class, else the video is made in one.",
+        kLongTasks),
+    Knob<&LtxKnobs::temporal_overlap>(
+        "temporal_overlap", 0, 1 << 17, std::nullopt,
+        "Pixel frames that two windows share. Default: 24. As in diffusers, two latent frames (16) "
+        "make the video longer than asked, and less than one shorter.",
+        kLongTasks),
+    Knob<&LtxKnobs::temporal_overlap_cond_strength>(
+        "temporal_overlap_cond_strength", 0, 1, std::nullopt,
+        "How strongly a window holds on to the end of the one before. Default: 0.5.", kLongTasks),
+    Knob<&LtxKnobs::skip_steps_sigma_threshold>(
+        "skip_steps_sigma_threshold", 0, 1, std::nullopt,
+        "Leaves steps out that begin with more noise than this; 0 leaves none out. Default: 1.",
+        kLongTasks),
+    Knob<&LtxKnobs::decode_horizontal_tiles>(
+        "decode_horizontal_tiles", 1, 64, std::nullopt,
+        "Tiles of a long video's decode side by side. Default: 4.", kLongTasks),
+    Knob<&LtxKnobs::decode_vertical_tiles>("decode_vertical_tiles", 1, 64, std::nullopt,
+                                           "The same, one below the other. Default: 4.",
+                                           kLongTasks),
+    Knob<&LtxKnobs::decode_overlap>("decode_overlap", 0, 64, std::nullopt,
+                                    "Latents that two such tiles share. Default: 3.", kLongTasks),
 };
 
 }  // namespace kino::engine

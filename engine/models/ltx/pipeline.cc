@@ -4,9 +4,11 @@
 #include <utility>
 #include <vector>
 
+#include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/models/common/component_loading.h"
 #include "engine/models/ltx/describe_upscale.h"
+#include "engine/models/ltx/long_run.h"
 #include "engine/models/ltx/run.h"
 #include "engine/models/ltx/upscale_run.h"
 #include "engine/models/ltx/weight_map.h"
@@ -17,7 +19,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
                                                           EngineShared& shared) {
   if (options.pipeline_class == kLtxUpscaleClass) return LoadLtxUpscalePipeline(options, shared);
   auto components = std::make_shared<LtxComponents>();
-  KINO_ASSIGN_OR_RETURN(components->sampler, LoadFlowMatchEuler(options));
+  KINO_ASSIGN_OR_RETURN(
+      components->sampler,
+      ReadConfig<LtxSampler>(options.folder + "/scheduler/scheduler_config.json"));
   KINO_ASSIGN_OR_RETURN(components->tokenizer, LoadT5Tokenizer(options));
   KINO_ASSIGN_OR_RETURN(components->text_encoder,
                         FolderComponent<T5Encoder>(options, shared, "text_encoder"));
@@ -40,8 +44,17 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
                                   components->vae->config().latent_channels));
     moved.push_back({"latent_upsampler", components->latent_upsampler, {Stage::kUpscale}, false});
   }
-  return MakePipeline<LtxRun>(std::shared_ptr<const LtxComponents>(components), std::move(moved),
-                              shared);
+  return MakePipeline(
+      std::shared_ptr<const LtxComponents>(components), std::move(moved), shared,
+      [](const auto& shared_components, EmbeddingCache* embeddings, const Request& request,
+         std::vector<MediaInput> media, Tap tap) -> std::unique_ptr<PipelineRun> {
+        if (RunsLongPipeline(request)) {
+          return std::make_unique<LtxLongRun>(shared_components, embeddings, request,
+                                              std::move(media), std::move(tap));
+        }
+        return std::make_unique<LtxRun>(shared_components, embeddings, request, std::move(media),
+                                        std::move(tap));
+      });
 }
 
 }  // namespace kino::engine

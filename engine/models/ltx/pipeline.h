@@ -1,16 +1,17 @@
 // LTX-Video's pipelines, with classifier-free guidance and guidance rescale: text_to_video
 // (diffusers 0.42.1 pipelines/ltx/pipeline_ltx.py), image_to_video (pipeline_ltx_image2video.py),
-// and conditions of any kind (pipeline_ltx_condition.py). One thread at a time.
+// conditions of any kind (pipeline_ltx_condition.py), and long videos in windows
+// (pipeline_ltx_i2v_long_multi_prompt.py). One thread at a time.
 #pragma once
 
 #include <memory>
 
 #include "absl/status/statusor.h"
 #include "engine/models/common/pipeline.h"
+#include "engine/models/ltx/describe.h"
 #include "engine/models/ltx/latent_upsampler.h"
 #include "engine/models/ltx/transformer.h"
 #include "engine/models/ltx/vae.h"
-#include "engine/samplers/flow_match_euler.h"
 #include "engine/text/t5_encoder.h"
 #include "engine/text/t5_tokenizer.h"
 
@@ -23,7 +24,7 @@ struct LtxComponents {
   std::shared_ptr<LtxTransformer> transformer;
   std::shared_ptr<LtxVae> vae;
   std::shared_ptr<LtxLatentUpsampler> latent_upsampler;  // nullptr: the folder has none
-  FlowMatchEulerConfig sampler;
+  LtxSampler sampler;
 };
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,

@@ -56,7 +56,7 @@ std::vector<LtxRun::Pass> LtxRun::MakePasses(const LtxComponents& components,
   for (Request& each : LtxPasses(request)) {
     LtxTokens tokens = LayOutTokens(components.vae->config(), each, media);
     FlowMatchSchedule schedule =
-        ValueOrThrow(LtxSchedule(components.sampler, each, tokens.grid.count()));
+        ValueOrThrow(LtxSchedule(components.sampler.table, each, tokens.grid.count()));
     const int first_step =
         FirstStepAt(static_cast<int>(schedule.timesteps.size()),
                     ReadKnobs(kLtxKnobs, each.knobs).denoise_strength.value_or(1));

@@ -77,15 +77,21 @@ at::Tensor GridPositions(const LatentGrid& grid, double seconds, double pixels,
   return Positions(at::arange(grid.frames, options) * seconds, grid.height, grid.width, pixels);
 }
 
+at::Tensor PixelPositionsFrom(const LatentGrid& grid, int64_t frame_index, const LtxVaeConfig& vae,
+                              double frame_rate, c10::Device device) {
+  const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat).device(device);
+  const int64_t ratio = vae.temporal_compression_ratio;
+  const at::Tensor first = (at::arange(grid.frames, options) * ratio + (1 - ratio)).clamp_min(0);
+  return Positions((first + frame_index) * (1.0 / frame_rate), grid.height, grid.width,
+                   static_cast<double>(vae.spatial_compression_ratio));
+}
+
 at::Tensor PixelPositions(const LtxTokens& tokens, const LtxVaeConfig& vae,
                           const std::vector<Condition>& conditions, double frame_rate,
                           c10::Device device) {
-  const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat).device(device);
-  const int64_t ratio = vae.temporal_compression_ratio;
   const auto from = [&](int64_t frames, int64_t frame_index) {
-    const at::Tensor first = (at::arange(frames, options) * ratio + (1 - ratio)).clamp_min(0);
-    return Positions((first + frame_index) * (1.0 / frame_rate), tokens.grid.height,
-                     tokens.grid.width, static_cast<double>(vae.spatial_compression_ratio));
+    return PixelPositionsFrom({frames, tokens.grid.height, tokens.grid.width}, frame_index, vae,
+                              frame_rate, device);
   };
   std::vector<at::Tensor> parts;
   for (size_t i = 0; i < tokens.conditions.size(); ++i) {

@@ -51,5 +51,8 @@ at::Tensor GridPositions(const LatentGrid& grid, double seconds, double pixels, 
 at::Tensor PixelPositions(const LtxTokens& tokens, const LtxVaeConfig& vae,
                           const std::vector<Condition>& conditions, double frame_rate,
                           c10::Device device);
+// Of latents that begin with the pixel frame `frame_index`.
+at::Tensor PixelPositionsFrom(const LatentGrid& grid, int64_t frame_index, const LtxVaeConfig& vae,
+                              double frame_rate, c10::Device device);
 
 }  // namespace kino::engine

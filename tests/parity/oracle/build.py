@@ -114,7 +114,8 @@ def _request(module, spec, rng, family, task, variant, seed, dtype, tiling, chan
             if value is not None}
     request = {
         "family": family, "task": task, "variant": variant,
-        "pipeline_class": type(spec.pipeline).__name__, "prompt": make_prompt(rng),
+        "pipeline_class": type(spec.pipeline).__name__,
+        "prompt": " |  ".join(make_prompt(rng) for _ in range(spec.segments)),
         "negative_prompt": spec.negative, "seed": seed, "global_seed": seed, "fps": module.FPS,
         "dtype": str(dtype).replace("torch.", ""), "call": call, "height": call["height"],
         "width": call["width"], "num_frames": call.get("num_frames", spec.video_frames),

@@ -53,13 +53,15 @@ def call_arguments(pipeline, request, folder):
             for c in request["conditions"]]
     else:
         if image is not None:
-            arguments["image"] = image
+            arguments["cond_image" if "cond_image" in accepted else "image"] = image
         if video is not None:
             arguments["control_video" if "control_video" in accepted else "video"] = video
     if "prompt" in accepted:
         arguments["prompt"] = request["prompt"]
         if request["negative_prompt"] is not None:
             arguments["negative_prompt"] = request["negative_prompt"]
+    if "seed" in accepted:  # of each window's own generator
+        arguments["seed"] = request["seed"]
     unknown = [name for name in arguments if name not in accepted]
     if unknown:
         raise ValueError(f"{type(pipeline).__name__} takes no {unknown}")

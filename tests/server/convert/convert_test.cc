@@ -86,6 +86,13 @@ const char kFull[] = R"pb(
     denoise_strength: 0.9
     adain_factor: 0.3
     tone_map_compression_ratio: 0.6
+    temporal_tile_size: 80
+    temporal_overlap: 24
+    temporal_overlap_cond_strength: 0.5
+    skip_steps_sigma_threshold: 0.9
+    decode_horizontal_tiles: 2
+    decode_vertical_tiles: 3
+    decode_overlap: 1
   })pb";
 
 TEST(ConvertRequest, EveryEngineFieldSurvivesTheRoundTrip) {

@@ -36,11 +36,15 @@ class TwoStages final : public StagedRun {
       state_.latents = state_.latents * 2;
       const at::Tensor drawn = state_.noise.Randn({1}, at::kFloat, c10::Device(c10::kCPU));
       noise_.push_back(drawn.item<float>());
+      state_.window = state_.window.defined() ? state_.window + 1 : state_.latents;
+      state_.reference = state_.reference.defined() ? state_.reference * 3 : state_.latents;
+      windows_.push_back((state_.window * 100 + state_.reference).item<float>());
       Finish(1, state_.step == 1);
     });
     AddStage(Stage::kDecode, 0.3, 4, [this](const RunContext&, const FrameSink&) {
       log_ += "frames" + std::to_string(state_.step) + " ";
       EXPECT_TRUE(state_.text.empty());
+      EXPECT_FALSE(state_.window.defined() || state_.reference.defined());
       EXPECT_EQ(state_.latents.item<float>(), 4);
       Finish(2, state_.step == 2);
     });
@@ -50,11 +54,12 @@ class TwoStages final : public StagedRun {
   }
   const std::string& log() const { return log_; }
   const std::vector<float>& noise() const { return noise_; }
+  const std::vector<float>& windows() const { return windows_; }
 
  private:
   void Drop(Stage stage) override { log_ += std::string("drop_") + StageName(stage) + " "; }
   std::string log_;
-  std::vector<float> noise_;
+  std::vector<float> noise_, windows_;
 };
 
 TEST(StagedRunTest, GoesThroughItsStagesAndTellsHowFar) {
@@ -87,6 +92,7 @@ TEST(StagedRunTest, ARepeatedStepDoesTheSameAgain) {
   ASSERT_EQ(run.noise().size(), 3u);
   EXPECT_EQ(run.noise()[0], run.noise()[1]);
   EXPECT_NE(run.noise()[1], run.noise()[2]);
+  EXPECT_THAT(run.windows(), ElementsAre(202, 202, 306));
 }
 
 TEST(StagedRunTest, ADecodeStartsOver) {

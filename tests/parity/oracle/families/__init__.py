@@ -24,6 +24,8 @@ class Spec:
     video: bool = False
     # Frames of the input video, where the call has no num_frames.
     video_frames: int | None = None
+    # Prompts between bars, where the pipeline takes several.
+    segments: int = 1
     # LTXConditionPipeline's, each (input, frame_index, strength); the input is "image" or "video".
     conditions: list | None = None
     # LTX-Video in two passes: the latent upsampler between them, and the call arguments of the upsampling and of the

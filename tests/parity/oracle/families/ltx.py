@@ -4,7 +4,7 @@ from . import Spec
 from ..prompts import NEGATIVE
 from ..text import t5
 
-TASKS = ("t2v", "i2v", "v2v", "condition", "two_pass", "upsample")
+TASKS = ("t2v", "i2v", "v2v", "condition", "two_pass", "long", "upsample")
 FPS = 24
 # What the latent upsampler makes larger, and how; 0 as published.
 UPSAMPLERS = (dict(mid_channels=32), dict(mid_channels=64, num_blocks_per_stage=2, spatial_upsample=False, temporal_upsample=True),
@@ -43,6 +43,31 @@ TWO_PASSES = (
                                                           tone_map_compression_ratio=0.0)),
     ([("video", 0, 0.8), ("image", 16, 1.0)], 9, dict(num_frames=17, image_cond_noise_scale=0.2),
      dict(num_inference_steps=4, denoise_strength=0.7, adain_factor=0.5, tone_map_compression_ratio=0.0)),
+)
+# Of task "long": prompts between bars, whether there is an image, the scheduler, and what the call has besides. Windows: one,
+# and of several the last as long as the others or shorter; prompts: one each, fewer, more; what a window holds on to: all of
+# the one before, half, nothing (which still moves its own last frames to the window's beginning); images that hold, half
+# hold and do not; schedules with and without a closing 0, and steps that are left out.
+ANCESTRAL, FLOW = "LTXEulerAncestralRFScheduler", "FlowMatchEulerDiscreteScheduler"
+SHORT = dict(num_frames=49, temporal_tile_size=24, temporal_overlap=8)
+MIDDLE = dict(num_frames=49, temporal_tile_size=32, temporal_overlap=16)
+LONG = dict(num_frames=65, temporal_tile_size=40, temporal_overlap=24)
+TILES = dict(decode_horizontal_tiles=2, decode_vertical_tiles=2, decode_overlap=1)
+PUBLISHED = [1.0, 0.9937, 0.9094, 0.725, 0.4219, 0.0]
+WINDOWED = (
+    (1, False, ANCESTRAL, dict(height=96, width=96, num_frames=25)),
+    (2, True, ANCESTRAL, dict(MIDDLE, num_inference_steps=4, **TILES)),
+    (5, True, ANCESTRAL, dict(LONG, sigmas=PUBLISHED, guidance_scale=3.0, cond_strength=1.0, **TILES)),
+    (3, True, FLOW, dict(SHORT, sigmas=[1.0, 0.8, 0.4, 0.1], cond_strength=0.8, **TILES)),
+    (3, False, FLOW, dict(MIDDLE, num_inference_steps=4, guidance_scale=4.0, guidance_rescale=0.7, **TILES)),
+    (2, True, (0.5, 0.8), dict(LONG, num_inference_steps=5, skip_steps_sigma_threshold=0.85, **TILES)),
+    (2, True, ANCESTRAL, dict(MIDDLE, num_inference_steps=4, temporal_overlap_cond_strength=0.0, **TILES)),
+    (3, False, ANCESTRAL, dict(SHORT, num_inference_steps=3, adain_factor=0.0, **TILES)),
+    (2, True, ANCESTRAL, dict(LONG, height=96, width=96, sigmas=PUBLISHED, adain_factor=1.0, temporal_overlap_cond_strength=1.0)),
+    (4, True, FLOW, dict(LONG, num_inference_steps=4, cond_strength=0.0, skip_steps_sigma_threshold=0.0, **TILES)),
+    (1, True, ANCESTRAL, dict(MIDDLE, num_inference_steps=4, guidance_scale=2.0, decode_timestep=0.1, decode_noise_scale=0.0, **TILES)),
+    (2, False, ANCESTRAL, dict(SHORT, height=160, width=96, num_inference_steps=3, frame_rate=24, max_sequence_length=16,
+                               decode_horizontal_tiles=1, decode_vertical_tiles=3, decode_overlap=1)),
 )
 
 
@@ -97,6 +122,18 @@ def _scheduler(style, task):
     return FlowMatchEulerDiscreteScheduler(**shift)
 
 
+def _long(parts, rng, style, variant, extra):
+    from diffusers import FlowMatchEulerDiscreteScheduler, LTXEulerAncestralRFScheduler, LTXI2VLongMultiPromptPipeline
+    segments, image, scheduler, changes = WINDOWED[variant % len(WINDOWED)]
+    parts["scheduler"] = FlowMatchEulerDiscreteScheduler(shift=2.0 if style == 1 else 1.0)
+    if scheduler != FLOW:
+        eta, s_noise = (1.0, 1.0) if scheduler == ANCESTRAL else scheduler
+        parts["scheduler"] = LTXEulerAncestralRFScheduler.from_config({**parts["scheduler"].config, "eta": eta, "s_noise": s_noise})
+    height, width = rng.choice([(64, 96), (96, 64), (96, 96)])
+    return Spec(LTXI2VLongMultiPromptPipeline(**parts), {"height": height, "width": width, **changes}, extra, NEGATIVE,
+                image=image, segments=segments)
+
+
 def build(rng, work, task, variant):
     from diffusers import (LTXConditionPipeline, LTXImageToVideoPipeline,
                            LTXLatentUpsamplePipeline, LTXPipeline)
@@ -123,6 +160,8 @@ def build(rng, work, task, variant):
     tokenizer, encoder, extra = t5(rng, work, 128, 32)
     parts = dict(scheduler=scheduler, vae=vae, text_encoder=encoder, tokenizer=tokenizer,
                  transformer=transformer)
+    if task == "long":
+        return _long(parts, rng, style, variant, extra)
     if style and rng.random() < 0.5:
         call["guidance_rescale"] = 0.7
     if task == "t2v":
