@@ -17,7 +17,8 @@ import fixtures
 def facts(case, tiling):
     if case.task == "upsample":
         return [(case.task, "generation", case.generation, tiling), (case.task, "kind", case.variant // 3, tiling)]
-    return [(case.task, case.generation, tiling)]
+    # Of conditions and of long videos each case is about something else.
+    return [(case.task, case.generation, tiling), *([(case.name,)] if case.task in ("condition", "long") else [])]
 
 
 @parity_check.parametrize(fixtures.matrix(), facts)

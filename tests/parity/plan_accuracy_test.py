@@ -131,3 +131,14 @@ def test_predicted_peak_is_measured(name, request_fields, tiling, dtype, flags, 
     assert max(predicted.values()) == pytest.approx(peak, rel=TOLERANCE)
     near = {stage: most for stage, most in measured.items() if most >= NEAR * peak}
     assert {stage: predicted[stage] for stage in near} == pytest.approx(near, rel=TOLERANCE)
+
+
+def test_of_a_long_video_the_window_with_most_to_hold_counts(tmp_path):
+    """The first of these windows has 5 latent frames, each later one 8 with what it holds on to."""
+    request = demo_request(192, 192, 33)
+    request["ltx"] = {"temporal_tile_size": 20, "temporal_overlap": 12}
+    flags = ["--offload", "block:1"]
+    predicted = predict(DEMO, request, "float32", flags, str(tmp_path))
+    measured = measure(DEMO, request, "float32", flags, str(tmp_path))
+    print(predicted["denoise"], measured["denoise"])
+    assert predicted["denoise"] == pytest.approx(measured["denoise"], rel=TOLERANCE)
