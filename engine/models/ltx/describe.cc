@@ -44,6 +44,20 @@ const std::map<std::string, KnobValue>& LongKnobs() {
   return knobs;
 }
 
+int PassesOf(const LtxKnobs& knobs) {
+  const bool has_second =
+      knobs.second_pass_steps || knobs.second_pass_strength || !knobs.second_pass_timesteps.empty();
+  return knobs.passes.value_or(has_second ? 2 : 1);
+}
+
+// What is there for two passes, from the operator's configuration perhaps.
+void DropSecondPass(Knobs& knobs) {
+  for (const char* const knob : {"tone_map_compression_ratio", "second_pass_steps",
+                                 "second_pass_timesteps", "second_pass_strength"})
+    knobs.values.erase(knob);
+  knobs.values.emplace("passes", int64_t{1});
+}
+
 class LtxDescription final : public FamilyDescription {
  public:
   // upsampler: the folder's, if it has one.
@@ -96,7 +110,9 @@ class LtxDescription final : public FamilyDescription {
  private:
   void ResolveConditions(Request& request, std::vector<FieldViolation>& violations) const;
   void ResolvePasses(Request& request, std::vector<FieldViolation>& violations) const;
-  void CheckPass(const Request& pass, std::vector<FieldViolation>& violations) const;
+  // `strength`: the field that is to say how many of its steps run.
+  void CheckPass(const Request& pass, const char* strength,
+                 std::vector<FieldViolation>& violations) const;
   void ResolveLong(Request& request, std::vector<FieldViolation>& violations) const;
 
   std::optional<LtxLatentUpsamplerConfig> upsampler_;
@@ -151,10 +167,13 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
   const size_t steps = std::max(knobs.timesteps.size(), knobs.sigmas.size());
   if (steps > 0) request.num_inference_steps = static_cast<int>(steps);
   if (!violations.empty()) return;
-  for (const Request& pass : LtxPasses(request)) CheckPass(pass, violations);
+  const std::vector<Request> passes = LtxPasses(request);
+  CheckPass(passes.front(), "ltx.denoise_strength", violations);
+  if (passes.size() > 1) CheckPass(passes.back(), "ltx.second_pass_strength", violations);
 }
 
-void LtxDescription::CheckPass(const Request& pass, std::vector<FieldViolation>& violations) const {
+void LtxDescription::CheckPass(const Request& pass, const char* strength,
+                               std::vector<FieldViolation>& violations) const {
   const auto fail = [&violations](const std::string& field, const std::string& description) {
     violations.push_back({.field = field, .description = description});
   };
@@ -168,10 +187,9 @@ void LtxDescription::CheckPass(const Request& pass, std::vector<FieldViolation>&
                                              std::string(schedule_status.message())));
   }
   const int steps = *pass.num_inference_steps;
-  const double strength = ReadKnobs(kLtxKnobs, pass.knobs).denoise_strength.value_or(1);
-  if (FirstStepAt(steps, strength) == steps) {
-    fail("ltx.denoise_strength",
-         absl::StrCat(strength, " of ", steps, " steps leaves none, expected at least one"));
+  const double share = ReadKnobs(kLtxKnobs, pass.knobs).denoise_strength.value_or(1);
+  if (FirstStepAt(steps, share) == steps) {
+    fail(strength, absl::StrCat(share, " of ", steps, " steps leaves none, expected at least one"));
   }
 }
 
@@ -183,20 +201,12 @@ void LtxDescription::ResolvePasses(Request& request,
   };
   std::map<std::string, KnobValue>& values = request.knobs.values;
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
-  const bool has_second =
-      knobs.second_pass_steps || knobs.second_pass_strength || !knobs.second_pass_timesteps.empty();
-  if (knobs.passes.value_or(has_second ? 2 : 1) == 1) {
-    // What is there for two passes, from the operator's configuration perhaps.
-    for (const char* const knob : {"adain_factor", "tone_map_compression_ratio"}) {
-      const auto found = values.find(knob);
-      if (found != values.end() && found->second != KnobValue(0.0) && !knobs.passes)
-        fail(absl::StrCat("ltx.", knob), "is of two passes and of videos in windows, got neither");
-      values.erase(knob);
-    }
-    for (const char* const knob :
-         {"second_pass_steps", "second_pass_timesteps", "second_pass_strength"})
-      values.erase(knob);
-    values.emplace("passes", int64_t{1});
+  if (PassesOf(knobs) == 1) {
+    const auto adain = values.find("adain_factor");
+    if (adain != values.end() && adain->second != KnobValue(0.0) && !knobs.passes)
+      fail("ltx.adain_factor", "is of two passes and of videos in windows, got neither");
+    values.erase("adain_factor");
+    DropSecondPass(request.knobs);
     return;
   }
   if (!upsampler_ || upsampler_->factors() != Stride3d{1, 2, 2}) {

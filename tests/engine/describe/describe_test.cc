@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "engine/describe/weight_plan.h"
+#include "tests/support/bare_model.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
 
@@ -282,6 +283,84 @@ TEST_F(DescribeTest, AConditionedScheduleMayCloseWithZeroAndBeginLater) {
   knobs["timesteps"] = std::vector<double>{1000, 500};
   knobs["denoise_strength"] = 0.4;
   EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.denoise_strength"));
+}
+
+// An LTX-Video whose folder holds a latent upsampler that its model_index.json does not name.
+class TwoPassTest : public ::testing::Test {
+ protected:
+  TwoPassTest() {
+    testing::WriteBareModel(folder_, {.pipeline_class = "LTXPipeline"});
+    folder_.Write("latent_upsampler/diffusion_pytorch_model.safetensors",
+                  testing::SafetensorsOf({{"weight", {1}, {0}}}));
+    Configure("{}");
+    request_ = {.prompt = "a red star", .height = 512, .width = 768, .num_frames = 25};
+  }
+  void Configure(const std::string& upsampler) {
+    folder_.Write("latent_upsampler/config.json", upsampler);
+    const absl::StatusOr<ModelDescription> model = DescribeModel(folder_.path());
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *model;
+  }
+  ResolvedRequest Resolve() const { return ResolveRequest(model_, request_, 1); }
+  std::vector<std::string> ViolatedFields() const {
+    std::vector<std::string> fields;
+    for (const FieldViolation& violation : Resolve().violations) fields.push_back(violation.field);
+    return fields;
+  }
+
+  TempDir folder_;
+  ModelDescription model_;
+  Request request_;
+};
+
+TEST_F(TwoPassTest, OneIsTheDefaultAndAnyKnobOfTheSecondAsksForTwo) {
+  EXPECT_EQ(Resolve().request.knobs.values.at("passes"), KnobValue(int64_t{1}));
+  EXPECT_FALSE(Resolve().request.knobs.values.contains("second_pass_strength"));
+  request_.knobs.values["second_pass_timesteps"] = std::vector<double>{1000, 500, 0};
+  const ResolvedRequest resolved = Resolve();
+  EXPECT_THAT(resolved.violations, ElementsAre());
+  const std::map<std::string, KnobValue>& values = resolved.request.knobs.values;
+  EXPECT_EQ(values.at("passes"), KnobValue(int64_t{2}));
+  EXPECT_EQ(values.at("second_pass_steps"), KnobValue(int64_t{3}));
+  EXPECT_EQ(values.at("second_pass_strength"), KnobValue(0.4));
+  EXPECT_EQ(values.at("denoise_strength"), KnobValue(1.0));  // LTXConditionPipeline runs
+  EXPECT_EQ(ResolveRequest(model_, resolved.request, 1).request, resolved.request);
+  const auto upsampler = [](const ComponentDescription& each) { return each.name; };
+  EXPECT_THAT(model_.components,
+              ::testing::Contains(::testing::ResultOf(upsampler, "latent_upsampler")));
+}
+
+TEST_F(TwoPassTest, TheOperatorsSecondPassIsLeftOutOfOne) {
+  model_.overrides.knobs.values = {{"passes", int64_t{1}},
+                                   {"second_pass_timesteps", std::vector<double>{1000, 500}},
+                                   {"second_pass_strength", 0.9},
+                                   {"adain_factor", 1.0}};
+  const std::map<std::string, KnobValue> one = Resolve().request.knobs.values;
+  for (const char* const knob : {"second_pass_timesteps", "second_pass_strength", "adain_factor"})
+    EXPECT_FALSE(one.contains(knob)) << knob;
+  request_.knobs.values["passes"] = int64_t{2};
+  const std::map<std::string, KnobValue> two = Resolve().request.knobs.values;
+  EXPECT_EQ(two.at("second_pass_strength"), KnobValue(0.9));
+  EXPECT_EQ(two.at("adain_factor"), KnobValue(1.0));
+}
+
+TEST_F(TwoPassTest, WhatCannotBeIsNamed) {
+  std::map<std::string, KnobValue>& knobs = request_.knobs.values;
+  knobs["adain_factor"] = 0.5;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.adain_factor"));
+  knobs = {{"passes", int64_t{2}}, {"second_pass_strength", 1.0}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.second_pass_strength"));
+  knobs = {{"passes", int64_t{2}}};
+  request_.height = 480;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("height"));
+  request_.height = 512;
+  knobs["second_pass_strength"] = 0.05;  // of 10 steps
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.second_pass_strength"));
+  knobs = {{"passes", int64_t{2}}, {"temporal_tile_size", int64_t{80}}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.passes"));
+  knobs = {{"passes", int64_t{2}}};
+  Configure(R"({"spatial_upsample": false, "temporal_upsample": true})");
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.passes"));
 }
 
 TEST(DescribeModelTest, SaysWhatAFolderLacks) {
