@@ -293,7 +293,10 @@ class TwoPassTest : public ::testing::Test {
     folder_.Write("latent_upsampler/diffusion_pytorch_model.safetensors",
                   testing::SafetensorsOf({{"weight", {1}, {0}}}));
     Configure("{}");
-    request_ = {.prompt = "a red star", .height = 512, .width = 768, .num_frames = 25};
+    request_.prompt = "a red star";
+    request_.height = 512;
+    request_.width = 768;
+    request_.num_frames = 25;
   }
   void Configure(const std::string& upsampler) {
     folder_.Write("latent_upsampler/config.json", upsampler);
