@@ -202,9 +202,10 @@ void LtxDescription::ResolvePasses(Request& request,
   std::map<std::string, KnobValue>& values = request.knobs.values;
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   if (PassesOf(knobs) == 1) {
-    const auto adain = values.find("adain_factor");
-    if (adain != values.end() && adain->second != KnobValue(0.0) && !knobs.passes)
+    if (knobs.adain_factor.value_or(0) != 0 && !knobs.passes)
       fail("ltx.adain_factor", "is of two passes and of videos in windows, got neither");
+    if (knobs.tone_map_compression_ratio.value_or(0) != 0 && !knobs.passes)
+      fail("ltx.tone_map_compression_ratio", "is of two passes, got one");
     values.erase("adain_factor");
     DropSecondPass(request.knobs);
     return;

@@ -350,7 +350,8 @@ TEST_F(TwoPassTest, TheOperatorsSecondPassIsLeftOutOfOne) {
 TEST_F(TwoPassTest, WhatCannotBeIsNamed) {
   std::map<std::string, KnobValue>& knobs = request_.knobs.values;
   knobs["adain_factor"] = 0.5;
-  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.adain_factor"));
+  knobs["tone_map_compression_ratio"] = 0.5;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.adain_factor", "ltx.tone_map_compression_ratio"));
   knobs = {{"passes", int64_t{2}}, {"second_pass_strength", 1.0}};
   EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.second_pass_strength"));
   knobs = {{"passes", int64_t{2}}};
