@@ -199,9 +199,10 @@ TEST_F(DescribeTest, TheOperatorsKnobsGoUnderTheRequests) {
   EXPECT_EQ(resolved.knobs.values.at("max_sequence_length"), KnobValue(int64_t{64}));
   EXPECT_EQ(model_.Tasks()[0].defaults.knobs.values.at("frame_rate"), KnobValue(8.0));
   // One of another task's is for that task.
-  model_.overrides.knobs.values["tone_map_compression_ratio"] = 0.5;
+  model_.overrides.knobs.values["image_cond_noise_scale"] = 0.5;
   EXPECT_THAT(ViolatedFields(), ElementsAre());
-  EXPECT_FALSE(model_.Tasks()[0].defaults.knobs.values.contains("tone_map_compression_ratio"));
+  EXPECT_FALSE(model_.Tasks()[0].defaults.knobs.values.contains("image_cond_noise_scale"));
+  EXPECT_TRUE(model_.Tasks()[1].defaults.knobs.values.contains("image_cond_noise_scale"));
   model_.overrides.knobs.family = "mochi";
   EXPECT_THAT(ViolatedFields(), ElementsAre("mochi"));
 }

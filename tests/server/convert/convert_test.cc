@@ -86,6 +86,10 @@ const char kFull[] = R"pb(
     denoise_strength: 0.9
     adain_factor: 0.3
     tone_map_compression_ratio: 0.6
+    passes: 2
+    second_pass_timesteps: [ 1000, 0 ]
+    second_pass_steps: 2
+    second_pass_strength: 0.9
     temporal_tile_size: 80
     temporal_overlap: 24
     temporal_overlap_cond_strength: 0.5
