@@ -33,7 +33,7 @@ def test_models_are_described_by_their_files(stubs, client):
     # The family's own knobs, with the operator's default where there is one; those of other tasks are not told.
     for info in model.tasks:
         knobs = {knob.name: knob for knob in info.knobs}
-        assert {"frame_rate", "max_sequence_length", "sigmas"} <= set(knobs) and "adain_factor" not in knobs
+        assert {"frame_rate", "max_sequence_length", "sigmas"} <= set(knobs) and "image_cond_noise_scale" not in knobs
         assert knobs["frame_rate"].default.number == 8 and knobs["frame_rate"].max == 1000
         assert knobs["max_sequence_length"].default.integer == 128
         assert not knobs["sigmas"].HasField("default")
