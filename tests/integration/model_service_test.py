@@ -33,9 +33,10 @@ def test_models_are_described_by_their_files(stubs, client):
     # The family's own knobs, with the operator's default where there is one; those of other tasks are not told.
     for info in model.tasks:
         knobs = {knob.name: knob for knob in info.knobs}
-        assert {"frame_rate", "max_sequence_length", "sigmas"} <= set(knobs) and "image_cond_noise_scale" not in knobs
+        assert {"frame_rate", "max_sequence_length", "sigmas"} <= set(knobs)
+        assert ("image_cond_noise_scale" in knobs) == (info.task != stubs.video.TEXT_TO_VIDEO)
         assert knobs["frame_rate"].default.number == 8 and knobs["frame_rate"].max == 1000
-        assert knobs["max_sequence_length"].default.integer == 128
+        assert knobs["guidance_rescale"].default.number == 0 and not knobs["max_sequence_length"].HasField("default")
         assert not knobs["sigmas"].HasField("default")
     # config/models/demo.yaml's defaults.
     clip = tasks["TEXT_TO_VIDEO"]
