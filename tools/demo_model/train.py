@@ -4,7 +4,7 @@
 Usage
   train.py --out MODEL [--work FOLDER] [--scale 1] [--minutes N] [--device cpu|cuda] [--smoke]
 
-  --scale    multiplies every stage's steps; 1 is the recipe (about an hour on two CPU cores)
+  --scale    multiplies every stage's steps; 1 is the recipe (an hour and a half on two CPU cores)
   --minutes  ends each stage after its share of so many minutes instead (not repeatable step by step)
   --smoke    a few steps of every stage: proves that the pipeline runs and yields a loadable folder
 
@@ -29,7 +29,7 @@ import tokenizer
 import train_transformer
 import train_vae
 
-STEPS = {"transformer": 1900, "pairs": 100, "conditions": 1300, "decoder": 5200, "encoder": 6600,
+STEPS = {"transformer": 1900, "pairs": 100, "conditions": 1900, "decoder": 5200, "encoder": 8500,
          "finetune": 1150}
 # Of the wall time. The VAE's two stages run beside the transformer's three.
 SHARES = {"transformer": .5, "pairs": .03, "conditions": .34, "decoder": .6, "encoder": .27,
