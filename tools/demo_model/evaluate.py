@@ -2,11 +2,11 @@
 """Renders prompts that training never saw and prints the scores; see held_out.py and score.py.
 
 Usage
-  evaluate.py MODEL [--count 48] [--task t2v|i2v] [--engine diffusers|kino] [--kino-render PATH]
+  evaluate.py MODEL [--count 48] [--task t2v|i2v|v2v|middle] [--engine diffusers|kino] [--kino-render PATH]
               [--steps 25] [--guidance 4] [--dtype float32] [--training-style] [--sheet FILE.png] [--quiet]
 
 --training-style asks in the commonest training sentence instead, as the model card's numbers were taken.
---sheet draws the first 24 clips, five frames each; image_to_video puts the given picture before them.
+--sheet draws the first 24 clips, five frames each, and the first and the last given frame before them.
 """
 import argparse
 import sys
@@ -18,6 +18,7 @@ import engines
 import held_out
 import scenes
 import score
+import tasks
 
 SHEET_FRAMES = (0, 4, 8, 12, 16)
 
@@ -29,20 +30,15 @@ def plain_sentence(scene):
     return f"{thing} {scenes.PHRASES[geometry.motion][0]} over {ground}"
 
 
-def given_picture(prompt, task):
-    """The first frame that image_to_video is given; None for text_to_video."""
-    return scenes.render(prompt.scene)[0] if task == "i2v" else None
-
-
 def run(engine, prompts, task, **call):
-    """Yields (prompt, frames uint8, score, given picture or None, seconds)."""
+    """Yields (prompt, frames uint8, score, tasks.Given or None, seconds)."""
     for prompt in prompts:
-        given = given_picture(prompt, task)
+        given = tasks.given(task, prompt.scene)
         start = time.monotonic()
-        frames = engine.render(prompt.text, prompt.seed, image=given, **call)
+        frames = engine.render(prompt.text, prompt.seed, given, **call)
         seconds = time.monotonic() - start
         frames = score.to_uint8(frames)
-        yield prompt, frames, score.score(frames, prompt.scene), given, seconds
+        yield prompt, frames, score.score(frames, prompt.scene, given), given, seconds
 
 
 def sheet(clips, path):
@@ -61,7 +57,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=48)
-    parser.add_argument("--task", choices=["t2v", "i2v"], default="t2v")
+    parser.add_argument("--task", choices=tasks.TASKS, default="t2v")
     parser.add_argument("--engine", choices=["diffusers", "kino"], default="diffusers")
     parser.add_argument("--kino-render", default="build/bin/kino-render")
     parser.add_argument("--steps", type=int, default=engines.CALL["num_inference_steps"])
@@ -85,10 +81,10 @@ def main():
             guidance_scale=args.guidance):
         scores.append(result)
         times.append(seconds)
-        clips.append(([] if given is None else [given]) + [frames[i] for i in SHEET_FRAMES])
+        shown = [] if given is None else list(given.frames[::max(1, len(given.frames) - 1)])
+        clips.append(shown + [frames[i] for i in SHEET_FRAMES])
         if not args.quiet:
-            wrong = [n for n in ("color", "motion", "background", "shape")
-                     if not getattr(result, n)]
+            wrong = [n for n in score.ASPECTS if not getattr(result, n)]
             print(f"{prompt.text} | {'wrong: ' + ', '.join(wrong) if wrong else 'right'} "
                   f"| saw {result.seen.color} {result.seen.shape} {result.seen.motion} "
                   f"on {result.seen.background}", flush=True)

@@ -46,9 +46,15 @@ class Store:
         self.codes = np.load(os.path.join(folder, "codes.npy"))
         with open(os.path.join(folder, "facts.json"), encoding="utf-8") as file:
             self.facts = [scenes.Geometry(**fact) for fact in json.load(file)]
+        self._basis = latent_code.Basis.load(folder)
 
     def __len__(self):
         return len(self.facts)
+
+    def picture(self, index, frame):
+        """Geometry channels [16, 49] of one frame as a picture by itself."""
+        distance = scenes.distance_field(self.facts[index], slice(frame, frame + 1))
+        return self._basis.picture_code(distance[0])
 
     def scene(self, index, pair):
         return scenes.Scene(self.facts[index], *pair)

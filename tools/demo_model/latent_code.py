@@ -28,9 +28,13 @@ def blocks(distance):
     """Distances [T, H, W] -> [16, 256] of frame 0 and [64, 1024] of the rest, as the components see them."""
     squashed = np.arcsinh(distance / 3.0)
     x = squashed.reshape(17, 4, 16, 4, 16).transpose(0, 1, 3, 2, 4)
-    first = x[0].reshape(16, 256)
     rest = x[1:].reshape(4, 4, 4, 4, 256).transpose(0, 2, 3, 1, 4).reshape(64, 1024)
-    return first.astype(np.float32), rest.astype(np.float32)
+    return _picture_blocks(squashed[0]), rest.astype(np.float32)
+
+
+def _picture_blocks(squashed):
+    x = squashed.reshape(4, 16, 4, 16).transpose(0, 2, 1, 3)
+    return x.reshape(16, 256).astype(np.float32)
 
 
 def colour(rgb):
@@ -87,23 +91,29 @@ class Basis:
         Components are whitened and then given the size (sd / sd of the sixth) ** 0.35, within .35 to 1.6: the large ones
         matter more, the small ones are not lost.
         """
-        result = []
-        for name, values in zip(("first", "rest"), blocks(distance)):
-            mean, vectors, deviations = self._parts[name]
-            size = np.clip((deviations / deviations[5]) ** .35, .35, 1.6)
-            result.append((values - mean) @ vectors * (size / deviations))
-        return np.concatenate(result).astype(np.float32)
+        return np.concatenate([self._project(name, values) for name, values
+                               in zip(("first", "rest"), blocks(distance))])
+
+    def picture_code(self, distance):
+        """Distances [H, W] of one picture, whichever frame it is -> float32 [16, 49], coded as a first frame."""
+        return self._project("first", _picture_blocks(np.arcsinh(distance / 3.0)))
+
+    def _project(self, name, values):
+        mean, vectors, deviations = self._parts[name]
+        size = np.clip((deviations / deviations[5]) ** .35, .35, 1.6)
+        return ((values - mean) @ vectors * (size / deviations)).astype(np.float32)
 
 
 _POSITIONS = _positions()
 
 
 def assemble(geometry, pairs):
-    """Geometry channels [B, 80, 49] and (colour, background) names -> codes, float32 [B, 80, 64]."""
-    code = np.empty((len(geometry), TOKENS, CHANNELS), np.float32)
+    """Geometry channels [B, 80, 49], or [B, 16, 49] of pictures, and (colour, background) names -> codes, float32
+    [B, 80 or 16, 64]."""
+    code = np.empty((*geometry.shape[:2], CHANNELS), np.float32)
     code[:, :, 0:3] = colour([scenes.BACKGROUNDS[b] for _, b in pairs])[:, None]
     code[:, :, 3:6] = colour([scenes.COLORS[c] for c, _ in pairs])[:, None]
-    code[:, :, POSITION_CHANNELS] = _POSITIONS
+    code[:, :, POSITION_CHANNELS] = _POSITIONS[:geometry.shape[1]]
     code[:, :, _GEOMETRY_CHANNELS] = geometry
     return code
 

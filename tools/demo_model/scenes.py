@@ -149,9 +149,9 @@ def path(geometry):
     return x, y, radii, angles
 
 
-def distance_field(geometry):
-    """Signed distance in pixels, float32 [T, H, W]."""
-    cx, cy, radius, angle = (np.asarray(v, np.float32)[:, None, None] for v in path(geometry))
+def distance_field(geometry, frames=slice(None)):
+    """Signed distance in pixels, float32 [T, H, W]; of some `frames` only, if told."""
+    cx, cy, radius, angle = (np.asarray(v, np.float32)[frames, None, None] for v in path(geometry))
     x, y = (_X[None] - cx) / radius, (_Y[None] - cy) / radius
     cos, sin = np.cos(angle), np.sin(angle)
     return unit_distance(geometry.shape, cos * x + sin * y, cos * y - sin * x) * radius

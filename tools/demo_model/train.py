@@ -4,7 +4,7 @@
 Usage
   train.py --out MODEL [--work FOLDER] [--scale 1] [--minutes N] [--device cpu|cuda] [--smoke]
 
-  --scale    multiplies every stage's steps; 1 is the recipe (about an hour on two CPU cores)
+  --scale    multiplies every stage's steps; 1 is the recipe (an hour and a half on two CPU cores)
   --minutes  ends each stage after its share of so many minutes instead (not repeatable step by step)
   --smoke    a few steps of every stage: proves that the pipeline runs and yields a loadable folder
 
@@ -29,9 +29,11 @@ import tokenizer
 import train_transformer
 import train_vae
 
-STEPS = {"transformer": 1900, "pairs": 100, "decoder": 5200, "encoder": 6600, "finetune": 1150}
-# Of the wall time. The VAE's two stages run beside the transformer's two.
-SHARES = {"transformer": .78, "pairs": .05, "decoder": .58, "encoder": .22, "finetune": .1}
+STEPS = {"transformer": 1900, "pairs": 100, "conditions": 1900, "decoder": 5200, "encoder": 8500,
+         "finetune": 1150}
+# Of the wall time. The VAE's two stages run beside the transformer's three.
+SHARES = {"transformer": .5, "pairs": .03, "conditions": .34, "decoder": .6, "encoder": .27,
+          "finetune": .1}
 DATA = {"geometries": 6000, "basis_clips": 500, "pool": 480}
 SMOKE_STEPS = dict.fromkeys(STEPS, 3)
 SMOKE_DATA = {"geometries": 48, "basis_clips": 40, "pool": 8}
@@ -51,8 +53,8 @@ def train_all(work, steps, data, seconds, device):
 
 
 def _train_transformer(work, steps, seconds, device):
-    train_transformer.train(work, steps["transformer"], seconds["transformer"], device=device)
-    train_transformer.train(work, steps["pairs"], seconds["pairs"], resume=True, device=device)
+    for stage in train_transformer.STAGES:
+        train_transformer.train(work, stage, steps[stage], seconds[stage], device)
 
 
 def main():

@@ -16,6 +16,8 @@ from muon import Muon
 
 # Clips a batch by number of latent frames.
 DECODER_BATCH = {2: 5, 3: 3, 5: 2}
+# Single pictures are what most conditions are; the rest are the beginnings of clips.
+_ENCODER_BATCH = {1: 12, 3: 4, 5: 2}
 
 
 def build():
@@ -143,8 +145,8 @@ def _train_decoder(vae, store, budget, rng, pair_rng, device):
 def _train_encoder(vae, store, budget, rng, pair_rng, device):
     trainer, log = Trainer(vae, "encoder", 2e-3), common.Log("encoder", every=200)
     for _ in budget:
-        frames = 1 if rng.random() < .85 else 2  # image_to_video encodes single frames
-        batch = 12 if frames == 1 else 3
+        frames = int(rng.choice([1, 3, 3, 5]))
+        batch = _ENCODER_BATCH[frames]
         chosen = np.sort(rng.integers(0, len(store), batch))
         pairs = [pair_rng.choice(scenes.PAIRS) for _ in chosen]
         pixels, _ = clips(store, chosen, pairs, frames)
@@ -153,5 +155,5 @@ def _train_encoder(vae, store, budget, rng, pair_rng, device):
         with torch.autocast(device, torch.bfloat16):
             got = vae.encoder(pixels.to(device))[:, :latent_code.CHANNELS].float()
         trainer.step(F.smooth_l1_loss(got, want, beta=.5), budget)
-        log.add(budget, squared_error=(got - want).pow(2).mean().item())
+        log.add(budget, **{"picture" if frames == 1 else "video": (got - want).pow(2).mean().item()})
     return trainer.finish()
