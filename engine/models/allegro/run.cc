@@ -75,10 +75,7 @@ void AllegroRun::Denoise(const RunContext& context) {
   const at::Tensor scaled = ScaleModelInput(state_.latents, sigma);
   at::Tensor prediction = components_->transformer->Forward(
       *prepared_, state_.step, guided() ? scaled.expand({2, -1, -1, -1, -1}) : scaled, context);
-  if (guided()) {
-    prediction =
-        Guide(prediction.narrow(0, 0, 1), prediction.narrow(0, 1, 1), *request_.guidance_scale);
-  }
+  if (guided()) prediction = Guide(prediction, *request_.guidance_scale);
   // The last step draws as well, and adds nothing of it.
   const at::Tensor noise =
       state_.noise.Randn(prediction.sizes(), prediction.scalar_type(), prediction.device());

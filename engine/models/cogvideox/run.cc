@@ -121,7 +121,7 @@ void CogVideoXRun::Denoise(const RunContext& context) {
     const int all = *request_.num_inference_steps;
     if (*knobs_.use_dynamic_cfg == 1)
       scale = DynamicGuidance(scale, levels.timestep, all - FirstStepAt(all, strength_));
-    prediction = Guide(prediction.narrow(0, 0, 1), prediction.narrow(0, 1, 1), scale);
+    prediction = Guide(prediction, scale);
   }
   const at::Tensor next =
       solver_ == DdimSolver::kDdim

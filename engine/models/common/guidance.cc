@@ -10,7 +10,8 @@
 
 namespace kino::engine {
 
-at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale) {
+at::Tensor Guide(const at::Tensor& pair, double scale) {
+  const at::Tensor negative = pair.narrow(0, 0, 1), positive = pair.narrow(0, 1, 1);
   return (positive - negative).mul_(scale).add_(negative);
 }
 

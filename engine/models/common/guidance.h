@@ -5,8 +5,8 @@
 
 namespace kino::engine {
 
-// negative + scale * (positive - negative), all float32.
-at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale);
+// negative + scale * (positive - negative) of a pair in that order, [2, ...] float32 -> [1, ...].
+at::Tensor Guide(const at::Tensor& pair, double scale);
 
 // A guidance scale that turns from 1 up to 1 + scale along the steps (CogVideo's use_dynamic_cfg).
 // timestep: of the step, which upstream counts back from the number of steps, whatever its own

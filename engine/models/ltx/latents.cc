@@ -6,12 +6,12 @@
 #include <ATen/ops/tensor.h>
 
 #include "engine/models/common/condition_frames.h"
+#include "engine/models/common/guidance.h"
 
 namespace kino::engine {
 
-at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
-                          const LtxVaeTiling& tiling, NoiseSource& noise,
-                          const RunContext& context) {
+at::Tensor EncodeLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
+                          const LtxVaeTiling& tiling, const RunContext& context) {
   const LtxVideoSource video = {.frames = size.num_frames,
                                 .height = size.height,
                                 .width = size.width,
@@ -19,7 +19,14 @@ at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const Vide
                                   return ConditionFrames(media, first, count, size.height,
                                                          size.width);
                                 }};
-  const at::Tensor sample = SamplePosterior(vae.Encode(video, tiling, context), noise);
+  return vae.Encode(video, tiling, context);
+}
+
+at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
+                          const LtxVaeTiling& tiling, NoiseSource& noise,
+                          const RunContext& context) {
+  const at::Tensor sample =
+      SamplePosterior(EncodeLtxVideo(vae, media, size, tiling, context), noise);
   // Upstream leaves the scaling factor out here.
   return (sample.to(at::kFloat) - ByChannel(vae.latents_mean())) / ByChannel(vae.latents_std());
 }
@@ -72,21 +79,38 @@ at::Tensor ToneMap(const at::Tensor& latents, double compression) {
   return latents * (1.0 - 0.8 * strength * largeness);
 }
 
+at::Tensor PredictLtx(const LtxTransformer& transformer,
+                      const std::vector<LtxTransformer::Prepared>& prepared,
+                      const TokenSpans& spans, const at::Tensor& latents,
+                      const LtxGuidance& guidance, const RunContext& context) {
+  std::vector<const LtxTransformer::Prepared*> rows;
+  for (const LtxTransformer::Prepared& row : prepared) rows.push_back(&row);
+  const at::Tensor input = rows.size() == 1 ? latents : latents.expand({2, -1, -1});
+  const at::Tensor predictions = transformer.Forward(rows, spans, input, context).to(at::kFloat);
+  if (rows.size() == 1) return predictions;
+  const at::Tensor guided = Guide(predictions, guidance.scale);
+  if (guidance.rescale == 0) return guided;
+  return RescaleGuidance(guided, predictions.narrow(0, 1, 1), guidance.rescale);
+}
+
+at::Tensor AddDecodeNoise(const LtxVae& vae, const LtxKnobs& knobs, at::Tensor& latents,
+                          NoiseSource& noise) {
+  if (!vae.config().timestep_conditioning) return {};
+  const at::TensorOptions options = latents.options();
+  const auto one = [&options](double value) {
+    return at::tensor({value}, at::TensorOptions().dtype(at::kDouble)).to(options);
+  };
+  const at::Tensor fresh = noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
+  const at::Tensor scale = one(*knobs.decode_noise_scale);
+  latents = (1 - scale) * latents + scale * fresh;
+  return one(*knobs.decode_timestep);
+}
+
 std::unique_ptr<DecodeStream> StartLtxDecode(const LtxVae& vae, const LtxKnobs& knobs,
                                              const std::optional<VaeTiling>& tiling,
                                              at::Tensor& latents, NoiseSource& noise,
                                              const Tap& tap) {
-  at::Tensor timestep;
-  if (vae.config().timestep_conditioning) {
-    const at::TensorOptions options = latents.options();
-    const auto one = [&options](double value) {
-      return at::tensor({value}, at::TensorOptions().dtype(at::kDouble)).to(options);
-    };
-    const at::Tensor fresh = noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
-    timestep = one(*knobs.decode_timestep);
-    const at::Tensor scale = one(*knobs.decode_noise_scale);
-    latents = (1 - scale) * latents + scale * fresh;
-  }
+  const at::Tensor timestep = AddDecodeNoise(vae, knobs, latents, noise);
   latents = latents.to(vae.dtype()).contiguous();
   if (tap) TapTensor(tap, "latents", latents);
   return vae.Decode(latents, {.timestep = timestep,

@@ -7,17 +7,21 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/models/common/latents.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/latent_upsampler.h"
+#include "engine/models/ltx/transformer.h"
 #include "engine/models/ltx/vae.h"
 
 namespace kino::engine {
 
-// Latents of the first frames of `media`, resized to `size`, drawn from the VAE's distribution ->
-// [1, C, F, h, w], normalised, float32.
+// The VAE's moments of the first frames of `media`, resized to `size`.
+at::Tensor EncodeLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
+                          const LtxVaeTiling& tiling, const RunContext& context);
+// Latents drawn from them -> [1, C, F, h, w], normalised, float32.
 at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
                           const LtxVaeTiling& tiling, NoiseSource& noise,
                           const RunContext& context);
@@ -25,6 +29,17 @@ at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const Vide
 // Normalised latents as the VAE has them, and back.  [1, C, F, h, w] -> float32.
 at::Tensor DenormalizeLtxLatents(const LtxVae& vae, const at::Tensor& latents);
 at::Tensor NormalizeLtxLatents(const LtxVae& vae, const at::Tensor& latents);
+
+struct LtxGuidance {
+  double scale;    // above 1 there are two prompts, the negative one first
+  double rescale;  // 0: none
+};
+// What the transformer predicts for tokens [1, S, C] -> [1, S, C] float32, guided. prepared: of
+// each prompt.
+at::Tensor PredictLtx(const LtxTransformer& transformer,
+                      const std::vector<LtxTransformer::Prepared>& prepared,
+                      const TokenSpans& spans, const at::Tensor& latents,
+                      const LtxGuidance& guidance, const RunContext& context);
 
 // Latents mixed, by `factor`, with themselves brought to the mean and the deviation that
 // `reference` has in each channel (adain_filter_latent).  [B, C, F, h, w], reference of any size.
@@ -40,9 +55,12 @@ at::Tensor UpsampleLtxLatents(const LtxVae& vae, const LtxLatentUpsampler& upsam
 // Large values made smaller, the more the nearer `compression` is to 1 (tone_map_latents).
 at::Tensor ToneMap(const at::Tensor& latents, double compression);
 
-// Starts the decode of denormalised latents, whose dtype is the pipeline's. For a VAE that is
-// conditioned on a timestep it draws and adds the noise of the knobs. `latents` become what is
-// decoded.
+// For a VAE that is conditioned on a timestep: mixes the noise of the knobs, drawn in the latents'
+// dtype, into denormalised latents and returns the timestep. Of another VAE nothing, and undefined.
+at::Tensor AddDecodeNoise(const LtxVae& vae, const LtxKnobs& knobs, at::Tensor& latents,
+                          NoiseSource& noise);
+// Starts the decode of denormalised latents, whose dtype is the pipeline's, behind AddDecodeNoise.
+// `latents` become what is decoded.
 std::unique_ptr<DecodeStream> StartLtxDecode(const LtxVae& vae, const LtxKnobs& knobs,
                                              const std::optional<VaeTiling>& tiling,
                                              at::Tensor& latents, NoiseSource& noise,

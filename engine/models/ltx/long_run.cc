@@ -5,7 +5,6 @@
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/std.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -13,12 +12,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "engine/core/status_bridge.h"
-#include "engine/models/common/condition_frames.h"
-#include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/ltx/feathered_tiles.h"
+#include "engine/models/ltx/latents.h"
 #include "engine/models/ltx/tokens.h"
 #include "engine/text/plain_text.h"
 
@@ -117,15 +115,10 @@ void LtxLongRun::EncodeText(const RunContext& context) {
 }
 
 void LtxLongRun::EncodeFirstFrame(const RunContext& context) {
-  const int height = *request_.height, width = *request_.width;
-  const LtxVideoSource video = {
-      .frames = 1, .height = height, .width = width, .read = [&](int64_t first, int64_t count) {
-        return ConditionFrames(media_[0], first, count, height, width);
-      }};
-  const at::Tensor latents =
-      PosteriorMode(vae().Encode(video, LtxVaeTiling::Of(request_.plan.vae_tiling), context));
-  state_.condition = (latents.to(at::kFloat) - ByChannel(vae().latents_mean())) *
-                     vae().config().scaling_factor / ByChannel(vae().latents_std());
+  const VideoSize size = {.height = *request_.height, .width = *request_.width, .num_frames = 1};
+  state_.condition = NormalizeLtxLatents(
+      vae(), PosteriorMode(EncodeLtxVideo(vae(), media_[0], size,
+                                          LtxVaeTiling::Of(request_.plan.vae_tiling), context)));
   if (tap_) TapTensor(tap_, "condition_latents_0", state_.condition);
   Finish(1, /*is_last=*/true);
 }
@@ -199,18 +192,11 @@ LtxLongRun::Window LtxLongRun::PrepareWindow(size_t index, const RunContext& con
 }
 
 at::Tensor LtxLongRun::Predict(size_t step, const RunContext& context) const {
-  std::vector<const LtxTransformer::Prepared*> rows;
-  for (const LtxTransformer::Prepared& row : window_->rows) rows.push_back(&row);
   TokenSpans spans = window_->spans;
   for (TokenSpan& span : spans) span.row += static_cast<int64_t>(step);
-  const at::Tensor input = rows.size() == 1 ? state_.window : state_.window.expand({2, -1, -1});
-  const at::Tensor predictions =
-      components_->transformer->Forward(rows, spans, input, context).to(at::kFloat);
-  if (rows.size() == 1) return predictions;
-  const at::Tensor positive = predictions.narrow(0, 1, 1);
-  const at::Tensor guided = Guide(predictions.narrow(0, 0, 1), positive, *request_.guidance_scale);
-  const double rescale = *knobs_.guidance_rescale;
-  return rescale > 0 ? RescaleGuidance(guided, positive, rescale) : guided;
+  return PredictLtx(*components_->transformer, window_->rows, spans, state_.window,
+                    {.scale = *request_.guidance_scale, .rescale = *knobs_.guidance_rescale},
+                    context);
 }
 
 void LtxLongRun::Denoise(const RunContext& context) {
@@ -275,23 +261,11 @@ void LtxLongRun::FinishWindow() {
 }
 
 void LtxLongRun::PrepareDecode() {
-  at::Tensor latents =
-      DenormalizeLatents(state_.latents, ByChannel(vae().latents_mean()),
-                         ByChannel(vae().latents_std()), vae().config().scaling_factor)
-          .to(vae().dtype());
+  at::Tensor latents = DenormalizeLtxLatents(vae(), state_.latents).to(vae().dtype());
   // The last latent frame twice, so that it has a neighbour; what that gives is left out.
   latents = at::cat({latents, latents.narrow(2, latents.size(2) - 1, 1)}, 2);
   state_.noise = NoiseSource(*request_.seed);
-  at::Tensor timestep;
-  if (vae().config().timestep_conditioning) {
-    const auto scalar = [&](double value) {
-      return at::tensor({value}, at::TensorOptions().dtype(at::kDouble)).to(latents.options());
-    };
-    timestep = scalar(*knobs_.decode_timestep);
-    const at::Tensor scale = scalar(*knobs_.decode_noise_scale);
-    latents = (1 - scale) * latents +
-              scale * state_.noise.Randn(latents.sizes(), latents.scalar_type(), latents.device());
-  }
+  const at::Tensor timestep = AddDecodeNoise(vae(), knobs_, latents, state_.noise);
   state_.latents = latents;
   if (tap_) TapTensor(tap_, "latents", latents);
   const LtxVaeDecodeOptions options = {.timestep = timestep,

@@ -37,11 +37,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
       {"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}};
   if (std::filesystem::exists(options.folder + "/latent_upsampler/config.json")) {
     KINO_ASSIGN_OR_RETURN(components->latent_upsampler,
-                          FolderComponent<LtxLatentUpsampler>(options, shared, "latent_upsampler"));
-    KINO_RETURN_IF_ERROR(CheckFit(options, "the latent upsampler's in_channels",
-                                  components->latent_upsampler->config().in_channels,
-                                  "the VAE's latent_channels",
-                                  components->vae->config().latent_channels));
+                          LoadLatentUpsampler(options, shared, *components->vae));
     moved.push_back({"latent_upsampler", components->latent_upsampler, {Stage::kUpscale}, false});
   }
   return MakePipeline(

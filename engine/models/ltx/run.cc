@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
-#include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
 #include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
@@ -194,20 +193,10 @@ void LtxRun::Denoise(const Pass& pass, const RunContext& context) {
         TimestepOf(held, timestep) < timestep ? pass.schedule.timesteps.size() + i : step;
     spans.push_back({held.begin, held.end, static_cast<int64_t>(row)});
   }
-  std::vector<const LtxTransformer::Prepared*> rows;
-  for (const LtxTransformer::Prepared& prepared : prepared_) rows.push_back(&prepared);
-  const at::Tensor input = rows.size() == 1 ? state_.latents : state_.latents.expand({2, -1, -1});
-  const at::Tensor predictions =
-      components_->transformer
-          ->Forward(rows, spans, input.to(components_->text_encoder->dtype()), context)
-          .to(at::kFloat);
-  at::Tensor prediction = predictions;
-  if (guided()) {
-    const at::Tensor positive = predictions.narrow(0, 1, 1);
-    prediction = Guide(predictions.narrow(0, 0, 1), positive, *request_.guidance_scale);
-    const double rescale = *knobs_.guidance_rescale;
-    if (rescale > 0) prediction = RescaleGuidance(prediction, positive, rescale);
-  }
+  const at::Tensor prediction =
+      PredictLtx(*components_->transformer, prepared_, spans,
+                 state_.latents.to(components_->text_encoder->dtype()),
+                 {.scale = *request_.guidance_scale, .rescale = *knobs_.guidance_rescale}, context);
 
   std::vector<at::Tensor> parts;
   for (const LtxHeldTokens& held : pass.tokens.held) {

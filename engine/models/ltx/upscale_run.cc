@@ -16,16 +16,22 @@ constexpr double kDecodeShare = 0.7;
 
 }  // namespace
 
+absl::StatusOr<std::shared_ptr<LtxLatentUpsampler>> LoadLatentUpsampler(
+    const PipelineOptions& options, EngineShared& shared, const LtxVae& vae) {
+  KINO_ASSIGN_OR_RETURN(std::shared_ptr<LtxLatentUpsampler> upsampler,
+                        FolderComponent<LtxLatentUpsampler>(options, shared, "latent_upsampler"));
+  KINO_RETURN_IF_ERROR(CheckFit(options, "the latent upsampler's in_channels",
+                                upsampler->config().in_channels, "the VAE's latent_channels",
+                                vae.config().latent_channels));
+  return upsampler;
+}
+
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineOptions& options,
                                                                  EngineShared& shared) {
   auto components = std::make_shared<LtxUpscaleComponents>();
   KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<LtxVae>(options, shared, "vae"));
   KINO_ASSIGN_OR_RETURN(components->latent_upsampler,
-                        FolderComponent<LtxLatentUpsampler>(options, shared, "latent_upsampler"));
-  KINO_RETURN_IF_ERROR(CheckFit(options, "the latent upsampler's in_channels",
-                                components->latent_upsampler->config().in_channels,
-                                "the VAE's latent_channels",
-                                components->vae->config().latent_channels));
+                        LoadLatentUpsampler(options, shared, *components->vae));
   return MakePipeline<LtxUpscaleRun>(
       std::shared_ptr<const LtxUpscaleComponents>(components),
       {{"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true},

@@ -20,6 +20,10 @@ struct LtxUpscaleComponents {
   std::shared_ptr<LtxVae> vae;
 };
 
+// The folder's, which fits its VAE.
+absl::StatusOr<std::shared_ptr<LtxLatentUpsampler>> LoadLatentUpsampler(
+    const PipelineOptions& options, EngineShared& shared, const LtxVae& vae);
+
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineOptions& options,
                                                                  EngineShared& shared);
 

@@ -73,10 +73,7 @@ void MochiRun::Denoise(const RunContext& context) {
   const at::Tensor input = guided() ? state_.latents.expand({2, -1, -1, -1, -1}) : state_.latents;
   at::Tensor prediction =
       components_->transformer->Forward(*prepared_, state_.step, input, context).to(at::kFloat);
-  if (guided()) {
-    prediction =
-        Guide(prediction.narrow(0, 0, 1), prediction.narrow(0, 1, 1), *request_.guidance_scale);
-  }
+  if (guided()) prediction = Guide(prediction, *request_.guidance_scale);
   state_.latents =
       EulerStep(state_.latents, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1])
           .to(state_.latents.scalar_type());
