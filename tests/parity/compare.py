@@ -12,12 +12,16 @@ TOLERANCE = {"text_states": 1e-4, "denoise": 1e-4, "video_latents": 1e-4, "upsam
 
 
 def stages(folder):
-    """The .npy taps in `folder`, in order: text states, each step, latents; or a video's latents, larger ones, latents."""
-    names = os.listdir(folder)
-    if "upsampled.npy" in names:
-        return ["video_latents", "upsampled", "latents"]
-    steps = sorted(n[:-4] for n in names if re.fullmatch(r"denoise_\d+\.npy", n))
-    return ["text_states", *steps, "latents"]
+    """The .npy taps in `folder`, in order: text states, each step, latents. Where latents are upsampled, what goes in and
+    what comes out stands between the steps of the small ones and those of the large ones."""
+    names = {name[:-4] for name in os.listdir(folder) if name.endswith(".npy")}
+    steps = sorted(name for name in names if re.fullmatch(r"denoise_\d+", name))
+    sizes = [np.load(os.path.join(folder, step + ".npy"), mmap_mode="r").size for step in steps]
+    large = sum(size > sizes[0] for size in sizes)
+    small = len(steps) - large
+    order = ["text_states", *steps[:small], "video_latents", "upsampled", *steps[small:], "latents"]
+    assert names <= set(order), f"{folder}: taps without a place: {names - set(order)}"
+    return [name for name in order if name in names]
 
 
 class Comparison:

@@ -37,8 +37,7 @@ CONDITIONED = (
 # Of task "two_pass": the conditions, the frames of the input video, what the first call has besides, and the upsampling
 # and the second pass.
 TWO_PASSES = (
-    ([], None, DISTILLED, dict(timesteps=[1000, 909, 725, 421, 0], num_inference_steps=5, denoise_strength=0.999,
-                               adain_factor=1.0, tone_map_compression_ratio=0.6)),
+    ([], None, DISTILLED, dict(SECOND_PASS, adain_factor=1.0, tone_map_compression_ratio=0.6)),
     ([("image", 0, 1.0)], None, dict(num_frames=17), dict(num_inference_steps=5, denoise_strength=0.4, adain_factor=0.0,
                                                           tone_map_compression_ratio=0.0)),
     ([("video", 0, 0.8), ("image", 16, 1.0)], 9, dict(num_frames=17, image_cond_noise_scale=0.2),
