@@ -62,32 +62,29 @@ class Ltx:
             mid_size_ltx.build(folder, args.vae)
 
 
-class Mochi:
+class OfModule:
+    """A family whose checkpoint a module of mid_size_* builds in one way."""
+    KNOBS = {}
+
+    @classmethod
+    def build(cls, folder, args):
+        cls.MODULE.build(folder, **(cls.MODULE.TINY if args.tiny else {}))
+
+
+class Mochi(OfModule):
+    MODULE = mid_size_mochi
     TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "Mochi-1", 30, 4.5, "256x384x25", "64x64x7"
-    KNOBS = {}
-
-    @staticmethod
-    def build(folder, args):
-        mid_size_mochi.build(folder, **(mid_size_mochi.TINY if args.tiny else {}))
 
 
-class CogVideoX:
+class CogVideoX(OfModule):
+    MODULE = mid_size_cogvideox
     TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "CogVideoX", 8, 6.0, "256x384x17", "64x64x9"
-    KNOBS = {}
-
-    @staticmethod
-    def build(folder, args):
-        mid_size_cogvideox.build(folder, **(mid_size_cogvideox.TINY if args.tiny else {}))
 
 
-class Allegro:
+class Allegro(OfModule):
+    MODULE = mid_size_allegro
     # One tile of the VAE's.
     TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "Allegro", 15, 7.5, "320x320x24", "160x160x24"
-    KNOBS = {}
-
-    @staticmethod
-    def build(folder, args):
-        mid_size_allegro.build(folder, **(mid_size_allegro.TINY if args.tiny else {}))
 
 
 FAMILIES = {"ltx": Ltx, "mochi": Mochi, "cogvideox": CogVideoX, "allegro": Allegro}
