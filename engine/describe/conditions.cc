@@ -19,9 +19,7 @@ const char* ConditionKindName(ConditionKind kind) {
 void ExpectOneCondition(const Request& request, ConditionKind kind, bool fully,
                         std::vector<FieldViolation>& violations) {
   const std::vector<Condition>& conditions = request.conditions;
-  const auto fail = [&violations](const char* field, const std::string& description) {
-    violations.push_back({.field = field, .description = description});
-  };
+  const FailInto fail{violations};
   if (conditions.size() != 1 || conditions[0].kind != kind) {
     return fail("conditions",
                 absl::StrCat(TaskName(request.task), " takes exactly one ", ConditionKindName(kind),

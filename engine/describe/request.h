@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/describe/knobs.h"
@@ -88,6 +89,14 @@ struct Request {
 struct FieldViolation {
   std::string field;
   std::string description;  // what was expected and what was got
+};
+
+// Appends to a list of them.
+struct FailInto {
+  std::vector<FieldViolation>& violations;
+  void operator()(std::string field, std::string description) const {
+    violations.push_back({std::move(field), std::move(description)});
+  }
 };
 
 }  // namespace kino::engine

@@ -10,6 +10,18 @@
 
 namespace kino::engine {
 
+// Sizes of tiles, and how much of each is kept: its stride. What is beyond that is blended into the
+// next tile.
+struct TileGrid {
+  int64_t min_height, min_width, stride_height, stride_width;
+  // From where a tile begins to where the next one does; 0: the stride. A step of another length
+  // makes the result larger or smaller than the whole (AutoencoderKLCogVideoX, with most sizes).
+  int64_t step_height = 0, step_width = 0;
+
+  int64_t next_row() const { return step_height > 0 ? step_height : stride_height; }
+  int64_t next_column() const { return step_width > 0 ? step_width : stride_width; }
+};
+
 // Pixels and frames, as diffusers' VAE classes name and default them.
 struct VaeTileSizes {
   int min_height = 0, min_width = 0;
@@ -43,19 +55,8 @@ struct VaeTileSizes {
     set(sizes.stride_num_frames, request.tile_sample_stride_num_frames);
     return sizes;
   }
+  TileGrid grid() const { return {min_height, min_width, stride_height, stride_width}; }
   static int StrideOf(int tile, double overlap) { return tile - static_cast<int>(tile * overlap); }
-};
-
-// Sizes of tiles, and how much of each is kept: its stride. What is beyond that is blended into the
-// next tile.
-struct TileGrid {
-  int64_t min_height, min_width, stride_height, stride_width;
-  // From where a tile begins to where the next one does; 0: the stride. A step of another length
-  // makes the result larger or smaller than the whole (AutoencoderKLCogVideoX, with most sizes).
-  int64_t step_height = 0, step_width = 0;
-
-  int64_t next_row() const { return step_height > 0 ? step_height : stride_height; }
-  int64_t next_column() const { return step_width > 0 ? step_width : stride_width; }
 };
 
 // Of diffusers' VAEs that say how much tiles overlap, not their strides: a tile's step, and what is
@@ -78,6 +79,12 @@ class OverlappingTiles {
   };
   Axis height_, width_;
 };
+
+// Of a decode in `tiles` tiles along an axis of so many latents: what each has but for the last,
+// which reaches the end. They begin every (this - overlap) latents.
+inline int64_t EvenTile(int64_t latents, int64_t tiles, int64_t overlap) {
+  return (latents + (tiles - 1) * overlap) / tiles;
+}
 
 // OK when the tiles of a video of height x width pixels, `ratio` of them a latent, give as many
 // latents as it has. pixels, latents: as OverlappingTiles gives them. INVALID_ARGUMENT: they do

@@ -54,4 +54,15 @@ class FrameChain {
   std::vector<Link> links_;
 };
 
+// Frames that wait for a slower branch.
+class FrameQueue {
+ public:
+  int64_t size() const { return held_.defined() ? held_.size(0) : 0; }
+  // The oldest `count` frames of those held and `fresh`; the rest is copied and held.
+  at::Tensor Exchange(const at::Tensor& fresh, int64_t count);
+
+ private:
+  at::Tensor held_;
+};
+
 }  // namespace kino::engine

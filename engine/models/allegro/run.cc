@@ -2,11 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 
-#include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
 #include "engine/models/allegro/knobs.h"
 #include "engine/models/common/guidance.h"
-#include "engine/models/common/text_stage.h"
 #include "engine/text/caption_cleaning.h"
 
 namespace kino::engine {
@@ -23,13 +21,8 @@ int64_t LatentFrames(int64_t frames, int64_t ratio) {
 
 }  // namespace
 
-AllegroRun::AllegroRun(std::shared_ptr<const AllegroComponents> components,
-                       EmbeddingCache* embeddings, const Request& request, std::vector<MediaInput>,
-                       Tap tap)
-    : StagedRun(request),
-      components_(std::move(components)),
-      embeddings_(embeddings),
-      tap_(std::move(tap)),
+AllegroRun::AllegroRun(Inputs inputs)
+    : FamilyRun(std::move(inputs)),
       schedule_(ValueOrThrow(MakeSchedule(components_->sampler, *request_.num_inference_steps))) {
   const AllegroVaeConfig& vae = components_->vae->config();
   grid_ = {.frames = LatentFrames(*request_.num_frames, vae.temporal_compression_ratio),
@@ -38,12 +31,11 @@ AllegroRun::AllegroRun(std::shared_ptr<const AllegroComponents> components,
   AddStage(Stage::kEncodeText, kTextShare, 1, &AllegroRun::EncodeText);
   AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
            &AllegroRun::Denoise);
-  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &AllegroRun::Decode);
+  AddDecode(kDecodeShare, *request_.num_frames, &AllegroRun::StartDecode);
 }
 
 void AllegroRun::Drop(Stage stage) {
   if (stage == Stage::kDenoise) prepared_.reset();
-  if (stage == Stage::kDecode) decoder_.reset();
 }
 
 void AllegroRun::EncodeText(const RunContext& context) {
@@ -51,13 +43,7 @@ void AllegroRun::EncodeText(const RunContext& context) {
   std::vector<std::optional<std::string>> prompts = Prompts();
   for (std::optional<std::string>& prompt : prompts)
     prompt = *knobs.clean_caption == 1 ? CleanCaption(*prompt) : LowerCaption(*prompt);
-  state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
-                               .encoder = components_->text_encoder.get(),
-                               .cache = embeddings_,
-                               .padding = PromptPadding::kMasked,
-                               .max_length = *knobs.max_sequence_length,
-                               .device = components_->transformer->device()},
-                              prompts, tap_, context);
+  state_.text = EncodeTexts(prompts, PromptPadding::kMasked, *knobs.max_sequence_length, context);
   state_.latents = ScaleNoise(
       state_.noise.Randn({1, components_->transformer->config().in_channels, grid_.frames,
                           grid_.height, grid_.width},
@@ -81,22 +67,17 @@ void AllegroRun::Denoise(const RunContext& context) {
       state_.noise.Randn(prediction.sizes(), prediction.scalar_type(), prediction.device());
   state_.latents = EulerAncestralStep(components_->sampler.prediction, state_.latents, prediction,
                                       noise, sigma, schedule_.sigmas[step + 1]);
-  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
+  TapStep(state_.step, state_.latents);
   Finish(1, /*is_last=*/step + 1 == schedule_.timesteps.size());
 }
 
-void AllegroRun::PrepareDecode() {
+std::unique_ptr<DecodeStream> AllegroRun::StartDecode() {
   const AllegroVae& vae = *components_->vae;
   state_.latents = state_.latents.to(vae.dtype()) * (1 / vae.config().scaling_factor);
-  if (tap_) TapTensor(tap_, "latents", state_.latents);
+  TapTensor(tap_, "latents", state_.latents);
   VaeTileSizes tiles = vae.config().tiles();
   if (request_.plan.vae_tiling) tiles = tiles.With(*request_.plan.vae_tiling);
-  decoder_ = vae.Decode(state_.latents, tiles, *request_.num_frames);
-}
-
-void AllegroRun::Decode(const RunContext& context, const FrameSink& sink) {
-  if (decoder_ == nullptr) PrepareDecode();
-  DecodeFrames(*decoder_, context, sink);
+  return vae.Decode(state_.latents, tiles, *request_.num_frames);
 }
 
 }  // namespace kino::engine

@@ -5,33 +5,25 @@
 #include <optional>
 
 #include "engine/models/allegro/pipeline.h"
-#include "engine/models/common/staged_run.h"
+#include "engine/models/common/family_run.h"
 
 namespace kino::engine {
 
 // RunState::latents is [1, C, F, h, w], before the first step in the text encoder's dtype, behind
 // it in the transformer's; in the decode stage in the VAE's.
-class AllegroRun final : public StagedRun {
+class AllegroRun final : public FamilyRun<AllegroComponents> {
  public:
-  // `embeddings` outlives the run.
-  AllegroRun(std::shared_ptr<const AllegroComponents> components, EmbeddingCache* embeddings,
-             const Request& request, std::vector<MediaInput> media, Tap tap);
+  explicit AllegroRun(Inputs inputs);
 
  private:
   void EncodeText(const RunContext& context);
   void Denoise(const RunContext& context);
-  void PrepareDecode();
-  void Decode(const RunContext& context, const FrameSink& sink);
+  std::unique_ptr<DecodeStream> StartDecode();
   void Drop(Stage stage) override;
-
-  std::shared_ptr<const AllegroComponents> components_;
-  EmbeddingCache* embeddings_;
-  Tap tap_;
 
   LatentGrid grid_;
   EulerAncestralSchedule schedule_;
   std::optional<AllegroTransformer::Prepared> prepared_;
-  std::unique_ptr<DecodeStream> decoder_;
 };
 
 }  // namespace kino::engine

@@ -79,9 +79,7 @@ class CogVideoXDescription final : public FamilyDescription {
 
 void CogVideoXDescription::Resolve(Request& request,
                                    std::vector<FieldViolation>& violations) const {
-  const auto fail = [&violations](const std::string& field, const std::string& description) {
-    violations.push_back({.field = field, .description = description});
-  };
+  const FailInto fail{violations};
   if (!violations.empty()) return;
   const int ratio = vae_.spatial_ratio();
   for (const auto& [field, value, sample] :

@@ -4,12 +4,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 
-#include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
 #include "engine/models/common/condition_frames.h"
 #include "engine/models/common/guidance.h"
 #include "engine/models/common/latents.h"
-#include "engine/models/common/text_stage.h"
 #include "engine/samplers/first_step.h"
 
 namespace kino::engine {
@@ -23,18 +21,12 @@ constexpr double kDecodeShare = 0.1;
 
 }  // namespace
 
-CogVideoXRun::CogVideoXRun(std::shared_ptr<const CogVideoXComponents> components,
-                           EmbeddingCache* embeddings, const Request& request,
-                           std::vector<MediaInput> media, Tap tap)
-    : StagedRun(request),
-      knobs_(ReadKnobs(kCogVideoXKnobs, request.knobs)),
-      components_(std::move(components)),
-      embeddings_(embeddings),
-      media_(std::move(media)),
-      tap_(std::move(tap)),
-      strength_(request.conditions.empty() ? 1 : request.conditions[0].strength),
+CogVideoXRun::CogVideoXRun(Inputs inputs)
+    : FamilyRun(std::move(inputs)),
+      knobs_(ReadKnobs(kCogVideoXKnobs, request_.knobs)),
+      strength_(request_.conditions.empty() ? 1 : request_.conditions[0].strength),
       schedule_(ValueOrThrow(
-          MakeDdimSchedule(components_->sampler, *request.num_inference_steps, strength_))),
+          MakeDdimSchedule(components_->sampler, *request_.num_inference_steps, strength_))),
       solver_(*knobs_.scheduler == kOwnScheduler   ? components_->sampler.solver
               : *knobs_.scheduler == kDpmScheduler ? DdimSolver::kDpm
                                                    : DdimSolver::kDdim) {
@@ -49,12 +41,11 @@ CogVideoXRun::CogVideoXRun(std::shared_ptr<const CogVideoXComponents> components
   AddStage(Stage::kEncodeText, kTextShare, 1, &CogVideoXRun::EncodeText);
   if (!media_.empty()) AddStage(Stage::kEncodeMedia, kMediaShare, 1, &CogVideoXRun::EncodeMedia);
   AddStage(Stage::kDenoise, kDenoiseShare, steps, &CogVideoXRun::Denoise);
-  AddStage(Stage::kDecode, kDecodeShare, vae.frames(frames), &CogVideoXRun::Decode);
+  AddDecode(kDecodeShare, vae.frames(frames), &CogVideoXRun::StartDecode);
 }
 
 void CogVideoXRun::Drop(Stage stage) {
   if (stage == Stage::kDenoise) prepared_.reset();
-  if (stage == Stage::kDecode) decoder_.reset();
 }
 
 at::Tensor CogVideoXRun::DrawNoise() {
@@ -64,13 +55,7 @@ at::Tensor CogVideoXRun::DrawNoise() {
 }
 
 void CogVideoXRun::EncodeText(const RunContext& context) {
-  state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
-                               .encoder = components_->text_encoder.get(),
-                               .cache = embeddings_,
-                               .padding = PromptPadding::kKept,
-                               .max_length = *knobs_.max_sequence_length,
-                               .device = components_->transformer->device()},
-                              Prompts(), tap_, context);
+  state_.text = EncodeTexts(Prompts(), PromptPadding::kKept, *knobs_.max_sequence_length, context);
   if (media_.empty()) state_.latents = DrawNoise();
   Finish(1, /*is_last=*/true);
 }
@@ -131,24 +116,19 @@ void CogVideoXRun::Denoise(const RunContext& context) {
                                         state_.latents.device());
             });
   state_.latents = next.to(state_.latents.scalar_type());
-  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.latents);
+  TapStep(state_.step, state_.latents);
   Finish(1, /*is_last=*/state_.step + 1 == static_cast<int>(schedule_.size()));
 }
 
-void CogVideoXRun::PrepareDecode() {
+std::unique_ptr<DecodeStream> CogVideoXRun::StartDecode() {
   const at::Tensor latents =
       state_.latents.narrow(1, filling_frames_, grid_.frames - filling_frames_)
           .permute({0, 2, 1, 3, 4});
   state_.latents = (1 / components_->vae->config().scaling_factor * latents)
                        .to(components_->vae->dtype())
                        .contiguous();
-  if (tap_) TapTensor(tap_, "latents", state_.latents);
-  decoder_ = components_->vae->Decode(state_.latents, request_.plan.vae_tiling);
-}
-
-void CogVideoXRun::Decode(const RunContext& context, const FrameSink& sink) {
-  if (decoder_ == nullptr) PrepareDecode();
-  DecodeFrames(*decoder_, context, sink);
+  TapTensor(tap_, "latents", state_.latents);
+  return components_->vae->Decode(state_.latents, request_.plan.vae_tiling);
 }
 
 }  // namespace kino::engine

@@ -7,33 +7,25 @@
 
 #include "engine/models/cogvideox/knobs.h"
 #include "engine/models/cogvideox/pipeline.h"
-#include "engine/models/common/staged_run.h"
+#include "engine/models/common/family_run.h"
 
 namespace kino::engine {
 
 // RunState::latents is [1, F, C, h, w] in the text encoder's dtype, as the noise is drawn; from the
 // decode stage on [1, C, F, h, w] in the VAE's.
-class CogVideoXRun final : public StagedRun {
+class CogVideoXRun final : public FamilyRun<CogVideoXComponents> {
  public:
-  // `embeddings` outlives the run.
-  CogVideoXRun(std::shared_ptr<const CogVideoXComponents> components, EmbeddingCache* embeddings,
-               const Request& request, std::vector<MediaInput> media, Tap tap);
+  explicit CogVideoXRun(Inputs inputs);
 
  private:
   void EncodeText(const RunContext& context);
   void EncodeMedia(const RunContext& context);
   at::Tensor DrawNoise();
   void Denoise(const RunContext& context);
-  void PrepareDecode();
-  void Decode(const RunContext& context, const FrameSink& sink);
+  std::unique_ptr<DecodeStream> StartDecode();
   void Drop(Stage stage) override;
 
   CogVideoXKnobs knobs_;
-  std::shared_ptr<const CogVideoXComponents> components_;
-  EmbeddingCache* embeddings_;
-  std::vector<MediaInput> media_;
-  Tap tap_;
-
   // The latents', with frames in front that fill the first patch up and are not decoded.
   LatentGrid grid_;
   int64_t filling_frames_ = 0;
@@ -41,7 +33,6 @@ class CogVideoXRun final : public StagedRun {
   DdimSchedule schedule_;
   DdimSolver solver_;
   std::optional<CogVideoXTransformer::Prepared> prepared_;
-  std::unique_ptr<DecodeStream> decoder_;
 };
 
 }  // namespace kino::engine

@@ -14,6 +14,7 @@
 #include "engine/core/status.h"
 #include "engine/core/torch_types.h"
 #include "engine/memory/component.h"
+#include "engine/models/common/family_run.h"
 #include "engine/models/common/pipeline.h"
 #include "engine/samplers/flow_match_euler.h"
 #include "engine/text/t5_tokenizer.h"
@@ -66,8 +67,8 @@ absl::StatusOr<std::shared_ptr<T>> TransformerComponent(const PipelineOptions& o
 absl::Status CheckFit(const PipelineOptions& options, std::string_view what, int64_t value,
                       std::string_view other_what, int64_t other_value);
 
-// A pipeline of `components`, whose runs are what start(components, the embedding cache, request,
-// media, tap) gives. moved: those of them that have weights.
+// A pipeline of `components`, whose runs are what start(FamilyRun<Components>::Inputs) gives.
+// moved: those of them that have weights.
 template <typename Components, typename StartRun>
 std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> components,
                                        std::vector<PipelineComponent> moved, EngineShared& shared,
@@ -83,7 +84,8 @@ std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> compone
     const std::vector<PipelineComponent>& components() const override { return moved_; }
     std::unique_ptr<PipelineRun> Start(const Request& request, std::vector<MediaInput> media,
                                        Tap tap) override {
-      return start_(components_, &shared_.embeddings, request, std::move(media), std::move(tap));
+      return start_(typename FamilyRun<Components>::Inputs{
+          components_, &shared_.embeddings, request, std::move(media), std::move(tap)});
     }
 
    private:
@@ -100,9 +102,8 @@ std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> compone
 template <typename Run, typename Components>
 std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> components,
                                        std::vector<PipelineComponent> moved, EngineShared& shared) {
-  return MakePipeline(std::move(components), std::move(moved), shared, [](auto&&... arguments) {
-    return std::make_unique<Run>(std::forward<decltype(arguments)>(arguments)...);
-  });
+  return MakePipeline(std::move(components), std::move(moved), shared,
+                      [](auto inputs) { return std::make_unique<Run>(std::move(inputs)); });
 }
 
 // Of the subfolder "tokenizer". On the meta device a folder may be without: nullptr then, since of

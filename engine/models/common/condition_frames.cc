@@ -41,7 +41,17 @@ at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count
   return frames;
 }
 
+VideoSource ConditionVideo(const MediaInput& media, const VideoSize& size) {
+  return {.frames = size.num_frames,
+          .height = size.height,
+          .width = size.width,
+          .read = [&media, size](int64_t first, int64_t count) {
+            return ConditionFrames(media, first, count, size.height, size.width);
+          }};
+}
+
 at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options) {
+  if (bytes.is_floating_point()) return bytes.to(options);
   at::Tensor pixels;
   {
     const HostScope host;

@@ -3,6 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <functional>
+
 #include "engine/engine.h"
 
 namespace kino::engine {
@@ -14,7 +17,17 @@ namespace kino::engine {
 at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count, int height,
                            int width);
 
-// Bytes as pixels in -1..1, computed in float32 on the host, with `options`.
+// A video as an encoder reads it, some frames at a time; any may be read again.
+struct VideoSource {
+  int64_t frames = 0, height = 0, width = 0;
+  // As PixelsOf takes them, [count, height, width, 3] from frame `first` on.
+  std::function<at::Tensor(int64_t first, int64_t count)> read;
+};
+// ConditionFrames of `media`, which outlives it, from the first on.
+VideoSource ConditionVideo(const MediaInput& media, const VideoSize& size);
+
+// Bytes as pixels in -1..1, computed in float32 on the host, with `options`. Pixels (floating
+// point) stay what they are.
 at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options);
 
 }  // namespace kino::engine

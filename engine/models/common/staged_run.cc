@@ -50,7 +50,11 @@ void StagedRun::Advance(const RunContext& context, const FrameSink& sink) {
   const Entry& entry = entries_[state_.stage];
   if (!is_decoding_) before_ = state_.Clone();
   is_decoding_ = entry.stage == Stage::kDecode;
-  entry.step(context, sink);
+  if (is_decoding_) {
+    Decode(context, sink);
+  } else {
+    entry.step(context);
+  }
 }
 
 void StagedRun::Finish(int steps, bool is_last) {
@@ -58,19 +62,20 @@ void StagedRun::Finish(int steps, bool is_last) {
   if (!is_last) return;
   if (state_.stage + 1 < entries_.size()) return Enter(state_.stage + 1);
   Drop(entries_[state_.stage].stage);
+  decoder_.reset();
   state_.latents.reset();
   is_done_ = true;
 }
 
-void StagedRun::DecodeFrames(DecodeStream& decoder, const RunContext& context,
-                             const FrameSink& sink) {
-  const at::Tensor pixels = decoder.NextFrames(context);
+void StagedRun::Decode(const RunContext& context, const FrameSink& sink) {
+  if (decoder_ == nullptr) decoder_ = start_decode_();
+  const at::Tensor pixels = decoder_->NextFrames(context);
   int frames = 0;
   if (pixels.defined()) {
     frames = static_cast<int>(pixels.size(0));
     sink(pixels);
   }
-  Finish(frames, decoder.done());
+  Finish(frames, decoder_->done());
 }
 
 std::vector<std::optional<std::string>> StagedRun::Prompts() const {
@@ -93,7 +98,7 @@ void StagedRun::Enter(size_t index) {
 
 void StagedRun::Retry(const Plan& plan) {
   request_.plan = plan;
-  if (is_decoding_) Drop(Stage::kDecode);
+  decoder_.reset();
   is_decoding_ = false;
   state_ = before_.Clone();
 }

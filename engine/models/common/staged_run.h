@@ -6,8 +6,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/models/common/noise.h"
@@ -40,42 +42,43 @@ class StagedRun : public PipelineRun {
   void SkipStage() final;
 
  protected:
-  using Step = std::function<void(const RunContext& context, const FrameSink& sink)>;
+  using Step = std::function<void(const RunContext& context)>;
 
-  explicit StagedRun(const Request& request)
-      : request_(request), state_{.noise = NoiseSource(*request.seed)}, before_(state_.Clone()) {}
+  // components: what the family's decoder reads; kept at least as long as that.
+  explicit StagedRun(const Request& request, std::shared_ptr<const void> components = nullptr)
+      : request_(request),
+        state_{.noise = NoiseSource(*request.seed)},
+        components_(std::move(components)),
+        before_(state_.Clone()) {}
 
   // Behind those that are there. `share` of the run's time, for the progress bar only. `step` does
-  // one or several of `total_steps` and ends with Finish. The decode stage starts over when a step
-  // of it is repeated; other stages repeat the step.
+  // one or several of `total_steps` and ends with Finish, or is done again by Retry.
   void AddStage(Stage stage, double share, int total_steps, Step step);
   // The same with a member function of the family's run.
-  template <typename Run, typename... Sink>
+  template <typename Run>
   void AddStage(Stage stage, double share, int total_steps,
-                void (Run::*step)(const RunContext& context, Sink... sink)) {
+                void (Run::*step)(const RunContext& context)) {
     AddStage(stage, share, total_steps,
-             Step([run = static_cast<Run*>(this), step](const RunContext& context,
-                                                        const FrameSink& sink) {
-               if constexpr (sizeof...(Sink) == 0) {
-                 (run->*step)(context);
-               } else {
-                 (run->*step)(context, sink);
-               }
-             }));
+             [run = static_cast<Run*>(this), step](const RunContext& context) {
+               (run->*step)(context);
+             });
+  }
+  // The last stage: gives the frames of the decoder that `start` makes of the state's latents. It
+  // starts over when a step of it is repeated.
+  template <typename Run>
+  void AddDecode(double share, int frames, std::unique_ptr<DecodeStream> (Run::*start)()) {
+    start_decode_ = [run = static_cast<Run*>(this), start] { return (run->*start)(); };
+    entries_.push_back({Stage::kDecode, share, frames, {}});
   }
   // So many more steps of this stage are finished. `is_last`: nothing of the stage is left, the
   // next one begins; behind the last the run is done.
   void Finish(int steps, bool is_last);
-  // A step of the decode stage, with its Finish: the decoder's next frames to the sink. The family
-  // owns the decoder, beside the VAE that outlives it.
-  void DecodeFrames(DecodeStream& decoder, const RunContext& context, const FrameSink& sink);
   // With classifier-free guidance.
   bool guided() const { return *request_.guidance_scale > 1.0; }
   // Of each row of the batch.
   std::vector<std::optional<std::string>> Prompts() const;
-  // The stage has ended, or starts over: what the family keeps for it beside the state is of no
-  // use.
-  virtual void Drop(Stage stage) = 0;
+  // The stage has ended: what the family keeps for it beside the state is of no use.
+  virtual void Drop(Stage) {}
 
   Request request_;
   RunState state_;
@@ -88,9 +91,13 @@ class StagedRun : public PipelineRun {
     Step step;
   };
 
+  void Decode(const RunContext& context, const FrameSink& sink);
   void Enter(size_t index);
 
+  std::shared_ptr<const void> components_;
   std::vector<Entry> entries_;
+  std::function<std::unique_ptr<DecodeStream>()> start_decode_;
+  std::unique_ptr<DecodeStream> decoder_;
   bool is_done_ = false;
   bool is_decoding_ = false;  // a step of the decode stage has begun
   RunState before_;           // the step that runs, or all of the decode stage

@@ -1,6 +1,7 @@
 #include "engine/models/common/vae_tiles.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -63,6 +64,58 @@ class SpatialTileStream final : public DecodeStream {
   int64_t height_, width_;
   TileGrid grid_;
   std::vector<std::vector<WholeStream>> rows_;
+};
+
+class TimeTileStream final : public DecodeStream {
+ public:
+  TimeTileStream(BeginClip begin, const at::Tensor& latents, const TimeTiles& tiles, int64_t ratio)
+      : begin_(std::move(begin)),
+        latents_(latents),
+        tiles_(tiles),
+        ratio_(ratio),
+        frames_left_((latents.size(2) - 1) * ratio + 1) {}
+
+  bool done() const override { return frames_left_ == 0; }
+  at::Tensor NextFrames(const RunContext& context) override {
+    if (tile_ == nullptr)
+      tile_ = begin_(TileSlice(latents_, kLatentAxes.t, next_, tiles_.frames / ratio_ + 1));
+    at::Tensor frames = tile_->NextFrames(context);
+    if (frames.defined()) decoded_.push_back(std::move(frames));
+    if (!tile_->done()) return {};
+    return FinishTile();
+  }
+
+ private:
+  at::Tensor FinishTile() {
+    at::Tensor tile = at::cat(decoded_);
+    decoded_.clear();
+    tile_.reset();
+    int64_t kept = tiles_.stride;
+    const int64_t overlap = tiles_.frames - tiles_.stride;
+    if (overlap_.defined()) {
+      tile = tile.narrow(kFrameAxes.t, 0, tile.size(0) - 1);
+      BlendTiles(overlap_, tile, kFrameAxes.t, overlap);
+    } else {
+      ++kept;
+    }
+    const int64_t last = std::min(overlap, tile.size(0));
+    overlap_ = tile.narrow(kFrameAxes.t, tile.size(0) - last, last).clone();
+    at::Tensor out = TileSlice(tile, kFrameAxes.t, 0, std::min(kept, frames_left_));
+    frames_left_ -= out.size(0);
+    next_ += tiles_.stride / ratio_;
+    if (next_ >= latents_.size(2)) frames_left_ = 0;
+    return out;
+  }
+
+  const BeginClip begin_;
+  const at::Tensor latents_;
+  const TimeTiles tiles_;
+  const int64_t ratio_;
+  int64_t frames_left_;
+  int64_t next_ = 0;  // latent frame that the next tile starts at
+  std::unique_ptr<DecodeStream> tile_;
+  std::vector<at::Tensor> decoded_;
+  at::Tensor overlap_;  // the last tile's last frames, which the next one's first are blended with
 };
 
 }  // namespace
@@ -128,6 +181,33 @@ at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const
     }
   }
   return JoinTiles(tiles, latents, kLatentAxes, height / ratio, width / ratio);
+}
+
+at::Tensor EncodeInTimeTiles(EncodeFrames encode, int64_t frames,
+                             const std::optional<TimeTiles>& tiles, int64_t ratio) {
+  if (!tiles || frames <= tiles->frames) return encode(0, frames);
+  TORCH_CHECK(tiles->stride >= ratio, "tiles in time ", tiles->stride, " frames apart");
+  const int64_t stride = tiles->stride / ratio, overlap = tiles->frames / ratio - stride;
+  std::vector<at::Tensor> joined;
+  at::Tensor before;
+  for (int64_t first = 0; first < frames; first += tiles->stride) {
+    at::Tensor tile = encode(first, std::min(tiles->frames + 1, frames - first));
+    if (first > 0) {
+      tile = tile.narrow(kLatentAxes.t, 1, tile.size(kLatentAxes.t) - 1);
+      BlendTiles(before, tile, kLatentAxes.t, overlap);
+    }
+    joined.push_back(TileSlice(tile, kLatentAxes.t, 0, first > 0 ? stride : stride + 1));
+    before = tile;
+  }
+  return TileSlice(at::cat(joined, kLatentAxes.t), kLatentAxes.t, 0, (frames - 1) / ratio + 1);
+}
+
+std::unique_ptr<DecodeStream> DecodeInTimeTiles(BeginClip begin, const at::Tensor& latents,
+                                                const std::optional<TimeTiles>& tiles,
+                                                int64_t ratio) {
+  if (!tiles || latents.size(kLatentAxes.t) <= tiles->frames / ratio) return begin(latents);
+  TORCH_CHECK(tiles->stride >= ratio, "tiles in time ", tiles->stride, " frames apart");
+  return std::make_unique<TimeTileStream>(std::move(begin), latents, *tiles, ratio);
 }
 
 at::Tensor DecodeStream::Next(const RunContext& context) {

@@ -64,6 +64,27 @@ class DecodeStream {
   at::Tensor Next(const RunContext& context);
 };
 
+// Tiles in time, in frames: so long, and so much of each is kept.
+struct TimeTiles {
+  int64_t frames, stride;
+};
+
+// Of a whole video of so many frames, `ratio` of them a latent frame but for the first, which is
+// one by itself: the moments of its tiles, each with a frame in front whose latent frame is that of
+// the one before, joined along straight lines (diffusers' _temporal_tiled_encode). `encode` gives
+// [1, 2 * C, f, h, w]. A video that one tile holds is encoded whole.
+using EncodeFrames = absl::FunctionRef<at::Tensor(int64_t first, int64_t count)>;
+at::Tensor EncodeInTimeTiles(EncodeFrames encode, int64_t frames,
+                             const std::optional<TimeTiles>& tiles, int64_t ratio);
+
+// The same for a decode (_temporal_tiled_decode): `begin` decodes some of the latents, [1, C, F, h,
+// w], as a video of its own. One tile is at work at a time; its frames are final once it is joined
+// to the one before.
+using BeginClip = std::function<std::unique_ptr<DecodeStream>(const at::Tensor& latents)>;
+std::unique_ptr<DecodeStream> DecodeInTimeTiles(BeginClip begin, const at::Tensor& latents,
+                                                const std::optional<TimeTiles>& tiles,
+                                                int64_t ratio);
+
 // Makes a decoder's layers for frames of height x width latents. Runs are cut for frames of
 // `run_positions` latents: tiles that advance together need the same.
 using BeginDecode = std::function<FrameChain(int64_t height, int64_t width, int64_t run_positions)>;

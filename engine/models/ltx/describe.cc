@@ -66,6 +66,7 @@ class LtxDescription final : public FamilyDescription {
                  const std::string& pipeline_class)
       : upsampler_(upsampler),
         names_condition_pipeline_(pipeline_class == kConditionPipeline),
+        vae_(vae),
         spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
@@ -104,7 +105,11 @@ class LtxDescription final : public FamilyDescription {
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
-  absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override;
+  absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
+    // A tile of a long video's decode has to come out of its own tiles as large as it is.
+    if (request.conditions.empty() && !RunsLongPipeline(request)) return absl::OkStatus();
+    return vae_.CheckWholeTiles(tiling);
+  }
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
@@ -117,6 +122,7 @@ class LtxDescription final : public FamilyDescription {
 
   std::optional<LtxLatentUpsamplerConfig> upsampler_;
   bool names_condition_pipeline_;
+  LtxVaeConfig vae_;
   int spatial_ratio_;
   int temporal_ratio_;
   LtxSampler sampler_;
@@ -125,9 +131,7 @@ class LtxDescription final : public FamilyDescription {
 };
 
 void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& violations) const {
-  const auto fail = [&violations](const std::string& field, const std::string& description) {
-    violations.push_back({.field = field, .description = description});
-  };
+  const FailInto fail{violations};
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   if (!knobs.decode_noise_scale && knobs.decode_timestep)
     request.knobs.values.emplace("decode_noise_scale", *knobs.decode_timestep);
@@ -174,9 +178,7 @@ void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& viol
 
 void LtxDescription::CheckPass(const Request& pass, const char* strength,
                                std::vector<FieldViolation>& violations) const {
-  const auto fail = [&violations](const std::string& field, const std::string& description) {
-    violations.push_back({.field = field, .description = description});
-  };
+  const FailInto fail{violations};
   const int64_t frames = (*pass.num_frames - 1) / temporal_ratio_ + 1;
   const int64_t tokens = frames * (*pass.height / spatial_ratio_) * (*pass.width / spatial_ratio_);
   const absl::Status schedule_status = RunsLongPipeline(pass)
@@ -196,9 +198,7 @@ void LtxDescription::CheckPass(const Request& pass, const char* strength,
 // Decides how many passes there are and fills the knobs that the second one has.
 void LtxDescription::ResolvePasses(Request& request,
                                    std::vector<FieldViolation>& violations) const {
-  const auto fail = [&violations](const std::string& field, const std::string& description) {
-    violations.push_back({.field = field, .description = description});
-  };
+  const FailInto fail{violations};
   std::map<std::string, KnobValue>& values = request.knobs.values;
   const LtxKnobs knobs = ReadKnobs(kLtxKnobs, request.knobs);
   if (PassesOf(knobs) == 1) {
@@ -236,32 +236,26 @@ void LtxDescription::ResolvePasses(Request& request,
 // Decides which pipeline runs the request and fills the knobs that it has.
 void LtxDescription::ResolveConditions(Request& request,
                                        std::vector<FieldViolation>& violations) const {
+  const FailInto fail{violations};
   for (const auto& [name, value] : LongKnobs()) {
     if (!request.knobs.values.contains(name) || name == "adain_factor") continue;
-    violations.push_back(
-        {.field = "ltx." + name,
-         .description = "is of a video in windows, got no temporal_tile_size; give that too"});
+    fail("ltx." + name, "is of a video in windows, got no temporal_tile_size; give that too");
   }
   const int64_t pixels = int64_t{*request.height} * *request.width;
   if (violations.empty() && pixels * *request.num_frames > kMaxPixelsAtOnce) {
-    violations.push_back(
-        {.field = "num_frames",
-         .description = absl::StrCat("without windows (temporal_tile_size) height * width * ",
-                                     "num_frames may be at most ", kMaxPixelsAtOnce, ", got ",
-                                     pixels * *request.num_frames)});
+    fail("num_frames", absl::StrCat("without windows (temporal_tile_size) height * width * ",
+                                    "num_frames may be at most ", kMaxPixelsAtOnce, ", got ",
+                                    pixels * *request.num_frames));
   }
   const std::vector<Condition>& conditions = request.conditions;
   if (request.task != Task::kTextToVideo && conditions.empty()) {
-    violations.push_back(
-        {.field = "conditions",
-         .description = absl::StrCat(TaskName(request.task), " takes at least one, got none")});
+    fail("conditions", absl::StrCat(TaskName(request.task), " takes at least one, got none"));
   }
   if (request.task == Task::kImageToVideo) {
     for (size_t i = 0; i < conditions.size(); ++i) {
       if (conditions[i].kind == ConditionKind::kImage) continue;
-      violations.push_back({.field = absl::StrCat("conditions[", i, "].kind"),
-                            .description = absl::StrCat("IMAGE_TO_VIDEO takes images, got ",
-                                                        ConditionKindName(conditions[i].kind))});
+      fail(absl::StrCat("conditions[", i, "].kind"),
+           absl::StrCat("IMAGE_TO_VIDEO takes images, got ", ConditionKindName(conditions[i].kind)));
     }
   }
   // LTXImageToVideoPipeline knows one image, which is the first frame.
@@ -282,9 +276,7 @@ void LtxDescription::ResolveConditions(Request& request,
 }
 
 void LtxDescription::ResolveLong(Request& request, std::vector<FieldViolation>& violations) const {
-  const auto fail = [&violations](const std::string& field, const std::string& description) {
-    violations.push_back({.field = field, .description = description});
-  };
+  const FailInto fail{violations};
   for (const char* name : {"denoise_strength", "image_cond_noise_scale", "timesteps", "passes",
                            "second_pass_timesteps", "second_pass_steps", "second_pass_strength",
                            "tone_map_compression_ratio"}) {
@@ -318,29 +310,13 @@ void LtxDescription::ResolveLong(Request& request, std::vector<FieldViolation>& 
   const auto check_tiles = [&](const char* knob, int tiles, const char* what, int size) {
     const int overlap = *knobs.decode_overlap;
     const int64_t latents = size / spatial_ratio_;
-    if (tiles == 1 || LtxDecodeTile(latents, tiles, overlap) >= std::max(overlap, 1)) return;
+    if (tiles == 1 || EvenTile(latents, tiles, overlap) >= std::max(overlap, 1)) return;
     fail(absl::StrCat("ltx.", knob),
          absl::StrCat("no ", tiles, " tiles that share decode_overlap = ", overlap, " of ", latents,
                       " latents (", what, " ", size, "); give 1, or a smaller decode_overlap"));
   };
   check_tiles("decode_horizontal_tiles", *knobs.decode_horizontal_tiles, "width", *request.width);
   check_tiles("decode_vertical_tiles", *knobs.decode_vertical_tiles, "height", *request.height);
-}
-
-// A tile of a long video's decode has to come out of its own tiles as large as it is.
-absl::Status LtxDescription::CheckTiling(const Request& request, const VaeTiling& tiling) const {
-  const VaeTileSizes sizes = kLtxTiles.With(tiling);
-  const bool fits_in_time = !tiling.framewise || (sizes.min_num_frames % temporal_ratio_ == 0 &&
-                                                  sizes.stride_num_frames % temporal_ratio_ == 0);
-  if (!RunsLongPipeline(request) ||
-      (fits_in_time && sizes.min_height % spatial_ratio_ == 0 &&
-       sizes.min_width % spatial_ratio_ == 0 && sizes.stride_height % spatial_ratio_ == 0 &&
-       sizes.stride_width % spatial_ratio_ == 0)) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("of a video in windows (temporal_tile_size), tiles and their strides must be ",
-                   "multiples of ", spatial_ratio_, " pixels and ", temporal_ratio_, " frames"));
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeLtx(const ModelSource& source) {

@@ -20,7 +20,8 @@ constexpr int64_t kMaxPixels = 1'000'000'000;
 class LtxUpscaleDescription final : public FamilyDescription {
  public:
   LtxUpscaleDescription(const LtxVaeConfig& vae, const LtxLatentUpsamplerConfig& upsampler)
-      : spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
+      : vae_(vae),
+        spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         upsampler_(upsampler) {
     const Stride3d by = upsampler.factors();
@@ -44,6 +45,9 @@ class LtxUpscaleDescription final : public FamilyDescription {
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
+  absl::Status CheckTiling(const Request&, const VaeTiling& tiling) const override {
+    return vae_.CheckWholeTiles(tiling);
+  }
   VideoSize OutputOf(const Request& request) const override {
     return upsampler_.Upsampled(FamilyDescription::OutputOf(request));
   }
@@ -55,6 +59,7 @@ class LtxUpscaleDescription final : public FamilyDescription {
   // for one more than there are.
   int WholeFrames(int frames) const { return (frames - 1) / temporal_ratio_ * temporal_ratio_ + 1; }
 
+  LtxVaeConfig vae_;
   int spatial_ratio_;
   int temporal_ratio_;
   LtxLatentUpsamplerConfig upsampler_;
@@ -84,10 +89,9 @@ void LtxUpscaleDescription::Resolve(Request& request,
   if (!violations.empty() || !request.conditions[0].size) return;
   const int frames = request.conditions[0].size->num_frames;
   if (*request.num_frames > frames) {
-    violations.push_back(
-        {.field = "num_frames",
-         .description = absl::StrCat("the video has ", frames, " frames, expected at most ",
-                                     WholeFrames(frames), ", got ", *request.num_frames)});
+    FailInto{violations}("num_frames",
+                         absl::StrCat("the video has ", frames, " frames, expected at most ",
+                                      WholeFrames(frames), ", got ", *request.num_frames));
   }
 }
 

@@ -1,32 +1,17 @@
 #include "engine/models/ltx/latents.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/lerp.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tensor.h>
 
-#include "engine/models/common/condition_frames.h"
 #include "engine/models/common/guidance.h"
+#include "engine/models/common/latent_statistics.h"
 
 namespace kino::engine {
 
-at::Tensor EncodeLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
-                          const LtxVaeTiling& tiling, const RunContext& context) {
-  const LtxVideoSource video = {.frames = size.num_frames,
-                                .height = size.height,
-                                .width = size.width,
-                                .read = [&](int64_t first, int64_t count) {
-                                  return ConditionFrames(media, first, count, size.height,
-                                                         size.width);
-                                }};
-  return vae.Encode(video, tiling, context);
-}
-
-at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
-                          const LtxVaeTiling& tiling, NoiseSource& noise,
+at::Tensor SampleLtxVideo(const LtxVae& vae, const VideoSource& video,
+                          const std::optional<VaeTiling>& tiling, NoiseSource& noise,
                           const RunContext& context) {
-  const at::Tensor sample =
-      SamplePosterior(EncodeLtxVideo(vae, media, size, tiling, context), noise);
+  const at::Tensor sample = SamplePosterior(vae.Encode(video, tiling, context), noise);
   // Upstream leaves the scaling factor out here.
   return (sample.to(at::kFloat) - ByChannel(vae.latents_mean())) / ByChannel(vae.latents_std());
 }
@@ -45,38 +30,13 @@ at::Tensor UpsampleLtxLatents(const LtxVae& vae, const LtxLatentUpsampler& upsam
                               const LtxKnobs& knobs, const at::Tensor& latents, const Tap& tap,
                               const RunContext& context) {
   const at::Tensor small = DenormalizeLtxLatents(vae, latents).to(upsampler.dtype());
-  if (tap) TapTensor(tap, "video_latents", small);
+  TapTensor(tap, "video_latents", small);
   at::Tensor large = upsampler.Forward(small, context);
-  if (tap) TapTensor(tap, "upsampled", large);
+  TapTensor(tap, "upsampled", large);
   if (*knobs.adain_factor > 0) large = MatchStatistics(large, small, *knobs.adain_factor);
   if (*knobs.tone_map_compression_ratio > 0)
     large = ToneMap(large, *knobs.tone_map_compression_ratio);
   return large;
-}
-
-at::Tensor MatchStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor) {
-  // torch's std_mean has no form for meta tensors; in float32, rounded once.
-  struct Statistics {
-    explicit Statistics(const at::Tensor& x) {
-      const at::Tensor values = x.to(at::kFloat).flatten(2).unflatten(2, {-1, 1, 1});
-      const at::Tensor centre = values.mean(2, /*keepdim=*/true);
-      const auto degrees = static_cast<double>(values.size(2) - 1);
-      mean = centre.to(x.scalar_type());
-      deviation = ((values - centre).square().sum(2, /*keepdim=*/true) / degrees)
-                      .sqrt()
-                      .to(x.scalar_type());
-    }
-    at::Tensor mean, deviation;  // [B, C, 1, 1, 1]
-  };
-  const Statistics own(latents), wanted(reference);
-  const at::Tensor matched = (latents - own.mean) / own.deviation * wanted.deviation + wanted.mean;
-  return at::lerp(latents, matched, factor);
-}
-
-at::Tensor ToneMap(const at::Tensor& latents, double compression) {
-  const double strength = compression * 0.75;
-  const at::Tensor largeness = at::sigmoid(4.0 * strength * (latents.abs() - 1.0));
-  return latents * (1.0 - 0.8 * strength * largeness);
 }
 
 at::Tensor PredictLtx(const LtxTransformer& transformer,
@@ -112,10 +72,9 @@ std::unique_ptr<DecodeStream> StartLtxDecode(const LtxVae& vae, const LtxKnobs& 
                                              const Tap& tap) {
   const at::Tensor timestep = AddDecodeNoise(vae, knobs, latents, noise);
   latents = latents.to(vae.dtype()).contiguous();
-  if (tap) TapTensor(tap, "latents", latents);
-  return vae.Decode(latents, {.timestep = timestep,
-                              .noise_generator = noise.global(),
-                              .tiling = LtxVaeTiling::Of(tiling)});
+  TapTensor(tap, "latents", latents);
+  return vae.Decode(latents,
+                    {.timestep = timestep, .noise_generator = noise.global(), .tiling = tiling});
 }
 
 }  // namespace kino::engine

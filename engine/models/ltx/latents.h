@@ -18,12 +18,9 @@
 
 namespace kino::engine {
 
-// The VAE's moments of the first frames of `media`, resized to `size`.
-at::Tensor EncodeLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
-                          const LtxVaeTiling& tiling, const RunContext& context);
-// Latents drawn from them -> [1, C, F, h, w], normalised, float32.
-at::Tensor SampleLtxVideo(const LtxVae& vae, const MediaInput& media, const VideoSize& size,
-                          const LtxVaeTiling& tiling, NoiseSource& noise,
+// Latents drawn from the VAE's moments of a video -> [1, C, F, h, w], normalised, float32.
+at::Tensor SampleLtxVideo(const LtxVae& vae, const VideoSource& video,
+                          const std::optional<VaeTiling>& tiling, NoiseSource& noise,
                           const RunContext& context);
 
 // Normalised latents as the VAE has them, and back.  [1, C, F, h, w] -> float32.
@@ -41,19 +38,12 @@ at::Tensor PredictLtx(const LtxTransformer& transformer,
                       const TokenSpans& spans, const at::Tensor& latents,
                       const LtxGuidance& guidance, const RunContext& context);
 
-// Latents mixed, by `factor`, with themselves brought to the mean and the deviation that
-// `reference` has in each channel (adain_filter_latent).  [B, C, F, h, w], reference of any size.
-at::Tensor MatchStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor);
-
 // Latents made larger, with what the knobs say of their statistics and range.  latents: normalised,
 // float32 -> denormalised, in the upsampler's dtype. Taps
 // "video_latents", denormalised, and "upsampled".
 at::Tensor UpsampleLtxLatents(const LtxVae& vae, const LtxLatentUpsampler& upsampler,
                               const LtxKnobs& knobs, const at::Tensor& latents, const Tap& tap,
                               const RunContext& context);
-
-// Large values made smaller, the more the nearer `compression` is to 1 (tone_map_latents).
-at::Tensor ToneMap(const at::Tensor& latents, double compression);
 
 // For a VAE that is conditioned on a timestep: mixes the noise of the knobs, drawn in the latents'
 // dtype, into denormalised latents and returns the timestep. Of another VAE nothing, and undefined.

@@ -2,20 +2,17 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linspace.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/std.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "engine/core/status_bridge.h"
+#include "engine/models/common/feathered_tiles.h"
+#include "engine/models/common/latent_statistics.h"
 #include "engine/models/common/latents.h"
-#include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
-#include "engine/models/ltx/feathered_tiles.h"
 #include "engine/models/ltx/latents.h"
 #include "engine/models/ltx/tokens.h"
 #include "engine/text/plain_text.h"
@@ -37,51 +34,22 @@ std::vector<std::string> PromptSegments(const std::string& prompt) {
   return segments;
 }
 
-at::Tensor FuseOverlap(const at::Tensor& first, const at::Tensor& second, int64_t overlap) {
-  if (overlap <= 1) return at::cat({first, second}, 2);
-  const int64_t alone = first.size(2) - overlap;
-  const at::Tensor weights =
-      at::linspace(1, 0, overlap + 2, first.options()).narrow(0, 1, overlap).view({1, 1, -1, 1, 1});
-  const at::Tensor blended =
-      weights * first.narrow(2, alone, overlap) + (1 - weights) * second.narrow(2, 0, overlap);
-  return at::cat(
-      {first.narrow(2, 0, alone), blended, second.narrow(2, overlap, second.size(2) - overlap)}, 2);
-}
-
-at::Tensor LikenStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor) {
-  constexpr double kEps = 1e-6;
-  const auto mean = [](const at::Tensor& x) { return x.mean({2, 3, 4}, /*keepdim=*/true); };
-  const auto deviation = [](const at::Tensor& x) {
-    return at::std(x, at::IntArrayRef{2, 3, 4}, /*unbiased=*/true, /*keepdim=*/true);
-  };
-  const at::Tensor own_mean = mean(latents), own_deviation = deviation(latents);
-  const at::Tensor wanted_mean = (1.0 - factor) * own_mean + factor * mean(reference);
-  const at::Tensor wanted_deviation =
-      ((1.0 - factor) * own_deviation + factor * deviation(reference)).clamp_min(kEps);
-  return (latents - own_mean) / (own_deviation + kEps) * wanted_deviation + wanted_mean;
-}
-
-LtxLongRun::LtxLongRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
-                       const Request& request, std::vector<MediaInput> media, Tap tap)
-    : StagedRun(request),
-      knobs_(ReadKnobs(kLtxKnobs, request.knobs)),
-      components_(std::move(components)),
-      embeddings_(embeddings),
-      media_(std::move(media)),
-      tap_(std::move(tap)),
+LtxLongRun::LtxLongRun(Inputs inputs)
+    : FamilyRun(std::move(inputs)),
+      knobs_(ReadKnobs(kLtxKnobs, request_.knobs)),
       sizes_(knobs_, vae().config().temporal_compression_ratio),
-      grid_({.frames = (*request.num_frames - 1) / vae().config().temporal_compression_ratio + 1,
-             .height = *request.height / vae().config().spatial_compression_ratio,
-             .width = *request.width / vae().config().spatial_compression_ratio}),
+      grid_({.frames = (*request_.num_frames - 1) / vae().config().temporal_compression_ratio + 1,
+             .height = *request_.height / vae().config().spatial_compression_ratio,
+             .width = *request_.width / vae().config().spatial_compression_ratio}),
       windows_(SplitIntoWindows(grid_.frames, sizes_)),
-      schedule_(ValueOrThrow(LtxLongSchedule(components_->sampler, request))) {
+      schedule_(ValueOrThrow(LtxLongSchedule(components_->sampler, request_))) {
   AddStage(Stage::kEncodeText, kTextShare, 1, &LtxLongRun::EncodeText);
   // Upstream looks at the image only so far as it holds.
   if (!media_.empty() && request_.conditions[0].strength > 0)
     AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxLongRun::EncodeFirstFrame);
   AddStage(Stage::kDenoise, kDenoiseShare,
            static_cast<int>(windows_.size() * schedule_.timesteps.size()), &LtxLongRun::Denoise);
-  AddStage(Stage::kDecode, kDecodeShare, static_cast<int>(PixelFrames()), &LtxLongRun::Decode);
+  AddDecode(kDecodeShare, static_cast<int>(PixelFrames()), &LtxLongRun::StartDecode);
 }
 
 int64_t LtxLongRun::PixelFrames() const {
@@ -90,7 +58,6 @@ int64_t LtxLongRun::PixelFrames() const {
 
 void LtxLongRun::Drop(Stage stage) {
   if (stage == Stage::kDenoise) window_.reset();
-  if (stage == Stage::kDecode) decoder_.reset();
 }
 
 void LtxLongRun::EncodeText(const RunContext& context) {
@@ -99,13 +66,7 @@ void LtxLongRun::EncodeText(const RunContext& context) {
   for (std::string& segment : PromptSegments(*request_.prompt)) {
     if (prompts.size() < windows_.size() + guided()) prompts.emplace_back(std::move(segment));
   }
-  state_.text = EncodePrompts({.tokenizer = components_->tokenizer.get(),
-                               .encoder = components_->text_encoder.get(),
-                               .cache = embeddings_,
-                               .padding = PromptPadding::kSeen,
-                               .max_length = *knobs_.max_sequence_length,
-                               .device = components_->transformer->device()},
-                              prompts, tap_, context);
+  state_.text = EncodeTexts(prompts, PromptPadding::kSeen, *knobs_.max_sequence_length, context);
   const c10::Device device = components_->transformer->device();
   state_.latents = at::zeros({1, components_->transformer->config().in_channels,
                               windows_.back().made, grid_.height, grid_.width},
@@ -116,10 +77,10 @@ void LtxLongRun::EncodeText(const RunContext& context) {
 
 void LtxLongRun::EncodeFirstFrame(const RunContext& context) {
   const VideoSize size = {.height = *request_.height, .width = *request_.width, .num_frames = 1};
-  state_.condition = NormalizeLtxLatents(
-      vae(), PosteriorMode(EncodeLtxVideo(vae(), media_[0], size,
-                                          LtxVaeTiling::Of(request_.plan.vae_tiling), context)));
-  if (tap_) TapTensor(tap_, "condition_latents_0", state_.condition);
+  state_.condition =
+      NormalizeLtxLatents(vae(), PosteriorMode(vae().Encode(ConditionVideo(media_[0], size),
+                                                            request_.plan.vae_tiling, context)));
+  TapTensor(tap_, "condition_latents_0", state_.condition);
   Finish(1, /*is_last=*/true);
 }
 
@@ -237,7 +198,7 @@ void LtxLongRun::Denoise(const RunContext& context) {
   state_.window =
       hold(ancestral ? EulerAncestralRfStep(*ancestral, latents, prediction, noise, sigma, next)
                      : EulerStep(latents, prediction, sigma, next));
-  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", state_.step), state_.window);
+  TapStep(state_.step, state_.window);
   if (step + 1 == steps) FinishWindow();
   Finish(1, /*is_last=*/state_.step + 1 == static_cast<int>(windows_.size() * steps));
 }
@@ -260,29 +221,24 @@ void LtxLongRun::FinishWindow() {
   state_.window.reset();
 }
 
-void LtxLongRun::PrepareDecode() {
+std::unique_ptr<DecodeStream> LtxLongRun::StartDecode() {
   at::Tensor latents = DenormalizeLtxLatents(vae(), state_.latents).to(vae().dtype());
   // The last latent frame twice, so that it has a neighbour; what that gives is left out.
   latents = at::cat({latents, latents.narrow(2, latents.size(2) - 1, 1)}, 2);
   state_.noise = NoiseSource(*request_.seed);
   const at::Tensor timestep = AddDecodeNoise(vae(), knobs_, latents, state_.noise);
   state_.latents = latents;
-  if (tap_) TapTensor(tap_, "latents", latents);
+  TapTensor(tap_, "latents", latents);
   const LtxVaeDecodeOptions options = {.timestep = timestep,
                                        .noise_generator = state_.noise.global(),
-                                       .tiling = LtxVaeTiling::Of(request_.plan.vae_tiling)};
-  decoder_ = std::make_unique<FeatheredStream>(
+                                       .tiling = request_.plan.vae_tiling};
+  return std::make_unique<FeatheredStream>(
       [&](const at::Tensor& tile) { return vae().Decode(tile, options); }, latents,
       FeatheredTiles{.vertical = *knobs_.decode_vertical_tiles,
                      .horizontal = *knobs_.decode_horizontal_tiles,
                      .overlap = *knobs_.decode_overlap,
                      .ratio = vae().config().spatial_compression_ratio},
       PixelFrames());
-}
-
-void LtxLongRun::Decode(const RunContext& context, const FrameSink& sink) {
-  if (decoder_ == nullptr) PrepareDecode();
-  DecodeFrames(*decoder_, context, sink);
 }
 
 }  // namespace kino::engine

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/models/common/family_run.h"
 #include "engine/models/common/latents.h"
-#include "engine/models/common/staged_run.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/long_windows.h"
 #include "engine/models/ltx/pipeline.h"
@@ -19,22 +19,13 @@ namespace kino::engine {
 // The prompts between the bars of one, without white space around them; there is at least one.
 std::vector<std::string> PromptSegments(const std::string& prompt);
 
-// Goes over from the first clip's last `overlap` frames to the other's first, along a straight
-// line; up to one frame they are just joined. Both: [1, C, F, h, w].
-at::Tensor FuseOverlap(const at::Tensor& first, const at::Tensor& second, int64_t overlap);
-
-// Brings each channel's mean and deviation nearer to the reference's, all the way with factor 1.
-at::Tensor LikenStatistics(const at::Tensor& latents, const at::Tensor& reference, double factor);
-
 // RunState::latents is the whole video's, float32 [1, C, F, h, w], zeros behind the windows that
 // are done; RunState::window those of the window that is denoised, packed, with the frames that it
 // only looks at behind its own. RunState::condition is the first frame's, [1, C, 1, h, w],
 // RunState::reference the first window's result, RunState::noise what this window draws.
-class LtxLongRun final : public StagedRun {
+class LtxLongRun final : public FamilyRun<LtxComponents> {
  public:
-  // `embeddings` outlives the run.
-  LtxLongRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
-             const Request& request, std::vector<MediaInput> media, Tap tap);
+  explicit LtxLongRun(Inputs inputs);
 
  private:
   // What is the same in all steps of a window.
@@ -53,24 +44,18 @@ class LtxLongRun final : public StagedRun {
   void Denoise(const RunContext& context);
   at::Tensor Predict(size_t step, const RunContext& context) const;
   void FinishWindow();
-  void PrepareDecode();
-  void Decode(const RunContext& context, const FrameSink& sink);
+  std::unique_ptr<DecodeStream> StartDecode();
   void Drop(Stage stage) override;
   int64_t PixelFrames() const;
   const LtxVae& vae() const { return *components_->vae; }
 
   const LtxKnobs knobs_;
-  std::shared_ptr<const LtxComponents> components_;
-  EmbeddingCache* embeddings_;
-  std::vector<MediaInput> media_;
-  Tap tap_;
 
   const LtxWindowSizes sizes_;
   const LatentGrid grid_;
   const std::vector<LtxWindow> windows_;
   const FlowMatchSchedule schedule_;  // of each window
   std::optional<Window> window_;
-  std::unique_ptr<DecodeStream> decoder_;
 };
 
 }  // namespace kino::engine

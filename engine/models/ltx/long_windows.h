@@ -1,5 +1,5 @@
-// How LTX-Video's long videos are cut: windows in time, tiles of the decode. Pure functions; no
-// torch. Source: diffusers 0.42.1 pipelines/ltx/pipeline_ltx_i2v_long_multi_prompt.py.
+// How LTX-Video's long videos are cut into windows in time. Pure functions; no torch. Source:
+// diffusers 0.42.1 pipelines/ltx/pipeline_ltx_i2v_long_multi_prompt.py.
 #pragma once
 
 #include <algorithm>
@@ -41,12 +41,6 @@ inline std::vector<LtxWindow> SplitIntoWindows(int64_t frames, const LtxWindowSi
     windows.push_back({begin, end, before, before + end - begin - shared});
     if (end == frames) return windows;
   }
-}
-
-// Of a decode in `tiles` along an axis of so many latents: what each has, but for the last, which
-// reaches the end. They begin every LtxDecodeTile - overlap latents.
-inline int64_t LtxDecodeTile(int64_t latents, int64_t tiles, int64_t overlap) {
-  return (latents + (tiles - 1) * overlap) / tiles;
 }
 
 }  // namespace kino::engine

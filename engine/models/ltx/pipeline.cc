@@ -40,17 +40,12 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
                           LoadLatentUpsampler(options, shared, *components->vae));
     moved.push_back({"latent_upsampler", components->latent_upsampler, {Stage::kUpscale}, false});
   }
-  return MakePipeline(
-      std::shared_ptr<const LtxComponents>(components), std::move(moved), shared,
-      [](const auto& shared_components, EmbeddingCache* embeddings, const Request& request,
-         std::vector<MediaInput> media, Tap tap) -> std::unique_ptr<PipelineRun> {
-        if (RunsLongPipeline(request)) {
-          return std::make_unique<LtxLongRun>(shared_components, embeddings, request,
-                                              std::move(media), std::move(tap));
-        }
-        return std::make_unique<LtxRun>(shared_components, embeddings, request, std::move(media),
-                                        std::move(tap));
-      });
+  return MakePipeline(std::shared_ptr<const LtxComponents>(components), std::move(moved), shared,
+                      [](auto inputs) -> std::unique_ptr<PipelineRun> {
+                        if (RunsLongPipeline(inputs.request))
+                          return std::make_unique<LtxLongRun>(std::move(inputs));
+                        return std::make_unique<LtxRun>(std::move(inputs));
+                      });
 }
 
 }  // namespace kino::engine

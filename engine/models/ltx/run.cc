@@ -7,10 +7,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "engine/core/status_bridge.h"
 #include "engine/models/common/latents.h"
-#include "engine/models/common/text_stage.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/ltx/latents.h"
 #include "engine/samplers/first_step.h"
@@ -27,16 +25,11 @@ constexpr double kDecodeShare = 0.14;
 
 }  // namespace
 
-LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
-               const Request& request, std::vector<MediaInput> media, Tap tap)
-    : StagedRun(request),
-      knobs_(ReadKnobs(kLtxKnobs, request.knobs)),
-      components_(std::move(components)),
-      embeddings_(embeddings),
-      media_(std::move(media)),
-      tap_(std::move(tap)),
-      is_condition_pipeline_(RunsConditionPipeline(request)),
-      passes_(MakePasses(*components_, request, media_)) {
+LtxRun::LtxRun(Inputs inputs)
+    : FamilyRun(std::move(inputs)),
+      knobs_(ReadKnobs(kLtxKnobs, request_.knobs)),
+      is_condition_pipeline_(RunsConditionPipeline(request_)),
+      passes_(MakePasses(*components_, request_, media_)) {
   AddStage(Stage::kEncodeText, kTextShare, 1, &LtxRun::EncodeText);
   // Of a step, as the number of tokens.
   double work = 0;
@@ -45,7 +38,7 @@ LtxRun::LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* 
     if (&pass != &passes_.front()) AddStage(Stage::kUpscale, kUpscaleShare, 1, &LtxRun::Upscale);
     AddPass(pass, kDenoiseShare * static_cast<double>(pass.steps() * pass.tokens.count()) / work);
   }
-  AddStage(Stage::kDecode, kDecodeShare, *request_.num_frames, &LtxRun::Decode);
+  AddDecode(kDecodeShare, *request_.num_frames, &LtxRun::StartDecode);
 }
 
 std::vector<LtxRun::Pass> LtxRun::MakePasses(const LtxComponents& components,
@@ -67,30 +60,22 @@ std::vector<LtxRun::Pass> LtxRun::MakePasses(const LtxComponents& components,
 void LtxRun::AddPass(const Pass& pass, double share) {
   if (!media_.empty()) {
     AddStage(Stage::kEncodeMedia, kMediaShare, 1,
-             [this, &pass](const RunContext& context, const FrameSink&) {
-               EncodeConditions(pass, context);
-             });
+             [this, &pass](const RunContext& context) { EncodeConditions(pass, context); });
   }
   AddStage(Stage::kDenoise, share, pass.steps(),
-           [this, &pass](const RunContext& context, const FrameSink&) { Denoise(pass, context); });
+           [this, &pass](const RunContext& context) { Denoise(pass, context); });
 }
 
 void LtxRun::Drop(Stage stage) {
   if (stage == Stage::kDenoise) prepared_.clear();
-  if (stage == Stage::kDecode) decoder_.reset();
 }
 
 void LtxRun::EncodeText(const RunContext& context) {
   // LTXConditionPipeline hides padding from the encoder, the others do not. Cross-attention always
   // leaves it alone.
-  state_.text = EncodePrompts(
-      {.tokenizer = components_->tokenizer.get(),
-       .encoder = components_->text_encoder.get(),
-       .cache = embeddings_,
-       .padding = is_condition_pipeline_ ? PromptPadding::kMasked : PromptPadding::kSeen,
-       .max_length = *knobs_.max_sequence_length,
-       .device = components_->transformer->device()},
-      Prompts(), tap_, context);
+  state_.text =
+      EncodeTexts(Prompts(), is_condition_pipeline_ ? PromptPadding::kMasked : PromptPadding::kSeen,
+                  *knobs_.max_sequence_length, context);
   if (media_.empty()) state_.latents = PackLatents(StartLatents(passes_.front()));
   Finish(1, /*is_last=*/true);
 }
@@ -120,9 +105,9 @@ void LtxRun::EncodeConditions(const Pass& pass, const RunContext& context) {
     const VideoSize size = {.height = *pass.request.height,
                             .width = *pass.request.width,
                             .num_frames = static_cast<int>(place.frames)};
-    const at::Tensor encoded = SampleLtxVideo(
-        vae(), media_[i], size, LtxVaeTiling::Of(request_.plan.vae_tiling), state_.noise, context);
-    if (tap_) TapTensor(tap_, absl::StrCat("condition_latents_", i), encoded);
+    const at::Tensor encoded = SampleLtxVideo(vae(), ConditionVideo(media_[i], size),
+                                              request_.plan.vae_tiling, state_.noise, context);
+    TapTensor(tap_, absl::StrCat("condition_latents_", i), encoded);
     if (!latents.defined()) latents = StartLatents(pass);
     if (place.mixed > 0) {
       const at::Tensor mixed = latents.narrow(2, place.mixed_from, place.mixed);
@@ -213,7 +198,7 @@ void LtxRun::Denoise(const Pass& pass, const RunContext& context) {
   }
   state_.latents = parts.size() == 1 ? parts[0] : at::cat(parts, 1);
   const int before = &pass == &passes_.front() ? 0 : passes_.front().steps();
-  if (tap_) TapTensor(tap_, absl::StrFormat("denoise_%03d", before + state_.step), state_.latents);
+  TapStep(before + state_.step, state_.latents);
   Finish(1, /*is_last=*/step + 1 == pass.schedule.timesteps.size());
 }
 
@@ -234,16 +219,11 @@ void LtxRun::Upscale(const RunContext& context) {
   Finish(1, /*is_last=*/true);
 }
 
-void LtxRun::PrepareDecode() {
+std::unique_ptr<DecodeStream> LtxRun::StartDecode() {
   const at::Tensor latents = DenormalizeLtxLatents(vae(), VideoLatents(passes_.back()));
   state_.latents = latents.to(components_->text_encoder->dtype());
-  decoder_ =
-      StartLtxDecode(vae(), knobs_, request_.plan.vae_tiling, state_.latents, state_.noise, tap_);
-}
-
-void LtxRun::Decode(const RunContext& context, const FrameSink& sink) {
-  if (decoder_ == nullptr) PrepareDecode();
-  DecodeFrames(*decoder_, context, sink);
+  return StartLtxDecode(vae(), knobs_, request_.plan.vae_tiling, state_.latents, state_.noise,
+                        tap_);
 }
 
 }  // namespace kino::engine

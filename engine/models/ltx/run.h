@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "engine/models/common/staged_run.h"
+#include "engine/models/common/family_run.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/pipeline.h"
 #include "engine/models/ltx/tokens.h"
@@ -18,11 +18,9 @@ namespace kino::engine {
 // RunState::latents is float32 [1, S, C], packed, the conditions' own tokens first; behind the
 // upscale stage and from the decode stage on [1, C, F, h, w]. RunState::condition is what they were
 // before the first step, kept where noise is added to what conditions hold.
-class LtxRun final : public StagedRun {
+class LtxRun final : public FamilyRun<LtxComponents> {
  public:
-  // `embeddings` outlives the run.
-  LtxRun(std::shared_ptr<const LtxComponents> components, EmbeddingCache* embeddings,
-         const Request& request, std::vector<MediaInput> media, Tap tap);
+  explicit LtxRun(Inputs inputs);
 
  private:
   // What is denoised in one go.
@@ -51,21 +49,15 @@ class LtxRun final : public StagedRun {
   // Those of the video, normalised, [1, C, F, h, w].
   at::Tensor VideoLatents(const Pass& pass) const;
   void Upscale(const RunContext& context);
-  void PrepareDecode();
-  void Decode(const RunContext& context, const FrameSink& sink);
+  std::unique_ptr<DecodeStream> StartDecode();
   void Drop(Stage stage) override;
   const LtxVae& vae() const { return *components_->vae; }
 
   const LtxKnobs knobs_;
-  std::shared_ptr<const LtxComponents> components_;
-  EmbeddingCache* embeddings_;
-  std::vector<MediaInput> media_;
-  Tap tap_;
 
   const bool is_condition_pipeline_;
   const std::vector<Pass> passes_;
   std::vector<LtxTransformer::Prepared> prepared_;
-  std::unique_ptr<DecodeStream> decoder_;
 };
 
 }  // namespace kino::engine

@@ -39,33 +39,21 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineO
       shared);
 }
 
-LtxUpscaleRun::LtxUpscaleRun(std::shared_ptr<const LtxUpscaleComponents> components,
-                             EmbeddingCache*, const Request& request, std::vector<MediaInput> media,
-                             Tap tap)
-    : StagedRun(request),
-      knobs_(ReadKnobs(kLtxKnobs, request.knobs)),
-      components_(std::move(components)),
-      media_(std::move(media)),
-      tap_(std::move(tap)) {
+LtxUpscaleRun::LtxUpscaleRun(Inputs inputs)
+    : FamilyRun(std::move(inputs)), knobs_(ReadKnobs(kLtxKnobs, request_.knobs)) {
   const VideoSize size = {
       .height = *request_.height, .width = *request_.width, .num_frames = *request_.num_frames};
   AddStage(Stage::kEncodeMedia, kMediaShare, 1, &LtxUpscaleRun::EncodeMedia);
   AddStage(Stage::kUpscale, kUpscaleShare, 1, &LtxUpscaleRun::Upscale);
-  AddStage(Stage::kDecode, kDecodeShare,
-           components_->latent_upsampler->config().Upsampled(size).num_frames,
-           &LtxUpscaleRun::Decode);
-}
-
-void LtxUpscaleRun::Drop(Stage stage) {
-  if (stage == Stage::kDecode) decoder_.reset();
+  AddDecode(kDecodeShare, components_->latent_upsampler->config().Upsampled(size).num_frames,
+            &LtxUpscaleRun::StartDecode);
 }
 
 void LtxUpscaleRun::EncodeMedia(const RunContext& context) {
-  const LtxVae& vae = *components_->vae;
   const VideoSize size = {
       .height = *request_.height, .width = *request_.width, .num_frames = *request_.num_frames};
-  state_.latents = SampleLtxVideo(
-      vae, media_.front(), size, LtxVaeTiling::Of(request_.plan.vae_tiling), state_.noise, context);
+  state_.latents = SampleLtxVideo(*components_->vae, ConditionVideo(media_.front(), size),
+                                  request_.plan.vae_tiling, state_.noise, context);
   Finish(1, /*is_last=*/true);
 }
 
@@ -75,12 +63,9 @@ void LtxUpscaleRun::Upscale(const RunContext& context) {
   Finish(1, /*is_last=*/true);
 }
 
-void LtxUpscaleRun::Decode(const RunContext& context, const FrameSink& sink) {
-  if (decoder_ == nullptr) {
-    decoder_ = StartLtxDecode(*components_->vae, knobs_, request_.plan.vae_tiling, state_.latents,
-                              state_.noise, tap_);
-  }
-  DecodeFrames(*decoder_, context, sink);
+std::unique_ptr<DecodeStream> LtxUpscaleRun::StartDecode() {
+  return StartLtxDecode(*components_->vae, knobs_, request_.plan.vae_tiling, state_.latents,
+                        state_.noise, tap_);
 }
 
 }  // namespace kino::engine

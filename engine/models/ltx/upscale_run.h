@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/models/common/family_run.h"
 #include "engine/models/common/pipeline.h"
-#include "engine/models/common/staged_run.h"
 #include "engine/models/ltx/knobs.h"
 #include "engine/models/ltx/latent_upsampler.h"
 #include "engine/models/ltx/vae.h"
@@ -29,23 +29,16 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxUpscalePipeline(const PipelineO
 
 // RunState::latents is [1, C, F, h, w]: normalised and of the video's size until the upscale stage
 // ends, then denormalised.
-class LtxUpscaleRun final : public StagedRun {
+class LtxUpscaleRun final : public FamilyRun<LtxUpscaleComponents> {
  public:
-  // The embeddings are those of other pipelines' prompts.
-  LtxUpscaleRun(std::shared_ptr<const LtxUpscaleComponents> components, EmbeddingCache* embeddings,
-                const Request& request, std::vector<MediaInput> media, Tap tap);
+  explicit LtxUpscaleRun(Inputs inputs);
 
  private:
   void EncodeMedia(const RunContext& context);
   void Upscale(const RunContext& context);
-  void Decode(const RunContext& context, const FrameSink& sink);
-  void Drop(Stage stage) override;
+  std::unique_ptr<DecodeStream> StartDecode();
 
   const LtxKnobs knobs_;
-  std::shared_ptr<const LtxUpscaleComponents> components_;
-  std::vector<MediaInput> media_;
-  Tap tap_;
-  std::unique_ptr<DecodeStream> decoder_;
 };
 
 }  // namespace kino::engine

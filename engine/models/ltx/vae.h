@@ -3,19 +3,33 @@
 // diffusers 0.42.1 models/autoencoders/autoencoder_kl_ltx.py.
 #pragma once
 
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 
 #include "engine/core/run_context.h"
 #include "engine/memory/component.h"
+#include "engine/models/common/condition_frames.h"
+#include "engine/models/common/vae_tiles.h"
 #include "engine/models/ltx/vae_config.h"
 #include "engine/models/ltx/vae_decoder.h"
 #include "engine/models/ltx/vae_encoder.h"
-#include "engine/models/ltx/vae_tiling.h"
+#include "engine/nn/run_length.h"
 
 namespace kino::engine {
 
+struct LtxVaeDecodeOptions {
+  at::Tensor timestep;                           // [1]; for a decoder conditioned on it
+  std::optional<at::Generator> noise_generator;  // CPU; for a decoder that injects noise
+  std::optional<VaeTiling> tiling = {};
+  std::optional<RunLength> runs = {};  // RunLengthOn the device, if not given
+};
+
+// Tiles change the picture slightly; the exact decode by runs of frames needs them only where one
+// frame is too large for the device. Those of a decode advance through time together, and each
+// keeps what its layers remember; an encode goes through the video once for each.
 class LtxVae final : public Component {
  public:
   using Config = LtxVaeConfig;
@@ -30,13 +44,13 @@ class LtxVae final : public Component {
   at::Tensor latents_std() const { return latents_std_.OnHost().to(device()); }
 
   // Height and width of the video are multiples of the compression ratio -> moments [1, 2 * C, F,
-  // h, w] in the weights' dtype: means, then log variances. Throws as LtxVaeEncode does.
-  at::Tensor Encode(const LtxVideoSource& video, const LtxVaeTiling& tiling,
-                    const RunContext& context) const;
+  // h, w] in the weights' dtype: means, then log variances. Throws as DecodeStream::NextFrames
+  // does. REQUIRES: config().CheckWholeTiles(tiling).
+  at::Tensor Encode(const VideoSource& video, const std::optional<VaeTiling>& tiling,
+                    const RunContext& context, const std::optional<RunLength>& runs = {}) const;
 
   // latents: [1, C, F, h, w], denormalised. Draws what noise the decoder injects at once (with
-  // framewise decoding, at each tile in time). Throws StatusError INVALID_ARGUMENT for tiles that
-  // cannot be.
+  // framewise decoding, at each tile in time).
   std::unique_ptr<DecodeStream> Decode(const at::Tensor& latents,
                                        const LtxVaeDecodeOptions& options) const;
 

@@ -225,6 +225,21 @@ bool LtxVaeConfig::InjectsNoise() const {
                      [](const LtxVaeUpBlock& block) { return block.inject_noise; });
 }
 
+absl::Status LtxVaeConfig::CheckWholeTiles(const VaeTiling& tiling) const {
+  const VaeTileSizes sizes = kLtxTiles.With(tiling);
+  const int64_t space = spatial_compression_ratio, time = temporal_compression_ratio;
+  if (sizes.min_height % space == 0 && sizes.min_width % space == 0 &&
+      sizes.stride_height % space == 0 && sizes.stride_width % space == 0 &&
+      (!tiling.framewise ||
+       (sizes.min_num_frames % time == 0 && sizes.stride_num_frames % time == 0))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "to encode, or to decode a video in windows (temporal_tile_size), tiles and their strides "
+      "must be multiples of ",
+      space, " pixels and ", time, " frames"));
+}
+
 absl::StatusOr<LtxVaeConfig> LtxVaeConfig::FromJson(const nlohmann::json& json,
                                                     const std::string& where) {
   ConfigReader reader(json, where);

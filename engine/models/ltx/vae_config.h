@@ -73,6 +73,9 @@ struct LtxVaeConfig {
 
   // Some resnet of the decoder adds noise drawn while decoding (0.9.1).
   bool InjectsNoise() const;
+  // OK when the tiles and strides that the request makes of kLtxTiles are whole latents, as those
+  // of an encode, and those that are tiled once more, have to be. INVALID_ARGUMENT otherwise.
+  absl::Status CheckWholeTiles(const VaeTiling& tiling) const;
 
   // `where` names the file in messages. Absent keys take diffusers' defaults, unknown keys are
   // ignored. INVALID_ARGUMENT names a key whose value is of the wrong type or unknown, or that fits

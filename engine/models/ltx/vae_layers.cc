@@ -12,17 +12,6 @@
 
 namespace kino::engine {
 
-at::Tensor LtxFrameQueue::Exchange(const at::Tensor& fresh, int64_t count) {
-  const int64_t from_held = std::min(size(), count), from_fresh = count - from_held;
-  const at::Tensor newest = fresh.narrow(0, 0, from_fresh);
-  at::Tensor taken = from_held == 0 ? newest : at::cat({held_.narrow(0, 0, from_held), newest});
-  const at::Tensor rest = fresh.narrow(0, from_fresh, fresh.size(0) - from_fresh);
-  // Copies: a view would keep all of `fresh` alive.
-  held_ = size() > from_held ? at::cat({held_.narrow(0, from_held, size() - from_held), rest})
-                             : rest.clone();
-  return taken;
-}
-
 LtxVaeResnet::LtxVaeResnet(const WeightScope& scope, const LtxResnetOptions& options)
     : conv1_(scope.Sub("conv1").Sub("conv"), {.in_channels = options.in_channels,
                                               .out_channels = options.out_channels,

@@ -16,22 +16,12 @@
 
 #include "engine/models/ltx/vae_config.h"
 #include "engine/nn/causal_conv3d.h"
+#include "engine/nn/frame_chain.h"
 #include "engine/ops/norm_silu.h"
 #include "engine/ops/space_depth.h"
 #include "engine/weights/weight_set.h"
 
 namespace kino::engine {
-
-// Frames that wait for a slower branch.
-class LtxFrameQueue {
- public:
-  int64_t size() const { return held_.defined() ? held_.size(0) : 0; }
-  // The oldest `count` frames of those held and `fresh`; the rest is copied and held.
-  at::Tensor Exchange(const at::Tensor& fresh, int64_t count);
-
- private:
-  at::Tensor held_;
-};
 
 struct LtxResnetOptions {
   int64_t in_channels = 0;
@@ -88,8 +78,8 @@ class LtxVaeDownsampler {
  public:
   struct State {
     CausalConv3d::State conv;
-    LtxFrameQueue conv_frames;
-    LtxFrameQueue residual_frames;
+    FrameQueue conv_frames;
+    FrameQueue residual_frames;
     bool started = false;
   };
 
@@ -110,7 +100,7 @@ class LtxVaeUpsampler {
  public:
   struct State {
     CausalConv3d::State conv;
-    LtxFrameQueue residual_frames;
+    FrameQueue residual_frames;
     bool started = false;
   };
 

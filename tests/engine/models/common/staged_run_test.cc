@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "engine/core/status_bridge.h"
 
@@ -20,18 +22,42 @@ Request EffectiveRequest() {
   return request;
 }
 
-// Two steps of denoising, then frames in two pieces. What is done is written down.
+using Log = std::shared_ptr<std::string>;
+
+// Four frames in two pieces.
+class TwoPairs final : public DecodeStream {
+ public:
+  explicit TwoPairs(Log log) : log_(std::move(log)) {}
+  ~TwoPairs() override { *log_ += "decoder_gone "; }
+  bool done() const override { return pairs_ == 2; }
+  at::Tensor NextFrames(const RunContext&) override {
+    *log_ += "frames" + std::to_string(2 * pairs_++) + " ";
+    return at::empty({2, 1, 1, 3});
+  }
+
+ private:
+  Log log_;
+  int pairs_ = 0;
+};
+
+// What a decoder reads.
+std::shared_ptr<const void> Components(const Log& log) {
+  return {nullptr, [log](const void*) { *log += "components_gone "; }};
+}
+
+// Two steps of denoising, then a decode. What is done is written down.
 class TwoStages final : public StagedRun {
  public:
-  TwoStages() : StagedRun(EffectiveRequest()) {
-    AddStage(Stage::kEncodeText, 0.1, 1, [this](const RunContext&, const FrameSink&) {
-      log_ += "text ";
+  explicit TwoStages(const Log& log = std::make_shared<std::string>())
+      : StagedRun(EffectiveRequest(), Components(log)), log_(log) {
+    AddStage(Stage::kEncodeText, 0.1, 1, [this](const RunContext&) {
+      *log_ += "text ";
       state_.text = {at::empty({1})};
       state_.latents = at::full({1}, 1.0);
       Finish(1, true);
     });
-    AddStage(Stage::kDenoise, 0.6, 2, [this](const RunContext&, const FrameSink&) {
-      log_ += "step" + std::to_string(state_.step) + " ";
+    AddStage(Stage::kDenoise, 0.6, 2, [this](const RunContext&) {
+      *log_ += "step" + std::to_string(state_.step) + " ";
       EXPECT_EQ(state_.text.size(), 1u);
       state_.latents = state_.latents * 2;
       const at::Tensor drawn = state_.noise.Randn({1}, at::kFloat, c10::Device(c10::kCPU));
@@ -41,24 +67,25 @@ class TwoStages final : public StagedRun {
       windows_.push_back((state_.window * 100 + state_.reference).item<float>());
       Finish(1, state_.step == 1);
     });
-    AddStage(Stage::kDecode, 0.3, 4, [this](const RunContext&, const FrameSink&) {
-      log_ += "frames" + std::to_string(state_.step) + " ";
-      EXPECT_TRUE(state_.text.empty());
-      EXPECT_FALSE(state_.window.defined() || state_.reference.defined());
-      EXPECT_EQ(state_.latents.item<float>(), 4);
-      Finish(2, state_.step == 2);
-    });
+    AddDecode(0.3, 4, &TwoStages::StartDecode);
   }
   void Next() {
     Advance(RunContext{}, [](const at::Tensor&) {});
   }
-  const std::string& log() const { return log_; }
+  const std::string& log() const { return *log_; }
   const std::vector<float>& noise() const { return noise_; }
   const std::vector<float>& windows() const { return windows_; }
 
  private:
-  void Drop(Stage stage) override { log_ += std::string("drop_") + StageName(stage) + " "; }
-  std::string log_;
+  std::unique_ptr<DecodeStream> StartDecode() {
+    *log_ += "decode ";
+    EXPECT_TRUE(state_.text.empty());
+    EXPECT_FALSE(state_.window.defined() || state_.reference.defined());
+    EXPECT_EQ(state_.latents.item<float>(), 4);
+    return std::make_unique<TwoPairs>(log_);
+  }
+  void Drop(Stage stage) override { *log_ += std::string("drop_") + StageName(stage) + " "; }
+  Log log_;
   std::vector<float> noise_, windows_;
 };
 
@@ -77,7 +104,8 @@ TEST(StagedRunTest, GoesThroughItsStagesAndTellsHowFar) {
   ASSERT_EQ(fractions.size(), expected.size());
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(fractions[i], expected[i], 1e-12);
   EXPECT_EQ(run.log(),
-            "text drop_encode_text step0 step1 drop_denoise frames0 frames2 drop_decode ");
+            "text drop_encode_text step0 step1 drop_denoise decode frames0 frames2 drop_decode "
+            "decoder_gone ");
 }
 
 TEST(StagedRunTest, ARepeatedStepDoesTheSameAgain) {
@@ -104,8 +132,18 @@ TEST(StagedRunTest, ADecodeStartsOver) {
   EXPECT_EQ(run.position().step, 0);
   while (!run.position().done) run.Next();
   EXPECT_EQ(run.log(),
-            "text drop_encode_text step0 step1 drop_denoise frames0 drop_decode frames0 frames2 "
-            "drop_decode ");
+            "text drop_encode_text step0 step1 drop_denoise decode frames0 decoder_gone decode "
+            "frames0 frames2 drop_decode decoder_gone ");
+}
+
+TEST(StagedRunTest, TheDecoderGoesBeforeWhatItReads) {
+  const Log log = std::make_shared<std::string>();
+  {
+    TwoStages run(log);
+    for (int i = 0; i < 4; ++i) run.Next();
+    log->clear();
+  }
+  EXPECT_EQ(*log, "decoder_gone components_gone ");
 }
 
 TEST(StagedRunTest, SkipsWhatIsLeftOfAStage) {

@@ -196,6 +196,19 @@ TEST_F(LtxLongDescribeTest, SizesThatCannotBeAreNamed) {
   EXPECT_THAT(ViolatedFields(), ElementsAre("ltx.decode_vertical_tiles"));
 }
 
+TEST_F(LtxLongDescribeTest, TilesThatEncodeAreWholeLatents) {
+  VaeTiling& tiling = request_.plan.vae_tiling.emplace();
+  tiling.tile_sample_min_height = 72;
+  tiling.tile_sample_stride_height = 56;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
+  request_.task = Task::kImageToVideo;
+  request_.conditions = {{.kind = ConditionKind::kImage}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling"));
+  tiling.tile_sample_min_height = 64;
+  tiling.tile_sample_stride_height = 32;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
+}
+
 TEST_F(LtxLongDescribeTest, TilesOfItsTilesAreWholeLatents) {
   VaeTiling& tiling = request_.plan.vae_tiling.emplace();
   tiling.tile_sample_min_height = 72;

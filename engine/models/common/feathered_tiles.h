@@ -1,5 +1,5 @@
-// The tiles of LTX-Video's long videos: decoded by themselves and faded into each other by weights
-// that fall to 0 where a tile ends. Source: diffusers 0.42.1 pipelines/ltx/
+// Tiles in space that are decoded by themselves and faded into each other by weights that fall to 0
+// where a tile ends, for any decoder. Source: diffusers 0.42.1 pipelines/ltx/
 // pipeline_ltx_i2v_long_multi_prompt.py (vae_decode_tiled). One thread.
 #pragma once
 

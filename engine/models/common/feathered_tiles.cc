@@ -1,4 +1,4 @@
-#include "engine/models/ltx/feathered_tiles.h"
+#include "engine/models/common/feathered_tiles.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linspace.h>
@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "engine/models/ltx/long_windows.h"
+#include "engine/describe/vae_tile_sizes.h"
 
 namespace kino::engine {
 namespace {
@@ -18,7 +18,7 @@ struct Side {
 };
 
 std::vector<Side> TilesAlong(int64_t latents, int64_t tiles, int64_t overlap) {
-  const int64_t size = LtxDecodeTile(latents, tiles, overlap);
+  const int64_t size = EvenTile(latents, tiles, overlap);
   std::vector<Side> along;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t begin = i * (size - overlap);
