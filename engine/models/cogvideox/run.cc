@@ -14,10 +14,7 @@ namespace kino::engine {
 namespace {
 
 // Of a typical run's time.
-constexpr double kTextShare = 0.01;
-constexpr double kMediaShare = 0.05;
-constexpr double kDenoiseShare = 0.84;
-constexpr double kDecodeShare = 0.1;
+constexpr double kTextShare = 0.01, kMediaShare = 0.05, kDenoiseShare = 0.84, kDecodeShare = 0.1;
 
 }  // namespace
 

@@ -254,8 +254,9 @@ void LtxDescription::ResolveConditions(Request& request,
   if (request.task == Task::kImageToVideo) {
     for (size_t i = 0; i < conditions.size(); ++i) {
       if (conditions[i].kind == ConditionKind::kImage) continue;
-      fail(absl::StrCat("conditions[", i, "].kind"),
-           absl::StrCat("IMAGE_TO_VIDEO takes images, got ", ConditionKindName(conditions[i].kind)));
+      fail(
+          absl::StrCat("conditions[", i, "].kind"),
+          absl::StrCat("IMAGE_TO_VIDEO takes images, got ", ConditionKindName(conditions[i].kind)));
     }
   }
   // LTXImageToVideoPipeline knows one image, which is the first frame.
