@@ -195,6 +195,7 @@ absl::StatusOr<Profiled> Planner::State::ProfileOf(const std::vector<Plan>& plan
     if (phases == nullptr || phases->empty())
       return absl::InternalError("the profile lacks what was asked for");
     for (const PhaseNeed& phase : *phases) {
+      if (phase.component.empty()) continue;
       if (std::none_of(
               profiled.profile.places->begin(), profiled.profile.places->end(),
               [&](const ComponentPlaces& places) { return places.component == phase.component; })) {
@@ -253,6 +254,8 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
     estimate.lossless = estimate.lossless && need.plan.lossless();
   }
   const auto need_of = [&](const std::string& component) -> const WeightNeeds& {
+    static const WeightNeeds kNone = {};
+    if (component.empty()) return kNone;
     return *std::find_if(needs.begin(), needs.end(), [&](const WeightNeeds& need) {
       return need.component->name == component;
     });

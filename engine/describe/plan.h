@@ -60,6 +60,7 @@ struct PlanEstimate {
   // Every field that matters is set; no mode. What the engine is given to run.
   Plan plan;
   std::string name;  // "block:1 + VAE tiling"
+  // Each once, in the order in which the run first comes to them.
   std::vector<StageEstimate> stages;
   int64_t peak_device = 0;
   int64_t peak_host = 0;

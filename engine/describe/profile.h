@@ -51,8 +51,9 @@ struct PhaseVariant {
 // A stretch of a run during which the same weights are needed.
 struct PhaseNeed {
   Stage stage = Stage::kDenoise;
-  std::string component;  // whose weights it uses
-  std::string part;       // of that component
+  // Whose weights it uses. Empty: none; it comes before the stage's weights reach the device.
+  std::string component;
+  std::string part;  // of that component
   // Most bytes of live tensors at a time, weights apart.
   int64_t device_activations = 0;
   int64_t host_activations = 0;  // on a GPU; on the CPU everything is in device_activations
@@ -70,7 +71,7 @@ struct PhaseNeed {
 struct RunProfile {
   std::shared_ptr<const std::vector<ComponentPlaces>> places;
   std::vector<std::pair<PhaseVariant, std::vector<PhaseNeed>>> variants;
-  // Nullptr: it was not asked for.
+  // In the order in which the run goes through them. Nullptr: it was not asked for.
   const std::vector<PhaseNeed>* Phases(const PhaseVariant& variant) const {
     for (const auto& [each, phases] : variants) {
       if (each == variant) return &phases;

@@ -30,51 +30,46 @@ DType DTypeOf(c10::ScalarType dtype) {
   return DType::kF32;
 }
 
-// Cuts a run into phases by the weights it reads.
+// Cuts the stages of a run into phases by the weights they read.
 class PhaseRecorder {
  public:
   explicit PhaseRecorder(Trace& trace) : trace_(trace) {}
 
-  // One that comes again has phases of its own.
-  void StartStage(Stage stage) {
+  // The one with this index in the run's list. Its first phase is what comes before any weight is
+  // read: a stage's weights reach the device with the first of them.
+  void StartStage(size_t index, Stage stage) {
     Flush();
-    stage_ = stage;
-    first_ = phases_.size();
-    current_ = kNone;
+    stages_.resize(index + 1);
+    phases().push_back({.need = {.stage = stage, .component = "", .part = ""}});
+    current_ = 0;
   }
   void Touch(const std::string& component, int64_t part_elements, const Weight& weight) {
     const std::string& part = weight.group->part();
-    if (current_ == kNone || phases_[current_].need.component != component ||
-        phases_[current_].need.part != part) {
-      if (current_ != kNone) Flush();
+    if (current().need.component != component || current().need.part != part) {
+      Flush();
       Enter(component, part, part_elements);
       group_ = nullptr;
     }
     if (weight.group != group_) {
       group_ = weight.group;
       for (const Weight* each : group_->weights())
-        phases_[current_].read += static_cast<double>(Elements(*each));
+        current().read += static_cast<double>(Elements(*each));
     }
   }
   // The phase that is under way repeats: all of it that was not traced is like what was.
   void Repeat(double times) {
     Flush();
-    if (current_ != kNone) phases_[current_].repeats *= times;
+    current().repeats *= times;
   }
-  std::vector<PhaseNeed> Phases() {
+  // By the index of their stage; none of those that were not started.
+  std::vector<std::vector<PhaseNeed>> Stages() {
     Flush();
-    std::vector<PhaseNeed> needs;
-    for (const Phase& phase : phases_) {
-      PhaseNeed& need = needs.emplace_back(phase.need);
-      const double passes = phase.read / static_cast<double>(std::max<int64_t>(phase.elements, 1));
-      need.linear_flops /= passes;
-      need.attention_flops /= passes;
-      need.convolution_flops /= passes;
-      need.kernels = {};
-      need.kernels.Add(phase.need.kernels, 1 / passes);
-      need.passes = passes * phase.repeats;
+    std::vector<std::vector<PhaseNeed>> stages;
+    for (const std::vector<Phase>& phases : stages_) {
+      std::vector<PhaseNeed>& needs = stages.emplace_back();
+      for (const Phase& phase : phases) needs.push_back(NeedOf(phase));
     }
-    return needs;
+    return stages;
   }
 
   static int64_t Elements(const Weight& weight) {
@@ -84,31 +79,42 @@ class PhaseRecorder {
   }
 
  private:
-  static constexpr size_t kNone = static_cast<size_t>(-1);
   struct Phase {
     PhaseNeed need;        // flops of all that was traced
-    int64_t elements = 0;  // of its part's weights
+    int64_t elements = 0;  // of its part's weights; 0: before any is read
     double read = 0;       // elements, each time a group is entered
     double repeats = 1;
   };
 
-  void Enter(const std::string& component, const std::string& part, int64_t part_elements) {
-    const auto same =
-        std::find_if(phases_.begin() + static_cast<std::ptrdiff_t>(first_), phases_.end(),
-                     [&](const Phase& each) {
-                       return each.need.component == component && each.need.part == part;
-                     });
-    current_ = static_cast<size_t>(same - phases_.begin());
-    if (same != phases_.end()) return;
-    phases_.push_back({.need = {.stage = stage_, .component = component, .part = part},
-                       .elements = part_elements});
+  static PhaseNeed NeedOf(const Phase& phase) {
+    PhaseNeed need = phase.need;
+    const double passes = phase.elements > 0 ? phase.read / static_cast<double>(phase.elements) : 1;
+    need.linear_flops /= passes;
+    need.attention_flops /= passes;
+    need.convolution_flops /= passes;
+    need.kernels = {};
+    need.kernels.Add(phase.need.kernels, 1 / passes);
+    need.passes = passes * phase.repeats;
+    return need;
   }
-  // What was counted belongs to the phase under way. Before a stage's first weight is read it is
-  // left for the phase to come.
+
+  std::vector<Phase>& phases() { return stages_.back(); }
+  Phase& current() { return phases()[current_]; }
+  void Enter(const std::string& component, const std::string& part, int64_t part_elements) {
+    const auto same = std::find_if(phases().begin(), phases().end(), [&](const Phase& each) {
+      return each.need.component == component && each.need.part == part;
+    });
+    current_ = static_cast<size_t>(same - phases().begin());
+    if (same != phases().end()) return;
+    phases().push_back(
+        {.need = {.stage = phases().front().need.stage, .component = component, .part = part},
+         .elements = part_elements});
+  }
+  // What was counted belongs to the phase under way.
   void Flush() {
-    if (current_ == kNone) return;
+    if (stages_.empty()) return;
     const TraceCounts counts = trace_.counts();
-    PhaseNeed& need = phases_[current_].need;
+    PhaseNeed& need = current().need;
     need.device_activations = std::max(need.device_activations, counts.device_peak);
     need.host_activations = std::max(need.host_activations, counts.host_peak);
     need.rows = std::max(need.rows, counts.rows);
@@ -120,10 +126,8 @@ class PhaseRecorder {
   }
 
   Trace& trace_;
-  Stage stage_ = Stage::kEncodeText;
-  std::vector<Phase> phases_;
-  size_t first_ = 0;  // of the stage's phases
-  size_t current_ = kNone;
+  std::vector<std::vector<Phase>> stages_;
+  size_t current_ = 0;  // of the last stage's phases
   const WeightGroup* group_ = nullptr;
 };
 
@@ -203,12 +207,14 @@ class Tracer final : public ProfileSource {
   }
 
  private:
+  // Phases of each stage, as the run lists them; what was not traced has none.
+  using Stages = std::vector<std::vector<PhaseNeed>>;
   // What was traced of one request. Tiles change some stages, chunks others: each is traced by
   // itself.
   struct Traces {
     Request request;
-    std::vector<std::pair<std::optional<VaeTiling>, std::vector<PhaseNeed>>> by_tiling;
-    std::vector<std::pair<std::optional<int>, std::vector<PhaseNeed>>> by_chunk;
+    std::vector<std::pair<std::optional<VaeTiling>, Stages>> by_tiling;
+    std::vector<std::pair<std::optional<int>, Stages>> by_chunk;
   };
 
   absl::Status Open() {
@@ -245,40 +251,34 @@ class Tracer final : public ProfileSource {
   }
 
   std::vector<PhaseNeed> Phases(Traces& traces, const PhaseVariant& variant) {
-    const std::vector<PhaseNeed>& tiled = Find(traces.by_tiling, variant.vae_tiling, [&] {
+    const Stages& tiled = Find(traces.by_tiling, variant.vae_tiling, [&] {
       return Trace({.vae_tiling = variant.vae_tiling, .chunk_feed_forward = {}}, traces.request,
                    /*denoise=*/false);
     });
-    const std::vector<PhaseNeed>& chunked = Find(traces.by_chunk, variant.chunk_feed_forward, [&] {
+    const Stages& chunked = Find(traces.by_chunk, variant.chunk_feed_forward, [&] {
       return Trace({.vae_tiling = {}, .chunk_feed_forward = variant.chunk_feed_forward},
                    traces.request, /*denoise=*/true);
     });
     std::vector<PhaseNeed> phases;
-    for (const PhaseNeed& phase : tiled) {
-      if (phase.stage != Stage::kDecode) phases.push_back(phase);
-    }
-    for (const PhaseNeed& phase : chunked) {
-      if (phase.stage == Stage::kDenoise) phases.push_back(phase);
-    }
-    for (const PhaseNeed& phase : tiled) {
-      if (phase.stage == Stage::kDecode) phases.push_back(phase);
+    for (size_t i = 0; i < tiled.size(); ++i) {
+      const std::vector<PhaseNeed>& stage = tiled[i].empty() ? chunked[i] : tiled[i];
+      phases.insert(phases.end(), stage.begin(), stage.end());
     }
     return phases;
   }
 
   template <typename Key, typename Make>
-  static const std::vector<PhaseNeed>& Find(
-      std::vector<std::pair<Key, std::vector<PhaseNeed>>>& traced, const Key& key,
-      const Make& make) {
-    for (const auto& [each, phases] : traced) {
-      if (each == key) return phases;
+  static const Stages& Find(std::vector<std::pair<Key, Stages>>& traced, const Key& key,
+                            const Make& make) {
+    for (const auto& [each, stages] : traced) {
+      if (each == key) return stages;
     }
     traced.emplace_back(key, make());
     return traced.back().second;
   }
 
   // All stages but either the decode or the steps of denoising, of which one is traced.
-  std::vector<PhaseNeed> Trace(const PhaseVariant& variant, const Request& request, bool denoise) {
+  Stages Trace(const PhaseVariant& variant, const Request& request, bool denoise) {
     Request traced = request;
     traced.plan.vae_tiling = variant.vae_tiling;
     std::vector<MediaInput> media;
@@ -313,7 +313,7 @@ class Tracer final : public ProfileSource {
           continue;
         }
         if (before.stage == Stage::kDecode && denoise) break;
-        recorder.StartStage(before.stage);
+        recorder.StartStage(before.index, before.stage);
         index = before.index;
       }
       // On a CPU the floats of kino-render's .npy, which need more memory than bytes. The bytes
@@ -328,9 +328,9 @@ class Tracer final : public ProfileSource {
         if (run->position().index == before.index) run->SkipStage();
       }
     }
-    std::vector<PhaseNeed> phases = recorder.Phases();
+    Stages stages = recorder.Stages();
     shared_.embeddings.Clear();
-    return phases;
+    return stages;
   }
 
   const TracerOptions options_;

@@ -341,7 +341,8 @@ class MadeUpProfile final : public ProfileSource {
   std::vector<PhaseNeed> phases_;
 };
 
-PlanEstimate EstimateOf(const std::vector<PhaseNeed>& phases, const DeviceSpec& device) {
+PlanEstimate EstimateOf(const std::vector<PhaseNeed>& phases, const DeviceSpec& device,
+                        const Plan& plan = {}) {
   ModelDescription model;
   model.components.push_back(
       {.name = "net",
@@ -350,7 +351,7 @@ PlanEstimate EstimateOf(const std::vector<PhaseNeed>& phases, const DeviceSpec& 
        .weights = {
            {.name = "weight", .shape = {10}, .dtype = DType::kF32, .bytes = 40, .elements = 10}}});
   const absl::StatusOr<PlanEstimate> estimate =
-      Planner(model, Request(), std::make_shared<MadeUpProfile>(phases), device).Estimate({});
+      Planner(model, Request(), std::make_shared<MadeUpProfile>(phases), device).Estimate(plan);
   EXPECT_TRUE(estimate.ok()) << estimate.status();
   return *estimate;
 }
@@ -399,6 +400,34 @@ TEST(PlanOfPhasesTest, TheLargestPhaseOfAStageCounts) {
     EXPECT_EQ(on_cpu.stages[0].host, on_cpu.stages[0].device()) << in_order;
     EXPECT_EQ(on_cpu.peak_host, on_cpu.peak_device) << in_order;
   } while (std::next_permutation(order.begin(), order.end()));
+}
+
+// What is over before the stage's weights come does not lie beside them, unless they never leave.
+TEST(PlanOfPhasesTest, APhaseBeforeTheStagesWeightsHasNone) {
+  PhaseNeed before = Phase(Stage::kEncodeMedia, 3000, 0);
+  before.component = "";
+  Plan model, pageable;
+  model.offload = "model";
+  pageable.weights_home = "pageable";
+  for (const int64_t activations : {2950, 2970}) {
+    const std::vector<PhaseNeed> phases = {before, Phase(Stage::kEncodeMedia, activations, 0)};
+    // The one weight has 40 bytes.
+    EXPECT_EQ(EstimateOf(phases, kCpu, model).peak_device,
+              std::max<int64_t>(3000, activations + 40));
+    EXPECT_EQ(EstimateOf(phases, kCpu, pageable).peak_device, 3000 + 40);
+  }
+}
+
+// The order of the run, whatever comes more than once.
+TEST(PlanOfPhasesTest, StagesAreListedOnceAndAsTheyCome) {
+  std::vector<PhaseNeed> phases;
+  for (const Stage stage : {Stage::kEncodeText, Stage::kEncodeMedia, Stage::kDenoise,
+                            Stage::kUpscale, Stage::kEncodeMedia, Stage::kDenoise, Stage::kDecode})
+    phases.push_back(Phase(stage, 1000, 0));
+  std::vector<Stage> stages;
+  for (const StageEstimate& each : EstimateOf(phases, kCpu).stages) stages.push_back(each.stage);
+  EXPECT_EQ(stages, (std::vector<Stage>{Stage::kEncodeText, Stage::kEncodeMedia, Stage::kDenoise,
+                                        Stage::kUpscale, Stage::kDecode}));
 }
 
 TEST_F(PlanTest, WithoutATokenizerPromptsCountAsTheLongestThereAre) {

@@ -181,6 +181,7 @@ TEST_P(TracerTest, NothingWaitsForTheGpu) {
   std::vector<Stage> stages;
   for (const PhaseNeed& phase : phases) {
     if (stages.empty() || stages.back() != phase.stage) stages.push_back(phase.stage);
+    if (phase.component.empty()) continue;  // ids of tokens are the host's
     EXPECT_GT(phase.device_activations, 0) << StageName(phase.stage) << " " << phase.part;
   }
   EXPECT_EQ(stages, (std::vector<Stage>{Stage::kEncodeText, Stage::kDenoise, Stage::kDecode}));
@@ -192,7 +193,9 @@ TEST_P(TracerTest, EveryStepIsCountedAndPreparationOnce) {
   for (const PhaseNeed& phase : phases) {
     if (phase.stage != Stage::kDenoise) continue;
     ++denoise;
-    if (phase.part.empty()) {
+    if (phase.component.empty()) {
+      EXPECT_DOUBLE_EQ(phase.passes, 1);
+    } else if (phase.part.empty()) {
       EXPECT_DOUBLE_EQ(phase.passes, 7);
       EXPECT_GT(phase.attention_flops, 0);
     } else {
@@ -202,7 +205,30 @@ TEST_P(TracerTest, EveryStepIsCountedAndPreparationOnce) {
       EXPECT_LE(phase.passes, 2);
     }
   }
-  EXPECT_EQ(denoise, 2);
+  EXPECT_EQ(denoise, 3);
+}
+
+// A stage's weights come to the device with the first of them that is read: what is over by then
+// does not live beside them.
+TEST_P(TracerTest, WhatComesBeforeAStagesWeightsIsAPhaseOfItsOwn) {
+  Request request = EffectiveRequest();
+  request.task = Task::kVideoToVideo;
+  request.conditions = {{.kind = ConditionKind::kVideo,
+                         .size = VideoSize{.height = 128, .width = 128, .num_frames = 17}}};
+  const std::vector<PhaseNeed> phases = Trace(ResolveRequest(model_, request, 1).request, false);
+  std::vector<Stage> stages;
+  for (size_t i = 0; i < phases.size(); ++i) {
+    const bool is_first = i == 0 || phases[i - 1].stage != phases[i].stage;
+    EXPECT_EQ(phases[i].component.empty(), is_first) << StageName(phases[i].stage) << " " << i;
+    if (is_first) stages.push_back(phases[i].stage);
+    if (phases[i].stage != Stage::kEncodeMedia || !is_first) continue;
+    // The video's bytes are made floats before the VAE sees them, a run of frames at a time.
+    EXPECT_GE(phases[i].device_activations, 128 * 128 * 3 * (1 + 4));
+    EXPECT_EQ(phases[i].convolution_flops, 0);
+    EXPECT_DOUBLE_EQ(phases[i].passes, 1);
+  }
+  EXPECT_EQ(stages, (std::vector<Stage>{Stage::kEncodeText, Stage::kEncodeMedia, Stage::kDenoise,
+                                        Stage::kDecode}));
 }
 
 // A kernel has its launch whatever its size, and only a GPU has any.
