@@ -282,16 +282,14 @@ class Tracer final : public ProfileSource {
     Request traced = request;
     traced.plan.vae_tiling = variant.vae_tiling;
     std::vector<MediaInput> media;
-    for (size_t i = 0; i < request.conditions.size(); ++i) {
-      const Condition& condition = request.conditions[i];
-      MediaInput& frame = media.emplace_back();
-      frame.width = *request.width;
-      frame.height = *request.height;
-      frame.num_frames = condition.kind == ConditionKind::kImage ? 1
-                         : condition.size                        ? condition.size->num_frames
-                                                                 : *request.num_frames;
-      frame.rgb.resize(size_t{3} * static_cast<size_t>(frame.width) *
-                       static_cast<size_t>(frame.height) * static_cast<size_t>(frame.num_frames));
+    for (const Condition& condition : request.conditions) {
+      // Its pixels would not be looked at (ConditionFrames).
+      media.push_back({.width = *request.width,
+                       .height = *request.height,
+                       .num_frames = condition.kind == ConditionKind::kImage ? 1
+                                     : condition.size ? condition.size->num_frames
+                                                      : *request.num_frames,
+                       .rgb = {}});
     }
     ComputeTarget target = CpuTarget();
     if (options_.on_gpu) target = {.is_gpu = true};
