@@ -56,10 +56,10 @@ int64_t Lesser(int64_t limit, const std::optional<int64_t>& other) {
   return limit == 0 ? *other : std::min(limit, *other);
 }
 
-// Which plans come first, whatever their time: exact ones, those that change the picture a little,
-// lossy ones.
+// Which plans come first, whatever their time: exact ones before lossy ones, and of each those
+// without tiles, which change the picture a little.
 int Rank(const PlanEstimate& estimate) {
-  return estimate.lossless ? (estimate.plan.vae_tiling ? 1 : 0) : 2;
+  return (estimate.lossless ? 0 : 2) + (estimate.plan.vae_tiling ? 1 : 0);
 }
 
 struct PlanText {

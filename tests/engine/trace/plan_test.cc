@@ -196,16 +196,20 @@ TEST_F(PlanTest, DecodingTwiceTheFramesTakesTheSameMemory) {
 
 TEST_F(PlanTest, TheTableGoesFromFastToSlowAndExactPlansComeFirst) {
   request_.height = request_.width = 768;
-  const std::vector<PlanEstimate> table = Table(On(kGpu));
-  ASSERT_GE(table.size(), 6u);
-  EXPECT_EQ(table[0].name, "resident");
-  EXPECT_THAT(table, Each(Field(&PlanEstimate::lossless, true)));
-  for (size_t i = 1; i < table.size(); ++i) {
-    const bool was_tiled = table[i - 1].plan.vae_tiling.has_value(),
-               is_tiled = table[i].plan.vae_tiling.has_value();
-    EXPECT_LE(was_tiled, is_tiled) << table[i].name;
-    if (was_tiled == is_tiled) {
-      EXPECT_LE(table[i - 1].slowdown, table[i].slowdown) << table[i].name;
+  Plan nf4;
+  nf4.quantize = "nf4";
+  for (const Plan& base : {Plan(), nf4}) {
+    const std::vector<PlanEstimate> table = Table(On(kGpu), base);
+    ASSERT_GE(table.size(), 6u);
+    EXPECT_EQ(table[0].name, base.quantize ? "resident + nf4" : "resident");
+    EXPECT_THAT(table, Each(Field(&PlanEstimate::lossless, !base.quantize)));
+    for (size_t i = 1; i < table.size(); ++i) {
+      const bool was_tiled = table[i - 1].plan.vae_tiling.has_value(),
+                 is_tiled = table[i].plan.vae_tiling.has_value();
+      EXPECT_LE(was_tiled, is_tiled) << table[i].name;
+      if (was_tiled == is_tiled) {
+        EXPECT_LE(table[i - 1].slowdown, table[i].slowdown) << table[i].name;
+      }
     }
   }
 }
