@@ -103,8 +103,6 @@ int Run(int argc, char** argv) {
   AddOption(app, "--stats", &files.stats, "FILE",
             "Writes seconds and peak memory by stage, as JSON.");
   AddOption(app, "--taps", &files.taps, "DIR", "Writes the run's intermediates as .npy files.");
-  AddOption(app, "--threads", &options.engine.threads, "N",
-            "Threads on the CPU. Default: OMP_NUM_THREADS, or else the cores that may be used.");
   app.add_flag("--quiet", options.is_quiet, "No progress line, no drawn seed.");
   if (const auto code = ParseOrExit(app, arguments)) return *code;
   absl::StatusOr<std::vector<RenderFiles>> renders = ToRenders(files);
@@ -116,7 +114,6 @@ int Run(int argc, char** argv) {
     return kino::render::kBadRequest;
   }
   if (!applied.ok()) return Refuse(std::string(applied.message()));
-  if (options.engine.threads < 0) return Refuse("--threads: expected 0 or more");
   signal(SIGINT, OnInterrupt);
   signal(SIGTERM, OnInterrupt);
   return kino::render::Render(options, interrupted);

@@ -23,6 +23,8 @@ void ModelFlags::Register(CLI::App& app) {
             "A folder in diffusers' layout. A second one, or one alone inside such a folder: a "
             "GGUF or single-file safetensors transformer in place of the folder's.");
   AddOption(app, "--device", &device_, "NAME", "cpu (default) or cuda:N.");
+  AddOption(app, "--threads", &threads_, "N",
+            "Threads on the CPU. Default: OMP_NUM_THREADS, or else the cores that may be used.");
   AddOption(
       app, "--dtype", [this](const std::string& text) { return ParseDTypes(text, &dtype_); },
       "TYPE",
@@ -36,10 +38,12 @@ void ModelFlags::Register(CLI::App& app) {
 absl::Status ModelFlags::Apply(engine::EngineOptions* engine, engine::ModelOptions* model) const {
   v1::Plan plan;
   if (absl::Status status = plan_.Apply(&plan); !status.ok()) return status;
+  if (threads_ < 0) return absl::InvalidArgumentError("--threads: expected 0 or more");
   if (models_.empty()) return absl::InvalidArgumentError("--model is needed");
   const absl::StatusOr<ModelPaths> paths = FindModel(models_);
   if (!paths.ok()) return paths.status();
   engine->device = device_;
+  engine->threads = threads_;
   model->folder = paths->folder;
   model->transformer_file = paths->transformer_file;
   model->dtype = dtype_;

@@ -23,6 +23,7 @@ class ModelFlags {
  private:
   std::vector<std::string> models_;
   std::string device_ = "cpu", variant_;
+  int threads_ = 0;
   engine::ComputeDTypes dtype_;
   bool allow_lossy_ = false;
   plan::PlanFlags plan_;

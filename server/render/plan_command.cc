@@ -37,11 +37,12 @@ ExitCode Report(ExitCode code, const std::string& message) {
   return code;
 }
 
-// What there is of `device`'s memory; 0 where that cannot be known here.
-absl::StatusOr<engine::DeviceSpec> SpecOf(const std::string& device) {
-  engine::DeviceSpec spec{.is_gpu = device != "cpu"};
+// What there is of the device's memory; 0 where that cannot be known here. From here on this
+// process has the threads that a run would have.
+absl::StatusOr<engine::DeviceSpec> SpecOf(const engine::EngineOptions& options) {
+  engine::DeviceSpec spec{.is_gpu = options.device != "cpu"};
   spec.host_bytes = engine::UsableMemoryBytes();
-  const auto engine = engine::Engine::Create({.device = device});
+  const auto engine = engine::Engine::Create(options);
   if (engine.ok()) {
     spec.device_bytes = (*engine)->device_memory_bytes();
     // A run plans for what is free, as this process has nothing there yet.
@@ -107,7 +108,7 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   violations.insert(violations.end(), resolved.violations.begin(), resolved.violations.end());
   if (const absl::Status status = engine::FirstViolation(violations); !status.ok())
     return Report(kBadRequest, std::string(status.message()));
-  const auto spec = SpecOf(engine.device);
+  const auto spec = SpecOf(engine);
   if (!spec.ok()) return Report(kUsage, std::string(spec.status().message()));
   if (const absl::Status status = model.dtype.Check(description->WeightedComponents());
       !status.ok())

@@ -151,6 +151,15 @@ def test_plan_in_json_obeys_limits_and_modes():
     assert any(not one.get("lossless") for one in lossy["plans"])
 
 
+def test_plan_counts_what_each_thread_of_the_run_holds():
+    def denoise(threads):
+        told = json.loads(plan("--model", MODEL, *SIZES, "--threads", threads, "--json").stdout)
+        return next(int(stage["activations_bytes"]) for stage in told["plans"][0]["stages"] if stage["stage"] == "DENOISE")
+
+    one, two, nine = denoise("1"), denoise("2"), denoise("9")
+    assert one < two and nine - one == 8 * (two - one)
+
+
 def test_plan_for_what_fits_nowhere_says_what_would():
     done = plan("--model", MODEL, "--height", "512", "--width", "512", "--num-frames", "121", "--max-device-memory", "60M",
                 expect=BAD_REQUEST)
@@ -165,6 +174,7 @@ def test_plan_for_a_device_that_is_not_here():
 @pytest.mark.parametrize("flags, expect, message", [
     (["--model", MODEL, "--height", "65"], BAD_REQUEST, "height"), (["--model", "/absent"], BAD_REQUEST, "/absent"),
     ([], USAGE, "--model"), (["--model", MODEL, "--device", "tpu", *SIZES], USAGE, "tpu"),
+    (["--model", MODEL, *SIZES, "--threads", "-1"], USAGE, "--threads"),
     (["--model", MODEL, *SIZES, "--offload", "sometimes"], BAD_REQUEST, "plan.offload"),
 ])
 def test_plan_refuses_by_name(flags, expect, message):
