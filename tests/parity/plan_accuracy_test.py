@@ -14,14 +14,17 @@ import fixtures
 import matrix
 
 DEMO = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
-# Of the most bytes at a time, and of every stage that comes near to it.
+# Of the most bytes at a time, and of every stage that comes near to it. Of the others too, but for what models this small
+# make large: oneDNN's scratch memory for a bfloat16 product, which is no part of a plan and below 200 KB a thread.
 TOLERANCE = 0.10
 NEAR = 0.5
+SCRATCH = 256 << 10
 
 CASES_BY_NAME = {case.name: case for case in fixtures.every_case()}
 GENERATIONS = fixtures.every_generation()
 # One of each family and task.
 TASKS = [case for case in GENERATIONS if case.variant == 0]
+POLICIES = ("model", "sequential", "block:1", "leaf")
 
 
 def demo_request(height, width, num_frames, guidance_scale=3.0):
@@ -38,20 +41,24 @@ def demo(dtype, *flags, size=(128, 128, 17), guidance_scale=3.0):
 def tiny(name, dtype, *flags, tiling="untiled"):
     """A case of a parity matrix."""
     case = "-".join([name, *([tiling] if tiling != "untiled" else []), dtype, *(flag.strip("-") for flag in flags)])
-    marks = pytest.mark.xfail(reason="predicted too high", strict=False) if case in PREDICTED_TOO_HIGH else ()
-    return pytest.param(name, None, tiling, dtype, list(flags), id=case, marks=marks)
-
-
-# Known faults of the planner. encode_media: where a VAE this small is brought for the stage, turning the video's bytes into
-# pixels takes more than encoding them, and comes before the weights; the plan has both at once (13 % too much).
-PREDICTED_TOO_HIGH = {"v2v-0-float32-offload-model"}
+    return pytest.param(name, None, tiling, dtype, list(flags), id=case)
 
 
 CASES = [
     *(tiny(case.name, dtype) for case in GENERATIONS for dtype in ("float32", "bfloat16")),
     *(tiny(case.name, "float32", tiling=tiling) for case in GENERATIONS for tiling in case.tilings if tiling != "untiled"),
-    *(tiny(case.name, "float32", "--offload", policy) for case in TASKS for policy in ("model", "block:1", "leaf")),
+    *(tiny(case.name, "float32", "--offload", policy) for case in TASKS for policy in POLICIES),
+    *(tiny(case.name, "bfloat16", "--offload", POLICIES[index % len(POLICIES)], tiling=list(case.tilings)[-1])
+      for index, case in enumerate(GENERATIONS)),
     *(tiny(f"condition-{variant}", "float32") for variant in (3, 4, 6)),
+    # Several conditions, two passes with an image and with a video, windows with an image that holds, every upsampler; images
+    # and control videos of CogVideoX.
+    *(tiny(name, dtype, "--offload", policy) for name, *policies in (
+        ("condition-5", "model", "leaf"), ("condition-7", "sequential", "block:1"), ("condition-9", "leaf", "model"),
+        ("two_pass-4", "block:1", "model"), ("two_pass-5", "model", "sequential"), ("long-2", "leaf", "block:1"),
+        ("long-8", "sequential", "model"), ("upsample-4", "block:1", "leaf"), ("upsample-8", "model", "sequential"),
+        ("upsample-11", "leaf", "block:1"), ("cogvideox-i2v-6", "model", "leaf"), ("cogvideox-control-7", "block:1", "model"))
+      for dtype, policy in zip(("float32", "bfloat16"), policies)),
     tiny("t2v-1", "bfloat16", "--offload", "leaf"),
     *(tiny(f"upsample-{variant}", "float32") for variant in (4, 8, 11)),
     tiny("upsample-8", "float32", tiling="tiled"),
@@ -61,6 +68,7 @@ CASES = [
     *(tiny("mochi-t2v-4", "float32", "--offload", policy) for policy in ("model", "block:1", "leaf")),
     tiny("mochi-t2v-4", "bfloat16", "--chunk-feed-forward", "16"),
     tiny("allegro-t2v-0", "bfloat16,vae=float32"),
+    tiny("allegro-t2v-0", "bfloat16", "--quantize", "nf4"),
     demo("float32"), demo("bfloat16"),
     demo("bfloat16", guidance_scale=1.0),
     demo("float32", size=(64, 192, 33)),
@@ -86,11 +94,12 @@ def predict(model, request, dtype, flags, folder):
         json.dump(request, file)
     offload = [] if "--offload" in flags else ["--offload", "none"]
     home = [] if "--weights-home" in flags else ["--weights-home", "file"]
+    # With as many threads as are measured: each has scratch memory.
     done = subprocess.run([kino_render.binary(), "plan", "--model", model, "--request", path, "--dtype", dtype,
-                           "--json", *flags, *offload, *home], env=kino_render.environment(), capture_output=True, text=True, timeout=60, check=False)
+                           "--threads", "1", "--json", *flags, *offload, *home], env=kino_render.environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    # The plan as it stands comes first; behind it those with what the flags leave open.
-    plan = json.loads(done.stdout)["plans"][0]
+    # The plan as it stands; beside it there are those with what the flags leave open.
+    plan, = [each for each in json.loads(done.stdout)["plans"] if each.get("chosen")]
     # The API's name of one stage is not kino-render's.
     return {{"UPSCALING": "upscale"}.get(stage["stage"], stage["stage"].lower()): sum(int(stage.get(part, 0)) for part in
                                         ("weights_bytes", "activations_bytes", "workspace_bytes"))
@@ -132,9 +141,11 @@ def test_predicted_peak_is_measured(name, request_fields, tiling, dtype, flags, 
     predicted = predict(model, request_fields, dtype, flags, str(tmp_path))
     measured = measure(model, request_fields, dtype, flags, str(tmp_path))
     print({stage: (predicted[stage], measured[stage]) for stage in measured})
-    assert predicted.keys() == measured.keys()
+    # Both in the order in which the run first comes to them.
+    assert list(predicted) == list(measured)
     peak = max(measured.values())
     assert max(predicted.values()) == pytest.approx(peak, rel=TOLERANCE)
+    assert predicted == pytest.approx(measured, rel=TOLERANCE, abs=SCRATCH)
     near = {stage: most for stage, most in measured.items() if most >= NEAR * peak}
     assert {stage: predicted[stage] for stage in near} == pytest.approx(near, rel=TOLERANCE)
 
