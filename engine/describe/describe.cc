@@ -330,7 +330,7 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
 
   for (const std::string& name : family->optional_components) {
     const std::string path = (fs::path(folder) / name / "config.json").string();
-    if (index.contains(name) || !fs::exists(path)) continue;
+    if (!fs::exists(path)) continue;
     KINO_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(path));
     ConfigReader config_reader(config, path);
     index[name] = {"diffusers", config_reader.Get("_class_name", name)};

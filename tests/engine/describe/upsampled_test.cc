@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "engine/describe/describe.h"
 #include "tests/support/bare_model.h"
 #include "tests/support/safetensors_writer.h"
@@ -61,6 +62,18 @@ TEST_F(TwoPassTest, OneIsTheDefaultAndAnyKnobOfTheSecondAsksForTwo) {
   const auto upsampler = [](const ComponentDescription& each) { return each.name; };
   EXPECT_THAT(model_.components,
               ::testing::Contains(::testing::ResultOf(upsampler, "latent_upsampler")));
+}
+
+// It is loaded then as well, and a plan has to know of it.
+TEST_F(TwoPassTest, AnUpsamplersFolderCountsWhateverTheIndexSays) {
+  for (const char* const said : {R"([null, null])", R"(["ltx", "LTXLatentUpsamplerModel"])"}) {
+    folder_.Write("model_index.json",
+                  absl::StrCat(R"({"_class_name": "LTXPipeline", "latent_upsampler": )", said,
+                               R"(, "transformer": ["diffusers", "LTXVideoTransformer3DModel"]})"));
+    Configure("{}");
+    EXPECT_THAT(model_.WeightedComponents(), ElementsAre("latent_upsampler", "transformer"))
+        << said;
+  }
 }
 
 TEST_F(TwoPassTest, TheOperatorsSecondPassIsLeftOutOfOne) {
@@ -187,6 +200,9 @@ TEST_F(UpscaleTest, AVideoOfUnknownSizeIsThatOfDiffusers) {
 }
 
 TEST_F(UpscaleTest, MoreFramesThanThereAreAreRefused) {
+  request_.conditions[0].size->num_frames = 25;
+  request_.num_frames = 25;
+  EXPECT_THAT(ViolatedFields(), ElementsAre());
   request_.num_frames = 33;
   EXPECT_THAT(ViolatedFields(), ElementsAre("num_frames"));
 }
