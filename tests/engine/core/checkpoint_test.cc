@@ -53,6 +53,18 @@ TEST(CheckpointTest, ATensorTheIndexMisplacesIsNamed) {
               HasSubstr("tensor 'b' is not in 's1.safetensors'"));
 }
 
+// It would be read all the same, but from a file that the index does not mean.
+TEST(CheckpointTest, ATensorInAnotherShardIsNamed) {
+  const TempDir folder;
+  folder.Write("s1.safetensors", SafetensorsOf({{"a", {1}, {1}}, {"b", {1}, {1}}}));
+  folder.Write("s2.safetensors", SafetensorsOf({{"c", {1}, {1}}}));
+  folder.Write(
+      "model.safetensors.index.json",
+      R"({"weight_map":{"a":"s1.safetensors","b":"s2.safetensors","c":"s2.safetensors"}})");
+  EXPECT_THAT(std::string(Checkpoint::Open(folder.path(), "").status().message()),
+              HasSubstr("tensor 'b' is not in 's2.safetensors'"));
+}
+
 TEST(CheckpointTest, AnIndexMayNotLeaveItsFolder) {
   const TempDir folder;
   folder.Write("model.safetensors.index.json", R"({"weight_map":{"a":"../secret.safetensors"}})");

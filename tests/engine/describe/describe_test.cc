@@ -3,11 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <utility>
 
 #include "engine/describe/weight_plan.h"
+#include "tests/support/bare_model.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
@@ -109,6 +112,9 @@ TEST_F(DescribeTest, InfersTheTaskFromConditions) {
   EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kImageToVideo);
   request_.conditions.push_back({.kind = ConditionKind::kVideo});
   EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kVideoToVideo);
+  // In whatever order they come.
+  std::swap(request_.conditions[0], request_.conditions[1]);
+  EXPECT_EQ(ResolveRequest(model_, request_, 1).request.task, Task::kVideoToVideo);
   request_.task = Task::kUpscale;
   EXPECT_THAT(ViolatedFields(), ElementsAre("task"));
 }
@@ -131,6 +137,15 @@ TEST_F(DescribeTest, NamesEveryFieldThatIsWrong) {
       UnorderedElementsAre("prompt", "height", "width", "num_frames", "num_inference_steps",
                            "guidance_scale", "fps", "ltx.frame_rate", "ltx.image_cond_noise_scale",
                            "ltx.max_sequence_length", "ltx.sigmas", "ltx.nobody_knows"));
+}
+
+TEST_F(DescribeTest, PromptsMayHaveEightKibibytes) {
+  request_.prompt = request_.negative_prompt = std::string(8192, 'x');
+  EXPECT_THAT(ViolatedFields(), ElementsAre());
+  *request_.prompt += 'x';
+  EXPECT_THAT(ViolatedFields(), ElementsAre("prompt"));
+  *request_.negative_prompt += 'x';
+  EXPECT_THAT(ViolatedFields(), ElementsAre("prompt", "negative_prompt"));
 }
 
 TEST_F(DescribeTest, HugeSizesAreRefusedWithoutOverflow) {
@@ -321,6 +336,37 @@ std::vector<std::string> WeightFilesIn(const std::string& folder, const std::str
   return paths.value_or(std::vector<std::string>());
 }
 
+TEST(DescribeModelTest, AGitLfsPointerIsCalledOne) {
+  const TempDir folder;
+  folder.Write("model_index.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0a\n");
+  EXPECT_THAT(std::string(DescribeModel(folder.path()).status().message()),
+              HasSubstr("model_index.json' is a git-lfs pointer"));
+}
+
+// What bitsandbytes has stored: two elements of four bits in a byte, and what belongs to them.
+TEST(DescribeModelTest, WeightsOfFourBitsCountByTheirElements) {
+  const TempDir folder;
+  testing::WriteBareModel(folder, {.pipeline_class = "LTXPipeline"});
+  const std::string header =
+      R"({"a.weight":{"dtype":"U8","shape":[2048,1],"data_offsets":[0,2048]},)"
+      R"("a.weight.absmax":{"dtype":"F32","shape":[64],"data_offsets":[2048,2304]},)"
+      R"("a.weight.quant_map":{"dtype":"F32","shape":[16],"data_offsets":[2304,2368]},)"
+      R"("b.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[2368,2392]}})";
+  folder.Write("transformer/model.safetensors",
+               testing::SafetensorsBytes(header, std::string(2392, '\0')));
+  const absl::StatusOr<ModelDescription> model = DescribeModel(folder.path());
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto transformer =
+      std::find_if(model->components.begin(), model->components.end(),
+                   [](const ComponentDescription& each) { return each.name == "transformer"; });
+  EXPECT_EQ(transformer->weight_bytes, 2392);
+  EXPECT_EQ(transformer->weight_elements, 4096 + 6);
+  ASSERT_EQ(transformer->weights.size(), 2u);
+  EXPECT_TRUE(transformer->weights[0].is_quantized);
+  EXPECT_EQ(transformer->weights[0].bytes, 2048 + 256 + 64);
+  EXPECT_FALSE(transformer->weights[1].is_quantized);
+}
+
 TEST(WeightFilesTest, AreThoseThatALoadReads) {
   namespace fs = std::filesystem;
   const TempDir folder;
@@ -362,6 +408,10 @@ TEST(WeightFilesTest, OfComponentsWithoutTheVariantThePlainOnesAreRead) {
   const auto model = DescribeModel(m, "", "fp16");
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_THAT(model->ComponentsWithoutVariant(), ElementsAre("transformer", "vae"));
+  // A transformer from a file of its own is none of the folder's.
+  ModelDescription other = *model;
+  other.transformer_file = "/elsewhere/t.gguf";
+  EXPECT_THAT(other.ComponentsWithoutVariant(), ElementsAre("vae"));
   EXPECT_THAT(WeightFilesIn(m, "fp16"),
               UnorderedElementsAre(text_encoder + ".fp16.safetensors",
                                    m + "/vae/diffusion_pytorch_model.safetensors",
@@ -371,6 +421,18 @@ TEST(WeightFilesTest, OfComponentsWithoutTheVariantThePlainOnesAreRead) {
     EXPECT_EQ(unread.code(), absl::StatusCode::kNotFound);
     EXPECT_THAT(std::string(unread.message()), HasSubstr("weights of variant fp16"));
   }
+}
+
+// A VAE is made lossy by its own name only.
+TEST(WeightPlanTest, WhatIsSaidOfTheWholeModelIsNotOfTheVae) {
+  Plan plan;
+  plan.quantize = "nf4";
+  plan.storage_dtype = "float8_e4m3fn";
+  EXPECT_EQ(WeightPlanOf(plan, "transformer", /*is_autoencoder=*/false)->quantize,
+            QuantScheme::kNf4);
+  EXPECT_TRUE(WeightPlanOf(plan, "vae", /*is_autoencoder=*/true)->lossless());
+  plan.quantize = "nf4,vae=int8wo";
+  EXPECT_EQ(WeightPlanOf(plan, "vae", /*is_autoencoder=*/true)->quantize, QuantScheme::kInt8Wo);
 }
 
 TEST(ResidencyPolicyTest, ParsesWhatItPrints) {

@@ -96,6 +96,39 @@ TEST(FramesTest, OfAVideoTheRequestSaysHowManyAreUsed) {
     EXPECT_EQ(model.details->FramesOf(Task::kVideoToVideo, asked), asked);
 }
 
+// CogVideoXImageToVideoPipeline's call has a number of its own, the others' go by the transformer.
+TEST(DefaultsTest, OfCogVideoXGoByItsClassAndItsGeneration) {
+  const auto defaults = [](const std::string& pipeline_class, Json transformer) {
+    transformer["sample_frames"] = 81;
+    const ModelDescription model = Describe({.pipeline_class = pipeline_class,
+                                             .transformer = std::move(transformer),
+                                             .scheduler = kDdim});
+    EXPECT_EQ(model.details->vae_tiles().overlap_height, 1.0 / 6);
+    EXPECT_EQ(model.details->vae_tiles().overlap_width, 1.0 / 5);
+    const Request& request = model.details->tasks()[0].defaults;
+    return std::pair(*request.num_frames, *request.fps);
+  };
+  const Json second = {{"patch_size_t", 2}, {"use_rotary_positional_embeddings", true}};
+  Json sees_image = second;
+  sees_image["in_channels"] = 32;
+  EXPECT_EQ(defaults("CogVideoXPipeline", Json::object()), std::pair(81, 8.0));
+  EXPECT_EQ(defaults("CogVideoXPipeline", second), std::pair(81, 16.0));
+  EXPECT_EQ(defaults("CogVideoXImageToVideoPipeline", sees_image), std::pair(49, 16.0));
+}
+
+// Its transformer has to see the image beside the latents.
+TEST(TasksTest, AnImageToVideoFolderWithATransformerForTextIsRefused) {
+  for (const auto& [channels, is_ok] : {std::pair{16, false}, std::pair{32, true}}) {
+    const TempDir folder;
+    WriteBareModel(folder, {.pipeline_class = "CogVideoXImageToVideoPipeline",
+                            .transformer = {{"in_channels", channels}},
+                            .scheduler = kDdim});
+    const absl::Status status = DescribeModel(folder.path()).status();
+    EXPECT_EQ(status.code(), is_ok ? absl::StatusCode::kOk : absl::StatusCode::kUnimplemented)
+        << status;
+  }
+}
+
 TEST(FramesTest, NoFramesAndTooManyAreRefused) {
   const ModelDescription model = Describe({.pipeline_class = "LTXPipeline"});
   for (const int frames : {-7, 0, 16393, 2147483647}) {

@@ -49,6 +49,8 @@ TEST(OverlappingTilesTest, StepAndStrideAreRoundedEachByItself) {
   const absl::Status status = CheckEncodeTiles(160, 96, tiles.PixelGrid(), tiles.LatentGrid(8), 8);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("expected 20x12"));
+  // A side that fits into one tile does not answer for the other.
+  EXPECT_FALSE(CheckEncodeTiles(160, 40, tiles.PixelGrid(), tiles.LatentGrid(8), 8).ok());
   EXPECT_TRUE(CheckEncodeTiles(64, 40, tiles.PixelGrid(), tiles.LatentGrid(8), 8).ok());
 }
 

@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "tests/support/temp_dir.h"
+
 namespace kino::engine {
 namespace {
 
@@ -76,6 +78,14 @@ TEST(SentencePieceModelTest, MalformedMessagesAreRefusedWithTheByte) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.says;
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.says));
   }
+}
+
+TEST(SentencePieceModelTest, AGitLfsPointerIsCalledOne) {
+  const kino::testing::TempDir folder;
+  const std::string path = folder.Write(
+      "spiece.model", "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 791656\n");
+  EXPECT_THAT(std::string(ReadSentencePieceModel(path).status().message()),
+              HasSubstr("spiece.model' is a git-lfs pointer"));
 }
 
 TEST(SentencePieceModelTest, MissingFileIsNotFoundByName) {

@@ -327,33 +327,41 @@ TEST_F(PlanTest, LimitsAreTheLeastOfBoth) {
   EXPECT_EQ(LimitedBy({}, plan).device_bytes, 5);
 }
 
-// Made-up phases of one weight.
+// Made-up phases; of one weight where nothing else is said.
 class MadeUpProfile final : public ProfileSource {
  public:
-  explicit MadeUpProfile(std::vector<PhaseNeed> phases) : phases_(std::move(phases)) {}
+  explicit MadeUpProfile(std::vector<PhaseNeed> phases,
+                         std::vector<ComponentPlaces> places =
+                             {{.component = "net",
+                               .weights = {{.name = "weight", .part = "", .group = ""}}}})
+      : phases_(std::move(phases)),
+        places_(std::make_shared<const std::vector<ComponentPlaces>>(std::move(places))) {}
   absl::StatusOr<RunProfile> Profile(const Request&,
                                      const std::vector<PhaseVariant>& variants) override {
     RunProfile profile;
-    profile.places =
-        std::make_shared<const std::vector<ComponentPlaces>>(std::vector<ComponentPlaces>{
-            {.component = "net", .weights = {{.name = "weight", .part = "", .group = ""}}}});
+    profile.places = places_;
     for (const PhaseVariant& variant : variants) profile.variants.emplace_back(variant, phases_);
     return profile;
   }
 
  private:
   std::vector<PhaseNeed> phases_;
+  std::shared_ptr<const std::vector<ComponentPlaces>> places_;
 };
+
+ComponentDescription NetOf(const std::string& name, const std::vector<std::string>& weights) {
+  ComponentDescription net = {.name = name, .library = "diffusers", .class_name = "Net"};
+  for (const std::string& weight : weights) {
+    net.weights.push_back(
+        {.name = weight, .shape = {10}, .dtype = DType::kF32, .bytes = 40, .elements = 10});
+  }
+  return net;
+}
 
 PlanEstimate EstimateOf(const std::vector<PhaseNeed>& phases, const DeviceSpec& device,
                         const Plan& plan = {}) {
   ModelDescription model;
-  model.components.push_back(
-      {.name = "net",
-       .library = "diffusers",
-       .class_name = "Net",
-       .weights = {
-           {.name = "weight", .shape = {10}, .dtype = DType::kF32, .bytes = 40, .elements = 10}}});
+  model.components.push_back(NetOf("net", {"weight"}));
   const absl::StatusOr<PlanEstimate> estimate =
       Planner(model, Request(), std::make_shared<MadeUpProfile>(phases), device).Estimate(plan);
   EXPECT_TRUE(estimate.ok()) << estimate.status();
@@ -432,6 +440,79 @@ TEST(PlanOfPhasesTest, StagesAreListedOnceAndAsTheyCome) {
   for (const StageEstimate& each : EstimateOf(phases, kCpu).stages) stages.push_back(each.stage);
   EXPECT_EQ(stages, (std::vector<Stage>{Stage::kEncodeText, Stage::kEncodeMedia, Stage::kDenoise,
                                         Stage::kUpscale, Stage::kDecode}));
+}
+
+TEST(PlanOfPhasesTest, ConvolutionsTakeAWorkspaceOfTheirOwnOnAGpu) {
+  PhaseNeed convolves = Phase(Stage::kDecode, 0, 0);
+  convolves.convolution_flops = 1;
+  const auto workspace = [](const PhaseNeed& phase, const DeviceSpec& device) {
+    return EstimateOf({phase}, device).stages[0].workspace;
+  };
+  EXPECT_GT(workspace(convolves, kGpu), workspace(Phase(Stage::kDecode, 0, 0), kGpu));
+  EXPECT_EQ(workspace(convolves, kCpu), workspace(Phase(Stage::kDecode, 0, 0), kCpu));
+}
+
+// What a table leaves open is offload and home.
+Plan RestGiven() {
+  Plan plan;
+  plan.vae_tiling.emplace();
+  plan.chunk_feed_forward = 1024;
+  return plan;
+}
+
+TEST(PlanOfPhasesTest, AGroupOfAllBlocksIsNoPlan) {
+  ModelDescription model;
+  model.components.push_back(NetOf("net", {"0.weight", "1.weight", "2.weight", "3.weight"}));
+  ComponentPlaces places = {.component = "net", .weights = {}};
+  for (int i = 0; i < 4; ++i) {
+    places.weights.push_back({.name = absl::StrCat(i, ".weight"),
+                              .part = "",
+                              .group = absl::StrCat(i),
+                              .stack = 0,
+                              .block = i});
+  }
+  const auto profile = std::make_shared<MadeUpProfile>(
+      std::vector<PhaseNeed>{Phase(Stage::kDenoise, 1, 1)}, std::vector<ComponentPlaces>{places});
+  const auto table = Planner(model, Request(), profile, kCpu).Table(RestGiven());
+  ASSERT_TRUE(table.ok()) << table.status();
+  std::vector<std::string> policies;
+  for (const PlanEstimate& each : *table) policies.push_back(*each.plan.offload);
+  EXPECT_THAT(policies,
+              ::testing::UnorderedElementsAre("none", "model", "block:1", "block:2", "leaf"));
+}
+
+// A prediction is not exact: a plan that needs hardly less is none that a run is tried with again.
+TEST(PlanOfPhasesTest, ALowerPlanNeedsLessByMoreThanThePredictionsError) {
+  ModelDescription model;
+  model.components.push_back(NetOf("net", {"weight"}));
+  Plan in_memory = RestGiven(), in_file = RestGiven();
+  in_memory.offload = "none";
+  in_memory.weights_home = "pageable";
+  in_file.weights_home = "file";
+  // Used where the file is mapped, 40 bytes are saved.
+  for (const auto& [activations, is_found] : {std::pair{4000, false}, std::pair{400, true}}) {
+    const auto profile = std::make_shared<MadeUpProfile>(
+        std::vector<PhaseNeed>{Phase(Stage::kDenoise, activations, 0)});
+    const absl::Status status = Planner(model, Request(), profile, kCpu)
+                                    .NextLower(in_memory, in_file, Stage::kDenoise)
+                                    .status();
+    EXPECT_EQ(status.code(), is_found ? absl::StatusCode::kOk : absl::StatusCode::kNotFound)
+        << status;
+  }
+}
+
+TEST_F(PlanTest, WhatIsTooSmallIsToldFromWhatIsNot) {
+  const PlanEstimate resident = Estimate(On(kGpu), {});
+  const auto says = [&](int64_t device_bytes, int64_t host_bytes) {
+    const DeviceSpec device = {
+        .is_gpu = true, .device_bytes = device_bytes, .host_bytes = host_bytes};
+    return std::string(On(device).Choose(Offload("none")).status().message());
+  };
+  EXPECT_THAT(says(resident.peak_device, resident.peak_host), "");
+  EXPECT_THAT(says(resident.peak_device, resident.peak_host - 1), HasSubstr(" of host memory in "));
+  EXPECT_THAT(says(0, resident.peak_host - 1), HasSubstr(" of host memory in "));
+  EXPECT_THAT(says(resident.peak_device - 1, resident.peak_host),
+              HasSubstr(" of device memory in "));
 }
 
 TEST_F(PlanTest, WithoutATokenizerPromptsCountAsTheLongestThereAre) {

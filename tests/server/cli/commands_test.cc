@@ -67,6 +67,7 @@ TEST_F(CliTest, ModelsTellWhatTheyAreAndTake) {
                  defaults { height: 64 width: 96 num_frames: 9 fps: 12 num_inference_steps: 30
                             guidance_scale: 6.5 negative_prompt: "blurry" }
                  knobs { name: "scheduler" min: 0 max: 2 default { integer: 2 } help: "Which." }
+                 knobs { name: "clean_caption" min: 0 max: 1 default { integer: 0 } help: "No." }
                  knobs { name: "sigmas" min: 0 max: 1 default { numbers { values: 1 values: 0.5 } }
                          help: "Levels." } }
          tasks { task: VIDEO_TO_VIDEO })",
@@ -86,9 +87,12 @@ TEST_F(CliTest, ModelsTellWhatTheyAreAndTake) {
         "1000 steps\n",
         "  native     720x480, 49 frames at 8/s\n", "  defaults   96x64, 9 frames at 12/s\n",
         "30 steps, guidance 6.5\n", "without: blurry\n", "scheduler = 2 (0 to 2): Which.\n",
-        "sigmas = 1, 0.5 (0 to 1): Levels.\n"}) {
+        "clean_caption = 0 (0 to 1): No.\n", "sigmas = 1, 0.5 (0 to 1): Levels.\n"}) {
     EXPECT_THAT(told, HasSubstr(line));
   }
+  server_.model.mutable_limits()->set_frames_multiple(1);
+  EXPECT_EQ(Run({"models", "big"}), 0);
+  EXPECT_THAT(Output(), HasSubstr("1 to 8193 frames, 1000000000 pixels"));
   EXPECT_EQ(Run({"models", "big", "--json"}), 0);
   EXPECT_THAT(Output(), HasSubstr(R"("generation":"CogVideoX-5b")"));
 }

@@ -237,6 +237,31 @@ TEST(ConfigTest, PathsAreRelativeToTheFileThatNamesThem) {
   EXPECT_EQ(config->models[1].folder, folder.path() + "/models/weights");
 }
 
+TEST(ConfigTest, ANameIsConfiguredOnceInAllFiles) {
+  const kino::testing::TempDir folder;
+  for (const char* const name : {"m.yaml", "n.yaml"})
+    folder.Write(name, "models: [{name: a, folder: weights}]\n");
+  folder.Write("k.yaml", "include: [m.yaml, n.yaml]\n");
+  EXPECT_THAT(std::string(LoadConfig(folder.path() + "/k.yaml").status().message()),
+              AllOf(HasSubstr("n.yaml:1:10: model 'a' was already configured at "),
+                    HasSubstr("m.yaml:1:10")));
+}
+
+// What they say, an empty text among it, and whole numbers as such.
+TEST(ConfigTest, DefaultsAreTakenAsTheyStand) {
+  const absl::StatusOr<Config> config = ParseConfig(
+      "models: [{name: a, folder: /a, defaults: {negative_prompt: '', fps: 24, cogvideox: "
+      "{scheduler: 2}}}, {name: b, folder: /b, defaults: {height: 64}}]\n",
+      "k.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  const engine::Request& defaults = config->models[0].defaults;
+  EXPECT_EQ(defaults.negative_prompt, "");
+  EXPECT_EQ(defaults.fps, 24);
+  EXPECT_EQ(defaults.knobs.family, "cogvideox");
+  EXPECT_EQ(defaults.knobs.values.at("scheduler"), engine::KnobValue(int64_t{2}));
+  EXPECT_FALSE(config->models[1].defaults.negative_prompt);
+}
+
 TEST(ConfigTest, IncludedFileHoldsModelsOnly) {
   const kino::testing::TempDir folder;
   std::ofstream(folder.path() + "/m.yaml") << "models: []\nlisten: {address: '127.0.0.1:1'}\n";
