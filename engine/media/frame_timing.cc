@@ -11,7 +11,8 @@ extern "C" {
 namespace kino::engine {
 namespace {
 
-// A gap of more ticks is taken for a broken time: FFmpeg drops the frame that follows it.
+// A gap of more ticks is taken for a broken time: FFmpeg drops the frame that follows it, and gives
+// none again for it at the end.
 constexpr double kMaxTicks = 3600.0 * 30 * 30;
 // Times beyond are no times; sums of a few of these fit.
 constexpr int64_t kMaxTime = int64_t{1} << 55;
@@ -89,7 +90,7 @@ ConstantRate::Counts ConstantRate::Add(const Times& times) {
 int64_t ConstantRate::Finish() const {
   std::array<int64_t, 3> counts = previous_counts_;
   std::sort(counts.begin(), counts.end());
-  return num_given_ > 0 ? counts[1] : 0;
+  return num_given_ > 0 && static_cast<double>(counts[1]) <= kMaxTicks ? counts[1] : 0;
 }
 
 }  // namespace kino::engine

@@ -16,6 +16,7 @@
 #include "engine/media/ffmpeg_handles.h"
 #include "engine/media/frame_convert.h"
 #include "engine/media/frame_timing.h"
+#include "engine/media/time_jumps.h"
 
 extern "C" {
 #include "libavutil/display.h"
@@ -248,12 +249,17 @@ FrameRate GivenRate(AVFormatContext* format, AVStream* track) {
   return {25, 1};  // the program's choice where a file says nothing
 }
 
+// Whether its clock may be set anew in the middle.
+bool MayJump(const AVFormatContext& format) {
+  return (format.iformat->flags & AVFMT_TS_DISCONT) != 0;
+}
+
 // When the file begins, in the track's ticks.
 int64_t FileBegins(const AVFormatContext& format, const AVStream& track) {
   constexpr AVRational kMicroseconds = {1, AV_TIME_BASE};
   int64_t begins = format.start_time == AV_NOPTS_VALUE ? 0 : format.start_time;
   // Where times may jump, tracks that are not read do not count.
-  if ((format.iformat->flags & AVFMT_TS_DISCONT) != 0 && track.start_time != AV_NOPTS_VALUE) {
+  if (MayJump(format) && track.start_time != AV_NOPTS_VALUE) {
     begins = std::max(begins, av_rescale_q(track.start_time, track.time_base, kMicroseconds));
   }
   return av_rescale_q(begins, kMicroseconds, track.time_base);
@@ -378,11 +384,13 @@ absl::Status DecodePacket(AVCodecContext* decoder, const AVPacket* packet, AVFra
 // The track's packets in the order of decoding.
 class PacketReader {
  public:
-  explicit PacketReader(Demuxer& demuxer)
+  // rate: of its frames.
+  PacketReader(Demuxer& demuxer, const FrameRate& rate)
       : demuxer_(demuxer),
         // FFmpeg before 7 guesses the durations of MP4's reordered frames from the rate, though the
         // file gives them: as the time to the next packet.
-        is_mp4_(std::string_view(demuxer.format->iformat->name).starts_with("mov,")) {}
+        is_mp4_(std::string_view(demuxer.format->iformat->name).starts_with("mov,")),
+        jumps_(MayJump(*demuxer.format), demuxer.track->time_base, {rate.num, rate.den}) {}
 
   // False at the end.
   absl::StatusOr<bool> Next(AVPacket* out) {
@@ -397,17 +405,21 @@ class PacketReader {
     av_packet_unref(out);
     av_packet_move_ref(out, next_.get());
     KINO_RETURN_IF_ERROR(Read());
-    if (!is_mp4_ || out->dts == AV_NOPTS_VALUE) return true;
+    if (is_mp4_ && out->dts != AV_NOPTS_VALUE) SetDuration(out);
+    jumps_.Mend(*out);
+    return true;
+  }
+
+ private:
+  void SetDuration(AVPacket* out) {
     first_shown_ = std::min(first_shown_, out->pts);
     last_shown_ = std::max(last_shown_, out->pts);
     int64_t duration = av_sat_sub64(has_next_ ? next_->dts : EndAfter(first_dts_), out->dts);
     // Some files count their duration from the first frame that is shown.
     if (duration <= 0 && !has_next_) duration = av_sat_sub64(EndAfter(first_shown_), last_shown_);
     if (duration > 0) out->duration = duration;
-    return true;
   }
 
- private:
   int64_t EndAfter(int64_t begin) const {
     const int64_t duration = demuxer_.track->duration;
     if (begin == AV_NOPTS_VALUE || duration == AV_NOPTS_VALUE) return AV_NOPTS_VALUE;
@@ -436,6 +448,7 @@ class PacketReader {
   Demuxer& demuxer_;
   const bool is_mp4_;
   AvPacketPtr next_;
+  TimeJumps jumps_;
   bool has_next_ = false;
   int64_t first_dts_ = AV_NOPTS_VALUE;
   int64_t first_shown_ = AV_NOPTS_VALUE;
@@ -448,7 +461,7 @@ absl::Status DecodeTrack(Demuxer& demuxer, AVCodecContext* decoder, FrameReceive
   if (packet == nullptr || frame == nullptr) {
     return absl::ResourceExhaustedError("the video: out of memory");
   }
-  PacketReader reader(demuxer);
+  PacketReader reader(demuxer, receiver.rate());
   while (true) {
     KINO_ASSIGN_OR_RETURN(const bool has_packet, reader.Next(packet.get()));
     if (!has_packet) break;

@@ -182,12 +182,47 @@ def sei_turned():
     return case(name, make, "h264", 25, 1, len(small))
 
 
+def two_tracks(name, other, *options):
+    """The frames of ffv1_yuv420p.mkv, and beside them others."""
+
+    def make():
+        encode(f"other_{name}", other, "8", *ffv1)
+        ffmpeg("-i", folder / "ffv1_yuv420p.mkv", "-i", folder / f"other_{name}", "-map", 0, "-map", 1, "-c", "copy", *options, folder / name)
+
+    return case(name, make, "ffv1", 8, 1, len(small))
+
+
+def with_cover(name):
+    """A picture beside the video that is larger than it."""
+    picture = ["-frames:v", 1, "-vf", "scale=2560:2560", "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", folder / "cover.jpg"]
+    both = ["-i", folder / "h264.mp4", "-i", folder / "cover.jpg", "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:1", "attached_pic"]
+    make = lambda: (ffmpeg("-i", folder / "h264.mp4", *picture), ffmpeg(*both, folder / name))
+    return case(name, make, "h264", 24, 1, len(small))
+
+
+def two_matrices(name):
+    """Colours that change their meaning in the middle."""
+
+    def make():
+        streams = b""
+        for matrix in ("bt709", "smpte170m"):
+            options = [word.format(matrix, matrix, matrix, matrix) for word in tagged]
+            encode("half.h264", small, "25", *x264, *options, "-bf", "0")
+            streams += (folder / "half.h264").read_bytes()
+        (folder / "both.h264").write_bytes(streams)
+        ffmpeg("-r", "25", "-i", folder / "both.h264", "-c", "copy", folder / name)
+
+    return case(name, make, "h264", 25, 1, 2 * len(small))
+
+
 def at_times(name, times, options, codec, num, den=1, time_base="1/90000"):
     """Frames that are shown at these seconds."""
     source = frames(len(times), 32, 48)
     expression = "+".join(f"eq(N\\,{i})*{time:.6f}" for i, time in enumerate(times))
     timed = ["-vf", f"settb={time_base},setpts='({expression})/TB'", "-fps_mode", "passthrough", "-enc_time_base", time_base]
-    return case(name, lambda: encode(name, source, "24", *options, *timed), codec, num, den)
+    # What the encoder says of the rate, whatever the times.
+    says = num if den == 1 else 24
+    return case(name, lambda: encode(name, source, str(says), *options, *timed), codec, num, den)
 
 
 def steps(*lengths):
@@ -205,13 +240,22 @@ VARIABLE = [
     ("three_gaps_last.mkv", steps(1, 1, 4, 4, 4), ffv1, "ffv1", 24, 1),
     ("jitter.mp4", jitter, [*x264, "-bf", "2"], "h264", 30000, 1001),
     ("jitter_hevc.mp4", jitter, [*x265, "-pix_fmt", "yuv420p"], "hevc", 30000, 1001),
-    # The encoder says 24 in these, whatever the times.
     ("jitter.mkv", jitter, ffv1, "ffv1", 24, 1),
     ("two_speeds.mkv", [i / 48 for i in range(10)] + [10 / 48 + i / 12 for i in range(6)], ffv1, "ffv1", 24, 1),
     ("crowded.mkv", [0, 0.001, 0.002, 0.04, 0.08, 0.081, 0.12, 0.16, 0.2, 0.24], ffv1, "ffv1", 24, 1),
     ("late.mkv", [0.5 + i / 24 for i in range(6)], ffv1, "ffv1", 24, 1),
     ("late_sound.mkv", [0.5 + i / 24 for i in range(6)], [*sound, *ffv1], "ffv1", 24, 1),
     ("late_sound.mp4", [0.25 + i / 24 for i in range(6)], [*sound, *x264, "-bf", "0"], "h264", 24, 1),
+    # Just between two ticks, of which Matroska's milliseconds hold 40 each.
+    ("halves.mkv", [0, 0.1, 0.2, 0.32, 0.42, 0.52, 0.62], ffv1, "ffv1", 25, 1),
+    # A time more than 30 hours away is none; a gap of more than 30 * 30 hours at one frame a second drops what follows.
+    ("broken_time.mkv", [0, 1 / 24, 2 / 24, 150000, 150000 + 1 / 24], ffv1, "ffv1", 24, 1),
+    ("broken_gap.mkv", [0, 1 / 60, 2 / 60, 60000, 60000 + 1 / 60], ffv1, "ffv1", 60, 1),
+    # The clock of a transport stream is set anew.
+    ("jump.ts", [i / 25 for i in range(5)] + [20 + i / 25 for i in range(6)], [*x264, "-bf", "0"], "h264", 25, 1),
+    ("jump_reordered.ts", [i / 25 for i in range(8)] + [12 + i / 25 for i in range(8)], [*x264, "-bf", "2"], "h264", 25, 1),
+    # A gap of less is one.
+    ("pause.ts", [0, 1 / 25, 2 / 25, 3, 3 + 1 / 25], [*x264, "-bf", "0"], "h264", 25, 1),
     ("one.mkv", [0], ffv1, "ffv1", 24, 1),
 ]
 
@@ -261,5 +305,12 @@ with concurrent.futures.ThreadPoolExecutor(4) as threads:
     index = list(threads.map(constant, KINDS))
     index += threads.map(lambda name: changed(name, *CHANGED[name]), CHANGED)
     index += threads.map(lambda row: at_times(*row), VARIABLE)
+index += [
+    two_tracks("no_default.mkv", 255 - small, "-disposition", "0"),
+    two_tracks("second_default.mkv", 255 - small, "-disposition:v:0", "0", "-disposition:v:1", "default"),
+    two_tracks("first_default.mkv", frames(9, 96, 128), "-disposition:v:0", "default", "-disposition:v:1", "0"),
+    with_cover("cover.mp4"),
+    two_matrices("two_matrices.ts"),
+]
 index += [sei_turned(), matrix_86(next(row for row in index if " matrix_2.mkv " in row)), *refuse_all()]
 (folder / "index").write_text("\n".join(index) + "\n")

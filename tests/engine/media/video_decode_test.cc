@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "engine/media/npy.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -103,6 +104,29 @@ TEST(VideoDecodeTest, LimitsAreHeld) {
         MediaLimits{.max_aspect_ratio = 1.1}}) {
     EXPECT_EQ(DecodeVideo(bytes, limits, Ignore).status().code(),
               absl::StatusCode::kResourceExhausted);
+  }
+}
+
+// FFmpeg looks into every track before one is chosen.
+TEST(VideoDecodeTest, LimitsHoldTracksThatAreNotShown) {
+  const std::string bytes = CorpusFile("first_default.mkv");  // 64x48, and 128x96 beside it
+  EXPECT_TRUE(DecodeVideo(bytes, {.max_side_px = 128}, Ignore).ok());
+  EXPECT_EQ(DecodeVideo(bytes, {.max_side_px = 127}, Ignore).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+// The decoder fills up what it cannot read, and says so.
+TEST(VideoDecodeTest, AFrameThatIsFilledUpIsDamaged) {
+  for (const char* name : {"h264.mp4", "mpeg4.mkv"}) {
+    const std::string whole = CorpusFile(name);
+    int damaged = 0;
+    for (size_t at = 100; at + 4 < whole.size(); at += 7) {
+      std::string broken = whole;
+      for (size_t i = at; i < at + 4; ++i) broken[i] = static_cast<char>(broken[i] ^ 0x5a);
+      const absl::Status status = DecodeVideo(broken, {}, Ignore).status();
+      damaged += absl::EndsWith(status.message(), "is damaged");
+    }
+    EXPECT_GT(damaged, 10) << name;
   }
 }
 
