@@ -86,5 +86,32 @@ TEST(PlainTextTest, AMarkedSectionThatPythonRefusesStaysAsItIs) {
   EXPECT_EQ(HtmlText("<b>a</b> <![odd[b]]> <i>c</i>"), "a <![odd[b]]> <i>c</i>");
 }
 
+// ftfy.fix_text, bs4 and html.unescape by themselves: what diffusers does behind them hides it.
+TEST(PlainTextTest, EntitiesStayFromTheLineOnThatHasATag) {
+  EXPECT_EQ(RepairText("&eacute;"), "\u00e9");
+  EXPECT_EQ(RepairText("1 < 2\n&eacute;"), "1 < 2\n&eacute;");
+  EXPECT_EQ(RepairText("&eacute;\n1 < 2\n&eacute;"), "\u00e9\n1 < 2\n&eacute;");
+}
+
+TEST(PlainTextTest, NumbersOfControlsAreWindows1252) {
+  EXPECT_EQ(HtmlText("&#128; &#x85; &#159;"), "\u20ac \u2026 \u0178");
+}
+
+// White space that is alone between two tags is one; the first end tag of <br> is none to bs4.
+TEST(PlainTextTest, AnEmptyTagMayBeClosedOnce) {
+  EXPECT_EQ(HtmlText("<br></br>  x"), "  x");
+  EXPECT_EQ(HtmlText("<br></br>  </br>x"), " x");
+}
+
+TEST(PlainTextTest, AMarkBehindAnotherOfItsClassIsNotComposed) {
+  EXPECT_EQ(NormalizeNfc("d\u0301\u0307"), "d\u0301\u0307");
+  EXPECT_EQ(NormalizeNfc("d\u0307\u0323"), "\u1e0d\u0307");
+}
+
+TEST(PlainTextTest, ANameMayBeginAWord) {
+  EXPECT_EQ(UnescapeHtml("&ltx &gtx &ampx"), "<x >x &x");
+  EXPECT_EQ(UnescapeHtml("&notit; &lx"), "\u00acit; &lx");
+}
+
 }  // namespace
 }  // namespace kino::engine
