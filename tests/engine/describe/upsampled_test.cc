@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/describe/describe.h"
+#include "engine/models/ltx/describe.h"
 #include "tests/support/bare_model.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
@@ -88,6 +89,25 @@ TEST_F(TwoPassTest, TheOperatorsSecondPassIsLeftOutOfOne) {
   const std::map<std::string, KnobValue> two = Resolve().request.knobs.values;
   EXPECT_EQ(two.at("second_pass_strength"), KnobValue(0.9));
   EXPECT_EQ(two.at("adain_factor"), KnobValue(1.0));
+}
+
+TEST_F(TwoPassTest, TheSecondPassDoesNotGoByTheFirstOnesList) {
+  for (const auto& [knob, list] : {std::pair{"sigmas", std::vector<double>{1, 0.5, 0.2}},
+                                   std::pair{"timesteps", std::vector<double>{1000, 500, 200}}}) {
+    request_.knobs.values = {{knob, list}, {"second_pass_steps", int64_t{5}}};
+    const ResolvedRequest resolved = Resolve();
+    EXPECT_THAT(resolved.violations, ElementsAre());
+    const std::vector<Request> passes = LtxPasses(resolved.request);
+    ASSERT_EQ(passes.size(), 2u);
+    EXPECT_EQ(passes[0].height, 256);
+    EXPECT_EQ(passes[0].width, 384);
+    EXPECT_EQ(passes[0].num_inference_steps, 3);
+    EXPECT_EQ(passes[0].knobs.values.at(knob), KnobValue(list));
+    EXPECT_EQ(passes[1].height, 512);
+    EXPECT_EQ(passes[1].num_inference_steps, 5);
+    EXPECT_EQ(passes[1].knobs.values.at("denoise_strength"), KnobValue(0.4));
+    EXPECT_FALSE(passes[1].knobs.values.contains(knob));
+  }
 }
 
 TEST_F(TwoPassTest, WhatCannotBeIsNamed) {
