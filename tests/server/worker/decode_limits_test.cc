@@ -52,6 +52,22 @@ TEST(DecodeLimitsTest, APictureAboveTheDefaultIsDecodedWhereTheConfigurationAllo
           .ok());
 }
 
+TEST(DecodeConditionTest, APictureIsNoVideo) {
+  const engine::ScratchFolder scratch;
+  const std::string picture = scratch.path("small.png");
+  engine::RunCommand(absl::StrCat(KINO_PYTHON,
+                                  " -c \"from PIL import Image; Image.new('RGB', (8, 8)).save('",
+                                  picture, "')\""));
+  media::DecodeOptions options;
+  options.kino_media_path = KINO_BIN_DIR "/kino-media";
+  EXPECT_TRUE(convert::DecodeCondition(picture, engine::ConditionKind::kImage, options).ok());
+  for (const engine::ConditionKind kind :
+       {engine::ConditionKind::kVideo, engine::ConditionKind::kControlVideo}) {
+    EXPECT_EQ(convert::DecodeCondition(picture, kind, options).status(),
+              absl::InvalidArgumentError("expected a video, got an image"));
+  }
+}
+
 TEST(DecodeLimitsTest, AllFramesOfAVideoThatWasAcceptedFit) {
   config::LimitsConfig limits;
   EXPECT_GE(DecodeOptionsOf(limits).max_output_bytes, 3 * limits.max_video_pixels);
