@@ -65,12 +65,13 @@ TEST(SandboxTest, MemoryBeyondTheLimitIsRefused) {
 #endif
 
 TEST(SandboxTest, FileBeyondTheLimitEndsTheProcess) {
-  const auto write_past_limit = [] {
+  const auto write_at = [](int64_t offset) {
     const int file = memfd_create("x", 0);
     if (!EnterSandbox(kLimits).ok()) return 3;
-    return pwrite(file, "x", 1, 2 << 20) == 1 ? 1 : 0;
+    return pwrite(file, "x", 1, offset) == 1 ? 1 : 0;
   };
-  EXPECT_EXIT(_exit(write_past_limit()), ::testing::KilledBySignal(SIGXFSZ), "");
+  EXPECT_EXIT(_exit(write_at(kLimits.file_bytes - 1)), ::testing::ExitedWithCode(1), "");
+  EXPECT_EXIT(_exit(write_at(kLimits.file_bytes)), ::testing::KilledBySignal(SIGXFSZ), "");
 }
 
 TEST(SandboxTest, EndlessWorkEndsAtTheProcessorTimeGranted) {

@@ -5,6 +5,7 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "engine/core/json.h"
 #include "engine/describe/describe.h"
@@ -224,6 +225,24 @@ TEST_F(LtxLongDescribeTest, TilesOfItsTilesAreWholeLatents) {
   EXPECT_THAT(ViolatedFields(), IsEmpty());
   tiling.framewise = true;
   EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling"));
+  // Each size by itself: of pixels, 16 a latent here, and of frames, 4.
+  const VaeTiling whole = {.tile_sample_min_height = 64,
+                           .tile_sample_min_width = 64,
+                           .tile_sample_min_num_frames = 16,
+                           .tile_sample_stride_height = 48,
+                           .tile_sample_stride_width = 48,
+                           .tile_sample_stride_num_frames = 8,
+                           .framewise = true};
+  tiling = whole;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
+  for (std::optional<int> VaeTiling::*const size :
+       {&VaeTiling::tile_sample_min_height, &VaeTiling::tile_sample_min_width,
+        &VaeTiling::tile_sample_min_num_frames, &VaeTiling::tile_sample_stride_height,
+        &VaeTiling::tile_sample_stride_width, &VaeTiling::tile_sample_stride_num_frames}) {
+    tiling = whole;
+    tiling.*size = *(whole.*size) + 2;
+    EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling")) << *(tiling.*size);
+  }
 }
 
 TEST_F(LtxLongDescribeTest, ALongVideoMayBeLargerThanOneWindow) {
