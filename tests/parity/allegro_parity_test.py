@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLAllegro
 
 import compare
 import fixtures
@@ -106,7 +107,6 @@ def test_what_diffusers_leaves_grey_is_a_picture(name, tmp_path, pytestconfig):
         json.dump(request, file)
     got = kino_render.render(fixture.model, path, taps=taps)
     latents = torch.from_numpy(np.load(os.path.join(taps, "latents.npy")))
-    from diffusers import AutoencoderKLAllegro
     vae = AutoencoderKLAllegro.from_pretrained(os.path.join(fixture.model, "vae")).eval()
     vae.enable_tiling()
     with torch.no_grad():
@@ -134,6 +134,24 @@ def test_noise_is_drawn_in_the_prompts_type(variant, pytestconfig):
     near, far = compare.psnr(theirs, ours), compare.psnr(fixture.frames("untiled"), ours)
     pytestconfig.kino_note(f"{CASES[variant].name}: {near:.1f} dB from diffusers in bfloat16, {far:.1f} dB from float32")
     assert near > 30 > far
+
+
+def test_tiles_may_have_other_sizes(tmp_path, pytestconfig):
+    """diffusers' are fixed in its class."""
+    fixture = fixtures.make(CASES[0])
+    tiles = {"num_frames": (16, 12), "height": (64, 48), "width": (96, 72)}
+    tiling = {f"tile_sample_{what}_{axis}": size for axis, pair in tiles.items() for what, size in zip(("min", "stride"), pair)}
+    with open(fixture.request("untiled"), encoding="utf-8") as file:
+        request = {**json.load(file), "height": 128, "width": 160, "num_frames": 24}
+    usual = kino_render.render(fixture.model, request)
+    got = kino_render.render(fixture.model, {**request, "plan": {"vae_tiling": tiling}}, taps=str(tmp_path))
+    vae = AutoencoderKLAllegro.from_pretrained(os.path.join(fixture.model, "vae")).eval()
+    vae.kernel, vae.stride = zip(*tiles.values())
+    with torch.no_grad():
+        want = covering_decode(vae, torch.from_numpy(np.load(tmp_path / "latents.npy")), 24)
+    worst, moved = np.abs(got - want).max(), np.abs(got - usual).max()
+    pytestconfig.kino_note(f"smaller tiles: frames max abs error {worst:.2e} (to the usual ones {moved:.2e})")
+    assert worst <= FRAMES_TOLERANCE < moved
 
 
 def test_tiles_of_which_more_than_two_meet_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 
 import kino_render
 import parity_check
@@ -70,3 +71,13 @@ def test_norms_of_what_hardly_varies_are_those_of_diffusers(tmp_path):
     fixture = fixtures.Fixture(case, str(folder))
     want, got = fixture.diffusers_frames(torch.float32), kino_render.render(fixture.model, fixture.request("untiled"))
     assert np.abs(want - got).max() <= 1e-4
+
+
+def test_an_upsampler_of_another_vae_is_refused_before_anything_runs(tmp_path):
+    fixture = fixtures.make(next(case for case in fixtures.matrix() if case.name == "upsample-0"))
+    model = shutil.copytree(fixture.model, tmp_path / "model")
+    folder = model / "latent_upsampler"
+    config = LTXLatentUpsamplerModel.load_config(folder)
+    LTXLatentUpsamplerModel.from_config({**config, "in_channels": 2 * config["in_channels"]}).save_pretrained(folder)
+    with pytest.raises(RuntimeError, match="the latent upsampler's in_channels"):
+        kino_render.render(str(model), fixture.request("untiled"))
