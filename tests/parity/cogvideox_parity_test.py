@@ -103,6 +103,15 @@ def test_a_request_may_ask_for_the_other_scheduler(name, knob, other, tmp_path):
     assert np.abs(asked - fixture.frames("untiled")).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["cogvideox-v2v-2", "cogvideox-control-2"])
+def test_of_images_alone_the_scale_may_be_the_inverse(name, tmp_path):
+    """diffusers' other pipelines do not look at invert_scale_latents."""
+    fixture = fixtures.make(case_of(name))
+    model = shutil.copytree(fixture.model, tmp_path / "model")
+    rewrite(model / "vae" / "config.json", invert_scale_latents=True)
+    assert np.abs(kino_render.render(str(model), read_request(fixture)) - fixture.frames("untiled")).max() <= 1e-4
+
+
 def test_a_control_checkpoint_may_name_the_plain_pipeline(tmp_path):
     """As CogVideoX-Fun's do."""
     fixture = fixtures.make(case_of("cogvideox-control-0"))
