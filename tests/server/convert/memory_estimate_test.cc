@@ -131,6 +131,9 @@ TEST(MemoryEstimate, PinnedMemoryWithoutAGpuIsARefusal) {
   ASSERT_TRUE(gpu.ok()) << gpu.status();
   EXPECT_EQ(gpu->refusal(), "");
   EXPECT_EQ(gpu->dtype(), "bfloat16");
+  // Of the type that is computed with, on each.
+  EXPECT_EQ(gpu->weights_bytes(), model.WeightBytes(engine::DType::kBF16));
+  EXPECT_EQ(cpu->weights_bytes(), model.WeightBytes(engine::DType::kF32));
 }
 
 }  // namespace
