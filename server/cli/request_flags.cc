@@ -1,9 +1,13 @@
 #include "server/cli/request_flags.h"
 
+#include <cmath>
 #include <iostream>
+#include <map>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/cli/print.h"
@@ -61,11 +65,16 @@ void RequestFlags::Register(CLI::App& app, Positional positional) {
   AddOption(app, "--guidance-scale", &guidance_scale_, "X", "Classifier-free guidance.");
   AddOption(app, "--seed", &seed_, "N", "Default: drawn by the server and stored with the job.");
   AddOption(app, "--fps", &fps_, "X", "Frames per second of the output.");
-  AddOption(app, "--image", &images_, "FILE", "Uploads an image and starts the clip with it.");
-  AddOption(app, "--video", &videos_, "FILE", "Uploads a video as a condition.");
+  AddOption(app, "--image", &images_, "FILE",
+            "Uploads an image as a condition, of the first frame unless --frame-index says "
+            "otherwise. This and the next two are repeatable.");
+  AddOption(app, "--video", &videos_, "FILE", "Uploads a video as a condition, or for upscale.");
   AddOption(app, "--control-video", &control_videos_, "FILE", "Uploads a control video.");
-  AddOption(app, "--frame-index", &frame_index_, "N", "The frame the conditions start at.");
-  AddOption(app, "--strength", &strength_, "X", "Of the conditions, 0 to 1.");
+  AddOption(app, "--frame-index", &frame_indexes_, "N",
+            "The frame that the condition before it starts at; before the first condition: that "
+            "they all do. Default: 0.");
+  AddOption(app, "--strength", &strengths_, "X",
+            "0 to 1, of the condition before it, or of all as with --frame-index. Default: 1.");
   AddOption(app, "--quality", &quality_, "N", "Of the video, 0 to 100.");
   app.add_flag("--lossless", lossless_, "Bit-exact pixels.");
   plan_.Register(app);
@@ -81,7 +90,43 @@ void RequestFlags::Register(CLI::App& app, Positional positional) {
   AddOption(app, "--tenant", &tenant_, "NAME", "Must be the token's.");
 }
 
-absl::StatusOr<RequestInput> RequestFlags::Build() const {
+absl::Status RequestFlags::AddConditions(const CLI::App& app, RequestInput* input) const {
+  v1::Condition of_all;  // what is said before the first one
+  v1::Condition* condition = &of_all;
+  std::map<std::string, size_t> seen;  // how often, by option
+  for (const CLI::Option* option : app.parse_order()) {
+    const std::string name = option->get_name();
+    const size_t i = seen[name]++;
+    if (name == "--frame-index") {
+      int32_t frame = 0;
+      if (!absl::SimpleAtoi(frame_indexes_[i], &frame))
+        return BadValue(name, "a whole number", frame_indexes_[i]);
+      condition->set_frame_index(frame);
+    } else if (name == "--strength") {
+      double strength = 0;
+      if (!absl::SimpleAtod(strengths_[i], &strength) || !std::isfinite(strength))
+        return BadValue(name, "a finite number", strengths_[i]);
+      condition->set_strength(strength);
+    }
+    for (const auto& [flag, kind, paths] :
+         {std::tuple{"--image", v1::Condition::IMAGE, &images_},
+          std::tuple{"--video", v1::Condition::VIDEO, &videos_},
+          std::tuple{"--control-video", v1::Condition::CONTROL_VIDEO, &control_videos_}}) {
+      if (name != flag) continue;
+      condition = input->request.add_conditions();
+      *condition = of_all;
+      condition->set_kind(kind);
+      input->files.push_back({kind, (*paths)[i]});
+    }
+  }
+  if (condition == &of_all && of_all.ByteSizeLong() > 0) {
+    return absl::InvalidArgumentError(
+        "--frame-index and --strength belong to --image, --video or --control-video");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RequestInput> RequestFlags::Build(const CLI::App& app) const {
   RequestInput input;
   v1::GenerateRequest& out = input.request;
   if (!request_file_.empty()) {
@@ -152,21 +197,7 @@ absl::StatusOr<RequestInput> RequestFlags::Build() const {
     absl::Status status = SetDuration("--result-ttl", result_ttl_, out.mutable_result_ttl());
     if (!status.ok()) return status;
   }
-  for (const auto& [kind, paths] :
-       {std::pair{v1::Condition::IMAGE, &images_}, std::pair{v1::Condition::VIDEO, &videos_},
-        std::pair{v1::Condition::CONTROL_VIDEO, &control_videos_}}) {
-    for (const std::string& path : *paths) {
-      v1::Condition* condition = out.add_conditions();
-      condition->set_kind(kind);
-      if (frame_index_) condition->set_frame_index(*frame_index_);
-      if (strength_) condition->set_strength(*strength_);
-      input.files.push_back({kind, path});
-    }
-  }
-  if (input.files.empty() && (frame_index_ || strength_)) {
-    return absl::InvalidArgumentError(
-        "--frame-index and --strength belong to --image, --video or --control-video");
-  }
+  if (absl::Status status = AddConditions(app, &input); !status.ok()) return status;
   return input;
 }
 
@@ -182,7 +213,7 @@ std::optional<ExitCode> RequestFlags::Parse(CLI::App& app, const CommonFlags& co
     std::cout << *text;
     return kOk;
   }
-  absl::StatusOr<RequestInput> built = Build();
+  absl::StatusOr<RequestInput> built = Build(app);
   if (!wants_help && !built.ok())
     return UsageError(std::string(built.status().message()), common.is_json);
   if (wants_help || knobs.has_placeholders()) {

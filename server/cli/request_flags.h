@@ -41,19 +41,21 @@ class RequestFlags {
   // or --help is given. Prints --help and --version, and what is wrong; an exit code then.
   std::optional<ExitCode> Parse(CLI::App& app, const CommonFlags& common,
                                 std::vector<std::string> arguments, RequestInput* input) const;
-  // After a parsing: the request file's fields with the options' on top. INVALID_ARGUMENT names
-  // the option.
-  absl::StatusOr<RequestInput> Build() const;
+  // After `app` has parsed: the request file's fields with the options' on top. INVALID_ARGUMENT
+  // names the option.
+  absl::StatusOr<RequestInput> Build(const CLI::App& app) const;
 
  private:
+  // In the order of the command line.
+  absl::Status AddConditions(const CLI::App& app, RequestInput* input) const;
+
   std::string request_file_, model_, task_, priority_, request_id_;
   std::string start_timeout_, run_timeout_, result_ttl_, tenant_;
   std::optional<std::string> positional_;
-  std::vector<std::string> labels_, images_, videos_, control_videos_;
+  std::vector<std::string> labels_, images_, videos_, control_videos_, frame_indexes_, strengths_;
   std::optional<std::string> prompt_, negative_prompt_;
   std::optional<int> height_, width_, num_frames_, steps_, quality_;
-  std::optional<int> frame_index_;
-  std::optional<double> guidance_scale_, fps_, strength_;
+  std::optional<double> guidance_scale_, fps_;
   std::optional<uint64_t> seed_;
   bool lossless_ = false;
   Positional kind_ = Positional::kPrompt;

@@ -20,7 +20,7 @@ absl::StatusOr<RequestInput> Build(const std::vector<std::string>& arguments) {
   request_flags.Register(app, RequestFlags::Positional::kPrompt);
   if (absl::Status status = command_line::Parse(app, arguments).status(); !status.ok())
     return status;
-  return request_flags.Build();
+  return request_flags.Build(app);
 }
 
 TEST(RequestFlags, EveryFlagReachesItsField) {
@@ -114,6 +114,29 @@ TEST(RequestFlags, EveryFlagReachesItsField) {
   EXPECT_EQ(input->files[0].path, "a.png");
 }
 
+// What is said of a condition stands behind it; what is said before them is said of all.
+TEST(RequestFlags, ConditionsAreInTheOrderOfTheCommandLine) {
+  const auto input =
+      Build({"--strength", "0.5", "--video", "a.mp4", "--frame-index", "8", "--image", "b.png",
+             "--strength=0.9", "--frame-index", "3", "--frame-index=24", "--control-video", "c.mp4",
+             "x", "--image", "d.png"});
+  ASSERT_TRUE(input.ok()) << input.status();
+  v1::GenerateRequest expected;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      R"pb(
+        prompt: "x"
+        conditions { kind: VIDEO strength: 0.5 frame_index: 8 }
+        conditions { kind: IMAGE strength: 0.9 frame_index: 24 }
+        conditions { kind: CONTROL_VIDEO strength: 0.5 }
+        conditions { kind: IMAGE strength: 0.5 })pb",
+      &expected));
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(expected, input->request))
+      << input->request.DebugString();
+  std::vector<std::string> paths;
+  for (const ConditionFile& file : input->files) paths.push_back(file.path);
+  EXPECT_THAT(paths, ElementsAre("a.mp4", "b.png", "c.mp4", "d.png"));
+}
+
 TEST(RequestFlags, WithoutFlagsTheRequestIsEmpty) {
   const auto input = Build({});
   ASSERT_TRUE(input.ok());
@@ -144,6 +167,9 @@ TEST(RequestFlags, BadValuesNameTheirFlag) {
       {{"--result-ttl", "0"}, "--result-ttl"},
       {{"--request", "/absent.json"}, "/absent.json"},
       {{"--strength", "1"}, "--strength"},
+      {{"--image", "a", "--strength", "much"}, "--strength: expected a finite number, got 'much'"},
+      {{"--image", "a", "--strength", "inf"}, "--strength: expected a finite number, got 'inf'"},
+      {{"--image", "a", "--frame-index", "0.5"}, "--frame-index: expected a whole number"},
       {{"a", "--prompt", "b"}, "twice"},
   };
   for (const auto& [arguments, expected] : cases) {
