@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <vector>
 
@@ -26,7 +27,7 @@ absl::Status CannotRead(const std::string& name, const std::string& why) {
 }
 
 absl::Status CannotRead(const std::string& name, int error) {
-  return CannotRead(name, std::string(absl::ErrnoToStatus(error, "").message()));
+  return CannotRead(name, std::string(std::strerror(error)));
 }
 
 absl::StatusOr<int> Open(const std::string& name) {
