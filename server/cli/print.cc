@@ -144,10 +144,11 @@ std::string WorkersText(const v1::Model& model) {
 
 std::string LimitsText(const v1::Limits& limits) {
   return absl::StrFormat(
-      "sides of %d to %d pixels by %d, 1 to %d frames%s, %d pixels in all, 1 to %d steps",
-      limits.min_size(), limits.max_size(), limits.size_multiple(), limits.max_frames(),
+      "sides of %d to %d pixels by %d, 1 to %d frames%s, %d pixels in all%s", limits.min_size(),
+      limits.max_size(), limits.size_multiple(), limits.max_frames(),
       limits.frames_multiple() > 1 ? absl::StrFormat(" (k*%d+1)", limits.frames_multiple()) : "",
-      limits.max_pixels(), limits.max_steps());
+      limits.max_pixels(),
+      limits.max_steps() > 0 ? absl::StrFormat(", 1 to %d steps", limits.max_steps()) : "");
 }
 
 // Of a NativeShape or a GenerateRequest.
@@ -206,6 +207,7 @@ void PrintJob(const v1::Job& job) {
   if (job.has_start_eta()) PrintLine("starts in", EtaText(job.start_eta()));
   if (job.has_eta()) PrintLine("ends in", EtaText(job.eta()));
   PrintLine("model", job.request().model());
+  PrintLine("task", v1::Task_Name(job.request().task()));
   PrintLine("prompt", Printable(job.request().prompt(), 8192));
   if (job.request().has_seed()) PrintLine("seed", absl::StrCat(job.request().seed()));
   PrintLine("created", TimeText(job.create_time()));
@@ -270,8 +272,10 @@ void PrintModel(const v1::Model& model) {
     PrintLine("task", v1::Task_Name(task.task()));
     PrintLine("  native", ShapeText(task.native()));
     PrintLine("  defaults", ShapeText(task.defaults()));
-    PrintLine("", absl::StrFormat("%d steps, guidance %g", task.defaults().num_inference_steps(),
-                                  task.defaults().guidance_scale()));
+    if (task.defaults().has_num_inference_steps()) {
+      PrintLine("", absl::StrFormat("%d steps, guidance %g", task.defaults().num_inference_steps(),
+                                    task.defaults().guidance_scale()));
+    }
     if (!task.defaults().negative_prompt().empty())
       PrintLine(
           "", absl::StrCat("without: ", Printable(task.defaults().negative_prompt(), kErrorCells)));

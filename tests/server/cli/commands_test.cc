@@ -93,6 +93,11 @@ TEST_F(CliTest, ModelsTellWhatTheyAreAndTake) {
   server_.model.mutable_limits()->set_frames_multiple(1);
   EXPECT_EQ(Run({"models", "big"}), 0);
   EXPECT_THAT(Output(), HasSubstr("1 to 8193 frames, 1000000000 pixels"));
+  // What denoises nothing has no steps.
+  server_.model.mutable_limits()->clear_max_steps();
+  server_.model.mutable_tasks(0)->mutable_defaults()->clear_num_inference_steps();
+  EXPECT_EQ(Run({"models", "big"}), 0);
+  EXPECT_THAT(Output(), Not(HasSubstr(" steps")));
   EXPECT_EQ(Run({"models", "big", "--json"}), 0);
   EXPECT_THAT(Output(), HasSubstr(R"("generation":"CogVideoX-5b")"));
 }
