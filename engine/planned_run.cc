@@ -51,6 +51,7 @@ PlannedRun::PlannedRun(PlannedRunOptions planned, std::vector<MediaInput> media,
       counter_(MakeWorkCounter(planned_.device)) {
   progress_.stage = run_->position().stage;
   progress_.total_steps = run_->position().total_steps;
+  progress_.total_passes = run_->position().total_passes;
   pulse_.stage = progress_.stage;
   weights_.emplace(planned_.pipeline, planned_.plan);
   const VideoSize size = planned_.description->details->OutputOf(planned_.request);
@@ -280,6 +281,7 @@ void PlannedRun::Report(const PipelineRun::Position& now) {
     pulse_.stage = now.stage;
     pulse_.steps = now.step;
   }
+  progress_.pass = now.pass;
   progress_.stage = now.stage;
   progress_.step = now.step;
   progress_.total_steps = now.total_steps;

@@ -31,6 +31,8 @@ class PipelineRun {
     int total_steps = 0;
     double fraction = 0;  // of the run
     bool done = false;
+    int pass = 1;
+    int total_passes = 1;
   };
 
   virtual ~PipelineRun() = default;

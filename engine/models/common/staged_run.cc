@@ -19,7 +19,7 @@ RunState RunState::Clone() const {
 }
 
 void StagedRun::AddStage(Stage stage, double share, int total_steps, Step step) {
-  entries_.push_back({stage, share, total_steps, std::move(step)});
+  entries_.push_back({stage, share, total_steps, std::move(step), passes_});
 }
 
 std::vector<PipelineRun::StageShare> StagedRun::stages() const {
@@ -35,7 +35,9 @@ PipelineRun::Position StagedRun::position() const {
                     .step = state_.step,
                     .total_steps = entry.total_steps,
                     .fraction = 0,
-                    .done = is_done_};
+                    .done = is_done_,
+                    .pass = entry.pass,
+                    .total_passes = passes_};
   double all = 0, finished = entry.share * state_.step / entry.total_steps;
   for (size_t i = 0; i < entries_.size(); ++i) {
     all += entries_[i].share;

@@ -68,8 +68,10 @@ class StagedRun : public PipelineRun {
   template <typename Run>
   void AddDecode(double share, int frames, std::unique_ptr<DecodeStream> (Run::*start)()) {
     start_decode_ = [run = static_cast<Run*>(this), start] { return (run->*start)(); };
-    entries_.push_back({Stage::kDecode, share, frames, {}});
+    entries_.push_back({Stage::kDecode, share, frames, {}, passes_});
   }
+  // The stages that are added from here on are another pass over the video.
+  void BeginPass() { ++passes_; }
   // So many more steps of this stage are finished. `is_last`: nothing of the stage is left, the
   // next one begins; behind the last the run is done.
   void Finish(int steps, bool is_last);
@@ -89,6 +91,7 @@ class StagedRun : public PipelineRun {
     double share;
     int total_steps;
     Step step;
+    int pass;
   };
 
   void Decode(const RunContext& context, const FrameSink& sink);
@@ -98,6 +101,7 @@ class StagedRun : public PipelineRun {
   std::vector<Entry> entries_;
   std::function<std::unique_ptr<DecodeStream>()> start_decode_;
   std::unique_ptr<DecodeStream> decoder_;
+  int passes_ = 1;
   bool is_done_ = false;
   bool is_decoding_ = false;  // a step of the decode stage has begun
   RunState before_;           // the step that runs, or all of the decode stage

@@ -156,5 +156,33 @@ TEST(StagedRunTest, SkipsWhatIsLeftOfAStage) {
   EXPECT_THROW(run.SkipStage(), c10::Error);
 }
 
+// Text; a step; a step of a second pass, then frames.
+class TwoPasses final : public StagedRun {
+ public:
+  TwoPasses() : StagedRun(EffectiveRequest()) {
+    const auto step = [this](const RunContext&, const FrameSink&) { Finish(1, true); };
+    AddStage(Stage::kEncodeText, 0.1, 1, step);
+    AddStage(Stage::kDenoise, 0.2, 1, step);
+    BeginPass();
+    AddStage(Stage::kDenoise, 0.4, 1, step);
+    AddStage(Stage::kDecode, 0.3, 1, step);
+  }
+
+ private:
+  void Drop(Stage) override {}
+};
+
+TEST(StagedRunTest, TellsInWhichPassItIs) {
+  TwoPasses run;
+  std::vector<int> passes;
+  while (!run.position().done) {
+    passes.push_back(run.position().pass);
+    EXPECT_EQ(run.position().total_passes, 2);
+    run.Advance(RunContext{}, [](const at::Tensor&) {});
+  }
+  EXPECT_THAT(passes, ElementsAre(1, 1, 2, 2));
+  EXPECT_EQ(TwoStages().position().total_passes, 1);
+}
+
 }  // namespace
 }  // namespace kino::engine
