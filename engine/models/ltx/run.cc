@@ -35,7 +35,10 @@ LtxRun::LtxRun(Inputs inputs)
   double work = 0;
   for (const Pass& pass : passes_) work += static_cast<double>(pass.steps() * pass.tokens.count());
   for (const Pass& pass : passes_) {
-    if (&pass != &passes_.front()) AddStage(Stage::kUpscale, kUpscaleShare, 1, &LtxRun::Upscale);
+    if (&pass != &passes_.front()) {
+      AddStage(Stage::kUpscale, kUpscaleShare, 1, &LtxRun::Upscale);
+      BeginPass();
+    }
     AddPass(pass, kDenoiseShare * static_cast<double>(pass.steps() * pass.tokens.count()) / work);
   }
   AddDecode(kDecodeShare, *request_.num_frames, &LtxRun::StartDecode);
