@@ -94,6 +94,7 @@ class ModelImpl final : public Model {
     if (!request.seed) return absl::InvalidArgumentError("seed: an effective request has one");
     KINO_RETURN_IF_ERROR(FirstViolation(resolved.violations));
     KINO_RETURN_IF_ERROR(CheckMedia(request, media));
+    KINO_RETURN_IF_ERROR(CutMedia(resolved.request, media));
     if ((options.output.mp4 != nullptr) == (options.output.frames != nullptr)) {
       return absl::InvalidArgumentError("output: expected exactly one of mp4 and frames");
     }
@@ -150,6 +151,23 @@ class ModelImpl final : public Model {
             absl::StrCat("conditions[", i, "]: ", input.num_frames, " frames of ", input.width, "x",
                          input.height, " in ", input.rgb.size(), " bytes"));
       }
+    }
+    return absl::OkStatus();
+  }
+
+  // To the first frames, where only those of a video are used.
+  static absl::Status CutMedia(const Request& request, std::vector<MediaInput>& media) {
+    for (size_t i = 0; i < media.size(); ++i) {
+      const std::optional<int>& frames = request.conditions[i].num_frames;
+      if (!frames) continue;
+      MediaInput& video = media[i];
+      if (*frames > video.num_frames) {
+        return absl::InvalidArgumentError(absl::StrCat("conditions[", i, "]: the video has ",
+                                                       video.num_frames, " frames, expected ",
+                                                       *frames, " or more"));
+      }
+      video.num_frames = *frames;
+      video.rgb.resize(size_t{3} * video.width * video.height * video.num_frames);
     }
     return absl::OkStatus();
   }

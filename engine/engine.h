@@ -66,6 +66,7 @@ struct MediaInput {
   int width = 0;
   int height = 0;
   int num_frames = 0;
+  double fps = 0;  // of a video that says it; else 0
   std::vector<uint8_t> rgb;
 };
 

@@ -43,16 +43,6 @@ class Checker {
   std::vector<FieldViolation>& violations_;
 };
 
-Task InferTask(const Request& request) {
-  if (request.task != Task::kUnspecified) return request.task;
-  Task task = Task::kTextToVideo;
-  for (const Condition& condition : request.conditions) {
-    if (condition.kind != ConditionKind::kImage) return Task::kVideoToVideo;
-    task = Task::kImageToVideo;
-  }
-  return task;
-}
-
 template <typename T>
 void Fill(std::optional<T>& field, const std::optional<T>& fallback) {
   if (!field.has_value()) field = fallback;
@@ -102,6 +92,22 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
     check.Fail("num_frames",
                absl::StrCat("height * width * num_frames may be at most ", limits.max_pixels,
                             ", got ", *request.height, " * ", *request.width, " * ", frames));
+  }
+}
+
+// Of a video of which only the first frames are used the others are not there.
+void CutToNumFrames(const std::string& field, Condition& condition, Checker& check) {
+  if (!condition.num_frames) return;
+  const int frames = *condition.num_frames;
+  if (condition.kind == ConditionKind::kImage)
+    return check.Fail(field + ".num_frames", absl::StrCat("an image has one frame; leave it out"));
+  if (frames < 1) {
+    check.Fail(field + ".num_frames", absl::StrCat("expected 1 or more, got ", frames));
+  } else if (condition.size && frames > condition.size->num_frames) {
+    check.Fail(field + ".num_frames",
+               absl::StrCat("the video has ", condition.size->num_frames, " frames, got ", frames));
+  } else if (condition.size) {
+    condition.size->num_frames = frames;
   }
 }
 
@@ -409,12 +415,24 @@ void SingleTaskDescription::Resolve(Request& request,
        .description = absl::StrCat("no schedule: ", std::string(schedule.message()))});
 }
 
+Task TaskOf(const ModelDescription& model, const Request& request) {
+  if (request.task != Task::kUnspecified) return request.task;
+  // What its conditions lack for it is told better than that they make another task.
+  if (model.details->tasks().size() == 1) return model.details->tasks().front().task;
+  Task task = Task::kTextToVideo;
+  for (const Condition& condition : request.conditions) {
+    if (condition.kind != ConditionKind::kImage) return Task::kVideoToVideo;
+    task = Task::kImageToVideo;
+  }
+  return task;
+}
+
 ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& request,
                                uint64_t draw_seed) {
   ResolvedRequest resolved{.request = request, .violations = {}};
   Request& effective = resolved.request;
   Checker check(resolved.violations);
-  effective.task = InferTask(request);
+  effective.task = TaskOf(model, request);
   const TaskDescription* task = nullptr;
   std::vector<std::string> tasks;
   for (const TaskDescription& candidate : model.details->tasks()) {
@@ -426,8 +444,11 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                     TaskName(effective.task)));
     return resolved;
   }
-  FillAll(effective, OverridesFor(model, request), model.knobs);
-  model.details->FillFromConditions(effective);
+  for (size_t i = 0; i < effective.conditions.size(); ++i)
+    CutToNumFrames(absl::StrCat("conditions[", i, "]"), effective.conditions[i], check);
+  const Request overrides = OverridesFor(model, request);
+  model.details->FillFromConditions(overrides, effective);
+  FillAll(effective, overrides, model.knobs);
   FillAll(effective, task->defaults, model.knobs);
   CheckKnobs(model.knobs, model.family, effective.task, effective.knobs, resolved.violations);
   FillKnobs(model.knobs, effective.task, effective.knobs,

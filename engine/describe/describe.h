@@ -42,7 +42,7 @@ struct Limits {
   int frames_multiple = 1;  // num_frames is k * frames_multiple + 1, others become the one below
   int max_frames = 1;
   int64_t max_pixels = 1;  // height * width * num_frames
-  int max_steps = 1;
+  int max_steps = 1;       // 0: nothing is denoised
 };
 
 // One component of a model folder (text_encoder, transformer, vae, ...).
@@ -82,8 +82,9 @@ class FamilyDescription {
   virtual VideoSize OutputOf(const Request& request) const {
     return {.height = *request.height, .width = *request.width, .num_frames = *request.num_frames};
   }
-  // Fills what the request leaves open and its conditions tell, before the task's defaults do.
-  virtual void FillFromConditions(Request&) const {}
+  // Fills what the request leaves open and its conditions tell, before the operator's values
+  // (`configured`, which go before what a video is like) and the task's defaults do.
+  virtual void FillFromConditions(const Request& /*configured*/, Request&) const {}
   // Appends what is wrong with the request beyond single fields, and fills knobs whose default
   // depends on others. Every other default is in `request` already; a knob that is not what its
   // table asks for is reported already, and ReadKnobs leaves it out.
@@ -136,6 +137,9 @@ struct ResolvedRequest {
 
 // OK when there is none. INVALID_ARGUMENT: "field: description" of the first.
 absl::Status FirstViolation(const std::vector<FieldViolation>& violations);
+
+// The request's task; of one that names none the model's only one, else that of its conditions.
+Task TaskOf(const ModelDescription& model, const Request& request);
 
 // Infers the task, fills defaults and checks every field against the model's limits. `draw_seed` is
 // used when the request has no seed.

@@ -496,6 +496,9 @@ std::string Planner::WhatWouldFit(const Plan& base) const {
   const auto with_frames = [&](int steps) {
     Request shorter = state_->request;
     shorter.num_frames = frames_of(steps);
+    for (Condition& condition : shorter.conditions) {
+      if (condition.num_frames > shorter.num_frames) condition.num_frames.reset();
+    }
     return Planner(*state_->model, shorter, state_->profiles, state_->device, state_->allow_lossy);
   };
   // The largest number of frames whose smallest plan fits; memory grows with it.

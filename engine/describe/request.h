@@ -31,8 +31,12 @@ struct Condition {
   ConditionKind kind = ConditionKind::kImage;
   int frame_index = 0;
   double strength = 1.0;
+  // Of a video: how many of its first frames are used. Absent: all.
+  std::optional<int> num_frames = {};
   // Of what it shows, where whoever resolves the request knows it.
   std::optional<VideoSize> size = {};
+  // Frames per second of a video, likewise.
+  std::optional<double> fps = {};
   bool operator==(const Condition&) const = default;
 };
 

@@ -287,6 +287,7 @@ class Tracer final : public ProfileSource {
       media.push_back({.width = *request.width,
                        .height = *request.height,
                        .num_frames = condition.kind == ConditionKind::kImage ? 1
+                                     : condition.num_frames                  ? *condition.num_frames
                                      : condition.size ? condition.size->num_frames
                                                       : *request.num_frames,
                        .rgb = {}});

@@ -189,6 +189,7 @@ struct Asset {
   int width = 0;
   int height = 0;
   int num_frames = 0;
+  double fps = 0;            // of a video that says it; else 0
   absl::Time create_time{};  // set by the store
   std::string file_name{};   // server-made, relative to the asset folder
 };

@@ -18,6 +18,7 @@ absl::StatusOr<engine::MediaInput> ToMediaInput(absl::StatusOr<media::DecodedMed
   out.width = decoded->width();
   out.height = decoded->height();
   out.num_frames = decoded->num_frames();
+  out.fps = decoded->fps();
   const size_t frame_bytes =
       size_t{3} * static_cast<size_t>(out.width) * static_cast<size_t>(out.height);
   out.rgb.resize(frame_bytes * static_cast<size_t>(out.num_frames));

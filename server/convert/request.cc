@@ -77,6 +77,7 @@ engine::Condition ToEngineCondition(const v1::Condition& condition, const std::s
     CheckFinite(field + ".strength", condition.strength(), violations);
     out.strength = condition.strength();
   }
+  if (condition.has_num_frames()) out.num_frames = condition.num_frames();
   return out;
 }
 
@@ -299,6 +300,8 @@ void FromEngine(const engine::Request& request, v1::GenerateRequest* out) {
     }
     message->set_frame_index(condition.frame_index);
     message->set_strength(condition.strength);
+    condition.num_frames ? message->set_num_frames(*condition.num_frames)
+                         : message->clear_num_frames();
   }
   out->mutable_output()->set_codec(v1::H264);
   out->mutable_output()->set_lossless(request.output.lossless);

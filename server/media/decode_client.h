@@ -47,6 +47,7 @@ class DecodedMedia {
   int num_frames() const { return num_frames_; }  // 1 for an image
   int fps_num() const { return fps_num_; }        // 0 for an image, or when the video does not say
   int fps_den() const { return fps_den_; }
+  double fps() const { return double(fps_num_) / fps_den_; }
   bool is_video() const { return !codec_.empty(); }
   // As found in the bytes: image/png, image/jpeg, image/webp, video/mp4, video/webm,
   // video/x-matroska, video/mp2t.

@@ -93,6 +93,7 @@ void TellSizes(const std::vector<engine::MediaInput>& media, engine::Request& re
   for (size_t i = 0; i < media.size(); ++i) {
     request.conditions[i].size = engine::VideoSize{
         .height = media[i].height, .width = media[i].width, .num_frames = media[i].num_frames};
+    if (media[i].fps > 0) request.conditions[i].fps = media[i].fps;
   }
 }
 

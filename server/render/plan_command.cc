@@ -66,9 +66,6 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const PlanFlagValues& values) {
   if (values.height) request.set_height(*values.height);
   if (values.width) request.set_width(*values.width);
   if (values.num_frames) request.set_num_frames(*values.num_frames);
-  if (!request.has_prompt() && request.task() != v1::UPSCALE) {
-    request.set_prompt(std::string(convert::kUnknownPromptBytes, 'x'));
-  }
   return request;
 }
 
@@ -98,6 +95,8 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   if (!description.ok()) return Report(kBadRequest, std::string(description.status().message()));
 
   convert::EngineRequest request = convert::ToEngine(*message);
+  if (!request.request.prompt && engine::Denoises(engine::TaskOf(*description, request.request)))
+    request.request.prompt = std::string(convert::kUnknownPromptBytes, 'x');
   // Without its files a request is planned for videos as long as the one it asks for.
   if (const auto media = ReadConditions(*message, values.request_file); media.ok())
     TellSizes(*media, request.request);

@@ -160,7 +160,7 @@ def test_a_control_video_steps_with_dpm_as_text_does(variant, pytestconfig):
     ("cogvideox-t2v-2", {"width": 112}, "positions for at most 96"),
     ("cogvideox-t2v-0", {"cogvideox": {"max_sequence_length": 30}}, "cogvideox.max_sequence_length"),
     ("cogvideox-v2v-2", {"num_frames": 9}, "multiple of 2"),
-    ("cogvideox-v2v-0", {"num_frames": 14}, "13 frames, expected 14"),
+    ("cogvideox-v2v-0", {"num_frames": 14}, "13 frames, expected at most"),
     ("cogvideox-v2v-0", {"num_inference_steps": 1}, "leave none to run"),
     ("cogvideox-v2v-0", {"conditions": []}, "exactly one VIDEO"),
     ("cogvideox-v2v-0", {"plan": {"vae_tiling": {"tile_sample_min_height": 56, "tile_sample_min_width": 56}}}, "latents"),

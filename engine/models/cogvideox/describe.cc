@@ -1,5 +1,7 @@
 #include "engine/models/cogvideox/describe.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
 #include "engine/core/status.h"
@@ -52,11 +54,7 @@ class CogVideoXDescription final : public FamilyDescription {
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
   const Limits& limits() const override { return limits_; }
-  // Of a video as many are used as are asked for, which says how it is encoded; 16 of 13 come out
-  // of that as well.
-  int FramesOf(Task task, int frames) const override {
-    return task == Task::kVideoToVideo ? frames : vae_.frames(vae_.latent_frames(frames));
-  }
+  int FramesOf(Task, int frames) const override { return vae_.frames(vae_.latent_frames(frames)); }
   const VaeTileSizes& vae_tiles() const override { return tiles_; }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     if (request.conditions.empty()) return absl::OkStatus();
@@ -65,9 +63,12 @@ class CogVideoXDescription final : public FamilyDescription {
     return CheckEncodeTiles(*request.height, *request.width, tiles.PixelGrid(),
                             tiles.LatentGrid(ratio), ratio);
   }
+  void FillFromConditions(const Request& configured, Request& request) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
+  void ResolveVideo(const Request& request, std::vector<FieldViolation>& violations) const;
+
   CogVideoXTransformerConfig transformer_;
   CogVideoXVaeConfig vae_;
   DdimConfig sampler_;
@@ -76,6 +77,46 @@ class CogVideoXDescription final : public FamilyDescription {
   std::vector<TaskDescription> tasks_;
   Limits limits_;
 };
+
+// Of a video all frames are used, or as many as are asked for. How many that are says how they are
+// encoded, and other than that many may come out: 16 of 13 to 16.
+void CogVideoXDescription::FillFromConditions(const Request& configured, Request& request) const {
+  if (request.task != Task::kVideoToVideo || request.conditions.size() != 1) return;
+  Condition& video = request.conditions[0];
+  if (video.kind == ConditionKind::kImage) return;
+  if (!video.num_frames) {
+    const int limit = configured.num_frames.value_or(*tasks_.back().defaults.num_frames);
+    const int all = video.size ? video.size->num_frames : limit;
+    const int used =
+        request.num_frames.value_or(configured.num_frames ? std::min(all, limit) : all);
+    if (used < 1) return;  // told of as num_frames
+    video.num_frames = used;
+  }
+  if (!request.num_frames) request.num_frames = video.num_frames;
+}
+
+void CogVideoXDescription::ResolveVideo(const Request& request,
+                                        std::vector<FieldViolation>& violations) const {
+  const Condition& video = request.conditions[0];
+  const int used = *video.num_frames, given = *request.num_frames;
+  const int latents = vae_.latent_frames(used), come_out = vae_.frames(latents);
+  const int patch = transformer_.patch_frames();
+  std::string wrong;
+  if (video.size && used > video.size->num_frames) {
+    wrong = absl::StrCat("the video has ", video.size->num_frames,
+                         " frames, expected at most that many, got ", used);
+  } else if (given != come_out) {
+    wrong = absl::StrCat(come_out, " come out of the ", used,
+                         " frames of conditions[0].num_frames, got ", given,
+                         "; leave one of the two out");
+  } else if (latents % patch != 0) {
+    const int rest = latents % patch;
+    wrong = absl::StrCat("the VAE makes ", latents, " latent ones of ", used,
+                         " frames, expected a multiple of ", patch, ", which it makes of ",
+                         vae_.frames(latents > patch ? latents - rest : patch));
+  }
+  if (!wrong.empty()) violations.push_back({.field = "num_frames", .description = wrong});
+}
 
 void CogVideoXDescription::Resolve(Request& request,
                                    std::vector<FieldViolation>& violations) const {
@@ -104,11 +145,7 @@ void CogVideoXDescription::Resolve(Request& request,
                                                  : ConditionKind::kVideo;
     ExpectOneCondition(request, kind, /*fully=*/kind != ConditionKind::kVideo, violations);
     if (!violations.empty()) return;
-    const int frames = vae_.latent_frames(*request.num_frames), patch = transformer_.patch_frames();
-    if (!is_image && frames % patch != 0) {
-      fail("num_frames", absl::StrCat("a video of ", *request.num_frames, " frames is ", frames,
-                                      " latent frames, expected a multiple of ", patch));
-    }
+    if (!is_image) ResolveVideo(request, violations);
   }
   const double strength = request.conditions.empty() ? 1 : request.conditions[0].strength;
   const absl::Status schedule =

@@ -64,10 +64,10 @@ void CogVideoXRun::EncodeMedia(const RunContext& context) {
   const bool is_control = is_seen && !is_image;
   // Of a control video the noise is drawn first, and nothing for the video itself.
   if (is_control) state_.latents = DrawNoise();
-  const at::Tensor moments = components_->vae->Encode(
-      ConditionFrames(media_.front(), 0, is_image ? 1 : *request_.num_frames, *request_.height,
-                      *request_.width),
-      request_.plan.vae_tiling, context);
+  const at::Tensor moments =
+      components_->vae->Encode(ConditionFrames(media_.front(), 0, media_.front().num_frames,
+                                               *request_.height, *request_.width),
+                               request_.plan.vae_tiling, context);
   const double scale =
       is_image && vae.invert_scale_latents ? 1 / vae.scaling_factor : vae.scaling_factor;
   const at::Tensor encoded =

@@ -39,7 +39,8 @@ class LtxUpscaleDescription final : public FamilyDescription {
                .max_size = kMaxSize / static_cast<int>(by.h),
                .frames_multiple = temporal_ratio_,
                .max_frames = 2048 * temporal_ratio_ + 1,
-               .max_pixels = kMaxPixels / by.product()};
+               .max_pixels = kMaxPixels / by.product(),
+               .max_steps = 0};
   }
 
   const std::vector<TaskDescription>& tasks() const override { return tasks_; }
@@ -51,7 +52,7 @@ class LtxUpscaleDescription final : public FamilyDescription {
   VideoSize OutputOf(const Request& request) const override {
     return upsampler_.Upsampled(FamilyDescription::OutputOf(request));
   }
-  void FillFromConditions(Request& request) const override;
+  void FillFromConditions(const Request& configured, Request& request) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
@@ -67,15 +68,20 @@ class LtxUpscaleDescription final : public FamilyDescription {
   Limits limits_;
 };
 
-void LtxUpscaleDescription::FillFromConditions(Request& request) const {
-  if (request.conditions.size() != 1 || !request.conditions[0].size) return;
-  const VideoSize& size = *request.conditions[0].size;
+void LtxUpscaleDescription::FillFromConditions(const Request& configured, Request& request) const {
+  if (request.conditions.size() != 1) return;
+  const Condition& video = request.conditions[0];
+  if (!request.fps && !configured.fps && video.fps)
+    request.fps = *video.fps * static_cast<double>(upsampler_.factors().t);
+  if (!video.size) return;
+  const VideoSize& size = *video.size;
   const auto whole = [this](int pixels) {
     return std::max(pixels / spatial_ratio_, 1) * spatial_ratio_;
   };
-  if (!request.height) request.height = whole(size.height);
-  if (!request.width) request.width = whole(size.width);
-  if (!request.num_frames) request.num_frames = WholeFrames(size.num_frames);
+  if (!request.height && !configured.height) request.height = whole(size.height);
+  if (!request.width && !configured.width) request.width = whole(size.width);
+  if (!request.num_frames && !configured.num_frames)
+    request.num_frames = WholeFrames(size.num_frames);
 }
 
 void LtxUpscaleDescription::Resolve(Request& request,

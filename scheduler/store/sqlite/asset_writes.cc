@@ -35,9 +35,9 @@ void SqliteJobStore::InsertAsset(Asset asset, Done<Asset> done) {
         const int64_t now_us = SaturatingMicros(clock_.Now());
         KINO_RETURN_IF_ERROR(
             db.Run("INSERT INTO assets(id, tenant, bytes, sha256, content_type, width, height, "
-                   "frames, create_us, file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                   "frames, fps, create_us, file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                    asset.id, asset.tenant, asset.size_bytes, asset.sha256, asset.content_type,
-                   asset.width, asset.height, asset.num_frames, now_us, asset.file_name)
+                   asset.width, asset.height, asset.num_frames, asset.fps, now_us, asset.file_name)
                 .status());
         Asset made = asset;
         made.create_time = absl::FromUnixMicros(now_us);

@@ -61,8 +61,9 @@ Asset ReadAsset(const Statement& row) {
           .width = row.Int(5),
           .height = row.Int(6),
           .num_frames = row.Int(7),
-          .create_time = absl::FromUnixMicros(row.Int64(8)),
-          .file_name = row.Text(9)};
+          .fps = row.Double(8),
+          .create_time = absl::FromUnixMicros(row.Int64(9)),
+          .file_name = row.Text(10)};
 }
 
 StateEvent ReadEvent(const Statement& row, int column) {
@@ -320,7 +321,7 @@ absl::StatusOr<Asset> SqliteJobStore::GetAsset(const std::string& tenant,
   return Read<Asset>([&](Connection& db) -> absl::StatusOr<Asset> {
     KINO_ASSIGN_OR_RETURN(
         Statement row,
-        db.Query("SELECT id, tenant, bytes, sha256, content_type, width, height, frames, "
+        db.Query("SELECT id, tenant, bytes, sha256, content_type, width, height, frames, fps, "
                  "create_us, file FROM assets WHERE id = ? AND tenant = ?",
                  asset_id, tenant));
     KINO_ASSIGN_OR_RETURN(const bool is_there, row.Step());
@@ -334,8 +335,8 @@ absl::StatusOr<std::vector<Asset>> SqliteJobStore::ListAssets(const std::string&
   using Assets = std::vector<Asset>;
   return Read<Assets>([&](Connection& db) -> absl::StatusOr<Assets> {
     const std::string columns =
-        "SELECT id, tenant, bytes, sha256, content_type, width, height, frames, create_us, file "
-        "FROM assets ";
+        "SELECT id, tenant, bytes, sha256, content_type, width, height, frames, fps, create_us, "
+        "file FROM assets ";
     const bool has_tenant = !tenant.empty();
     absl::StatusOr<Statement> rows =
         has_tenant ? db.Query(columns + "WHERE tenant = ? ORDER BY seq DESC LIMIT ?", tenant, limit)

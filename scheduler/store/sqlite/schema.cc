@@ -234,8 +234,12 @@ CREATE TRIGGER free_asset AFTER DELETE ON assets BEGIN
 END;
 )sql";
 
+constexpr char kVersion5[] = R"sql(
+ALTER TABLE assets ADD COLUMN fps REAL NOT NULL DEFAULT 0;
+)sql";
+
 // Step i brings version i to version i + 1. Steps of released versions are never changed.
-constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3, kVersion4};
+constexpr const char* kMigrations[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5};
 
 }  // namespace
 

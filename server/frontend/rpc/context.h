@@ -29,6 +29,7 @@ struct ProbedMedia {
   int width = 0;
   int height = 0;
   int num_frames = 0;
+  double fps = 0;  // of a video that says it; else 0
 };
 // Decodes the file once, outside this process. INVALID_ARGUMENT: it is no supported image or video,
 // or more than the limits allow. UNAVAILABLE: it could not be decoded just now. Blocks.

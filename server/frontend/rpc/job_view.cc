@@ -114,6 +114,7 @@ v1::Asset ToProto(const scheduler::Asset& asset) {
   out.set_width(asset.width);
   out.set_height(asset.height);
   out.set_num_frames(asset.num_frames);
+  out.set_fps(asset.fps);
   SetTime(asset.create_time, out.mutable_create_time());
   return out;
 }

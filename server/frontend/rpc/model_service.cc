@@ -114,15 +114,18 @@ grpc::ServerUnaryReactor* ModelService::GetPlans(grpc::CallbackServerContext* ca
 
 absl::Status ModelService::FindPlans(const v1::GenerateRequest& request, const Asker& asker,
                                      v1::GetPlansResponse* response) const {
+  const absl::StatusOr<const CatalogEntry*> entry = FindModel(context_, request);
+  if (!entry.ok()) return entry.status();
   v1::GenerateRequest asked = request;
-  if (!asked.has_prompt() && asked.task() != v1::UPSCALE) {
+  if (!asked.has_prompt() && (*entry)->description.ok() &&
+      engine::Denoises(
+          engine::TaskOf(*(*entry)->description, convert::ToEngine(request).request))) {
     const auto most = static_cast<size_t>(context_.config.limits.max_prompt_bytes);
     asked.set_prompt(std::string(std::min(convert::kUnknownPromptBytes, most), 'x'));
   }
-  // Only kinds and frame indices of conditions count.
+  // Only sizes, kinds and frame indices of conditions count.
   for (v1::Condition& condition : *asked.mutable_conditions()) {
-    condition.clear_source();
-    condition.set_asset_id("-");
+    if (condition.source_case() != v1::Condition::kAssetId) condition.set_asset_id("-");
   }
   const absl::StatusOr<EffectiveRequest> effective = ResolveJob(context_, asker.tenant, asked);
   if (!effective.ok()) return effective.status();

@@ -33,7 +33,8 @@ MediaProbe MakeProbe(const config::LimitsConfig& limits, media::DecodeOptions op
       return ProbedMedia{.content_type = media->mime_type(),
                          .width = media->width(),
                          .height = media->height(),
-                         .num_frames = media->num_frames()};
+                         .num_frames = media->num_frames(),
+                         .fps = media->fps()};
     }
     const std::string message(media.status().message());
     switch (media.status().code()) {

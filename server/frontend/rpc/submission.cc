@@ -41,22 +41,6 @@ std::string Fingerprint(const v1::GenerateRequest& request) {
   return digest::Sha256Of(SerializeDeterministically(plain));
 }
 
-absl::StatusOr<const CatalogEntry*> FindModel(const Context& context,
-                                              const v1::GenerateRequest& request) {
-  if (request.model().empty()) {
-    if (context.catalog.entries().size() == 1) return &context.catalog.entries().front();
-    return convert::InvalidRequest(
-        {{"model", absl::StrCat("expected one of: ", context.catalog.Names(), "; got none")}});
-  }
-  const CatalogEntry* entry = context.catalog.Find(request.model());
-  if (entry == nullptr) {
-    return WithErrorInfo(absl::NotFoundError(absl::StrCat("no model '", request.model(),
-                                                          "'; known: ", context.catalog.Names())),
-                         "MODEL_NOT_FOUND");
-  }
-  return entry;
-}
-
 // Whether an asset's content fits the condition's kind.
 bool Fits(v1::Condition::Kind kind, const std::string& content_type) {
   return absl::StartsWith(content_type, kind == v1::Condition::IMAGE ? "image/" : "video/");
@@ -108,36 +92,43 @@ void AddAsset(scheduler::NewJob& job, const std::string& id) {
   job.asset_ids.push_back(id);
 }
 
-absl::Status LookUpAssets(Submission& submission) {
+// The assets are there and show what their conditions' kinds say.
+absl::Status CheckAssets(const ConditionAssets& assets, Submission& submission) {
   for (int i = 0; i < submission.effective.conditions_size(); ++i) {
+    const std::optional<absl::StatusOr<scheduler::Asset>>& asset = assets[static_cast<size_t>(i)];
+    if (!asset) continue;
     const v1::Condition& condition = submission.effective.conditions(i);
-    if (submission.request.conditions(i).has_data()) continue;
-    const absl::StatusOr<scheduler::Asset> asset =
-        submission.context.store.GetAsset(submission.caller.tenant, condition.asset_id());
-    if (absl::IsNotFound(asset.status())) {
+    if (absl::IsNotFound(asset->status())) {
       return WithErrorInfo(
           absl::NotFoundError(absl::StrCat(FieldOf(i), ": no asset '", condition.asset_id(), "'")),
           "ASSET_NOT_FOUND");
     }
-    if (!asset.ok()) return asset.status();
-    const absl::Status kind = CheckKind(condition, *asset, FieldOf(i));
+    if (!asset->ok()) return asset->status();
+    const absl::Status kind = CheckKind(condition, **asset, FieldOf(i));
     if (!kind.ok()) return kind;
-    AddAsset(submission.job, asset->id);
+    AddAsset(submission.job, (*asset)->id);
   }
   return absl::OkStatus();
 }
 
-// Of conditions that are uploaded; inline media is not decoded yet. An asset that is not there is
-// LookUpAssets' to report.
-void AddSizes(const Context& context, const std::string& tenant, const v1::GenerateRequest& request,
-              engine::Request& converted) {
-  for (int i = 0; i < request.conditions_size(); ++i) {
-    if (!request.conditions(i).has_asset_id()) continue;
-    const absl::StatusOr<scheduler::Asset> asset =
-        context.store.GetAsset(tenant, request.conditions(i).asset_id());
-    if (!asset.ok()) continue;
-    converted.conditions[static_cast<size_t>(i)].size = engine::VideoSize{
-        .height = asset->height, .width = asset->width, .num_frames = asset->num_frames};
+ConditionAssets FindAssets(const Context& context, const std::string& tenant,
+                           const v1::GenerateRequest& request) {
+  ConditionAssets assets;
+  for (const v1::Condition& condition : request.conditions()) {
+    assets.emplace_back();
+    if (condition.has_asset_id())
+      assets.back() = context.store.GetAsset(tenant, condition.asset_id());
+  }
+  return assets;
+}
+
+void TellSizes(const ConditionAssets& assets, engine::Request& request) {
+  for (size_t i = 0; i < assets.size(); ++i) {
+    if (!assets[i] || !assets[i]->ok()) continue;
+    const scheduler::Asset& asset = **assets[i];
+    request.conditions[i].size = engine::VideoSize{
+        .height = asset.height, .width = asset.width, .num_frames = asset.num_frames};
+    if (asset.fps > 0) request.conditions[i].fps = asset.fps;
   }
 }
 
@@ -176,12 +167,11 @@ absl::StatusOr<std::optional<scheduler::Job>> FindMade(const Submission& submiss
       scheduler::kReasonRequestIdReused);
 }
 
-// Everything but inline media.
-absl::Status Prepare(Submission& submission) {
+// Everything but inline media. `request` is the client's, or names what its media has become.
+absl::Status Prepare(const v1::GenerateRequest& request, Submission& submission) {
   const Context& context = submission.context;
   const absl::Status room = context.budget.Check(submission.caller.tenant);
   if (!room.ok()) return room;
-  const v1::GenerateRequest& request = submission.request;
   const absl::StatusOr<EffectiveRequest> resolved =
       ResolveJob(context, submission.caller.tenant, request);
   if (!resolved.ok()) return resolved.status();
@@ -225,7 +215,7 @@ absl::Status Prepare(Submission& submission) {
   job.run_timeout = run_timeout;
   job.work = WorkOf(effective, *flops);
   if (request.has_start_timeout()) job.start_timeout = convert::ToDuration(request.start_timeout());
-  return LookUpAssets(submission);
+  return CheckAssets(resolved->assets, submission);
 }
 
 // Media is not decoded for a queue that has no room. The store looks again when the job enters.
@@ -275,7 +265,14 @@ void KeepMediaAndEnter(SubmissionPtr submission) {
   if (made->has_value()) return submission->done(**std::move(made));
   const absl::Status room = CheckRoom(*submission);
   if (!room.ok()) return submission->done(room);
-  const absl::Status kept = KeepInlineMedia(*submission);
+  absl::Status kept = KeepInlineMedia(*submission);
+  if (kept.ok()) {
+    // Its sizes are known now, as those of uploads are from the beginning.
+    v1::GenerateRequest request = submission->request;
+    for (int i = 0; i < request.conditions_size(); ++i)
+      request.mutable_conditions(i)->set_asset_id(submission->effective.conditions(i).asset_id());
+    kept = Prepare(request, *submission);
+  }
   if (!kept.ok()) {
     RemoveMadeAssets(*submission);
     return submission->done(kept);
@@ -309,6 +306,7 @@ absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::st
                          .width = media->width,
                          .height = media->height,
                          .num_frames = media->num_frames,
+                         .fps = media->fps,
                          .create_time = absl::InfinitePast(),
                          .file_name = ""};
   asset.file_name = asset.id;
@@ -317,6 +315,22 @@ absl::StatusOr<scheduler::Asset> KeepMedia(const Context& context, const std::st
   absl::StatusOr<scheduler::Asset> stored = context.store.InsertAsset(asset);
   if (!stored.ok()) context.files.RemoveAsset(asset.file_name);
   return stored;
+}
+
+absl::StatusOr<const CatalogEntry*> FindModel(const Context& context,
+                                              const v1::GenerateRequest& request) {
+  if (request.model().empty()) {
+    if (context.catalog.entries().size() == 1) return &context.catalog.entries().front();
+    return convert::InvalidRequest(
+        {{"model", absl::StrCat("expected one of: ", context.catalog.Names(), "; got none")}});
+  }
+  const CatalogEntry* entry = context.catalog.Find(request.model());
+  if (entry == nullptr) {
+    return WithErrorInfo(absl::NotFoundError(absl::StrCat("no model '", request.model(),
+                                                          "'; known: ", context.catalog.Names())),
+                         "MODEL_NOT_FOUND");
+  }
+  return entry;
 }
 
 absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context, const std::string& tenant,
@@ -340,7 +354,8 @@ absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context, const std::s
   }
   CheckRequestPlan(**entry, converted.request.plan, violations);
   converted.request.plan = config::EffectivePlan((*entry)->config, converted.request.plan);
-  AddSizes(context, tenant, request, converted.request);
+  ConditionAssets assets = FindAssets(context, tenant, request);
+  TellSizes(assets, converted.request);
   engine::ResolvedRequest resolved =
       engine::ResolveRequest(*(*entry)->description, converted.request, context.random.Next());
   violations.insert(violations.end(), resolved.violations.begin(), resolved.violations.end());
@@ -348,7 +363,7 @@ absl::StatusOr<EffectiveRequest> ResolveJob(const Context& context, const std::s
   if (!violations.empty()) {
     return WithErrorInfo(convert::InvalidRequest(violations), "INVALID_REQUEST");
   }
-  return EffectiveRequest{*entry, std::move(resolved.request)};
+  return EffectiveRequest{*entry, std::move(resolved.request), std::move(assets)};
 }
 
 void SubmitJob(const Context& context, const Caller& caller, const v1::GenerateRequest& request,
@@ -370,7 +385,7 @@ void SubmitJob(const Context& context, const Caller& caller, const v1::GenerateR
   absl::StatusOr<std::optional<scheduler::Job>> made = FindMade(*submission);
   if (!made.ok()) return submission->done(made.status());
   if (made->has_value()) return submission->done(**std::move(made));
-  const absl::Status prepared = Prepare(*submission);
+  const absl::Status prepared = Prepare(request, *submission);
   if (!prepared.ok()) return submission->done(prepared);
   if (!HasInlineMedia(request)) return Enter(std::move(submission));
   const std::string line = caller.line;

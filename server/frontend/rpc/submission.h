@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,21 @@
 
 namespace kino::frontend {
 
+// What each condition of a request names, as the store told it; nothing of inline media.
+using ConditionAssets = std::vector<std::optional<absl::StatusOr<scheduler::Asset>>>;
+
 struct EffectiveRequest {
   const CatalogEntry* entry = nullptr;
   // Every default filled in, its plan over the model's.
   engine::Request request;
+  // Not checked: one that is not there tells nothing.
+  ConditionAssets assets;
 };
+
+// The configured model of the request's name, or the only one. INVALID_ARGUMENT: it names none of
+// several; NOT_FOUND: there is no such model.
+absl::StatusOr<const CatalogEntry*> FindModel(const Context& context,
+                                              const v1::GenerateRequest& request);
 
 // Checks all of the request but its assets; `tenant`'s tell what is known of conditions.
 // INVALID_ARGUMENT with every violation; NOT_FOUND: no such model; FAILED_PRECONDITION: its files

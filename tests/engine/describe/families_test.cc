@@ -88,12 +88,133 @@ INSTANTIATE_TEST_SUITE_P(
                     .scheduler = kDdim},
                    OfCogVideoX}));
 
-// As many of a video's frames are used as the request says, and that is how they are encoded.
-TEST(FramesTest, OfAVideoTheRequestSaysHowManyAreUsed) {
-  const ModelDescription model =
-      Describe({.pipeline_class = "CogVideoXVideoToVideoPipeline", .scheduler = kDdim});
-  for (int asked = 1; asked <= 200; ++asked)
-    EXPECT_EQ(model.details->FramesOf(Task::kVideoToVideo, asked), asked);
+// A CogVideoX model and what it is asked to make of a video.
+class CogVideoXVideoTest : public ::testing::Test {
+ protected:
+  CogVideoXVideoTest()
+      : model_(Describe({.pipeline_class = "CogVideoXVideoToVideoPipeline", .scheduler = kDdim})) {
+    request_.task = Task::kVideoToVideo;
+    request_.prompt = "a cat";
+    request_.conditions = {{.kind = ConditionKind::kVideo}};
+    HasFrames(13);
+  }
+
+  void HasFrames(int frames) {
+    request_.conditions[0].size = VideoSize{.height = 64, .width = 96, .num_frames = frames};
+  }
+  // How many of the video's frames are used, and how many come out.
+  std::pair<int, int> UsedAndMade() const {
+    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    EXPECT_TRUE(resolved.violations.empty()) << FirstViolation(resolved.violations);
+    const Request& effective = resolved.request;
+    const Request again = ResolveRequest(model_, effective, 1).request;
+    EXPECT_EQ(again.num_frames, effective.num_frames);
+    EXPECT_EQ(again.conditions[0].num_frames, effective.conditions[0].num_frames);
+    // A worker does not know how large the video is.
+    Request stored = effective;
+    stored.conditions[0].size.reset();
+    EXPECT_EQ(ResolveRequest(model_, stored, 1).request, stored);
+    return {effective.conditions[0].num_frames.value_or(0), *effective.num_frames};
+  }
+  std::string Violation() const {
+    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    return std::string(FirstViolation(resolved.violations).message());
+  }
+
+  ModelDescription model_;
+  Request request_;
+};
+
+TEST_F(CogVideoXVideoTest, AllFramesAreUsedAndTheRequestSaysHowManyComeOut) {
+  for (int frames = 1; frames <= 100; ++frames) {
+    HasFrames(frames);
+    EXPECT_EQ(UsedAndMade(), std::pair(frames, OfCogVideoX(frames)));
+  }
+}
+
+TEST_F(CogVideoXVideoTest, TheRequestMaySayHowManyAreUsed) {
+  HasFrames(100);
+  for (int frames = 1; frames <= 100; ++frames) {
+    request_.num_frames = frames;
+    EXPECT_EQ(UsedAndMade(), std::pair(frames, OfCogVideoX(frames)));
+  }
+  request_.num_frames.reset();
+  request_.conditions[0].num_frames = 15;
+  EXPECT_EQ(UsedAndMade(), std::pair(15, 16));
+  request_.num_frames = 16;
+  EXPECT_EQ(UsedAndMade(), std::pair(15, 16));
+}
+
+TEST_F(CogVideoXVideoTest, TheOperatorsNumberIsTheMostWithoutAnother) {
+  model_.overrides.num_frames = 25;
+  EXPECT_EQ(UsedAndMade(), std::pair(13, 16));
+  HasFrames(81);
+  EXPECT_EQ(UsedAndMade(), std::pair(25, 25));
+  request_.num_frames = 33;
+  EXPECT_EQ(UsedAndMade(), std::pair(33, 33));
+}
+
+TEST_F(CogVideoXVideoTest, AVideoOfUnknownSizeHasTheFramesOfTheModel) {
+  request_.conditions[0].size.reset();
+  EXPECT_EQ(UsedAndMade(), std::pair(49, 49));
+  model_.overrides.num_frames = 25;
+  EXPECT_EQ(UsedAndMade(), std::pair(25, 25));
+}
+
+TEST_F(CogVideoXVideoTest, WhatIsNotThereOrDoesNotFitIsRefused) {
+  request_.num_frames = 14;
+  EXPECT_EQ(Violation(), "num_frames: the video has 13 frames, expected at most that many, got 14");
+  request_.num_frames = 9;
+  request_.conditions[0].num_frames = 13;
+  EXPECT_EQ(Violation(),
+            "num_frames: 16 come out of the 13 frames of conditions[0].num_frames, got 9; leave "
+            "one of the two out");
+  request_.num_frames.reset();
+  request_.conditions[0].num_frames = 14;
+  EXPECT_EQ(Violation(), "conditions[0].num_frames: the video has 13 frames, got 14");
+  request_.conditions[0].num_frames = 0;
+  EXPECT_EQ(Violation(), "conditions[0].num_frames: expected 1 or more, got 0");
+}
+
+TEST_F(CogVideoXVideoTest, OfLatentFramesThatDoNotFillAPatchTheNextFewerAreNamed) {
+  model_ =
+      Describe({.pipeline_class = "CogVideoXPipeline",
+                .transformer = {{"patch_size_t", 2}, {"use_rotary_positional_embeddings", true}},
+                .scheduler = kDdim});
+  HasFrames(49);
+  EXPECT_EQ(
+      Violation(),
+      "num_frames: the VAE makes 13 latent ones of 49 frames, expected a multiple of 2, which "
+      "it makes of 48");
+  HasFrames(3);
+  EXPECT_EQ(
+      Violation(),
+      "num_frames: the VAE makes 1 latent ones of 3 frames, expected a multiple of 2, which it "
+      "makes of 8");
+  HasFrames(13);
+  EXPECT_EQ(UsedAndMade(), std::pair(13, 16));
+}
+
+TEST(ConditionsTest, AnImageHasOneFrame) {
+  const ModelDescription model = Describe({.pipeline_class = "LTXPipeline"});
+  Request request;
+  request.prompt = "a cat";
+  request.conditions = {{.kind = ConditionKind::kImage, .num_frames = 1}};
+  EXPECT_EQ(FirstViolation(ResolveRequest(model, request, 1).violations).message(),
+            "conditions[0].num_frames: an image has one frame; leave it out");
+}
+
+// What it lacks for it is told.
+TEST(TaskTest, AModelOfOneTaskDoesThat) {
+  const ModelDescription model = Describe({.pipeline_class = "MochiPipeline"});
+  Request request;
+  request.prompt = "a cat";
+  request.conditions = {{.kind = ConditionKind::kImage}};
+  EXPECT_EQ(FirstViolation(ResolveRequest(model, request, 1).violations).message(),
+            "conditions: TEXT_TO_VIDEO takes none, got 1");
+  request.task = Task::kImageToVideo;
+  EXPECT_EQ(FirstViolation(ResolveRequest(model, request, 1).violations).message(),
+            "task: this model does TEXT_TO_VIDEO; got IMAGE_TO_VIDEO");
 }
 
 // CogVideoXImageToVideoPipeline's call has a number of its own, the others' go by the transformer.

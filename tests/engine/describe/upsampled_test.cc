@@ -179,8 +179,19 @@ TEST_F(UpscaleTest, OnlyUpscales) {
   ASSERT_EQ(model_.Tasks().size(), 1u);
   EXPECT_EQ(model_.Tasks()[0].task, Task::kUpscale);
   EXPECT_THAT(model_.WeightedComponents(), ElementsAre("latent_upsampler", "vae"));
+  request_.task = Task::kUnspecified;
+  EXPECT_EQ(Resolved().task, Task::kUpscale);
   request_.task = Task::kVideoToVideo;
   EXPECT_THAT(ViolatedFields(), ElementsAre("task"));
+}
+
+TEST_F(UpscaleTest, TakesTheFirstFramesOfAVideo) {
+  request_.conditions[0].num_frames = 20;
+  const Request effective = Resolved();
+  EXPECT_EQ(effective.num_frames, 17);
+  EXPECT_EQ(effective.conditions[0].num_frames, 20);
+  request_.num_frames = 25;
+  EXPECT_THAT(ViolatedFields(), ElementsAre("num_frames"));
 }
 
 TEST_F(UpscaleTest, TakesTheVideoAsItIsRoundedDown) {
@@ -256,6 +267,17 @@ TEST_F(UpscaleTest, ATemporalUpsamplerDoublesFramesAndTheirRate) {
   EXPECT_EQ(effective.fps, 50);
   EXPECT_EQ(model_.details->OutputOf(effective),
             (VideoSize{.height = 96, .width = 192, .num_frames = 49}));
+}
+
+TEST_F(UpscaleTest, TheRateIsTheVideos) {
+  request_.conditions[0].fps = 24;
+  EXPECT_EQ(Resolved().fps, 24);
+  Configure(R"({"spatial_upsample": false, "temporal_upsample": true})");
+  EXPECT_EQ(Resolved().fps, 48);
+  model_.overrides.fps = 30;
+  EXPECT_EQ(Resolved().fps, 30);
+  request_.fps = 12;
+  EXPECT_EQ(Resolved().fps, 12);
 }
 
 TEST_F(UpscaleTest, WhatComesOutIsLimited) {

@@ -14,6 +14,7 @@ class AssetsTest : public StoreTest {
                                       .width = 10,
                                       .height = 20,
                                       .num_frames = 1,
+                                      .fps = 23.976,
                                       .file_name = id + ".png"});
     EXPECT_TRUE(asset.ok()) << asset.status();
     return *asset;
@@ -32,6 +33,7 @@ TEST_P(AssetsTest, InsertedAssetIsReadBackWhole) {
   EXPECT_EQ(asset->width, 10);
   EXPECT_EQ(asset->height, 20);
   EXPECT_EQ(asset->num_frames, 1);
+  EXPECT_EQ(asset->fps, 23.976);
   EXPECT_EQ(asset->file_name, "a.png");
   EXPECT_EQ(asset->create_time, clock_.Now());
   EXPECT_TRUE(absl::IsNotFound(store_->GetAsset("other", "a").status()));

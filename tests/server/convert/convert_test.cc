@@ -49,7 +49,7 @@ const char kFull[] = R"pb(
   seed: 18446744073709551615
   fps: 23.976
   conditions { kind: IMAGE frame_index: 8 strength: 0.5 asset_id: "a1" }
-  conditions { kind: VIDEO frame_index: -1 strength: 1 data: "xyz" }
+  conditions { kind: VIDEO frame_index: -1 strength: 1 num_frames: 9 data: "xyz" }
   conditions { kind: CONTROL_VIDEO frame_index: 0 strength: 0.25 path: "c.mkv" }
   output { codec: H264 quality: 90 }
   plan {
@@ -111,6 +111,7 @@ TEST(ConvertRequest, EveryEngineFieldSurvivesTheRoundTrip) {
     out->clear_kind();
     out->clear_frame_index();
     out->clear_strength();
+    out->clear_num_frames();
   }
   FromEngine(converted.request, &back);
   std::string difference;
