@@ -168,10 +168,11 @@ def test_upscaling_takes_an_uploaded_video_at_its_own_size(start, tmp_path):
     assert not job.request.HasField("prompt") and not job.request.HasField("num_inference_steps")
     wanted.num_frames = 25
     assert fields(refusal(submit)) == {"num_frames"}
-    # Inline media is decoded later: the size is the family's, unless the request says one.
-    wanted.ClearField("num_frames")
+    # Inline media is decoded later, and its size counts then.
     wanted.conditions[0].data = clip.read_bytes()
-    assert (submit().request.height, submit().request.width) == (512, 704)
+    assert fields(refusal(submit)) == {"num_frames"}
+    wanted.ClearField("num_frames")
+    assert (submit().request.height, submit().request.width) == (64, 96)
 
 
 @pytest.mark.parametrize("data, changes, code", [
