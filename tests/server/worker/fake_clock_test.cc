@@ -72,7 +72,7 @@ class FakeClockTest : public ::testing::Test {
           },
           [](const std::string&, engine::ConditionKind,
              const media::DecodeOptions&) -> absl::StatusOr<engine::MediaInput> {
-            return engine::MediaInput{1, 1, 1, {0, 0, 0}};
+            return engine::MediaInput{.width = 1, .height = 1, .num_frames = 1, .rgb = {0, 0, 0}};
           });
     });
     frontend_.Await(&position_, [](const auto& m) { return m.has_hello(); });

@@ -39,7 +39,7 @@ absl::StatusOr<kino::engine::MediaInput> Decode(const std::string& path,
     if (absl::Status status = options.cancel->Check(); !status.ok()) return status;
     absl::SleepFor(absl::Milliseconds(1));
   }
-  return kino::engine::MediaInput{1, 1, 1, {0, 0, 0}};
+  return kino::engine::MediaInput{.width = 1, .height = 1, .num_frames = 1, .rgb = {0, 0, 0}};
 }
 
 }  // namespace
