@@ -39,10 +39,9 @@ T5Encoder::T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files,
   weights().AllowUnexpected("lm_head.");
   // transformers keeps it from quantizers (T5PreTrainedModel._keep_in_fp32_modules).
   weights().SkipQuantizing("DenseReluDense.wo");
-  std::vector<WeightGroup*> groups;
+  std::vector<WeightGroup*> groups = weights().AddGroups("encoder.block", config_.num_layers);
   for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& group = weights().AddGroup(absl::StrCat("encoder.block.", i));
-    groups.push_back(&group);
+    WeightGroup& group = *groups[static_cast<size_t>(i)];
     const WeightScope scope = root.Sub("encoder.block", i).In(group);
     const WeightScope attention = scope.Sub("layer.0.SelfAttention");
     const WeightScope feed_forward = scope.Sub("layer.1.DenseReluDense");

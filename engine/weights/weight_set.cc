@@ -111,6 +111,13 @@ WeightGroup& WeightSet::AddGroup(std::string name, std::string part) {
   return *groups_.back();
 }
 
+std::vector<WeightGroup*> WeightSet::AddGroups(const std::string& name, int count,
+                                               const std::string& part) {
+  std::vector<WeightGroup*> groups;
+  for (int i = 0; i < count; ++i) groups.push_back(&AddGroup(absl::StrCat(name, ".", i), part));
+  return groups;
+}
+
 bool WeightSet::MayCast(const Weight& weight) const {
   return weight.kind != LayerKind::kOther && !MatchesAny(cast_skips_, weight.leaf());
 }

@@ -124,6 +124,9 @@ class WeightSet {
   void ReadQuantization(const nlohmann::json& config, const std::string& where);
 
   WeightGroup& AddGroup(std::string name, std::string part = "");
+  // One for each of a stack of blocks: NAME.0, NAME.1, ...
+  std::vector<WeightGroup*> AddGroups(const std::string& name, int count,
+                                      const std::string& part = "");
   // INVALID_ARGUMENT with every missing, misshapen and unexpected name (the first 20 of each).
   absl::Status Finish() const;
   // Keys with this prefix may be in the file without being looked up.

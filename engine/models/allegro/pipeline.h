@@ -7,21 +7,12 @@
 #include "absl/status/statusor.h"
 #include "engine/models/allegro/transformer.h"
 #include "engine/models/allegro/vae.h"
-#include "engine/models/common/pipeline.h"
+#include "engine/models/common/t5_components.h"
 #include "engine/samplers/euler_ancestral.h"
-#include "engine/text/t5_encoder.h"
-#include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
 
-// What a run reads. Runs share it.
-struct AllegroComponents {
-  std::shared_ptr<const T5Tokenizer> tokenizer;  // on meta tensors perhaps none
-  std::shared_ptr<T5Encoder> text_encoder;
-  std::shared_ptr<AllegroTransformer> transformer;
-  std::shared_ptr<AllegroVae> vae;
-  EulerAncestralConfig sampler;
-};
+using AllegroComponents = T5Components<AllegroTransformer, AllegroVae, EulerAncestralConfig>;
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadAllegroPipeline(const PipelineOptions& options,
                                                               EngineShared& shared);

@@ -34,10 +34,6 @@ AllegroRun::AllegroRun(Inputs inputs)
   AddDecode(kDecodeShare, *request_.num_frames, &AllegroRun::StartDecode);
 }
 
-void AllegroRun::Drop(Stage stage) {
-  if (stage == Stage::kDenoise) prepared_.reset();
-}
-
 void AllegroRun::EncodeText(const RunContext& context) {
   const AllegroKnobs knobs = ReadKnobs(kAllegroKnobs, request_.knobs);
   std::vector<std::optional<std::string>> prompts = Prompts();

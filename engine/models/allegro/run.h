@@ -19,7 +19,9 @@ class AllegroRun final : public FamilyRun<AllegroComponents> {
   void EncodeText(const RunContext& context);
   void Denoise(const RunContext& context);
   std::unique_ptr<DecodeStream> StartDecode();
-  void Drop(Stage stage) override;
+  void Drop(Stage stage) override {
+    if (stage == Stage::kDenoise) prepared_.reset();
+  }
 
   LatentGrid grid_;
   EulerAncestralSchedule schedule_;

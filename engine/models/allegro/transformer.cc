@@ -37,14 +37,11 @@ AllegroTransformer::AllegroTransformer(const AllegroTransformerConfig& config,
   caption_projection_ = std::make_unique<Mlp>(
       Mlp::TextProjection(prepare.Sub("caption_projection"), config_.caption_channels, d));
 
-  std::vector<WeightGroup*> groups, prepare_groups;
+  std::vector<WeightGroup*> prepare_groups = weights().AddGroups(
+      absl::StrCat(kPrepare, ".transformer_blocks"), config_.num_layers, kPrepare);
+  std::vector<WeightGroup*> groups = weights().AddGroups("transformer_blocks", config_.num_layers);
   for (int i = 0; i < config_.num_layers; ++i) {
-    prepare_groups.push_back(
-        &weights().AddGroup(absl::StrCat(kPrepare, ".transformer_blocks.", i), kPrepare));
-  }
-  for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& group = weights().AddGroup(absl::StrCat("transformer_blocks.", i));
-    groups.push_back(&group);
+    WeightGroup& group = *groups[static_cast<size_t>(i)];
     const WeightScope block = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope self = block.Sub("attn1"), cross = block.Sub("attn2");
     const auto attention = [&](const WeightScope& scope, const WeightScope& keys) {

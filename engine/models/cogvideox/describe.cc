@@ -67,7 +67,7 @@ class CogVideoXDescription final : public FamilyDescription {
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
-  void ResolveVideo(const Request& request, std::vector<FieldViolation>& violations) const;
+  void ResolveVideo(const Request& request, const FailInto& fail) const;
 
   CogVideoXTransformerConfig transformer_;
   CogVideoXVaeConfig vae_;
@@ -85,37 +85,32 @@ void CogVideoXDescription::FillFromConditions(const Request& configured, Request
   Condition& video = request.conditions[0];
   if (video.kind == ConditionKind::kImage) return;
   if (!video.num_frames) {
-    const int limit = configured.num_frames.value_or(*tasks_.back().defaults.num_frames);
-    const int all = video.size ? video.size->num_frames : limit;
-    const int used =
-        request.num_frames.value_or(configured.num_frames ? std::min(all, limit) : all);
-    if (used < 1) return;  // told of as num_frames
-    video.num_frames = used;
+    const int usual = configured.num_frames.value_or(*tasks_.back().defaults.num_frames);
+    const int all = video.size ? video.size->num_frames : usual;
+    video.num_frames =
+        request.num_frames.value_or(std::min(all, configured.num_frames.value_or(all)));
   }
   if (!request.num_frames) request.num_frames = video.num_frames;
 }
 
-void CogVideoXDescription::ResolveVideo(const Request& request,
-                                        std::vector<FieldViolation>& violations) const {
+void CogVideoXDescription::ResolveVideo(const Request& request, const FailInto& fail) const {
   const Condition& video = request.conditions[0];
   const int used = *video.num_frames, given = *request.num_frames;
   const int latents = vae_.latent_frames(used), come_out = vae_.frames(latents);
   const int patch = transformer_.patch_frames();
-  std::string wrong;
   if (video.size && used > video.size->num_frames) {
-    wrong = absl::StrCat("the video has ", video.size->num_frames,
-                         " frames, expected at most that many, got ", used);
+    fail("num_frames", absl::StrCat("the video has ", video.size->num_frames,
+                                    " frames, expected at most that many, got ", used));
   } else if (given != come_out) {
-    wrong = absl::StrCat(come_out, " come out of the ", used,
-                         " frames of conditions[0].num_frames, got ", given,
-                         "; leave one of the two out");
+    fail("num_frames", absl::StrCat(come_out, " come out of the ", used,
+                                    " frames of conditions[0].num_frames, got ", given,
+                                    "; leave one of the two out"));
   } else if (latents % patch != 0) {
-    const int rest = latents % patch;
-    wrong = absl::StrCat("the VAE makes ", latents, " latent ones of ", used,
-                         " frames, expected a multiple of ", patch, ", which it makes of ",
-                         vae_.frames(latents > patch ? latents - rest : patch));
+    fail("num_frames",
+         absl::StrCat("the VAE makes ", latents, " latent ones of ", used,
+                      " frames, expected a multiple of ", patch, ", which it makes of ",
+                      vae_.frames(latents > patch ? latents - latents % patch : patch)));
   }
-  if (!wrong.empty()) violations.push_back({.field = "num_frames", .description = wrong});
 }
 
 void CogVideoXDescription::Resolve(Request& request,
@@ -145,7 +140,7 @@ void CogVideoXDescription::Resolve(Request& request,
                                                  : ConditionKind::kVideo;
     ExpectOneCondition(request, kind, /*fully=*/kind != ConditionKind::kVideo, violations);
     if (!violations.empty()) return;
-    if (!is_image) ResolveVideo(request, violations);
+    if (!is_image) ResolveVideo(request, fail);
   }
   const double strength = request.conditions.empty() ? 1 : request.conditions[0].strength;
   const absl::Status schedule =

@@ -7,21 +7,12 @@
 #include "absl/status/statusor.h"
 #include "engine/models/cogvideox/transformer.h"
 #include "engine/models/cogvideox/vae.h"
-#include "engine/models/common/pipeline.h"
+#include "engine/models/common/t5_components.h"
 #include "engine/samplers/ddim.h"
-#include "engine/text/t5_encoder.h"
-#include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
 
-// What a run reads. Runs share it.
-struct CogVideoXComponents {
-  std::shared_ptr<const T5Tokenizer> tokenizer;  // on meta tensors perhaps none
-  std::shared_ptr<T5Encoder> text_encoder;
-  std::shared_ptr<CogVideoXTransformer> transformer;
-  std::shared_ptr<CogVideoXVae> vae;
-  DdimConfig sampler;
-};
+using CogVideoXComponents = T5Components<CogVideoXTransformer, CogVideoXVae, DdimConfig>;
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadCogVideoXPipeline(const PipelineOptions& options,
                                                                 EngineShared& shared);

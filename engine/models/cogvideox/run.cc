@@ -41,10 +41,6 @@ CogVideoXRun::CogVideoXRun(Inputs inputs)
   AddDecode(kDecodeShare, vae.frames(frames), &CogVideoXRun::StartDecode);
 }
 
-void CogVideoXRun::Drop(Stage stage) {
-  if (stage == Stage::kDenoise) prepared_.reset();
-}
-
 at::Tensor CogVideoXRun::DrawNoise() {
   return state_.noise.Randn(
       {1, grid_.frames, components_->vae->config().latent_channels, grid_.height, grid_.width},
@@ -60,8 +56,8 @@ void CogVideoXRun::EncodeText(const RunContext& context) {
 void CogVideoXRun::EncodeMedia(const RunContext& context) {
   const CogVideoXVaeConfig& vae = components_->vae->config();
   const ConditionKind kind = request_.conditions[0].kind;
-  const bool is_image = kind == ConditionKind::kImage, is_seen = kind != ConditionKind::kVideo;
-  const bool is_control = is_seen && !is_image;
+  const bool is_image = kind == ConditionKind::kImage,
+             is_control = kind == ConditionKind::kControlVideo;
   // Of a control video the noise is drawn first, and nothing for the video itself.
   if (is_control) state_.latents = DrawNoise();
   const at::Tensor moments =
@@ -72,12 +68,11 @@ void CogVideoXRun::EncodeMedia(const RunContext& context) {
       is_image && vae.invert_scale_latents ? 1 / vae.scaling_factor : vae.scaling_factor;
   const at::Tensor encoded =
       is_control ? PosteriorMode(moments) : SamplePosterior(moments, state_.noise);
-  at::Tensor latents =
-      encoded.to(components_->text_encoder->dtype()).permute({0, 2, 1, 3, 4}) * scale;
+  at::Tensor latents = encoded.to(components_->text_encoder->dtype()).transpose(1, 2) * scale;
   // Behind an image there is nothing to be seen.
   if (is_image) latents = at::constant_pad_nd(latents, {0, 0, 0, 0, 0, 0, 0, grid_.frames - 1});
   if (!is_control) state_.latents = DrawNoise();
-  if (is_seen) {
+  if (is_image || is_control) {
     state_.condition = latents;
   } else {
     state_.latents = AddNoise(latents, state_.latents, schedule_.front().alpha);
@@ -118,9 +113,8 @@ void CogVideoXRun::Denoise(const RunContext& context) {
 }
 
 std::unique_ptr<DecodeStream> CogVideoXRun::StartDecode() {
-  const at::Tensor latents =
-      state_.latents.narrow(1, filling_frames_, grid_.frames - filling_frames_)
-          .permute({0, 2, 1, 3, 4});
+  const int64_t frames = grid_.frames - filling_frames_;
+  const at::Tensor latents = state_.latents.narrow(1, filling_frames_, frames).transpose(1, 2);
   state_.latents = (1 / components_->vae->config().scaling_factor * latents)
                        .to(components_->vae->dtype())
                        .contiguous();

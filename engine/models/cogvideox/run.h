@@ -23,7 +23,9 @@ class CogVideoXRun final : public FamilyRun<CogVideoXComponents> {
   at::Tensor DrawNoise();
   void Denoise(const RunContext& context);
   std::unique_ptr<DecodeStream> StartDecode();
-  void Drop(Stage stage) override;
+  void Drop(Stage stage) override {
+    if (stage == Stage::kDenoise) prepared_.reset();
+  }
 
   CogVideoXKnobs knobs_;
   // The latents', with frames in front that fill the first patch up and are not decoded.

@@ -46,14 +46,11 @@ CogVideoXTransformer::CogVideoXTransformer(const CogVideoXTransformerConfig& con
     positions_ = prepare.Sub("patch_embed")
                      .Get("pos_embedding", {1, config_.max_text_seq_length + tokens, d});
   }
-  std::vector<WeightGroup*> groups, prepare_groups;
+  std::vector<WeightGroup*> prepare_groups = weights().AddGroups(
+      absl::StrCat(kPrepare, ".transformer_blocks"), config_.num_layers, kPrepare);
+  std::vector<WeightGroup*> groups = weights().AddGroups("transformer_blocks", config_.num_layers);
   for (int i = 0; i < config_.num_layers; ++i) {
-    prepare_groups.push_back(
-        &weights().AddGroup(absl::StrCat(kPrepare, ".transformer_blocks.", i), kPrepare));
-  }
-  for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& group = weights().AddGroup(absl::StrCat("transformer_blocks.", i));
-    groups.push_back(&group);
+    WeightGroup& group = *groups[static_cast<size_t>(i)];
     const WeightScope scope = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope attention = scope.Sub("attn1");
     Block& block = blocks_.emplace_back();
@@ -180,9 +177,6 @@ void CogVideoXTransformer::RunBlock(int index, const Prepared& prepared, int ste
         tokens, style, parts[kShift], parts[kScale], prepared.spans,
         {.weight = block.norms[which].weight.get(), .bias = block.norms[which].bias.get()});
   };
-  const auto add = [&](size_t which, at::Tensor change) {
-    AddGated(tokens, change, modulation[which][step][kGate], prepared.spans);
-  };
   at::Tensor normed = modulated(0);
   // One layer's weights at a time: each is in an expression of its own.
   at::Tensor q = block.q.Apply(normed);
@@ -196,8 +190,9 @@ void CogVideoXTransformer::RunBlock(int index, const Prepared& prepared, int ste
   at::Tensor attended = Attention(q, k, v, config_.num_attention_heads);
   for (at::Tensor* used : {&q, &k, &v}) used->reset();
   attended = block.out.Apply(attended);
-  add(0, std::move(attended));
-  add(1, block.feed_forward->Forward(modulated(1), context.chunk_feed_forward));
+  AddGated(tokens, attended, modulation[0][step][kGate], prepared.spans);
+  attended = block.feed_forward->Forward(modulated(1), context.chunk_feed_forward);
+  AddGated(tokens, attended, modulation[1][step][kGate], prepared.spans);
 }
 
 at::Tensor CogVideoXTransformer::Forward(const Prepared& prepared, int step,

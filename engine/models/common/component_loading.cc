@@ -1,7 +1,5 @@
 #include "engine/models/common/component_loading.h"
 
-#include "engine/core/json.h"
-
 namespace kino::engine {
 
 absl::StatusOr<std::shared_ptr<const T5Tokenizer>> LoadT5Tokenizer(const PipelineOptions& options) {
@@ -18,10 +16,6 @@ absl::Status CheckFit(const PipelineOptions& options, std::string_view what, int
   return absl::InvalidArgumentError(absl::StrCat("'", options.folder, "': ", std::string(what),
                                                  " is ", value, ", ", std::string(other_what), " ",
                                                  other_value, "; expected the same"));
-}
-
-absl::StatusOr<FlowMatchEulerConfig> LoadFlowMatchEuler(const PipelineOptions& options) {
-  return ReadConfig<FlowMatchEulerConfig>(options.folder + "/scheduler/scheduler_config.json");
 }
 
 }  // namespace kino::engine

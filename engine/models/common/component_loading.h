@@ -16,7 +16,6 @@
 #include "engine/memory/component.h"
 #include "engine/models/common/family_run.h"
 #include "engine/models/common/pipeline.h"
-#include "engine/samplers/flow_match_euler.h"
 #include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
@@ -109,8 +108,5 @@ std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> compone
 // Of the subfolder "tokenizer". On the meta device a folder may be without: nullptr then, since of
 // prompts only the length matters to what a run needs.
 absl::StatusOr<std::shared_ptr<const T5Tokenizer>> LoadT5Tokenizer(const PipelineOptions& options);
-
-// Of scheduler/scheduler_config.json.
-absl::StatusOr<FlowMatchEulerConfig> LoadFlowMatchEuler(const PipelineOptions& options);
 
 }  // namespace kino::engine

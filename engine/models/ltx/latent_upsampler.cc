@@ -35,10 +35,9 @@ LtxLatentUpsampler::Part LtxLatentUpsampler::MakePart(const std::string& name) {
   const std::vector<int64_t> kernel(static_cast<size_t>(config_.dims), 3);
   const int64_t channels = config_.mid_channels;
   Part part;
-  std::vector<WeightGroup*> groups;
+  std::vector<WeightGroup*> groups = weights().AddGroups(name, config_.num_blocks_per_stage);
   for (int i = 0; i < config_.num_blocks_per_stage; ++i) {
-    groups.push_back(&weights().AddGroup(absl::StrCat(name, ".", i)));
-    const WeightScope scope = WeightScope(weights(), *groups.back()).Sub(name, i);
+    const WeightScope scope = WeightScope(weights(), *groups[static_cast<size_t>(i)]).Sub(name, i);
     part.blocks.push_back(
         {.conv1 = FrameConvolution(scope.Sub("conv1"), channels, channels, kernel),
          .conv2 = FrameConvolution(scope.Sub("conv2"), channels, channels, kernel),

@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "engine/core/json.h"
 #include "engine/core/status.h"
 #include "engine/models/common/component_loading.h"
 #include "engine/models/ltx/describe_upscale.h"
@@ -19,22 +18,11 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions&
                                                           EngineShared& shared) {
   if (options.pipeline_class == kLtxUpscaleClass) return LoadLtxUpscalePipeline(options, shared);
   auto components = std::make_shared<LtxComponents>();
-  KINO_ASSIGN_OR_RETURN(
-      components->sampler,
-      ReadConfig<LtxSampler>(options.folder + "/scheduler/scheduler_config.json"));
-  KINO_ASSIGN_OR_RETURN(components->tokenizer, LoadT5Tokenizer(options));
-  KINO_ASSIGN_OR_RETURN(components->text_encoder,
-                        FolderComponent<T5Encoder>(options, shared, "text_encoder"));
-  KINO_ASSIGN_OR_RETURN(components->transformer,
-                        TransformerComponent<LtxTransformer>(options, shared, FindLtxTransformer));
-  KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<LtxVae>(options, shared, "vae"));
+  KINO_RETURN_IF_ERROR(components->Load(options, shared, FindLtxTransformer));
   KINO_RETURN_IF_ERROR(CheckFit(
       options, "the transformer's in_channels", components->transformer->config().in_channels,
       "the VAE's latent_channels", components->vae->config().latent_channels));
-  std::vector<PipelineComponent> moved = {
-      {"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},
-      {"transformer", components->transformer, {Stage::kDenoise}, false},
-      {"vae", components->vae, {Stage::kEncodeMedia, Stage::kDecode}, true}};
+  std::vector<PipelineComponent> moved = components->Moved(/*encodes=*/true);
   if (std::filesystem::exists(options.folder + "/latent_upsampler/config.json")) {
     KINO_ASSIGN_OR_RETURN(components->latent_upsampler,
                           LoadLatentUpsampler(options, shared, *components->vae));

@@ -7,24 +7,17 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "engine/models/common/pipeline.h"
+#include "engine/models/common/t5_components.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/ltx/latent_upsampler.h"
 #include "engine/models/ltx/transformer.h"
 #include "engine/models/ltx/vae.h"
-#include "engine/text/t5_encoder.h"
-#include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
 
 // What a run of any LTX pipeline reads. Runs share it.
-struct LtxComponents {
-  std::shared_ptr<const T5Tokenizer> tokenizer;  // on meta tensors perhaps none
-  std::shared_ptr<T5Encoder> text_encoder;
-  std::shared_ptr<LtxTransformer> transformer;
-  std::shared_ptr<LtxVae> vae;
+struct LtxComponents : T5Components<LtxTransformer, LtxVae, LtxSampler> {
   std::shared_ptr<LtxLatentUpsampler> latent_upsampler;  // nullptr: the folder has none
-  LtxSampler sampler;
 };
 
 absl::StatusOr<std::unique_ptr<Pipeline>> LoadLtxPipeline(const PipelineOptions& options,

@@ -47,17 +47,12 @@ LtxTransformer::LtxTransformer(const LtxTransformerConfig& config, const Compone
 
   const bool bias = config_.attention_bias;
   const bool out_bias = config_.attention_out_bias;
-  std::vector<WeightGroup*> groups;
-  std::vector<WeightGroup*> prepare_groups;
+  std::vector<WeightGroup*> prepare_groups = weights().AddGroups(
+      absl::StrCat(kPreparePrefix, ".transformer_blocks"), config_.num_layers, kPreparePrefix);
+  std::vector<WeightGroup*> groups = weights().AddGroups("transformer_blocks", config_.num_layers);
   for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& prepare_group =
-        weights().AddGroup(absl::StrCat(kPreparePrefix, ".transformer_blocks.", i), kPreparePrefix);
-    prepare_groups.push_back(&prepare_group);
-  }
-  for (int i = 0; i < config_.num_layers; ++i) {
-    WeightGroup& group = weights().AddGroup(absl::StrCat("transformer_blocks.", i));
+    WeightGroup& group = *groups[static_cast<size_t>(i)];
     WeightGroup& prepare_group = *prepare_groups[static_cast<size_t>(i)];
-    groups.push_back(&group);
     const WeightScope block = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope self = block.Sub("attn1");
     const WeightScope cross = block.Sub("attn2");

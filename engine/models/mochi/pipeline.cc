@@ -16,13 +16,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadMochiPipeline(const PipelineOption
   ConfigReader reader(index, index_path);
   components->force_zeros_for_empty_prompt = reader.Get("force_zeros_for_empty_prompt", false);
   KINO_RETURN_IF_ERROR(reader.status());
-  KINO_ASSIGN_OR_RETURN(components->sampler, LoadFlowMatchEuler(options));
-  KINO_ASSIGN_OR_RETURN(components->tokenizer, LoadT5Tokenizer(options));
-  KINO_ASSIGN_OR_RETURN(components->text_encoder,
-                        FolderComponent<T5Encoder>(options, shared, "text_encoder"));
-  KINO_ASSIGN_OR_RETURN(components->transformer, TransformerComponent<MochiTransformer>(
-                                                     options, shared, FindMochiTransformer));
-  KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<MochiVae>(options, shared, "vae"));
+  KINO_RETURN_IF_ERROR(components->Load(options, shared, FindMochiTransformer));
   const MochiTransformerConfig& transformer = components->transformer->config();
   KINO_RETURN_IF_ERROR(CheckFit(options, "the transformer's in_channels", transformer.in_channels,
                                 "the VAE's latent_channels",
@@ -30,12 +24,8 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadMochiPipeline(const PipelineOption
   KINO_RETURN_IF_ERROR(CheckFit(options, "the transformer's text_embed_dim",
                                 transformer.text_embed_dim, "the text encoder's d_model",
                                 components->text_encoder->width()));
-  return MakePipeline<MochiRun>(
-      std::shared_ptr<const MochiComponents>(components),
-      {{"text_encoder", components->text_encoder, {Stage::kEncodeText}, false},
-       {"transformer", components->transformer, {Stage::kDenoise}, false},
-       {"vae", components->vae, {Stage::kDecode}, true}},
-      shared);
+  return MakePipeline<MochiRun>(std::shared_ptr<const MochiComponents>(components),
+                                components->Moved(/*encodes=*/false), shared);
 }
 
 }  // namespace kino::engine

@@ -5,22 +5,15 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "engine/models/common/pipeline.h"
+#include "engine/models/common/t5_components.h"
 #include "engine/models/mochi/transformer.h"
 #include "engine/models/mochi/vae.h"
 #include "engine/samplers/flow_match_euler.h"
-#include "engine/text/t5_encoder.h"
-#include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
 
 // What a run reads. Runs share it.
-struct MochiComponents {
-  std::shared_ptr<const T5Tokenizer> tokenizer;  // on meta tensors perhaps none
-  std::shared_ptr<T5Encoder> text_encoder;
-  std::shared_ptr<MochiTransformer> transformer;
-  std::shared_ptr<MochiVae> vae;
-  FlowMatchEulerConfig sampler;
+struct MochiComponents : T5Components<MochiTransformer, MochiVae, FlowMatchEulerConfig> {
   // model_index.json: an empty prompt is none at all, as Genmo's own code has it.
   bool force_zeros_for_empty_prompt = false;
 };

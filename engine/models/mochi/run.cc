@@ -32,10 +32,6 @@ MochiRun::MochiRun(Inputs inputs)
   AddDecode(kDecodeShare, *request_.num_frames, &MochiRun::StartDecode);
 }
 
-void MochiRun::Drop(Stage stage) {
-  if (stage == Stage::kDenoise) prepared_.reset();
-}
-
 void MochiRun::EncodeText(const RunContext& context) {
   std::vector<std::optional<std::string>> prompts = Prompts();
   for (std::optional<std::string>& prompt : prompts) {

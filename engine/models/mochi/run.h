@@ -19,7 +19,9 @@ class MochiRun final : public FamilyRun<MochiComponents> {
   void EncodeText(const RunContext& context);
   void Denoise(const RunContext& context);
   std::unique_ptr<DecodeStream> StartDecode();
-  void Drop(Stage stage) override;
+  void Drop(Stage stage) override {
+    if (stage == Stage::kDenoise) prepared_.reset();
+  }
 
   MochiGrid grid_;
   FlowMatchSchedule schedule_;

@@ -69,17 +69,14 @@ MochiTransformer::MochiTransformer(const MochiTransformerConfig& config,
   out_modulation_ = prepare.Sub("norm_out").Linear("linear", d, 2 * d);
   frequencies_ = prepare.Get("pos_frequencies", {3, config_.num_attention_heads, head / 2});
 
-  std::vector<WeightGroup*> groups, prepare_groups;
-  for (int i = 0; i < config_.num_layers; ++i) {
-    prepare_groups.push_back(
-        &weights().AddGroup(absl::StrCat(kPrepare, ".transformer_blocks.", i), kPrepare));
-  }
+  std::vector<WeightGroup*> prepare_groups = weights().AddGroups(
+      absl::StrCat(kPrepare, ".transformer_blocks"), config_.num_layers, kPrepare);
+  std::vector<WeightGroup*> groups = weights().AddGroups("transformer_blocks", config_.num_layers);
   const Mlp::Activation activation =
       config_.original_layout ? Mlp::Activation::kSwiGluGateFirst : Mlp::Activation::kSwiGlu;
   for (int i = 0; i < config_.num_layers; ++i) {
     const bool is_last = i + 1 == config_.num_layers;
-    WeightGroup& group = weights().AddGroup(absl::StrCat("transformer_blocks.", i));
-    groups.push_back(&group);
+    WeightGroup& group = *groups[static_cast<size_t>(i)];
     const WeightScope scope = WeightScope(weights(), group).Sub("transformer_blocks", i);
     const WeightScope modulation = scope.In(*prepare_groups[static_cast<size_t>(i)]);
     const WeightScope attention = scope.Sub("attn1");
