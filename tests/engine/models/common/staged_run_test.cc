@@ -156,20 +156,22 @@ TEST(StagedRunTest, SkipsWhatIsLeftOfAStage) {
   EXPECT_THROW(run.SkipStage(), c10::Error);
 }
 
-// Text; a step; a step of a second pass, then frames.
+// Text; a step; a step of a second pass, then frames in two pieces.
 class TwoPasses final : public StagedRun {
  public:
   TwoPasses() : StagedRun(EffectiveRequest()) {
-    const auto step = [this](const RunContext&, const FrameSink&) { Finish(1, true); };
+    const auto step = [this](const RunContext&) { Finish(1, true); };
     AddStage(Stage::kEncodeText, 0.1, 1, step);
     AddStage(Stage::kDenoise, 0.2, 1, step);
     BeginPass();
     AddStage(Stage::kDenoise, 0.4, 1, step);
-    AddStage(Stage::kDecode, 0.3, 1, step);
+    AddDecode(0.3, 4, &TwoPasses::StartDecode);
   }
 
  private:
-  void Drop(Stage) override {}
+  std::unique_ptr<DecodeStream> StartDecode() {
+    return std::make_unique<TwoPairs>(std::make_shared<std::string>());
+  }
 };
 
 TEST(StagedRunTest, TellsInWhichPassItIs) {
@@ -180,7 +182,7 @@ TEST(StagedRunTest, TellsInWhichPassItIs) {
     EXPECT_EQ(run.position().total_passes, 2);
     run.Advance(RunContext{}, [](const at::Tensor&) {});
   }
-  EXPECT_THAT(passes, ElementsAre(1, 1, 2, 2));
+  EXPECT_THAT(passes, ElementsAre(1, 1, 2, 2, 2));
   EXPECT_EQ(TwoStages().position().total_passes, 1);
 }
 
