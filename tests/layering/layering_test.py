@@ -188,17 +188,17 @@ def test_families_are_named_only_in_their_folder():
 
 # What a family builds on. Beyond it lie the insides of others: residency and homes, formats, the planner, media.
 FAMILY_DOORS = {
-    "engine/core": ["component_files", "file_shapes", "json", "run_context", "status", "status_bridge", "stride3d", "trace"],
+    "engine/core": ["component_files", "file_shapes", "json", "run_context", "status", "status_bridge", "stride3d"],
     "engine/describe": ["conditions", "families", "request", "vae_tile_sizes"],
     "engine/memory": ["component"],
-    "engine/models/common": ["clip_tiles", "component_loading", "condition_frames", "guidance", "latents", "pipeline", "staged_run",
-                             "text_stage", "vae_tiles"],
+    "engine/models/common": ["clip_tiles", "component_loading", "condition_frames", "family_run", "feathered_tiles", "guidance",
+                             "latent_statistics", "latents", "pipeline", "t5_components", "vae_tiles"],
     "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "frame_layers", "grid_positions", "mlp", "run_length",
                   "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "half_rotary", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "resample_frames", "space_depth"],
     "engine/samplers": ["ddim", "euler_ancestral", "euler_ancestral_rf", "first_step", "flow_match_euler"],
-    "engine/text": ["caption_cleaning", "plain_text", "t5_config", "t5_encoder", "t5_tokenizer"],
+    "engine/text": ["caption_cleaning", "plain_text", "t5_config"],
     "engine/weights": ["weight_set"],
 }
 # What a family includes beyond that, each with its reason.
