@@ -14,6 +14,16 @@ constexpr int kPauseFactor = 10;
 // Estimates are made anew so often though the queue has not moved.
 constexpr absl::Duration kEstimateInterval = absl::Seconds(5);
 
+// Whose end nobody knows: until one of them tells it there is no estimate behind it to be made
+// anew.
+std::set<std::string> Unforeseen(const BusyTimes& busy) {
+  std::set<std::string> workers;
+  for (const auto& [worker, left] : busy) {
+    if (left == absl::InfiniteDuration()) workers.insert(worker);
+  }
+  return workers;
+}
+
 }  // namespace
 
 std::vector<QueueWorker> QueueWorkers(const std::vector<scheduler::WorkerSnapshot>& workers) {
@@ -178,10 +188,12 @@ void QueueView::Refresh() {
       .busy = sources_.busy ? sources_.busy() : BusyTimes(),
       .history = sources_.history,
       .now = sources_.clock.Now()};
+  std::set<std::string> unforeseen = Unforeseen(facts.busy);
   const absl::Duration begun = sources_.clock.Monotonic();
   const bool has_changed = moves != walked_moves_ || facts.workers != walked_workers_ ||
                            facts.held_because != walked_held_ ||
                            facts.held_tenants != walked_held_tenants_ ||
+                           unforeseen != walked_unforeseen_ ||
                            facts.now >= Latest()->next_change() || begun >= next_estimate_;
   if (!has_changed || begun < next_walk_) return;
   absl::StatusOr<std::vector<scheduler::QueuedJob>> queue = sources_.store.Queue();
@@ -194,6 +206,7 @@ void QueueView::Refresh() {
   walked_workers_ = std::move(facts.workers);
   walked_held_ = std::move(facts.held_because);
   walked_held_tenants_ = std::move(facts.held_tenants);
+  walked_unforeseen_ = std::move(unforeseen);
   next_estimate_ = snapshot->has_estimates() ? begun + kEstimateInterval : absl::InfiniteDuration();
   const absl::Duration took = sources_.clock.Monotonic() - begun;
   next_walk_ = begun + took + (took > kShortWalk ? kPauseFactor * took : absl::ZeroDuration());

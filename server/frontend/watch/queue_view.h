@@ -1,6 +1,7 @@
 // Where each queued job stands: how many are ahead of it and what it waits for. One computation
-// for all who ask, done again only when the queue, the workers or what holds the claims has
-// changed; the watchers of jobs that stand elsewhere than before are woken, and no others.
+// for all who ask, done again only when the queue, the workers, what holds the claims or what is
+// known of a worker's end has changed; the watchers of jobs that stand elsewhere than before are
+// woken, and no others.
 //
 // Walking a queue of 100,000 takes a fraction of a second. After a walk that took long the next one
 // waits ten times as long, so that the view never takes more than a tenth of one core, and a
@@ -170,6 +171,7 @@ class QueueView {
   std::vector<QueueWorker> walked_workers_ ABSL_GUARDED_BY(walk_mutex_);
   std::string walked_held_ ABSL_GUARDED_BY(walk_mutex_);
   std::set<std::string> walked_held_tenants_ ABSL_GUARDED_BY(walk_mutex_);
+  std::set<std::string> walked_unforeseen_ ABSL_GUARDED_BY(walk_mutex_);  // workers
   absl::Duration next_estimate_ ABSL_GUARDED_BY(walk_mutex_) = absl::InfiniteDuration();
   absl::Duration next_walk_ ABSL_GUARDED_BY(walk_mutex_) = -absl::InfiniteDuration();
 

@@ -32,14 +32,19 @@ def told(frontend, job):
     return (seconds(now.start_eta), seconds(now.eta)) if now.HasField("eta") and now.HasField("start_eta") else None
 
 
-def test_queued_jobs_tell_when_they_start_and_end(start):
-    frontend = start()
+def worker_that_told(frontend, *sizes):
+    """A worker that has said what runs of these sizes compute. A submission waits for its word for a moment only."""
     fake = FakeWorker(frontend)
     fake.expect("hello_reply")
-    # A submission waits for the worker's word about a run's operations for a moment only.
-    for size in [{}, dict(height=128, width=128)]:
+    for size in sizes or [{}]:
         eventually(lambda: any(memory.plans for memory in frontend.models.GetPlans(
             models.GetPlansRequest(request=request(**STEPS, **size)), timeout=DEADLINE).memory), "the run's operations are known")
+    return fake
+
+
+def test_queued_jobs_tell_when_they_start_and_end(start):
+    frontend = start()
+    fake = worker_that_told(frontend, {}, dict(height=128, width=128))
     first = frontend.submit(**STEPS)
     attempt = fake.attempt()
     second = frontend.submit(**STEPS)
@@ -73,7 +78,7 @@ def test_queued_jobs_tell_when_they_start_and_end(start):
 def after_a_run(start):
     """A frontend that knows how long a run takes, and its worker."""
     frontend = start()
-    fake = FakeWorker(frontend)
+    fake = worker_that_told(frontend)
     first = frontend.submit(**STEPS)
     finish(fake.attempt())
     frontend.wait_for(first.id, video.SUCCEEDED)
@@ -85,7 +90,7 @@ def test_what_runs_took_is_known_after_a_restart(start):
     fake.disconnect()
     frontend.kill()
     frontend.start()
-    fake = FakeWorker(frontend)
+    fake = worker_that_told(frontend)
     frontend.submit(**STEPS)
     fake.attempt().started()
     waiting = frontend.submit(**STEPS)

@@ -447,6 +447,23 @@ TEST_F(QueueViewTest, WatchersAreWokenWhenTheirEstimatesHaveMoved) {
   view_->Stop();
 }
 
+// Such as one that a frontend before this one had given out, until it tells how far it is.
+TEST_F(QueueViewTest, ARunWhoseEndBecomesKnownTellsWhenThoseBehindItStart) {
+  const auto history = KnownRuns();
+  Open(history.get());
+  workers_[0].held = {{.job_id = "running", .attempt = 1, .token = "t"}};
+  busy_ = {{"cpu", absl::InfiniteDuration()}};
+  const scheduler::Job job = Submit();
+  EXPECT_EQ(view_->Find(job).start, absl::InfiniteFuture());
+  EXPECT_EQ(view_->Find(job).start, absl::InfiniteFuture());
+  EXPECT_EQ(view_->walks(), 1) << "nothing has changed";
+  busy_["cpu"] = absl::Seconds(100);
+  EXPECT_EQ(view_->Find(job).start, clock_.Now() + absl::Seconds(100));
+  busy_["cpu"] = absl::InfiniteDuration();
+  EXPECT_EQ(view_->Find(job).start, absl::InfiniteFuture());
+  view_->Stop();
+}
+
 TEST_F(QueueViewTest, TenThousandWatchersOfAnIdleQueueCostNothing) {
   std::vector<std::shared_ptr<Counter>> watchers;
   std::vector<scheduler::Job> jobs;
