@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <string_view>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
@@ -21,26 +22,20 @@ namespace fs = std::filesystem;
 
 constexpr size_t kMaxPromptBytes = 8192;
 
-// Collects violations; each check says what was expected and what was got.
-class Checker {
- public:
-  explicit Checker(std::vector<FieldViolation>& violations) : violations_(violations) {}
-  void Fail(const std::string& field, const std::string& description) {
-    violations_.push_back({.field = field, .description = description});
+// Appends violations; each check says what was expected and what was got.
+struct Checker : FailInto {
+  void Range(std::string_view field, int value, int low, int high) const {
+    if (value < low || value > high) Refuse(field, value, low, high);
   }
-  void Range(const char* field, int value, int low, int high) {
-    if (value < low || value > high) {
-      Fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
-    }
-  }
-  void Range(const char* field, double value, double low, double high) {
-    if (!(value >= low && value <= high)) {
-      Fail(field, absl::StrCat("expected ", low, " to ", high, ", got ", value));
-    }
+  void Range(std::string_view field, double value, double low, double high) const {
+    if (!(value >= low && value <= high)) Refuse(field, value, low, high);
   }
 
  private:
-  std::vector<FieldViolation>& violations_;
+  template <typename T>
+  void Refuse(std::string_view field, T value, T low, T high) const {
+    (*this)(std::string(field), absl::StrCat("expected ", low, " to ", high, ", got ", value));
+  }
 };
 
 template <typename T>
@@ -75,13 +70,12 @@ Request OverridesFor(const ModelDescription& model, const Request& request) {
   return overrides;
 }
 
-void CheckSize(const Request& request, const Limits& limits, Checker& check) {
+void CheckSize(const Request& request, const Limits& limits, const Checker& check) {
   for (const auto& [field, value] :
        {std::pair{"height", *request.height}, std::pair{"width", *request.width}}) {
     check.Range(field, value, limits.min_size, limits.max_size);
     if (value % limits.size_multiple != 0) {
-      check.Fail(field,
-                 absl::StrCat("expected a multiple of ", limits.size_multiple, ", got ", value));
+      check(field, absl::StrCat("expected a multiple of ", limits.size_multiple, ", got ", value));
     }
   }
   const int frames = *request.num_frames;
@@ -89,34 +83,33 @@ void CheckSize(const Request& request, const Limits& limits, Checker& check) {
   const int64_t pixels = int64_t{*request.height} * *request.width;
   if (*request.height > 0 && *request.width > 0 && frames > 0 &&
       pixels > limits.max_pixels / frames) {
-    check.Fail("num_frames",
-               absl::StrCat("height * width * num_frames may be at most ", limits.max_pixels,
-                            ", got ", *request.height, " * ", *request.width, " * ", frames));
+    check("num_frames",
+          absl::StrCat("height * width * num_frames may be at most ", limits.max_pixels, ", got ",
+                       *request.height, " * ", *request.width, " * ", frames));
   }
 }
 
 // Of a video of which only the first frames are used the others are not there.
-void CutToNumFrames(const std::string& field, Condition& condition, Checker& check) {
+void CutToNumFrames(const std::string& field, Condition& condition, const Checker& check) {
   if (!condition.num_frames) return;
   const int frames = *condition.num_frames;
   if (condition.kind == ConditionKind::kImage)
-    return check.Fail(field + ".num_frames", absl::StrCat("an image has one frame; leave it out"));
+    return check(field + ".num_frames", absl::StrCat("an image has one frame; leave it out"));
   if (frames < 1) {
-    check.Fail(field + ".num_frames", absl::StrCat("expected 1 or more, got ", frames));
+    check(field + ".num_frames", absl::StrCat("expected 1 or more, got ", frames));
   } else if (condition.size && frames > condition.size->num_frames) {
-    check.Fail(field + ".num_frames",
-               absl::StrCat("the video has ", condition.size->num_frames, " frames, got ", frames));
+    check(field + ".num_frames",
+          absl::StrCat("the video has ", condition.size->num_frames, " frames, got ", frames));
   } else if (condition.size) {
     condition.size->num_frames = frames;
   }
 }
 
 // What denoising goes by.
-void CheckDenoising(const Request& request, const Limits& limits, Checker& check) {
+void CheckDenoising(const Request& request, const Limits& limits, const Checker& check) {
   const char* const task = TaskName(request.task);
   if (Denoises(request.task)) {
-    if (!request.prompt)
-      check.Fail("prompt", absl::StrCat(task, " needs a prompt (it may be empty)"));
+    if (!request.prompt) check("prompt", absl::StrCat(task, " needs a prompt (it may be empty)"));
     check.Range("num_inference_steps", *request.num_inference_steps, 1, limits.max_steps);
     check.Range("guidance_scale", *request.guidance_scale, 0.0, 1000.0);
     return;
@@ -126,11 +119,11 @@ void CheckDenoising(const Request& request, const Limits& limits, Checker& check
         std::pair{"negative_prompt", request.negative_prompt.has_value()},
         std::pair{"num_inference_steps", request.num_inference_steps.has_value()},
         std::pair{"guidance_scale", request.guidance_scale.has_value()}}) {
-    if (is_given) check.Fail(field, absl::StrCat(task, " denoises nothing; leave it out"));
+    if (is_given) check(field, absl::StrCat(task, " denoises nothing; leave it out"));
   }
 }
 
-void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, Checker& check) {
+void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, const Checker& check) {
   const VaeTileSizes sizes = defaults.With(tiling);
   const auto pair = [&](const char* what, const std::optional<int>& size, int full_size,
                         const std::optional<int>& stride, int full_stride, int unit) {
@@ -138,16 +131,16 @@ void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, Check
     const std::string stride_field = absl::StrCat("plan.vae_tiling.tile_sample_stride_", what);
     // 0 is "not given" to diffusers; here a value that is given counts.
     if (size && (*size < unit || *size > 1 << 20)) {
-      check.Fail(size_field, absl::StrCat("expected at least ", unit, ", got ", *size));
+      check(size_field, absl::StrCat("expected at least ", unit, ", got ", *size));
     }
     if (stride && (*stride < unit || *stride > 1 << 20)) {
-      check.Fail(stride_field, absl::StrCat("expected at least ", unit, ", got ", *stride));
+      check(stride_field, absl::StrCat("expected at least ", unit, ", got ", *stride));
     } else if (full_stride > full_size) {
-      check.Fail(stride_field,
-                 absl::StrCat("expected at most the tile's ", full_size, ", got ", full_stride));
+      check(stride_field,
+            absl::StrCat("expected at most the tile's ", full_size, ", got ", full_stride));
     } else if (sizes.adds_up && (size || stride) && 2 * int64_t{full_stride} < full_size) {
-      check.Fail(stride_field, absl::StrCat("expected at least half of the tile's ", full_size,
-                                            ", got ", full_stride));
+      check(stride_field, absl::StrCat("expected at least half of the tile's ", full_size, ", got ",
+                                       full_stride));
     }
   };
   pair("height", tiling.tile_sample_min_height, sizes.min_height, tiling.tile_sample_stride_height,
@@ -163,8 +156,8 @@ void CheckVaeTiling(const VaeTiling& tiling, const VaeTileSizes& defaults, Check
        {std::pair{"tile_sample_min_num_frames", tiling.tile_sample_min_num_frames},
         std::pair{"tile_sample_stride_num_frames", tiling.tile_sample_stride_num_frames}}) {
     if (value) {
-      check.Fail(absl::StrCat("plan.vae_tiling.", field),
-                 "this model's VAE has no tiles in time; it decodes in chunks of frames, exactly");
+      check(absl::StrCat("plan.vae_tiling.", field),
+            "this model's VAE has no tiles in time; it decodes in chunks of frames, exactly");
     }
   }
 }
@@ -410,9 +403,8 @@ void SingleTaskDescription::Resolve(Request& request,
   if (!violations.empty()) return;
   const absl::Status schedule = check_schedule_(request);
   if (schedule.ok()) return;
-  violations.push_back(
-      {.field = "num_inference_steps",
-       .description = absl::StrCat("no schedule: ", std::string(schedule.message()))});
+  FailInto{violations}("num_inference_steps",
+                       absl::StrCat("no schedule: ", std::string(schedule.message())));
 }
 
 Task TaskOf(const ModelDescription& model, const Request& request) {
@@ -431,7 +423,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
                                uint64_t draw_seed) {
   ResolvedRequest resolved{.request = request, .violations = {}};
   Request& effective = resolved.request;
-  Checker check(resolved.violations);
+  const Checker check{{resolved.violations}};
   effective.task = TaskOf(model, request);
   const TaskDescription* task = nullptr;
   std::vector<std::string> tasks;
@@ -440,8 +432,8 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
     if (candidate.task == effective.task) task = &candidate;
   }
   if (task == nullptr) {
-    check.Fail("task", absl::StrCat("this model does ", absl::StrJoin(tasks, ", "), "; got ",
-                                    TaskName(effective.task)));
+    check("task", absl::StrCat("this model does ", absl::StrJoin(tasks, ", "), "; got ",
+                               TaskName(effective.task)));
     return resolved;
   }
   for (size_t i = 0; i < effective.conditions.size(); ++i)
@@ -460,8 +452,8 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
   for (const auto& [field, text] : {std::pair{"prompt", &effective.prompt},
                                     std::pair{"negative_prompt", &effective.negative_prompt}}) {
     if (*text && (*text)->size() > kMaxPromptBytes) {
-      check.Fail(field, absl::StrCat("expected at most ", kMaxPromptBytes, " bytes, got ",
-                                     (*text)->size()));
+      check(field,
+            absl::StrCat("expected at most ", kMaxPromptBytes, " bytes, got ", (*text)->size()));
     }
   }
   if (*effective.num_frames > 0)
@@ -469,19 +461,19 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
   CheckSize(effective, limits, check);
   check.Range("fps", *effective.fps, 0.1, 1000.0);
   if (effective.output.lossless && effective.output.quality) {
-    check.Fail("output.quality", "a lossless output has no quality; give one of the two");
+    check("output.quality", "a lossless output has no quality; give one of the two");
   } else if (effective.output.quality) {
     check.Range("output.quality", *effective.output.quality, 0, 100);
   }
   for (size_t i = 0; i < effective.conditions.size(); ++i) {
     const std::string field = absl::StrCat("conditions[", i, "].");
-    check.Range((field + "strength").c_str(), effective.conditions[i].strength, 0.0, 1.0);
-    check.Range((field + "frame_index").c_str(), effective.conditions[i].frame_index, 0,
+    check.Range(field + "strength", effective.conditions[i].strength, 0.0, 1.0);
+    check.Range(field + "frame_index", effective.conditions[i].frame_index, 0,
                 *effective.num_frames - 1);
   }
   if (effective.task == Task::kTextToVideo && !effective.conditions.empty()) {
-    check.Fail("conditions",
-               absl::StrCat("TEXT_TO_VIDEO takes none, got ", effective.conditions.size()));
+    check("conditions",
+          absl::StrCat("TEXT_TO_VIDEO takes none, got ", effective.conditions.size()));
   }
   if (effective.plan.vae_tiling)
     CheckVaeTiling(*effective.plan.vae_tiling, model.details->vae_tiles(), check);
@@ -489,7 +481,7 @@ ResolvedRequest ResolveRequest(const ModelDescription& model, const Request& req
   model.details->Resolve(effective, resolved.violations);
   if (resolved.violations.empty() && effective.plan.vae_tiling) {
     const absl::Status tiling = model.details->CheckTiling(effective, *effective.plan.vae_tiling);
-    if (!tiling.ok()) check.Fail("plan.vae_tiling", std::string(tiling.message()));
+    if (!tiling.ok()) check("plan.vae_tiling", std::string(tiling.message()));
   }
   return resolved;
 }
