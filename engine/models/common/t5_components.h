@@ -16,12 +16,8 @@
 namespace kino::engine {
 
 // What a run reads. Runs share it.
-template <typename TransformerType, typename VaeType, typename SamplerType>
+template <typename Transformer, typename Vae, typename Sampler>
 struct T5Components {
-  using Transformer = TransformerType;
-  using Vae = VaeType;
-  using Sampler = SamplerType;
-
   std::shared_ptr<const T5Tokenizer> tokenizer;  // on meta tensors perhaps none
   std::shared_ptr<T5Encoder> text_encoder;
   std::shared_ptr<Transformer> transformer;

@@ -66,7 +66,6 @@ class LtxDescription final : public FamilyDescription {
                  const std::string& pipeline_class)
       : upsampler_(upsampler),
         names_condition_pipeline_(pipeline_class == kConditionPipeline),
-        vae_(vae),
         spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         sampler_(sampler) {
@@ -108,7 +107,7 @@ class LtxDescription final : public FamilyDescription {
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     // A tile of a long video's decode has to come out of its own tiles as large as it is.
     if (request.conditions.empty() && !RunsLongPipeline(request)) return absl::OkStatus();
-    return vae_.CheckWholeTiles(tiling);
+    return CheckWholeTiles(tiling, spatial_ratio_, temporal_ratio_);
   }
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
@@ -122,7 +121,6 @@ class LtxDescription final : public FamilyDescription {
 
   std::optional<LtxLatentUpsamplerConfig> upsampler_;
   bool names_condition_pipeline_;
-  LtxVaeConfig vae_;
   int spatial_ratio_;
   int temporal_ratio_;
   LtxSampler sampler_;

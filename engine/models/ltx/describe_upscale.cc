@@ -20,8 +20,7 @@ constexpr int64_t kMaxPixels = 1'000'000'000;
 class LtxUpscaleDescription final : public FamilyDescription {
  public:
   LtxUpscaleDescription(const LtxVaeConfig& vae, const LtxLatentUpsamplerConfig& upsampler)
-      : vae_(vae),
-        spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
+      : spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         upsampler_(upsampler) {
     const Stride3d by = upsampler.factors();
@@ -47,7 +46,7 @@ class LtxUpscaleDescription final : public FamilyDescription {
   const Limits& limits() const override { return limits_; }
   const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
   absl::Status CheckTiling(const Request&, const VaeTiling& tiling) const override {
-    return vae_.CheckWholeTiles(tiling);
+    return CheckWholeTiles(tiling, spatial_ratio_, temporal_ratio_);
   }
   VideoSize OutputOf(const Request& request) const override {
     return upsampler_.Upsampled(FamilyDescription::OutputOf(request));
@@ -60,7 +59,6 @@ class LtxUpscaleDescription final : public FamilyDescription {
   // for one more than there are.
   int WholeFrames(int frames) const { return (frames - 1) / temporal_ratio_ * temporal_ratio_ + 1; }
 
-  LtxVaeConfig vae_;
   int spatial_ratio_;
   int temporal_ratio_;
   LtxLatentUpsamplerConfig upsampler_;

@@ -45,7 +45,7 @@ class LtxVae final : public Component {
 
   // Height and width of the video are multiples of the compression ratio -> moments [1, 2 * C, F,
   // h, w] in the weights' dtype: means, then log variances. Throws as DecodeStream::NextFrames
-  // does. REQUIRES: config().CheckWholeTiles(tiling).
+  // does. REQUIRES: CheckWholeTiles.
   at::Tensor Encode(const VideoSource& video, const std::optional<VaeTiling>& tiling,
                     const RunContext& context, const std::optional<RunLength>& runs = {}) const;
 

@@ -225,19 +225,19 @@ bool LtxVaeConfig::InjectsNoise() const {
                      [](const LtxVaeUpBlock& block) { return block.inject_noise; });
 }
 
-absl::Status LtxVaeConfig::CheckWholeTiles(const VaeTiling& tiling) const {
+absl::Status CheckWholeTiles(const VaeTiling& tiling, int64_t spatial_ratio,
+                             int64_t temporal_ratio) {
   const VaeTileSizes sizes = kLtxTiles.With(tiling);
-  const int64_t space = spatial_compression_ratio, time = temporal_compression_ratio;
-  if (sizes.min_height % space == 0 && sizes.min_width % space == 0 &&
-      sizes.stride_height % space == 0 && sizes.stride_width % space == 0 &&
-      (!tiling.framewise ||
-       (sizes.min_num_frames % time == 0 && sizes.stride_num_frames % time == 0))) {
+  if (sizes.min_height % spatial_ratio == 0 && sizes.min_width % spatial_ratio == 0 &&
+      sizes.stride_height % spatial_ratio == 0 && sizes.stride_width % spatial_ratio == 0 &&
+      (!tiling.framewise || (sizes.min_num_frames % temporal_ratio == 0 &&
+                             sizes.stride_num_frames % temporal_ratio == 0))) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "to encode, or to decode a video in windows (temporal_tile_size), tiles and their strides "
       "must be multiples of ",
-      space, " pixels and ", time, " frames"));
+      spatial_ratio, " pixels and ", temporal_ratio, " frames"));
 }
 
 absl::StatusOr<LtxVaeConfig> LtxVaeConfig::FromJson(const nlohmann::json& json,

@@ -25,6 +25,12 @@ inline constexpr VaeTileSizes kLtxTiles = {.min_height = 512,
                                            .unit = 32,
                                            .frames_unit = 8};
 
+// OK when the tiles and strides that the request makes of kLtxTiles are whole latents, of so many
+// pixels and frames, as those of an encode, and those that are tiled once more, have to be.
+// INVALID_ARGUMENT otherwise.
+absl::Status CheckWholeTiles(const VaeTiling& tiling, int64_t spatial_ratio,
+                             int64_t temporal_ratio);
+
 struct LtxVaeDownBlock {
   enum class Downsample {
     kNone,
@@ -73,9 +79,6 @@ struct LtxVaeConfig {
 
   // Some resnet of the decoder adds noise drawn while decoding (0.9.1).
   bool InjectsNoise() const;
-  // OK when the tiles and strides that the request makes of kLtxTiles are whole latents, as those
-  // of an encode, and those that are tiled once more, have to be. INVALID_ARGUMENT otherwise.
-  absl::Status CheckWholeTiles(const VaeTiling& tiling) const;
 
   // `where` names the file in messages. Absent keys take diffusers' defaults, unknown keys are
   // ignored. INVALID_ARGUMENT names a key whose value is of the wrong type or unknown, or that fits
