@@ -11,6 +11,7 @@
 
 #include "engine/describe/weight_plan.h"
 #include "tests/support/bare_model.h"
+#include "tests/support/resolving_test.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
@@ -21,7 +22,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
 
-class DescribeTest : public ::testing::Test {
+class DescribeTest : public testing::ResolvingTest {
  protected:
   DescribeTest() {
     absl::StatusOr<ModelDescription> model =
@@ -33,18 +34,6 @@ class DescribeTest : public ::testing::Test {
     request_.width = 64;
     request_.num_frames = 17;
   }
-
-  std::vector<std::string> ViolatedFields() {
-    std::vector<std::string> fields;
-    for (const FieldViolation& violation : ResolveRequest(model_, request_, 1).violations) {
-      fields.push_back(violation.field);
-      EXPECT_FALSE(violation.description.empty());
-    }
-    return fields;
-  }
-
-  ModelDescription model_;
-  Request request_;
 };
 
 TEST_F(DescribeTest, KnowsTheDemoModel) {

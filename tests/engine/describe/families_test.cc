@@ -9,6 +9,7 @@
 #include "engine/describe/describe.h"
 #include "tests/support/bare_model.h"
 #include "tests/support/published_models.h"
+#include "tests/support/resolving_test.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
@@ -89,10 +90,10 @@ INSTANTIATE_TEST_SUITE_P(
                    OfCogVideoX}));
 
 // A CogVideoX model and what it is asked to make of a video.
-class CogVideoXVideoTest : public ::testing::Test {
+class CogVideoXVideoTest : public testing::ResolvingTest {
  protected:
-  CogVideoXVideoTest()
-      : model_(Describe({.pipeline_class = "CogVideoXVideoToVideoPipeline", .scheduler = kDdim})) {
+  CogVideoXVideoTest() {
+    model_ = Describe({.pipeline_class = "CogVideoXVideoToVideoPipeline", .scheduler = kDdim});
     request_.task = Task::kVideoToVideo;
     request_.prompt = "a cat";
     request_.conditions = {{.kind = ConditionKind::kVideo}};
@@ -104,7 +105,7 @@ class CogVideoXVideoTest : public ::testing::Test {
   }
   // How many of the video's frames are used, and how many come out.
   std::pair<int, int> UsedAndMade() const {
-    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    const ResolvedRequest resolved = Resolve();
     EXPECT_TRUE(resolved.violations.empty()) << FirstViolation(resolved.violations);
     const Request& effective = resolved.request;
     const Request again = ResolveRequest(model_, effective, 1).request;
@@ -117,12 +118,9 @@ class CogVideoXVideoTest : public ::testing::Test {
     return {effective.conditions[0].num_frames.value_or(0), *effective.num_frames};
   }
   std::string Violation() const {
-    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    const ResolvedRequest resolved = Resolve();
     return std::string(FirstViolation(resolved.violations).message());
   }
-
-  ModelDescription model_;
-  Request request_;
 };
 
 TEST_F(CogVideoXVideoTest, AllFramesAreUsedAndTheRequestSaysHowManyComeOut) {

@@ -6,6 +6,7 @@
 #include "engine/describe/describe.h"
 #include "engine/models/ltx/describe.h"
 #include "tests/support/bare_model.h"
+#include "tests/support/resolving_test.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
 
@@ -18,7 +19,7 @@ using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
 
 // An LTX-Video whose folder holds a latent upsampler that its model_index.json does not name.
-class TwoPassTest : public ::testing::Test {
+class TwoPassTest : public testing::ResolvingTest {
  protected:
   TwoPassTest() {
     testing::WriteBareModel(folder_, {.pipeline_class = "LTXPipeline"});
@@ -36,16 +37,8 @@ class TwoPassTest : public ::testing::Test {
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *model;
   }
-  ResolvedRequest Resolve() const { return ResolveRequest(model_, request_, 1); }
-  std::vector<std::string> ViolatedFields() const {
-    std::vector<std::string> fields;
-    for (const FieldViolation& violation : Resolve().violations) fields.push_back(violation.field);
-    return fields;
-  }
 
   TempDir folder_;
-  ModelDescription model_;
-  Request request_;
 };
 
 TEST_F(TwoPassTest, OneIsTheDefaultAndAnyKnobOfTheSecondAsksForTwo) {
@@ -131,7 +124,7 @@ TEST_F(TwoPassTest, WhatCannotBeIsNamed) {
 }
 
 // A folder of LTX-Video's VAE and a latent upsampler.
-class UpscaleTest : public ::testing::Test {
+class UpscaleTest : public testing::ResolvingTest {
  protected:
   UpscaleTest() {
     folder_.Write("model_index.json",
@@ -159,20 +152,12 @@ class UpscaleTest : public ::testing::Test {
     model_ = *model;
   }
   Request Resolved() const {
-    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    const ResolvedRequest resolved = Resolve();
     EXPECT_TRUE(FirstViolation(resolved.violations).ok()) << FirstViolation(resolved.violations);
     return resolved.request;
   }
-  std::vector<std::string> ViolatedFields() const {
-    std::vector<std::string> fields;
-    for (const FieldViolation& violation : ResolveRequest(model_, request_, 1).violations)
-      fields.push_back(violation.field);
-    return fields;
-  }
 
   TempDir folder_;
-  ModelDescription model_;
-  Request request_;
 };
 
 TEST_F(UpscaleTest, OnlyUpscales) {

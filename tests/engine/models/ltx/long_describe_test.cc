@@ -11,6 +11,7 @@
 #include "engine/describe/describe.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/ltx/long_windows.h"
+#include "tests/support/resolving_test.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
@@ -48,9 +49,10 @@ TEST(LtxLongWindowsTest, AreCutAndJoinedAsUpstreamDoes) {
   EXPECT_THAT(Windows(2, 3, 0), ElementsAre(LtxWindow{0, 1, 0, 1}, LtxWindow{1, 2, 1, 1}));
 }
 
-class LtxLongDescribeTest : public ::testing::Test {
+class LtxLongDescribeTest : public testing::ResolvingTest {
  protected:
-  LtxLongDescribeTest() : model_(Describe("LTXPipeline", "FlowMatchEulerDiscreteScheduler")) {
+  LtxLongDescribeTest() {
+    model_ = Describe("LTXPipeline", "FlowMatchEulerDiscreteScheduler");
     request_.prompt = "a red star | a blue one";
     request_.height = 128;
     request_.width = 128;
@@ -79,22 +81,14 @@ class LtxLongDescribeTest : public ::testing::Test {
     return *model;
   }
   std::map<std::string, KnobValue>& knobs() { return request_.knobs.values; }
-  std::vector<std::string> ViolatedFields() {
-    std::vector<std::string> fields;
-    for (const FieldViolation& violation : ResolveRequest(model_, request_, 1).violations)
-      fields.push_back(violation.field);
-    return fields;
-  }
   Request Resolved() {
-    const ResolvedRequest resolved = ResolveRequest(model_, request_, 1);
+    const ResolvedRequest resolved = Resolve();
     EXPECT_THAT(ViolatedFields(), IsEmpty());
     EXPECT_EQ(ResolveRequest(model_, resolved.request, 1).request, resolved.request);
     return resolved.request;
   }
 
   std::deque<TempDir> folders_;
-  ModelDescription model_;
-  Request request_;
 };
 
 TEST_F(LtxLongDescribeTest, TemporalTileSizeAsksForWindowsWhereTheFolderDoesNot) {
