@@ -8,18 +8,21 @@ import numpy as np
 # Largest absolute error a stage may have in float32 on the CPU. Text states and latents are of unit size, so one number
 # serves all; it is the promise made for frames. Where a sampler starts from larger noise, it is of that noise's size. (Sums run in another order in batched, split or blocked matmuls and
 # convolutions: 1e-6 to 1e-5 is usual.)
-TOLERANCE = {"text_states": 1e-4, "denoise": 1e-4, "video_latents": 1e-4, "upsampled": 1e-4, "latents": 1e-4, "frames": 1e-4}
+TOLERANCE = {"text_states": 1e-4, "pooled_states": 1e-4, "image_states": 1e-4, "denoise": 1e-4, "video_latents": 1e-4,
+             "upsampled": 1e-4, "latents": 1e-4, "frames": 1e-4}
 
 
 def stages(folder):
     """The .npy taps in `folder`, in order: text states, each step, latents. Where latents are upsampled, what goes in and
-    what comes out stands between the steps of the small ones and those of the large ones."""
+    what comes out stands between the steps of the small ones and those of the large ones. Where sections are decoded, no
+    step sees what comes of that."""
     names = {name[:-4] for name in os.listdir(folder) if name.endswith(".npy")}
-    steps = sorted(name for name in names if re.fullmatch(r"denoise_\d+", name))
+    steps, sections = (sorted(name for name in names if re.fullmatch(rf"{kind}_\d+", name)) for kind in ("denoise", "latents"))
     sizes = [np.load(os.path.join(folder, step + ".npy"), mmap_mode="r").size for step in steps]
     large = sum(size > sizes[0] for size in sizes)
     small = len(steps) - large
-    order = ["text_states", *steps[:small], "video_latents", "upsampled", *steps[small:], "latents"]
+    order = ["text_states", "pooled_states", "image_states", *steps[:small], "video_latents", "upsampled", *steps[small:],
+             "latents", *sections]
     assert names <= set(order), f"{folder}: taps without a place: {names - set(order)}"
     return [name for name in order if name in names]
 
@@ -54,7 +57,7 @@ class Comparison:
         a, b = want.ravel().astype(np.float64), got.ravel().astype(np.float64)
         norm = np.linalg.norm(a) * np.linalg.norm(b)
         where = np.unravel_index(int(np.argmax(difference)), want.shape) if worst else ()
-        tolerance = TOLERANCE[stage.split("_")[0] if stage.startswith("denoise") else stage] * max(1.0, float(want.std()))
+        tolerance = TOLERANCE[re.sub(r"_\d+$", "", stage)] * max(1.0, float(want.std()))
         self._add(stage, worst <= tolerance,
                   f"max abs {worst:.2e} (allowed {tolerance:.0e}) at {tuple(map(int, where))} "
                   f"cosine {a @ b / norm if norm else 1.0:.9f}")

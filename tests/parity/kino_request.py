@@ -14,9 +14,10 @@ import subprocess
 import sys
 
 TASKS = {"t2v": "TEXT_TO_VIDEO", "i2v": "IMAGE_TO_VIDEO", "v2v": "VIDEO_TO_VIDEO",
-         "control": "VIDEO_TO_VIDEO", "upsample": "UPSCALE"}
+         "control": "VIDEO_TO_VIDEO", "upsample": "UPSCALE", "framepack": "IMAGE_TO_VIDEO"}
 # The oneof member of GenerateRequest, where it is not the family's short name.
 FAMILY_FIELDS = {"hunyuan": "hunyuan_video"}
+SAMPLING_TYPES = ("inverted_anti_drifting", "vanilla")
 COMMON = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
 
 
@@ -46,14 +47,19 @@ def convert(source):
         call.update({names.get(key, key): value for key, value in second.items()}, passes=2)
     if "schedule" in source or "sigmas" in call:  # the list's length is the number of steps
         request.pop("num_inference_steps", None)
-    call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
     if call:
-        # A switch is a knob of 0 or 1.
-        call = {key: int(value) if isinstance(value, bool) else value for key, value in call.items()}
+        call = {key: _knob(key, value) for key, value in call.items()}
         request[FAMILY_FIELDS.get(source["family"], source["family"])] = call
     if "vae_tiling" in source and source["family"] != "allegro":  # Allegro's VAE always tiles
         request["plan"] = {"vae_tiling": _tiling(source["vae_tiling"])}
     return request
+
+
+def _knob(name, value):
+    """A switch is a knob of 0 or 1, and a name of one of several things is a number."""
+    if name == "sampling_type":
+        return SAMPLING_TYPES.index(value)
+    return int(value) if isinstance(value, bool) else value
 
 
 def _task(source):
@@ -89,6 +95,9 @@ def _conditions(source, strength):
     for condition in conditions:
         is_image = condition["kind"] == "IMAGE"
         condition["path"] = "input_image.png" if is_image else "input_video.mkv"
+    if source.get("input_last_image"):
+        conditions.append({"kind": "IMAGE", "frame_index": source["num_frames"] - 1, "path": source["input_last_image"]})
+    for condition in conditions:
         if strength is not None:
             condition["strength"] = strength
     return conditions

@@ -10,13 +10,14 @@ Arguments
   --family   ltx | hunyuan | cogvideox | mochi | allegro
   --task     t2v (all) | i2v (ltx, hunyuan, cogvideox) | v2v (ltx, cogvideox) | control (cogvideox)
              | condition, long (ltx: LTXConditionPipeline and LTXI2VLongMultiPromptPipeline)
+             | framepack (hunyuan)
              | upsample (ltx: the latent upsampler pipeline, fed with a video)
   --variant  integer N >= 0. It picks the checkpoint style (see oracle/families/) and, through a random stream seeded
              with N, the layer counts, widths, head counts, weights, prompt, size and steps.
   --seed     seed of the torch.Generator given to the pipeline (and of torch's global generator)
   --dtype    float32 (default) | bfloat16: type of the saved weights and of the run
   --tiling   also call enable_vae_tiling() and slicing with small tiles (recorded in request.json)
-  --taps     ltx only: also write the run's intermediates (see oracle/taps.py) into OUT/taps
+  --taps     also write the run's intermediates (see oracle/taps.py) into OUT/taps
   --out DIR  output folder
 
 Writes
@@ -27,7 +28,8 @@ Writes
   DIR/expected.npy      float32 frames [T, H, W, 3] in 0..1
   DIR/expected_latents.npy  the latents as output_type="latent" gives them, float32
   DIR/tokens.json       the token ids of every prompt and of some awkward strings
-  DIR/input_image.png, DIR/input_video.npy (uint8 [T, H, W, 3]), DIR/input_video_000.png ...  where the task needs them
+  DIR/input_image.png, DIR/input_last_image.png, DIR/input_video.npy (uint8 [T, H, W, 3]), DIR/input_video_000.png ...  where
+                        the task needs them
 
 The expected frames come from the pipeline RELOADED from DIR/model, so they are what a reader of that folder must
 reproduce. Weights are drawn from a private generator and scaled so that the frames are neither flat nor clipped; norm
@@ -104,8 +106,6 @@ def main():
         parser.error("--family or --all is needed")
     if args.task not in families.family(args.family).TASKS:
         parser.error(f"tasks of {args.family}: {', '.join(families.family(args.family).TASKS)}")
-    if args.taps and args.family != "ltx":
-        parser.error("--taps knows the LTX pipelines only")
     make(args, args.family, args.task, args.variant, args.out)
 
 

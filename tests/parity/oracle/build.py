@@ -26,6 +26,8 @@ class Changes:
     negative_prompt: str | None = None
     # {"timesteps": [...]} or {"sigmas": [...]}, see run.custom_schedule.
     schedule: dict | None = None
+    # Replaces or adds values of the scheduler's config.
+    scheduler: dict = dataclasses.field(default_factory=dict)
     # Arguments of vae.enable_tiling, and `framewise`.
     vae_tiling: dict | None = None
     # save_pretrained's: names like "bf16", and shards of at most this size.
@@ -52,6 +54,8 @@ def build(family, task, variant, seed, folder, dtype=torch.float32, tiling=False
     spec.video_frames = changes.video_frames or spec.video_frames
     pipeline = spec.pipeline
     pipeline.set_progress_bar_config(disable=True)
+    if changes.scheduler:
+        pipeline.scheduler = type(pipeline.scheduler).from_config({**pipeline.scheduler.config, **changes.scheduler})
     networks = {name: part for name, part in sorted(pipeline.components.items()) if isinstance(part, torch.nn.Module)}
     if spec.upsampler is not None:
         networks["latent_upsampler"] = pipeline.latent_upsampler = spec.upsampler
@@ -97,6 +101,8 @@ def expect(folder, request, dtype=torch.float32):
     frames = np.asarray(run(pipeline, request, folder, "np")[0], dtype=np.float32)
     seconds = time.time() - start
     latents = run(pipeline, request, folder, "latent")
+    if isinstance(latents, list):  # FramePack's, of all sections so far
+        latents = latents[-1]
     latents = torch.as_tensor(latents).float().cpu().numpy()
     if not np.isfinite(frames).all() or frames.std() <= 0.02:
         raise ValueError(f"{folder}: degenerate frames, standard deviation {frames.std()}")
@@ -147,6 +153,10 @@ def _write_inputs(spec, request, variant, folder):
         image = synthetic_frames(1, height, width, variant + 1)[0]
         PIL.Image.fromarray(image).save(os.path.join(folder, "input_image.png"))
         request["input_image"] = "input_image.png"
+    if spec.last_image:
+        image = synthetic_frames(1, height, width, variant + 3)[0]
+        PIL.Image.fromarray(image).save(os.path.join(folder, "input_last_image.png"))
+        request["input_last_image"] = "input_last_image.png"
     if spec.video:
         count = spec.video_frames or request["num_frames"]
         video = synthetic_frames(count, height, width, variant + 2)

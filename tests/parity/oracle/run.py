@@ -35,13 +35,19 @@ def apply_vae_options(pipeline, request):
         pipeline.vae.enable_slicing()
 
 
+def _read_image(folder, name):
+    return PIL.Image.open(os.path.join(folder, name)).convert("RGB")
+
+
 def call_arguments(pipeline, request, folder):
     """The request as keyword arguments of the pipeline's call; input files are read back from `folder`."""
     arguments = dict(request["call"])
     accepted = inspect.signature(pipeline.__call__).parameters
     image = video = None
     if "input_image" in request:
-        image = PIL.Image.open(os.path.join(folder, request["input_image"])).convert("RGB")
+        image = _read_image(folder, request["input_image"])
+    if "input_last_image" in request:
+        arguments["last_image"] = _read_image(folder, request["input_last_image"])
     if "input_video" in request:
         frames = np.load(os.path.join(folder, request["input_video"]))
         video = [PIL.Image.fromarray(frame) for frame in frames]

@@ -2,6 +2,7 @@
 
 Each tokenizer has the exact file format and special ids of the published one it stands for.
 """
+import collections
 import json
 import os
 
@@ -48,22 +49,51 @@ def t5(rng, work, max_length, d_model):
     return tokenizer, t5_encoder(rng, tokenizer, d_model), {"tokenizer": [spiece]}
 
 
+def _merges(words, count):
+    """The pairs that byte-pair training joins, in its order: most frequent first, of equals the least. The library's trainer
+    breaks ties in another way each time where words have an end of their own.
+
+    words: how often there is each, as a tuple of symbols.
+    """
+    left = words
+    merges = []
+    while len(merges) < count:
+        pairs = collections.Counter()
+        for word, times in left.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += times
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        joined = collections.Counter()
+        for word, times in left.items():
+            symbols, at = [], 0
+            while at < len(word):
+                is_best = word[at:at + 2] == best
+                symbols.append(best[0] + best[1] if is_best else word[at])
+                at += 2 if is_best else 1
+            joined[tuple(symbols)] += times
+        left = joined
+    return merges
+
+
 def clip(rng, work, dim):
     """CLIP's byte-pair tokenizer (vocab.json and merges.txt) and a tiny CLIPTextModel."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
     os.makedirs(work, exist_ok=True)
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    pattern = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(words, "removed", True),
+        pre_tokenizers.Split(pattern, "removed", True),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    bpe.train_from_iterator(corpus(), trainers.BpeTrainer(
-        vocab_size=900, end_of_word_suffix="</w>", show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    merges = [tuple(pair) if not isinstance(pair, str) else tuple(pair.split(" "))
-              for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    words = collections.Counter()
+    for line, times in collections.Counter(corpus()).items():
+        for piece, _ in bpe.pre_tokenizer.pre_tokenize_str(bpe.normalizer.normalize_str(line)):
+            words[(*piece[:-1], piece[-1] + "</w>")] += times
+    merges = _merges(words, 600)
     # CLIP's order: bytes, bytes with the end-of-word mark, merges, then the two special tokens (the highest ids).
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {c: i for i, c in enumerate(alphabet + [c + "</w>" for c in alphabet])}

@@ -21,6 +21,8 @@ class Spec:
     # What the family wants instead of the usual negative prompt; None: the pipeline gets none.
     negative: str | None = ""
     image: bool = False
+    # A second one, that the video is to end with.
+    last_image: bool = False
     video: bool = False
     # Frames of the input video, where the call has no num_frames.
     video_frames: int | None = None
