@@ -9,6 +9,7 @@ if(KINO_STATIC_PROTOBUF)
   set(Protobuf_USE_STATIC_LIBS ON)
 endif()
 find_package(Protobuf REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
 # The private Python environment that scripts/setup fills: LibTorch, google/rpc's protos, the test oracle.
 execute_process(COMMAND ${CMAKE_SOURCE_DIR}/scripts/setup --print-env
@@ -36,7 +37,6 @@ if(KINO_WITH_MEDIA)
 endif()
 
 if(KINO_WITH_ENGINE)
-  pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
   if(DEFINED ENV{KINO_TORCH_DIR})
     set(KINO_TORCH_DIR $ENV{KINO_TORCH_DIR} CACHE PATH "LibTorch: the folder with include/ and lib/")
   else()

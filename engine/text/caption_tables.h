@@ -1,17 +1,14 @@
 // What Python 3.11 knows of letters, normal forms and HTML's entities, written by
-// make_caption_tables.py. Constant. Only plain_text.cc and html_text.cc read it.
+// make_caption_tables.py. Constant.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/text/normal_form.h"
+
 namespace kino::engine {
 
-// Letters first, first + step, ... last, whose lower case is `offset` behind each. Ascending.
-struct LowerRun {
-  uint32_t first, last;
-  int32_t step, offset;
-};
 extern const LowerRun kLowerRuns[];
 extern const size_t kLowerRunCount;
 

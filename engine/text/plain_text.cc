@@ -10,6 +10,7 @@
 #include "absl/strings/str_replace.h"
 #include "engine/text/caption_tables.h"
 #include "engine/text/html_entities.h"
+#include "engine/text/normal_form.h"
 #include "engine/text/regex.h"
 #include "engine/text/unicode.h"
 
@@ -20,69 +21,6 @@ std::u32string Decoded(std::string_view text) {
   std::u32string out;
   for (size_t at = 0; at < text.size();) out += DecodeUtf8(text, &at);
   return out;
-}
-
-char32_t LowerOf(char32_t c) {
-  const LowerRun* const end = kLowerRuns + kLowerRunCount;
-  const LowerRun* const run = std::lower_bound(
-      kLowerRuns, end, c, [](const LowerRun& each, char32_t value) { return each.last < value; });
-  if (run == end || c < run->first || (c - run->first) % static_cast<uint32_t>(run->step) != 0)
-    return c;
-  return static_cast<char32_t>(static_cast<int64_t>(c) + run->offset);
-}
-
-constexpr char32_t kHangul = 0xAC00, kL = 0x1100, kV = 0x1161, kT = 0x11A7;
-constexpr char32_t kVCount = 21, kTCount = 28, kHangulCount = 11172;
-
-int CombiningClass(char32_t c) {
-  const uint32_t* const end = kCombiningBoundaries + kCombiningBoundaryCount;
-  const uint32_t* const next =
-      std::upper_bound(kCombiningBoundaries, end, static_cast<uint32_t>(c) << 8 | 0xFF);
-  return next == kCombiningBoundaries ? 0 : static_cast<int>(next[-1] & 0xFF);
-}
-
-void Decompose(char32_t c, std::u32string& out) {
-  if (c >= kHangul && c < kHangul + kHangulCount) {
-    const char32_t index = c - kHangul, tail = index % kTCount;
-    out += kL + index / (kVCount * kTCount);
-    out += kV + index % (kVCount * kTCount) / kTCount;
-    if (tail > 0) out += kT + tail;
-    return;
-  }
-  const Decomposition* const end = kDecompositions + kDecompositionCount;
-  const Decomposition* const found = std::lower_bound(
-      kDecompositions, end, c,
-      [](const Decomposition& each, char32_t value) { return each.character < value; });
-  if (found == end || found->character != c) {
-    out += c;
-    return;
-  }
-  Decompose(found->first, out);
-  if (found->second != 0) out += found->second;
-}
-
-// 0: none.
-char32_t Composed(char32_t first, char32_t second) {
-  if (first >= kL && first < kL + 19 && second >= kV && second < kV + kVCount)
-    return kHangul + ((first - kL) * kVCount + (second - kV)) * kTCount;
-  if (first >= kHangul && first < kHangul + kHangulCount && (first - kHangul) % kTCount == 0 &&
-      second > kT && second < kT + kTCount) {
-    return first + (second - kT);
-  }
-  using Pairs = std::vector<std::pair<uint64_t, char32_t>>;
-  static const Pairs& pairs = *[] {
-    auto* made = new Pairs;
-    for (size_t i = 0; i < kDecompositionCount; ++i) {
-      const Decomposition& each = kDecompositions[i];
-      if (each.is_made && each.second != 0)
-        made->push_back({uint64_t{each.first} << 32 | each.second, each.character});
-    }
-    std::sort(made->begin(), made->end());
-    return made;
-  }();
-  const std::pair<uint64_t, char32_t> wanted = {uint64_t{first} << 32 | second, 0};
-  const auto found = std::lower_bound(pairs.begin(), pairs.end(), wanted);
-  return found != pairs.end() && found->first == wanted.first ? found->second : 0;
 }
 
 // ftfy.fixes.unescape_html: entities that end in a semicolon.
@@ -166,12 +104,7 @@ std::string LowerCase(std::string_view text) {
 #undef KINO_IGNORED
   std::string out;
   for (const char32_t c : Decoded(last_sigma.Replace(text, "\u03c2"))) {
-    // The one letter whose lower case is two.
-    if (c == 0x130) {
-      out += "i\u0307";
-    } else {
-      AppendUtf8(LowerOf(c), out);
-    }
+    AppendLower(c, {kLowerRuns, kLowerRunCount}, out);
   }
   return out;
 }
@@ -226,38 +159,7 @@ std::string UnquotePlus(std::string_view text) {
 }
 
 std::string NormalizeNfc(std::string_view text) {
-  std::u32string parts;
-  for (const char32_t c : Decoded(text)) Decompose(c, parts);
-  for (size_t i = 0; i < parts.size();) {
-    if (CombiningClass(parts[i]) == 0) {
-      ++i;
-      continue;
-    }
-    size_t end = i;
-    while (end < parts.size() && CombiningClass(parts[end]) != 0) ++end;
-    std::stable_sort(parts.begin() + static_cast<std::ptrdiff_t>(i),
-                     parts.begin() + static_cast<std::ptrdiff_t>(end),
-                     [](char32_t a, char32_t b) { return CombiningClass(a) < CombiningClass(b); });
-    i = end;
-  }
-  std::u32string out;
-  size_t starter = std::u32string::npos;
-  int last = 0;  // class of what stands between the starter and the next character
-  for (const char32_t c : parts) {
-    const int now = CombiningClass(c);
-    if (starter != std::u32string::npos && (last == 0 ? starter + 1 == out.size() : last < now)) {
-      if (const char32_t made = Composed(out[starter], c)) {
-        out[starter] = made;
-        continue;
-      }
-    }
-    if (now == 0) starter = out.size();
-    last = now;
-    out += c;
-  }
-  std::string utf8;
-  for (const char32_t c : out) AppendUtf8(c, utf8);
-  return utf8;
+  return NormalizeNfc(text, {.combining = {kCombiningBoundaries, kCombiningBoundaryCount}});
 }
 
 std::string RepairText(std::string_view text) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -20,9 +19,16 @@ constexpr std::string_view kWordStart = "\u2581";  // ▁
 // T5Tokenizer's, whatever the file says.
 constexpr int32_t kUnkId = 2;
 constexpr int kMaxLength = 1 << 20;
+const TokenizerClass kT5Class = {
+    .named_tokens = {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", "<pad>"}},
+    .has_sentinels = true};
 
 absl::Status InFile(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("'", path, "': ", status.message()));
+}
+
+std::string Normalized(const std::optional<Charsmap>& charsmap, std::string_view text) {
+  return charsmap ? charsmap->Normalize(text) : std::string(text);
 }
 
 bool Exists(const std::string& path) {
@@ -70,12 +76,8 @@ struct T5Tokenizer::Vocabulary {
   }
 };
 
-T5Tokenizer::T5Tokenizer(Unigram unigram, std::optional<Charsmap> charsmap,
-                         AddedTokenMatcher raw_tokens, AddedTokenMatcher normalized_tokens)
-    : unigram_(std::move(unigram)),
-      charsmap_(std::move(charsmap)),
-      raw_tokens_(std::move(raw_tokens)),
-      normalized_tokens_(std::move(normalized_tokens)) {}
+T5Tokenizer::T5Tokenizer(Unigram unigram, std::optional<Charsmap> charsmap, AddedVocabulary added)
+    : unigram_(std::move(unigram)), charsmap_(std::move(charsmap)), added_(std::move(added)) {}
 
 absl::StatusOr<std::unique_ptr<T5Tokenizer>> T5Tokenizer::Load(const std::string& folder) {
   const std::string json_path = absl::StrCat(folder, "/tokenizer.json");
@@ -90,8 +92,8 @@ absl::StatusOr<std::unique_ptr<T5Tokenizer>> T5Tokenizer::Load(const std::string
     return absl::NotFoundError(
         absl::StrCat("'", folder, "': holds neither tokenizer.json nor spiece.model"));
   }
-  KINO_ASSIGN_OR_RETURN(const T5TokenizerConfig config,
-                        ReadT5TokenizerConfig(folder, vocabulary.tokens));
+  KINO_ASSIGN_OR_RETURN(const TokenizerConfig config,
+                        ReadTokenizerConfig(folder, vocabulary.tokens, kT5Class));
 
   std::optional<Charsmap> charsmap;
   if (vocabulary.charsmap) {
@@ -102,45 +104,23 @@ absl::StatusOr<std::unique_ptr<T5Tokenizer>> T5Tokenizer::Load(const std::string
   auto unigram = Unigram::Create(vocabulary.pieces, kUnkId);
   if (!unigram.ok()) return InFile(vocabulary.path, unigram.status());
 
-  // A token that the vocabulary lacks gets the next free id. Of a text that comes twice the last
-  // flags count.
-  std::map<std::string, int32_t> ids;
-  std::map<int32_t, AddedToken> tokens;
-  int32_t next_id = unigram->size();
-  for (const AddedToken& token : config.added_tokens) {
-    if (token.content.empty()) continue;
-    const auto [it, is_new] = ids.try_emplace(token.content, 0);
-    if (is_new) {
-      const auto known = unigram->Find(token.content);
-      it->second = known ? *known : next_id++;
-    }
-    tokens[it->second] = token;
-  }
-  std::vector<AddedTokenMatcher::Entry> raw;
-  std::vector<AddedTokenMatcher::Entry> normalized;
-  for (const auto& [id, token] : tokens) {
-    const bool is_changed = token.is_normalized() && charsmap;
-    auto& list = token.is_normalized() ? normalized : raw;
-    list.push_back({is_changed ? charsmap->Normalize(token.content) : token.content, id, token});
-  }
-  const AddedTokenMatcher::Options options{.leaves_special_tokens = config.split_special_tokens};
-  auto raw_tokens = AddedTokenMatcher::Create(std::move(raw), options);
-  if (!raw_tokens.ok()) return InFile(folder, raw_tokens.status());
-  auto normalized_tokens = AddedTokenMatcher::Create(std::move(normalized), options);
-  if (!normalized_tokens.ok()) return InFile(folder, normalized_tokens.status());
-
+  const auto find = [&](std::string_view piece) { return unigram->Find(piece); };
+  const auto normalize = [&](std::string_view text) { return Normalized(charsmap, text); };
+  auto added = AddedVocabulary::Create(
+      config.added_tokens,
+      {.find = find, .size = unigram->size(), .id_bound = unigram->size(), .normalize = normalize},
+      {.leaves_special_tokens = config.split_special_tokens});
+  if (!added.ok()) return InFile(folder, added.status());
   // Named tokens are always added, so both texts have ids.
-  const auto pad = ids.find(config.pad_token);
-  const auto eos = ids.find(config.eos_token);
-  if (pad == ids.end() || eos == ids.end()) {
+  const std::optional<int32_t> pad = added->Find(config.named_tokens.at("pad_token"));
+  const std::optional<int32_t> eos = added->Find(config.named_tokens.at("eos_token"));
+  if (!pad || !eos) {
     return InFile(folder, absl::InvalidArgumentError("pad_token or eos_token is empty"));
   }
   auto tokenizer = std::unique_ptr<T5Tokenizer>(
-      new T5Tokenizer(*std::move(unigram), std::move(charsmap), *std::move(raw_tokens),
-                      *std::move(normalized_tokens)));
-  tokenizer->pad_id_ = pad->second;
-  tokenizer->eos_id_ = eos->second;
-  tokenizer->vocab_size_ = next_id;
+      new T5Tokenizer(*std::move(unigram), std::move(charsmap), *std::move(added)));
+  tokenizer->pad_id_ = *pad;
+  tokenizer->eos_id_ = *eos;
   return tokenizer;
 }
 
@@ -166,20 +146,13 @@ absl::StatusOr<std::vector<int64_t>> T5Tokenizer::EncodeWhole(std::string_view p
     return absl::InvalidArgumentError(absl::StrCat("prompt is not UTF-8 at its byte ", error));
   }
   std::vector<int64_t> ids;
-  for (const AddedTokenMatcher::Segment& part : raw_tokens_.Split(prompt)) {
-    if (part.id) {
-      ids.push_back(*part.id);
-      continue;
-    }
-    const std::string text = charsmap_ ? charsmap_->Normalize(part.text) : std::string(part.text);
-    for (const AddedTokenMatcher::Segment& segment : normalized_tokens_.Split(text)) {
-      if (segment.id) {
-        ids.push_back(*segment.id);
-      } else {
-        EncodeText(segment.text, &ids);
-      }
-    }
-  }
+  KINO_RETURN_IF_ERROR(added_.Walk(
+      prompt, [this](std::string_view text) { return Normalized(charsmap_, text); },
+      [&ids](int32_t id) { ids.push_back(id); },
+      [&](std::string_view text) {
+        EncodeText(text, &ids);
+        return absl::OkStatus();
+      }));
   ids.push_back(eos_id_);
   return ids;
 }

@@ -16,17 +16,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/text/added_tokens.h"
+#include "engine/text/added_vocabulary.h"
 #include "engine/text/charsmap.h"
+#include "engine/text/tokens.h"
 #include "engine/text/unigram.h"
 
 namespace kino::engine {
-
-// One prompt, L = max_length entries each.
-struct Tokens {
-  std::vector<int64_t> ids;             // padded on the right with the pad id
-  std::vector<int64_t> attention_mask;  // 1 for a token, 0 for padding
-};
 
 class T5Tokenizer {
  public:
@@ -46,24 +41,21 @@ class T5Tokenizer {
   int64_t eos_id() const { return eos_id_; }
   int64_t unk_id() const { return unigram_.unk_id(); }
   // Added tokens included: every id is below this.
-  int64_t vocab_size() const { return vocab_size_; }
+  int64_t vocab_size() const { return added_.id_bound(); }
 
  private:
   struct Vocabulary;
 
-  T5Tokenizer(Unigram unigram, std::optional<Charsmap> charsmap, AddedTokenMatcher raw_tokens,
-              AddedTokenMatcher normalized_tokens);
+  T5Tokenizer(Unigram unigram, std::optional<Charsmap> charsmap, AddedVocabulary added);
 
   // Appends the ids of text that holds no added token and is normalised.
   void EncodeText(std::string_view text, std::vector<int64_t>* ids) const;
 
   const Unigram unigram_;
   const std::optional<Charsmap> charsmap_;
-  const AddedTokenMatcher raw_tokens_;         // looked for in the prompt as it came
-  const AddedTokenMatcher normalized_tokens_;  // looked for after normalisation
+  const AddedVocabulary added_;
   int64_t pad_id_ = 0;
   int64_t eos_id_ = 0;
-  int64_t vocab_size_ = 0;
 };
 
 }  // namespace kino::engine

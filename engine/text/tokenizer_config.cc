@@ -42,10 +42,11 @@ bool IsTruthy(const json& object, const char* key) {
 // Gathers the files' tokens in the reference's own steps, whose names are kept.
 class TokenCollector {
  public:
-  TokenCollector(std::string folder, const VocabularyTokens& vocabulary)
-      : folder_(std::move(folder)), vocabulary_(vocabulary) {}
+  TokenCollector(std::string folder, const VocabularyTokens& vocabulary,
+                 const TokenizerClass& tokenizer_class)
+      : folder_(std::move(folder)), vocabulary_(vocabulary), class_(tokenizer_class) {}
 
-  absl::StatusOr<T5TokenizerConfig> Collect() {
+  absl::StatusOr<TokenizerConfig> Collect() {
     KINO_ASSIGN_OR_RETURN(config_, ReadOptional(folder_, "tokenizer_config.json"));
     KINO_RETURN_IF_ERROR(ReadScalars());
     KINO_RETURN_IF_ERROR(ReadConfigTokens());
@@ -54,7 +55,7 @@ class TokenCollector {
     } else {
       KINO_RETURN_IF_ERROR(ReadLegacyFiles());
     }
-    KINO_RETURN_IF_ERROR(ReadAdditionalTokens());
+    if (class_.has_sentinels) KINO_RETURN_IF_ERROR(ReadSentinels());
     return Assemble();
   }
 
@@ -211,7 +212,7 @@ class TokenCollector {
   }
 
   // T5Tokenizer's own part: the sentinels, unless the files bring them.
-  absl::Status ReadAdditionalTokens() {
+  absl::Status ReadSentinels() {
     if (vocabulary_.additional_special_tokens) additional_ = vocabulary_.additional_special_tokens;
     const auto is_sentinel = [](const AddedToken& token) {
       return absl::StrContains(token.content, "<extra_id_");
@@ -235,25 +236,28 @@ class TokenCollector {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<T5TokenizerConfig> Assemble() {
+  absl::StatusOr<TokenizerConfig> Assemble() {
     // A named token takes over the flags that the decoder gives the same text.
     for (auto& [key, token] : named_) {
       for (const auto& [id, known] : decoder_) {
         if (known.content == token.content) token = known;
       }
     }
-    for (const auto& [key, content] :
-         {std::pair("eos_token", &out_.eos_token), std::pair("unk_token", &out_.unk_token),
-          std::pair("pad_token", &out_.pad_token)}) {
-      if (!named_.contains(key)) named_[key] = {.content = *content, .special = true};
-      *content = named_[key].content;
+    for (const auto& [key, content] : class_.named_tokens) {
+      if (!named_.contains(key)) named_[key] = {.content = content, .special = true};
     }
+    for (const auto& [key, token] : named_) out_.named_tokens[key] = token.content;
 
-    std::set<std::string> in_decoder;
-    for (const auto& [id, token] : decoder_) {
-      out_.added_tokens.push_back(token);
-      in_decoder.insert(token.content);
-    }
+    std::set<std::string> is_known;
+    const auto add_known = [&](const auto& tokens) {
+      for (const auto& [id, token] : tokens) {
+        out_.added_tokens.push_back(token);
+        is_known.insert(token.content);
+      }
+    };
+    if (class_.keeps_file_tokens) add_known(vocabulary_.added_tokens);
+    const size_t first_of_config = out_.added_tokens.size();
+    add_known(decoder_);
     std::vector<AddedToken> rest;
     for (const char* key : kNamedTokens) {
       if (named_.contains(key)) rest.push_back(named_[key]);
@@ -262,19 +266,23 @@ class TokenCollector {
     std::set<std::string> names;
     for (const AddedToken& token : rest) names.insert(token.content);
     // Where the files list extra tokens, theirs replace the class's own list.
-    const std::vector<AddedToken>& extra = extra_ ? *extra_ : *additional_;
+    const std::vector<AddedToken> extra =
+        extra_ ? *extra_ : additional_.value_or(std::vector<AddedToken>());
     rest.insert(rest.end(), extra.begin(), extra.end());
     for (const AddedToken& token : rest) {
-      if (!in_decoder.contains(token.content)) out_.added_tokens.push_back(token);
+      if (!is_known.contains(token.content)) out_.added_tokens.push_back(token);
     }
-    for (AddedToken& token : out_.added_tokens) token.special |= names.contains(token.content);
+    for (size_t i = first_of_config; i < out_.added_tokens.size(); ++i) {
+      out_.added_tokens[i].special |= names.contains(out_.added_tokens[i].content);
+    }
     return out_;
   }
 
   const std::string folder_;
   const VocabularyTokens& vocabulary_;
+  const TokenizerClass& class_;
   json config_;
-  T5TokenizerConfig out_;
+  TokenizerConfig out_;
   std::map<std::string, AddedToken> named_;            // by key: "pad_token"
   std::vector<AddedToken> model_specific_;             // other keys that end in "_token"
   std::optional<std::vector<AddedToken>> extra_;       // "extra_special_tokens"
@@ -284,15 +292,16 @@ class TokenCollector {
 
 }  // namespace
 
-absl::StatusOr<T5TokenizerConfig> ReadT5TokenizerConfig(const std::string& folder,
-                                                        const VocabularyTokens& vocabulary) {
-  return TokenCollector(folder, vocabulary).Collect();
+absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& folder,
+                                                    const VocabularyTokens& vocabulary,
+                                                    const TokenizerClass& tokenizer_class) {
+  return TokenCollector(folder, vocabulary, tokenizer_class).Collect();
 }
 
 absl::StatusOr<int> ReadExtraIds(const std::string& folder) {
   KINO_ASSIGN_OR_RETURN(const json config, ReadOptional(folder, "tokenizer_config.json"));
   ConfigReader reader(config, absl::StrCat("'", folder, "/tokenizer_config.json'"));
-  const int extra_ids = reader.Get("extra_ids", T5TokenizerConfig().extra_ids);
+  const int extra_ids = reader.Get("extra_ids", TokenizerConfig().extra_ids);
   KINO_RETURN_IF_ERROR(reader.status());
   return std::max(extra_ids, 0);
 }

@@ -74,23 +74,30 @@ absl::Status ReadCharsmap(const json& normalizer, const std::string& where,
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::pair<int64_t, AddedToken>>> ReadAddedTokens(
+    const json& added_tokens, const std::string& where) {
+  std::vector<std::pair<int64_t, AddedToken>> out;
+  if (!added_tokens.is_null() && !added_tokens.is_array()) {
+    return absl::InvalidArgumentError(absl::StrCat(where, ": added_tokens is no list"));
+  }
+  for (const json& row : added_tokens) {
+    const std::string key = absl::StrCat(where, ": added_tokens[", out.size(), "]");
+    const json& id = At(row, "id");
+    if (!id.is_number_integer())
+      return absl::InvalidArgumentError(absl::StrCat(key, ": 'id' is no integer"));
+    KINO_ASSIGN_OR_RETURN(AddedToken token, ParseAddedToken(row, key));
+    out.emplace_back(id.get<int64_t>(), std::move(token));
+  }
+  return out;
+}
+
 absl::StatusOr<UnigramTokenizerJson> ReadUnigramTokenizerJson(const std::string& path) {
   KINO_ASSIGN_OR_RETURN(const json file, ReadJsonFile(path));
   const std::string where = absl::StrCat("'", path, "'");
   UnigramTokenizerJson out;
   KINO_ASSIGN_OR_RETURN(out.vocab, ReadVocab(At(file, "model"), where));
   KINO_RETURN_IF_ERROR(ReadCharsmap(At(file, "normalizer"), where, &out.precompiled_charsmap));
-  const json& tokens = At(file, "added_tokens");
-  if (!tokens.is_null() && !tokens.is_array()) {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": added_tokens is no list"));
-  }
-  for (const json& row : tokens) {
-    const std::string key = absl::StrCat(where, ": added_tokens[", out.added_tokens.size(), "]");
-    const json& id = At(row, "id");
-    if (!id.is_number_integer())
-      return absl::InvalidArgumentError(absl::StrCat(key, ": 'id' is no integer"));
-    KINO_ASSIGN_OR_RETURN(out.added_tokens[id.get<int64_t>()], ParseAddedToken(row, key));
-  }
+  KINO_ASSIGN_OR_RETURN(out.added_tokens, ReadAddedTokens(At(file, "added_tokens"), where));
   return out;
 }
 

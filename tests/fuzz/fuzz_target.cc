@@ -9,8 +9,8 @@ const std::vector<FuzzTarget>& FuzzTargets() {
   static const std::vector<FuzzTarget> targets = [] {
     std::vector<FuzzTarget> all;
     for (const auto& some :
-         {CheckpointTargets(), ConfigTargets(), LinkTargets(), MediaTargets(), RequestTargets(),
-          RpcTargets(), StreamTargets(), TextTargets(), WorkerTargets()}) {
+         {BpeTargets(), CheckpointTargets(), ConfigTargets(), LinkTargets(), MediaTargets(),
+          RequestTargets(), RpcTargets(), StreamTargets(), TextTargets(), WorkerTargets()}) {
       all.insert(all.end(), some.begin(), some.end());
     }
     return all;

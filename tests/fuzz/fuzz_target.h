@@ -28,6 +28,7 @@ const FuzzTarget& FindFuzzTarget(std::string_view name);
 // Ends the process with the promise's name, so that either driver keeps the input, unless it holds.
 void Require(bool holds, const char* promise);
 
+std::vector<FuzzTarget> BpeTargets();
 std::vector<FuzzTarget> CheckpointTargets();
 std::vector<FuzzTarget> ConfigTargets();
 std::vector<FuzzTarget> LinkTargets();

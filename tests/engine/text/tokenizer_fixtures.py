@@ -264,4 +264,5 @@ def main():
         json.dump({"texts": texts, "lengths": lengths, "folders": cases}, f)
 
 
-main()
+if __name__ == "__main__":
+    main()
