@@ -45,7 +45,7 @@ struct VaeTiling {
   std::optional<int> tile_sample_min_height, tile_sample_min_width, tile_sample_min_num_frames;
   std::optional<int> tile_sample_stride_height, tile_sample_stride_width,
       tile_sample_stride_num_frames;
-  bool framewise = false;
+  std::optional<bool> framewise = {};  // in time as well; absent: as the VAE's class does by itself
   bool operator==(const VaeTiling&) const = default;
 };
 

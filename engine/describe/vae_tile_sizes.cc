@@ -45,11 +45,12 @@ TileGrid OverlappingTiles::LatentGrid(int64_t ratio) const {
 }
 
 absl::Status CheckEncodeTiles(int64_t height, int64_t width, const TileGrid& pixels,
-                              const TileGrid& latents, int64_t ratio) {
-  const auto joined = [ratio](int64_t length, int64_t tile, int64_t step, int64_t kept) {
+                              const TileGrid& latents, int64_t ratio, PartLatent part) {
+  const int64_t up = part == PartLatent::kOneMore ? ratio - 1 : 0;
+  const auto joined = [ratio, up](int64_t length, int64_t tile, int64_t step, int64_t kept) {
     int64_t total = 0;
     for (int64_t begin = 0; begin < length; begin += step) {
-      const int64_t of_tile = std::min(tile, length - begin) / ratio;
+      const int64_t of_tile = (std::min(tile, length - begin) + up) / ratio;
       if (of_tile == 0) return int64_t{0};
       total += std::min(kept, of_tile);
     }
@@ -64,6 +65,19 @@ absl::Status CheckEncodeTiles(int64_t height, int64_t width, const TileGrid& pix
       absl::StrCat("to encode ", height, "x", width, " pixels, tiles of ", pixels.min_height, "x",
                    pixels.min_width, " give ", rows, "x", columns, " latents, expected ",
                    height / ratio, "x", width / ratio));
+}
+
+absl::Status CheckEncodeTimeTiles(int64_t frames, const TimeTiles& tiles, int64_t ratio) {
+  if (frames <= tiles.frames) return absl::OkStatus();
+  // Tiles have one latent frame more, which all but the first leave out.
+  int64_t joined = 1;
+  for (int64_t first = 0; first < frames; first += tiles.stride)
+    joined += std::min(tiles.stride, std::min(tiles.frames, frames - first - 1)) / ratio;
+  const int64_t expected = (frames - 1) / ratio + 1;
+  if (joined >= expected) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("to encode ", frames, " frames, tiles of ", tiles.frames, " frames, ",
+                   tiles.stride, " apart, give ", joined, " latent frames, expected ", expected));
 }
 
 }  // namespace kino::engine

@@ -20,6 +20,15 @@ struct TileGrid {
 
   int64_t next_row() const { return step_height > 0 ? step_height : stride_height; }
   int64_t next_column() const { return step_width > 0 ? step_width : stride_width; }
+  // Of tiles of pixels, `ratio` of them a latent: in whole latents, a stride apart.
+  TileGrid InLatents(int64_t ratio) const {
+    return {min_height / ratio, min_width / ratio, stride_height / ratio, stride_width / ratio};
+  }
+};
+
+// Tiles in time, in frames: so long, and so much of each is kept.
+struct TimeTiles {
+  int64_t frames, stride;
 };
 
 // Pixels and frames, as diffusers' VAE classes name and default them.
@@ -28,6 +37,8 @@ struct VaeTileSizes {
   int stride_height = 0, stride_width = 0;
   // Of a family that tiles in time (VaeTiling::framewise); 0: it does not.
   int min_num_frames = 0, stride_num_frames = 0;
+  // It does so unless a request says otherwise.
+  bool framewise = false;
   // A tile and a stride are at least so large: one latent.
   int unit = 1, frames_unit = 1;
   // Tiles fade into each other and are added up: no more than two may meet, so a stride is at least
@@ -54,6 +65,14 @@ struct VaeTileSizes {
     set(sizes.min_num_frames, request.tile_sample_min_num_frames);
     set(sizes.stride_num_frames, request.tile_sample_stride_num_frames);
     return sizes;
+  }
+  // A request's tiles in time; those of the class where the request leaves it open and the class
+  // has them.
+  std::optional<TimeTiles> InTime(const std::optional<VaeTiling>& request) const {
+    const VaeTiling asked = request.value_or(VaeTiling());
+    if (!asked.framewise.value_or(framewise)) return std::nullopt;
+    const VaeTileSizes sizes = With(asked);
+    return TimeTiles{sizes.min_num_frames, sizes.stride_num_frames};
   }
   TileGrid grid() const { return {min_height, min_width, stride_height, stride_width}; }
   static int StrideOf(int tile, double overlap) { return tile - static_cast<int>(tile * overlap); }
@@ -86,10 +105,17 @@ inline int64_t EvenTile(int64_t latents, int64_t tiles, int64_t overlap) {
   return (latents + (tiles - 1) * overlap) / tiles;
 }
 
+// What an encoder makes of pixels at the end of a tile that are less than a latent.
+enum class PartLatent { kNothing, kOneMore };
+
 // OK when the tiles of a video of height x width pixels, `ratio` of them a latent, give as many
 // latents as it has. pixels, latents: as OverlappingTiles gives them. INVALID_ARGUMENT: they do
 // not, and diffusers fails at it.
 absl::Status CheckEncodeTiles(int64_t height, int64_t width, const TileGrid& pixels,
-                              const TileGrid& latents, int64_t ratio);
+                              const TileGrid& latents, int64_t ratio,
+                              PartLatent part = PartLatent::kNothing);
+// The same in time, of encoders that make one latent frame of the first frame and of each `ratio`
+// frames behind it, or less at the end (diffusers' _temporal_tiled_encode).
+absl::Status CheckEncodeTimeTiles(int64_t frames, const TimeTiles& tiles, int64_t ratio);
 
 }  // namespace kino::engine

@@ -9,6 +9,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+
 #include "engine/core/stride3d.h"
 #include "engine/weights/weight_set.h"
 
@@ -51,6 +53,8 @@ class CausalConv3d {
 
   // `scope` holds weight and bias.
   CausalConv3d(const WeightScope& scope, const CausalConv3dOptions& options);
+  // Channels, of its input or its output.
+  int64_t widest_side() const { return std::max(options_.in_channels, options_.out_channels); }
   // Known() is filled with what the state holds, and the state gives it up.
   Window Open(State& state, at::IntArrayRef fresh_shape, const at::TensorOptions& options,
               bool last) const;

@@ -112,17 +112,35 @@ at::Tensor TemporalResnet::Apply(const at::Tensor& frames) const {
 }
 
 FrameAttention::FrameAttention(const WeightScope& scope, int64_t channels,
-                               const GroupNorm::Options& norm)
+                               const GroupNorm::Options& norm, Sees sees)
     : norm_(scope.Sub("group_norm"), channels, norm),
+      sees_(sees),
       q_(scope.Linear("to_q", channels, channels)),
       k_(scope.Linear("to_k", channels, channels)),
       v_(scope.Linear("to_v", channels, channels)),
       out_(scope.Linear("to_out.0", channels, channels)) {}
 
 at::Tensor FrameAttention::Apply(const at::Tensor& frames) const {
-  const at::Tensor normed = norm_.Apply(frames).flatten(1, 2);
-  const at::Tensor q = q_.Apply(normed), k = k_.Apply(normed);
-  const at::Tensor attended = Attention(q, k, v_.Apply(normed), /*heads=*/1);
+  const bool sees_earlier = sees_ == Sees::kFramesSoFar;
+  at::Tensor normed =
+      norm_.Apply(frames, sees_earlier ? GroupNorm::Over::kClip : GroupNorm::Over::kFrame)
+          .flatten(1, 2);
+  at::Tensor attended = q_.Apply(normed);
+  const at::Tensor k = k_.Apply(normed), v = v_.Apply(normed);
+  normed.reset();
+  if (!sees_earlier) {
+    attended = Attention(attended, k, v, /*heads=*/1);
+  } else {
+    // A frame's queries are wanted no more once it has attended.
+    const int64_t positions = k.size(1);
+    for (int64_t frame = 0; frame < frames.size(0); ++frame) {
+      const auto so_far = [&](const at::Tensor& x) {
+        return x.flatten(0, 1).narrow(0, 0, (frame + 1) * positions).unsqueeze(0);
+      };
+      const at::Tensor q = attended.narrow(0, frame, 1);
+      q.copy_(Attention(q, so_far(k), so_far(v), /*heads=*/1));
+    }
+  }
   return out_.Apply(attended).view(frames.sizes()).add_(frames);
 }
 

@@ -81,16 +81,25 @@ class TemporalResnet {
   bool doubles_frames_;
 };
 
-// Each frame's positions attend to each other, in one head; the frames are added.
+// Positions attend to each other, in one head; the frames are added.
 class FrameAttention {
  public:
+  // What a position attends to.
+  enum class Sees {
+    kOwnFrame,
+    kFramesSoFar,  // its own and those before it; the norm is over the whole clip
+  };
+
   FrameAttention() = default;
   // `scope` holds group_norm, to_q, to_k, to_v, to_out.0.
-  FrameAttention(const WeightScope& scope, int64_t channels, const GroupNorm::Options& norm);
+  FrameAttention(const WeightScope& scope, int64_t channels, const GroupNorm::Options& norm,
+                 Sees sees = Sees::kOwnFrame);
+  // [T, H, W, C] -> the same.
   at::Tensor Apply(const at::Tensor& frames) const;
 
  private:
   GroupNorm norm_;
+  Sees sees_ = Sees::kOwnFrame;
   LinearWeight q_, k_, v_, out_;
 };
 

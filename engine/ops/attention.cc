@@ -1,7 +1,10 @@
 #include "engine/ops/attention.h"
 
+#include <ATen/SDPBackend.h>
+#include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <algorithm>
@@ -34,17 +37,64 @@ at::Tensor AttentionOnMeta(const at::Tensor& q, const at::Tensor& k, int64_t hea
   return out;
 }
 
+// Keys or values once for each head of queries. Copies, since of torch's kernels not all share
+// heads: those that do not would hold the whole product of queries and keys.
+at::Tensor ForAllHeads(const at::Tensor& x, int64_t heads, int64_t head) {
+  const int64_t groups = x.size(2) / head;
+  return x.unflatten(2, {groups, 1, head})
+      .expand({x.size(0), x.size(1), groups, heads / groups, head})
+      .reshape({x.size(0), x.size(1), heads * head});
+}
+
+// Weights, of queries for keys, that torch's composed form is given to hold.
+constexpr int64_t kWeightsAtOnce = int64_t{1} << 24;
+
+// q: [B, heads, L, K]; k, v: [B, heads, M, K] -> [B, heads, L, K].
+at::Tensor FusedOrInParts(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const std::optional<at::Tensor>& mask, std::optional<double> scale) {
+  const auto attend = [&](const at::Tensor& queries, const std::optional<at::Tensor>& bias) {
+    return at::scaled_dot_product_attention(queries, k, v, bias, /*dropout_p=*/0.0,
+                                            /*is_causal=*/false, scale);
+  };
+  const int64_t length = q.size(2), of_query = q.size(0) * q.size(1) * k.size(2);
+  const int64_t most = std::max<int64_t>(1, kWeightsAtOnce / std::max<int64_t>(of_query, 1));
+  const auto composed = static_cast<int64_t>(at::SDPBackend::math);
+  if (most >= length || at::_fused_sdp_choice(q, k, v, mask, 0.0, false, scale) != composed)
+    return attend(q, mask);
+  at::Tensor out = at::empty_like(q);
+  for (int64_t first = 0; first < length; first += most) {
+    const int64_t count = std::min(most, length - first);
+    const bool of_queries = mask && mask->size(-2) == length;
+    out.narrow(2, first, count)
+        .copy_(
+            attend(q.narrow(2, first, count), of_queries ? mask->narrow(-2, first, count) : mask));
+  }
+  return out;
+}
+
 }  // namespace
 
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                      const AttentionContext& context, const at::Tensor& bias) {
+  if (k.size(2) < q.size(2)) {
+    const int64_t head = q.size(2) / heads;
+    TORCH_CHECK(k.size(2) % head == 0 && heads % (k.size(2) / head) == 0,
+                "attention: the keys are ", k.sizes(), ", the queries ", q.sizes(), " of ", heads,
+                " heads, which no number of heads of keys divides");
+    return Attention(q, ForAllHeads(k, heads, head), ForAllHeads(v, heads, head), heads, context,
+                     bias);
+  }
+  TORCH_CHECK(!context.causal || (!bias.defined() && q.size(1) == k.size(1)),
+              "causal attention: the queries are ", q.sizes(), ", the keys ", k.sizes(),
+              ", expected as many, and no bias");
   if (ComputesInFloat(q)) {
     return Attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), heads, context,
                      bias.defined() ? bias.to(at::kFloat) : bias)
         .to(q.scalar_type());
   }
-  // Two products of every query with every key.
-  const double flops = 4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(1));
+  // Two products of every query with every key, or with half of them.
+  const double flops = (context.causal ? 2.0 : 4.0) * static_cast<double>(q.numel()) *
+                       static_cast<double>(k.size(1));
   CountFlops(FlopKind::kAttention, flops);
   if (q.is_meta()) {
     at::Tensor out = AttentionOnMeta(q, k, heads);
@@ -58,9 +108,10 @@ at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       context.scale == 0 ? std::nullopt : std::optional<double>(context.scale);
   const std::optional<at::Tensor> mask =
       bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
-  const at::Tensor out =
-      at::scaled_dot_product_attention(split(q), split(k), split(v), mask, /*dropout_p=*/0.0,
-                                       /*is_causal=*/false, scale);
+  const at::Tensor out = context.causal ? at::scaled_dot_product_attention(
+                                              split(q), split(k), split(v), mask,
+                                              /*dropout_p=*/0.0, /*is_causal=*/true, scale)
+                                        : FusedOrInParts(split(q), split(k), split(v), mask, scale);
   return out.transpose(1, 2).flatten(2);
 }
 

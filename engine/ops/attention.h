@@ -13,10 +13,16 @@ namespace kino::engine {
 struct AttentionContext {
   // 0: 1 / sqrt(K).
   double scale = 0;
+  // A query attends to the keys before it and its own, of which there are as many as queries; by no
+  // mask, and so without a bias.
+  bool causal = false;
 };
 
-// q: [B, L, D], k, v: [B, M, D] with D = heads * K -> [B, L, D]. bias: additive, broadcast to [B,
-// heads, L, M], or undefined.
+// q: [B, L, D], k, v: [B, M, D] with D = heads * K -> [B, L, D]. Keys and values may be of fewer
+// heads, [B, M, G * K] where G divides heads: heads / G queries in a row share one (GQA, arXiv
+// 2305.13245). bias: additive, broadcast to [B, heads, L, M], or undefined. The weights of all
+// queries for all keys are held nowhere: where torch has no fused kernel for such tensors, few
+// queries go at a time (not if `causal`, which prompts alone are).
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                      const AttentionContext& context = {}, const at::Tensor& bias = {});
 

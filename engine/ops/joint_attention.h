@@ -21,6 +21,7 @@ class JointLayout {
   JointLayout(int64_t video, std::vector<int64_t> text);
 
   int64_t rows() const { return static_cast<int64_t>(text_.size()); }
+  int64_t video_tokens() const { return video_; }  // of a row
   int64_t text_tokens() const { return text_begin_.back(); }
   int64_t tokens() const { return rows() * video_ + text_tokens(); }
   // The spans of packed text: row i of the batch uses row i of a table.

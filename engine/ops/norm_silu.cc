@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/silu.h>
@@ -129,10 +130,9 @@ at::Tensor AffineOnCpu(const at::Tensor& x, const FrameGroupNorm& norm) {
 }
 
 template <typename T>
-void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor& out) {
+void AffineSiluOnCpu(const at::Tensor& x, const at::Tensor& affine, at::Tensor& out) {
   const int64_t frames = x.size(0), width = x.size(2), positions = x.size(1) * width,
-                channels = x.size(3);
-  const at::Tensor affine = AffineOnCpu<T>(x, norm);
+                channels = x.size(3), step = affine.size(0) == 1 ? 0 : 2 * channels;
   const T* from = cpu::Data<T>(x);
   T* to = cpu::MutableData<T>(out);
   const float* gains = affine.const_data_ptr<float>();
@@ -140,7 +140,7 @@ void GroupNormSiluOnCpu(const at::Tensor& x, const FrameGroupNorm& norm, at::Ten
       0, frames * positions, cpu::RowsPerTask(channels), [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
           const int64_t frame = row / positions, y = row % positions / width, at = row % width;
-          const float* gain = gains + frame * 2 * channels;
+          const float* gain = gains + frame * step;
           cpu::AffineSiluRow(from + row * channels, gain, gain + channels,
                              to + frame * out.stride(0) + y * out.stride(1) + at * out.stride(2),
                              channels);
@@ -211,6 +211,11 @@ void Check(const at::Tensor& x, const at::Tensor& out) {
               out.sizes(), ", expected [T, H, W, C]");
 }
 
+void CheckGroups(const at::Tensor& x, const FrameGroupNorm& norm) {
+  TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
+              " channels in ", norm.groups, " groups");
+}
+
 }  // namespace
 
 void RmsNormSiluComposed(const at::Tensor& x, const ChannelModulation& modulation, at::Tensor out) {
@@ -251,33 +256,84 @@ void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, at::
   out.copy_(hidden.permute({0, 2, 3, 1}));
 }
 
-void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out) {
-  Check(x, out);
-  TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
-              " channels in ", norm.groups, " groups");
-  if (x.numel() == 0) return;
+at::Tensor GroupNormAffineComposed(const at::Tensor& x, const FrameGroupNorm& norm) {
+  const at::Tensor grouped =
+      x.to(at::kFloat).flatten(1, 2).unflatten(2, {norm.groups, x.size(3) / norm.groups});
+  const auto mean = [](const at::Tensor& of) { return of.mean({1, 3}, /*keepdim=*/true); };
+  const at::Tensor centre = mean(grouped);
+  const at::Tensor inverse = (mean((grouped - centre).square_()) + norm.eps).rsqrt_();
+  const auto by_group = [&](const at::Tensor& parameter) {
+    return parameter.to(at::kFloat).view({1, 1, norm.groups, -1});
+  };
+  const at::Tensor gain = inverse * by_group(norm.weight);
+  return at::cat({gain, by_group(norm.bias) - centre * gain}, 1).flatten(2, 3);
+}
+
+at::Tensor GroupNormAffine(const at::Tensor& x, const FrameGroupNorm& norm) {
+  Check(x, x);
+  CheckGroups(x, norm);
+  TORCH_CHECK(x.numel() > 0, "group norm of nothing, ", x.sizes());
   const bool runs_on_gpu = RunsOnGpu(x) && x.is_contiguous();
-  if (x.is_meta() && (runs_on_gpu || FusesGroupNorm(x, out))) {
+  if (x.is_meta() && (runs_on_gpu || FusesGroupNorm(x, x))) {
     const at::Tensor moments = Moments(x), affine = Affine(x);
     CountKernel({x}, {moments});
     CountKernel({moments, norm.weight, norm.bias}, {affine});
-    CountKernel({x, affine}, {out});
-    return;
+    return affine;
   }
 #ifdef KINO_WITH_CUDA
-  if (runs_on_gpu && CanLaunchOn(x, out) && cuda::CanLaunch(x, norm.weight, norm.bias)) {
+  if (runs_on_gpu && CanLaunchOn(x, x) && cuda::CanLaunch(x, norm.weight, norm.bias)) {
     const c10::cuda::CUDAGuard guard(x.device());
     const at::Tensor moments = Moments(x), affine = Affine(x);
-    C10_CUDA_CHECK(cuda::GroupNormSilu(
+    C10_CUDA_CHECK(cuda::GroupNormAffine(
         *cuda::ElementOf(x.scalar_type()), x.const_data_ptr(), norm.weight.const_data_ptr(),
-        norm.bias.const_data_ptr(), out.mutable_data_ptr(), PositionsOf(x, out), norm.groups,
-        static_cast<float>(norm.eps), moments.mutable_data_ptr<float>(), moments.size(1),
-        affine.mutable_data_ptr<float>(), cuda::StreamOf(x)));
+        norm.bias.const_data_ptr(), PositionsOf(x, x), norm.groups, static_cast<float>(norm.eps),
+        moments.mutable_data_ptr<float>(), moments.size(1), affine.mutable_data_ptr<float>(),
+        cuda::StreamOf(x)));
+    return affine;
+  }
+#endif
+  if (!FusesGroupNorm(x, x)) return GroupNormAffineComposed(x, norm);
+  at::Tensor affine;
+  cpu::WithRowType(x, [&](auto zero) { affine = AffineOnCpu<decltype(zero)>(x, norm); });
+  return affine;
+}
+
+void AffineSiluComposed(const at::Tensor& x, const at::Tensor& affine, at::Tensor out) {
+  const at::Tensor gain = affine.select(1, 0).unsqueeze(1).unsqueeze(1),
+                   shift = affine.select(1, 1).unsqueeze(1).unsqueeze(1);
+  at::Tensor hidden = (x.to(at::kFloat) * gain).add_(shift).to(x.scalar_type());
+  out.copy_(at::silu_(hidden));
+}
+
+void AffineSilu(const at::Tensor& x, const at::Tensor& affine, at::Tensor out) {
+  Check(x, out);
+  TORCH_CHECK(affine.dim() == 3 && (affine.size(0) == 1 || affine.size(0) == x.size(0)) &&
+                  affine.size(1) == 2 && affine.size(2) == x.size(3),
+              "frames ", x.sizes(), " with gains and shifts of ", affine.sizes());
+  if (x.numel() == 0) return;
+  if (x.is_meta() && RunsOnGpu(x) && x.is_contiguous()) return CountKernel({x, affine}, {out});
+#ifdef KINO_WITH_CUDA
+  if (RunsOnGpu(x) && x.is_contiguous() && CanLaunchOn(x, out) && cuda::CanLaunch(affine)) {
+    const c10::cuda::CUDAGuard guard(x.device());
+    C10_CUDA_CHECK(cuda::AffineSilu(
+        *cuda::ElementOf(x.scalar_type()), x.const_data_ptr(), affine.const_data_ptr<float>(),
+        affine.size(0), out.mutable_data_ptr(), PositionsOf(x, out), cuda::StreamOf(x)));
     return;
   }
 #endif
-  if (!FusesGroupNorm(x, out)) return GroupNormSiluComposed(x, norm, std::move(out));
-  cpu::WithRowType(x, [&](auto zero) { GroupNormSiluOnCpu<decltype(zero)>(x, norm, out); });
+  if (!FusesGroupNorm(x, out) || !affine.is_contiguous())
+    return AffineSiluComposed(x, affine, std::move(out));
+  if (x.is_meta()) return;
+  cpu::WithRowType(x, [&](auto zero) { AffineSiluOnCpu<decltype(zero)>(x, affine, out); });
+}
+
+void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out) {
+  Check(x, out);
+  CheckGroups(x, norm);
+  if (x.numel() == 0) return;
+  if (!(RunsOnGpu(x) && x.is_contiguous()) && !FusesGroupNorm(x, out))
+    return GroupNormSiluComposed(x, norm, std::move(out));
+  AffineSilu(x, GroupNormAffine(x, norm), std::move(out));
 }
 
 void GroupNormModulateSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm,
@@ -305,8 +361,7 @@ void GroupNormModulateSilu(const at::Tensor& x, const FrameGroupNorm& norm,
   Check(x, out);
   const at::Tensor& scale = modulation.scale;
   if (!scale.defined()) return GroupNormSilu(Tall(x), norm, Tall(out));
-  TORCH_CHECK(norm.groups > 0 && x.size(3) % norm.groups == 0, "group norm of ", x.size(3),
-              " channels in ", norm.groups, " groups");
+  CheckGroups(x, norm);
   const NearestFrames nearest(x.size(0), scale.size(0));
   TORCH_CHECK(scale.dim() == 4 && modulation.shift.sizes() == scale.sizes() &&
                   scale.size(3) == x.size(3) && x.size(1) % scale.size(1) == 0 &&

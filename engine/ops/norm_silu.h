@@ -35,6 +35,16 @@ struct FrameGroupNorm {
 void GroupNormSilu(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out);
 void GroupNormSiluComposed(const at::Tensor& x, const FrameGroupNorm& norm, at::Tensor out);
 
+// GroupNorm and SiLU in two, for a clip that is normed as a whole and taken some frames at a time:
+// GroupNorm(x) = x * gain + shift, for each channel.  x: [T, H, W, C] -> gain, then shift, [T, 2,
+// C] float32.
+at::Tensor GroupNormAffine(const at::Tensor& x, const FrameGroupNorm& norm);
+at::Tensor GroupNormAffineComposed(const at::Tensor& x, const FrameGroupNorm& norm);
+// out = SiLU(x * gain + shift), rounded behind the sum and the SiLU. affine: [T, 2, C], or [1, 2,
+// C] for all frames. `out` may be a part of a larger buffer. x, out: [T, H, W, C].
+void AffineSilu(const at::Tensor& x, const at::Tensor& affine, at::Tensor out);
+void AffineSiluComposed(const at::Tensor& x, const at::Tensor& affine, at::Tensor out);
+
 // Scale and shift of every position, at a lower resolution: [t, h, w, C] each, in the frames'
 // dtype, contiguous; undefined tensors mean none.
 struct NearestModulation {

@@ -7,19 +7,19 @@
 
 namespace kino::engine {
 
-at::Tensor DoubleNearest(const at::Tensor& x, bool in_time) {
+void DoubleNearestInto(const at::Tensor& x, int64_t times, const at::Tensor& out) {
   const int64_t frames = x.size(0), height = x.size(1), width = x.size(2), channels = x.size(3);
-  const int64_t alone = in_time ? frames % 2 : frames;
+  out.view({frames, times, height, 2, width, 2, channels})
+      .copy_(x.view({frames, 1, height, 1, width, 1, channels}));
+}
+
+at::Tensor DoubleNearest(const at::Tensor& x, bool in_time) {
+  const int64_t frames = x.size(0), alone = in_time ? frames % 2 : frames, others = frames - alone;
   at::Tensor out =
-      at::empty({alone + (frames - alone) * 2, 2 * height, 2 * width, channels}, x.options());
-  const auto fill = [&](int64_t first, int64_t count, int64_t repeats) {
-    if (count == 0) return;
-    out.narrow(0, first, count * repeats)
-        .view({count, repeats, height, 2, width, 2, channels})
-        .copy_(x.narrow(0, first, count).view({count, 1, height, 1, width, 1, channels}));
-  };
-  fill(0, alone, 1);
-  fill(alone, frames - alone, 2);
+      at::empty({alone + others * 2, 2 * x.size(1), 2 * x.size(2), x.size(3)}, x.options());
+  if (alone > 0) DoubleNearestInto(x.narrow(0, 0, alone), 1, out.narrow(0, 0, alone));
+  if (others > 0)
+    DoubleNearestInto(x.narrow(0, alone, others), 2, out.narrow(0, alone, others * 2));
   return out;
 }
 

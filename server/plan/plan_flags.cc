@@ -65,7 +65,8 @@ void PlanFlags::Register(CLI::App& app) {
   AddOption(app, "--vae-tile-size", &tile_size_, "SIZES",
             "H,W or H,W,STRIDE_H,STRIDE_W in pixels.");
   AddOption(app, "--vae-tile-frames", &tile_frames_, "FRAMES",
-            "FRAMES or FRAMES,STRIDE: tiles in time as well.");
+            "FRAMES or FRAMES,STRIDE: tiles in time as well; none: not in time, whatever the model "
+            "does by itself.");
   AddByteSize(app, "--max-device-memory", &max_device_memory_,
               "Limit of the device's memory: 8GiB, 5.5GiB, 6G.");
   AddByteSize(app, "--max-host-memory", &max_host_memory_, "The same of the host's.");
@@ -86,10 +87,12 @@ absl::Status PlanFlags::ApplyTiling(v1::Plan* plan) const {
       tiling->set_tile_sample_stride_width(sizes[3]);
     }
   }
-  if (!tile_frames_.empty()) {
+  if (tile_frames_ == "none") {
+    plan->mutable_vae_tiling()->set_framewise(false);
+  } else if (!tile_frames_.empty()) {
     const std::vector<int> sizes = Sizes(tile_frames_);
     if (sizes.size() != 1 && sizes.size() != 2) {
-      return BadValue("--vae-tile-frames", "FRAMES or FRAMES,STRIDE", tile_frames_);
+      return BadValue("--vae-tile-frames", "FRAMES, FRAMES,STRIDE or none", tile_frames_);
     }
     v1::VaeTiling* tiling = plan->mutable_vae_tiling();
     tiling->set_framewise(true);

@@ -203,7 +203,7 @@ FamilyDescriber CogVideoXDescriber() {
                                "CogVideoXFunControlPipeline"},
           .describe = DescribeCogVideoX,
           .generation = CogVideoXGeneration,
-          .find_transformer = nullptr,
+          .find_original = {},
           .knobs = KnobInfos(kCogVideoXKnobs)};
 }
 

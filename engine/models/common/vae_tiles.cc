@@ -12,6 +12,16 @@
 namespace kino::engine {
 namespace {
 
+// How long the joined tiles of so many pixels are. Those that begin a stride apart reach the end,
+// and are cut there; with another step they may give more or less.
+int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step) {
+  if (step == 0) return length;
+  int64_t joined = 0;
+  for (int64_t begin = 0; begin < length; begin += step)
+    joined += std::min({stride, tile, length - begin});
+  return joined;
+}
+
 // One video, or one tile of it.
 class WholeStream final : public DecodeStream {
  public:
@@ -33,9 +43,9 @@ class SpatialTileStream final : public DecodeStream {
   SpatialTileStream(const BeginDecode& begin, const at::Tensor& latents, const TileGrid& grid,
                     int64_t ratio)
       : height_(JoinedLength(latents.size(3) * ratio, grid.min_height / ratio * ratio,
-                             grid.stride_height, grid.next_row())),
+                             grid.stride_height, grid.step_height)),
         width_(JoinedLength(latents.size(4) * ratio, grid.min_width / ratio * ratio,
-                            grid.stride_width, grid.next_column())),
+                            grid.stride_width, grid.step_width)),
         grid_(grid) {
     const int64_t tile_height = grid.min_height / ratio, tile_width = grid.min_width / ratio;
     const int64_t run_positions =
@@ -68,11 +78,13 @@ class SpatialTileStream final : public DecodeStream {
 
 class TimeTileStream final : public DecodeStream {
  public:
-  TimeTileStream(BeginClip begin, const at::Tensor& latents, const TimeTiles& tiles, int64_t ratio)
+  TimeTileStream(BeginClip begin, const at::Tensor& latents, const TimeTiles& tiles, int64_t ratio,
+                 SurplusFrame surplus)
       : begin_(std::move(begin)),
         latents_(latents),
         tiles_(tiles),
         ratio_(ratio),
+        surplus_(surplus),
         frames_left_((latents.size(2) - 1) * ratio + 1) {}
 
   bool done() const override { return frames_left_ == 0; }
@@ -93,7 +105,7 @@ class TimeTileStream final : public DecodeStream {
     int64_t kept = tiles_.stride;
     const int64_t overlap = tiles_.frames - tiles_.stride;
     if (overlap_.defined()) {
-      tile = tile.narrow(kFrameAxes.t, 0, tile.size(0) - 1);
+      tile = tile.narrow(kFrameAxes.t, surplus_ == SurplusFrame::kFirst ? 1 : 0, tile.size(0) - 1);
       BlendTiles(overlap_, tile, kFrameAxes.t, overlap);
     } else {
       ++kept;
@@ -111,6 +123,7 @@ class TimeTileStream final : public DecodeStream {
   const at::Tensor latents_;
   const TimeTiles tiles_;
   const int64_t ratio_;
+  const SurplusFrame surplus_;
   int64_t frames_left_;
   int64_t next_ = 0;  // latent frame that the next tile starts at
   std::unique_ptr<DecodeStream> tile_;
@@ -119,13 +132,6 @@ class TimeTileStream final : public DecodeStream {
 };
 
 }  // namespace
-
-int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step) {
-  int64_t joined = 0;
-  for (int64_t begin = 0; begin < length; begin += step)
-    joined += std::min({stride, tile, length - begin});
-  return joined;
-}
 
 void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent) {
   extent = std::min({a.size(axis), b.size(axis), extent});
@@ -169,9 +175,9 @@ at::Tensor JoinTiles(std::vector<std::vector<at::Tensor>>& rows, const TileGrid&
 }
 
 at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
-                         const TileGrid& latents, int64_t ratio) {
+                         const TileGrid& latents, int64_t ratio, PartLatent part) {
   if (height <= pixels.min_height && width <= pixels.min_width) return encode(0, height, 0, width);
-  ThrowIfError(CheckEncodeTiles(height, width, pixels, latents, ratio));
+  ThrowIfError(CheckEncodeTiles(height, width, pixels, latents, ratio, part));
   std::vector<std::vector<at::Tensor>> tiles;
   for (int64_t y = 0; y < height; y += pixels.next_row()) {
     tiles.emplace_back();
@@ -187,6 +193,7 @@ at::Tensor EncodeInTimeTiles(EncodeFrames encode, int64_t frames,
                              const std::optional<TimeTiles>& tiles, int64_t ratio) {
   if (!tiles || frames <= tiles->frames) return encode(0, frames);
   TORCH_CHECK(tiles->stride >= ratio, "tiles in time ", tiles->stride, " frames apart");
+  ThrowIfError(CheckEncodeTimeTiles(frames, *tiles, ratio));
   const int64_t stride = tiles->stride / ratio, overlap = tiles->frames / ratio - stride;
   std::vector<at::Tensor> joined;
   at::Tensor before;
@@ -204,10 +211,10 @@ at::Tensor EncodeInTimeTiles(EncodeFrames encode, int64_t frames,
 
 std::unique_ptr<DecodeStream> DecodeInTimeTiles(BeginClip begin, const at::Tensor& latents,
                                                 const std::optional<TimeTiles>& tiles,
-                                                int64_t ratio) {
+                                                int64_t ratio, SurplusFrame surplus) {
   if (!tiles || latents.size(kLatentAxes.t) <= tiles->frames / ratio) return begin(latents);
   TORCH_CHECK(tiles->stride >= ratio, "tiles in time ", tiles->stride, " frames apart");
-  return std::make_unique<TimeTileStream>(std::move(begin), latents, *tiles, ratio);
+  return std::make_unique<TimeTileStream>(std::move(begin), latents, *tiles, ratio, surplus);
 }
 
 at::Tensor DecodeStream::Next(const RunContext& context) {

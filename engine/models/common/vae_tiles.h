@@ -26,9 +26,6 @@ struct TileAxes {
 inline constexpr TileAxes kFrameAxes = {.t = 0, .h = 1, .w = 2};   // frames [T, H, W, C]
 inline constexpr TileAxes kLatentAxes = {.t = 2, .h = 3, .w = 4};  // latents [1, C, F, h, w]
 
-// How long the joined tiles of a whole of this length are.
-int64_t JoinedLength(int64_t length, int64_t tile, int64_t stride, int64_t step);
-
 // b[i] = a[i - extent] * (1 - i / extent) + b[i] * (i / extent) along `axis`, in place, for the
 // first `extent` lines of b, in diffusers' order of rounding.
 void BlendTiles(const at::Tensor& a, at::Tensor& b, int64_t axis, int64_t extent);
@@ -49,7 +46,8 @@ using EncodePart =
 // hold it. pixels: where they lie in the video; latents: how they are joined. Throws StatusError
 // INVALID_ARGUMENT: the tiles give more or fewer latents than the video has.
 at::Tensor EncodeInTiles(EncodePart encode, int64_t height, int64_t width, const TileGrid& pixels,
-                         const TileGrid& latents, int64_t ratio);
+                         const TileGrid& latents, int64_t ratio,
+                         PartLatent part = PartLatent::kNothing);
 
 // A decode driven from outside. The VAE outlives it.
 class DecodeStream {
@@ -64,26 +62,25 @@ class DecodeStream {
   at::Tensor Next(const RunContext& context);
 };
 
-// Tiles in time, in frames: so long, and so much of each is kept.
-struct TimeTiles {
-  int64_t frames, stride;
-};
-
 // Of a whole video of so many frames, `ratio` of them a latent frame but for the first, which is
 // one by itself: the moments of its tiles, each with a frame in front whose latent frame is that of
 // the one before, joined along straight lines (diffusers' _temporal_tiled_encode). `encode` gives
-// [1, 2 * C, f, h, w]. A video that one tile holds is encoded whole.
+// [1, 2 * C, f, h, w]. A video that one tile holds is encoded whole. Throws StatusError
+// INVALID_ARGUMENT: the tiles give fewer latent frames than the video has.
 using EncodeFrames = absl::FunctionRef<at::Tensor(int64_t first, int64_t count)>;
 at::Tensor EncodeInTimeTiles(EncodeFrames encode, int64_t frames,
                              const std::optional<TimeTiles>& tiles, int64_t ratio);
 
+// A tile's latents are decoded to a frame more than it counts for: which one all tiles but the
+// first leave out.
+enum class SurplusFrame { kFirst, kLast };
 // The same for a decode (_temporal_tiled_decode): `begin` decodes some of the latents, [1, C, F, h,
 // w], as a video of its own. One tile is at work at a time; its frames are final once it is joined
 // to the one before.
 using BeginClip = std::function<std::unique_ptr<DecodeStream>(const at::Tensor& latents)>;
 std::unique_ptr<DecodeStream> DecodeInTimeTiles(BeginClip begin, const at::Tensor& latents,
                                                 const std::optional<TimeTiles>& tiles,
-                                                int64_t ratio);
+                                                int64_t ratio, SurplusFrame surplus);
 
 // Makes a decoder's layers for frames of height x width latents. Runs are cut for frames of
 // `run_positions` latents: tiles that advance together need the same.

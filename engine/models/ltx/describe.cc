@@ -452,7 +452,7 @@ FamilyDescriber LtxDescriber() {
                                kLongPipeline, kLtxUpscaleClass},
           .describe = DescribeLtx,
           .generation = LtxGeneration,
-          .find_transformer = FindLtxTransformer,
+          .find_original = {{"transformer", FindLtxTransformer}},
           .knobs = KnobInfos(kLtxKnobs),
           .optional_components = {"latent_upsampler"}};
 }

@@ -11,11 +11,8 @@ namespace {
 
 // A request's tiles: in space, and in time if it says so.
 struct Tiles {
-  explicit Tiles(const std::optional<VaeTiling>& request) {
-    if (!request) return;
-    const VaeTileSizes sizes = kLtxTiles.With(*request);
-    in_space = sizes.grid();
-    if (request->framewise) in_time = {sizes.min_num_frames, sizes.stride_num_frames};
+  explicit Tiles(const std::optional<VaeTiling>& request) : in_time(kLtxTiles.InTime(request)) {
+    if (request) in_space = kLtxTiles.With(*request).grid();
   }
   std::optional<TileGrid> in_space;
   std::optional<TimeTiles> in_time;
@@ -60,10 +57,8 @@ at::Tensor LtxVae::Encode(const VideoSource& video, const std::optional<VaeTilin
       return at::cat(moments).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
     };
     if (!tiles.in_space) return encode_tile(0, video.height, 0, video.width);
-    const TileGrid& pixels = *tiles.in_space;
-    const TileGrid latents = {pixels.min_height / ratio, pixels.min_width / ratio,
-                              pixels.stride_height / ratio, pixels.stride_width / ratio};
-    return EncodeInTiles(encode_tile, video.height, video.width, pixels, latents, ratio);
+    return EncodeInTiles(encode_tile, video.height, video.width, *tiles.in_space,
+                         tiles.in_space->InLatents(ratio), ratio);
   };
   return EncodeInTimeTiles(encode_clip, video.frames, tiles.in_time,
                            config_.temporal_compression_ratio);
@@ -88,7 +83,7 @@ std::unique_ptr<DecodeStream> LtxVae::Decode(const at::Tensor& latents,
     return DecodeInTiles(begin, clip, tiles.in_space, config_.spatial_compression_ratio);
   };
   return DecodeInTimeTiles(decode_clip, latents.to(dtype()), tiles.in_time,
-                           config_.temporal_compression_ratio);
+                           config_.temporal_compression_ratio, SurplusFrame::kLast);
 }
 
 }  // namespace kino::engine

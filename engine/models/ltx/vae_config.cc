@@ -228,10 +228,11 @@ bool LtxVaeConfig::InjectsNoise() const {
 absl::Status CheckWholeTiles(const VaeTiling& tiling, int64_t spatial_ratio,
                              int64_t temporal_ratio) {
   const VaeTileSizes sizes = kLtxTiles.With(tiling);
+  const std::optional<TimeTiles> in_time = kLtxTiles.InTime(tiling);
   if (sizes.min_height % spatial_ratio == 0 && sizes.min_width % spatial_ratio == 0 &&
       sizes.stride_height % spatial_ratio == 0 && sizes.stride_width % spatial_ratio == 0 &&
-      (!tiling.framewise || (sizes.min_num_frames % temporal_ratio == 0 &&
-                             sizes.stride_num_frames % temporal_ratio == 0))) {
+      (!in_time ||
+       (in_time->frames % temporal_ratio == 0 && in_time->stride % temporal_ratio == 0))) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(

@@ -80,10 +80,11 @@ __global__ void AffineKernel(const float* moments, const T* weight, const T* bia
 }
 
 template <typename T>
-__global__ void AffineSiluKernel(const T* x, const float* affine, T* out, Positions p) {
+__global__ void AffineSiluKernel(const T* x, const float* affine, int64_t frame_step, T* out,
+                                 Positions p) {
   const int64_t row = int64_t{blockIdx.x} * kRowsPerBlock + threadIdx.x / 32;
   if (row >= p.frames * p.height * p.width) return;
-  const float* gain = affine + row / (p.height * p.width) * 2 * p.channels;
+  const float* gain = affine + row / (p.height * p.width) * frame_step;
   const T* from = x + row * p.channels;
   T* to = out + OutOffset(p, row);
   for (int64_t i = threadIdx.x % 32; i < p.channels; i += 32) {
@@ -129,9 +130,9 @@ cudaError_t RmsNormSilu(Element element, const void* x, const void* gain, const 
   });
 }
 
-cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, const void* bias,
-                          void* out, const Positions& positions, int64_t groups, float eps,
-                          float* moments, int64_t blocks, float* affine, cudaStream_t stream) {
+cudaError_t GroupNormAffine(Element element, const void* x, const void* weight, const void* bias,
+                            const Positions& positions, int64_t groups, float eps, float* moments,
+                            int64_t blocks, float* affine, cudaStream_t stream) {
   if (RowBlocks(positions) == 0) return cudaSuccess;
   return Dispatch(element, [&](auto zero) {
     using T = decltype(zero);
@@ -141,8 +142,17 @@ cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, co
     KINO_LAUNCH(AffineKernel<T>, frames * static_cast<unsigned>(groups), kThreads, stream)
     (moments, static_cast<const T*>(weight), static_cast<const T*>(bias), affine, positions, blocks,
      groups, eps);
+  });
+}
+
+cudaError_t AffineSilu(Element element, const void* x, const float* affine, int64_t affines,
+                       void* out, const Positions& positions, cudaStream_t stream) {
+  if (RowBlocks(positions) == 0) return cudaSuccess;
+  const int64_t frame_step = affines == 1 ? 0 : 2 * positions.channels;
+  return Dispatch(element, [&](auto zero) {
+    using T = decltype(zero);
     KINO_LAUNCH(AffineSiluKernel<T>, RowBlocks(positions), kThreads, stream)
-    (static_cast<const T*>(x), affine, static_cast<T*>(out), positions);
+    (static_cast<const T*>(x), affine, frame_step, static_cast<T*>(out), positions);
   });
 }
 

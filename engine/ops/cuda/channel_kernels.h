@@ -22,11 +22,15 @@ struct Positions {
 cudaError_t RmsNormSilu(Element element, const void* x, const void* gain, const void* shift,
                         void* out, const Positions& positions, float eps, cudaStream_t stream);
 
-// out = SiLU(group_norm(x) * weight + bias) of each frame.  moments: float32
-// [T, blocks, 2, C], affine: float32 [T, 2, C], both scratch.
-cudaError_t GroupNormSilu(Element element, const void* x, const void* weight, const void* bias,
-                          void* out, const Positions& positions, int64_t groups, float eps,
-                          float* moments, int64_t blocks, float* affine, cudaStream_t stream);
+// group_norm(x) * weight + bias of each frame as x * gain + shift.  moments: float32 [T, blocks, 2,
+// C], scratch; affine: float32 [T, 2, C], gains and shifts.
+cudaError_t GroupNormAffine(Element element, const void* x, const void* weight, const void* bias,
+                            const Positions& positions, int64_t groups, float eps, float* moments,
+                            int64_t blocks, float* affine, cudaStream_t stream);
+
+// out = SiLU(x * gain + shift).  affine: float32 [affines, 2, C], of each frame, or one for all.
+cudaError_t AffineSilu(Element element, const void* x, const float* affine, int64_t affines,
+                       void* out, const Positions& positions, cudaStream_t stream);
 
 // A lower resolution: so many positions, each of which stands for as many of the frames.
 struct Coarse {

@@ -231,13 +231,24 @@ TEST_P(EmulatedKernels, GroupNormSiluIsItsComposedForm) {
                      affine = at::empty({2, 2, channels});
     const at::Tensor buffer = at::full({2, 7, 9, channels}, 7, x.options());
     const at::Tensor out = buffer.narrow(1, 1, 5).narrow(2, 1, 7);
-    ASSERT_EQ(emulated::GroupNormSilu(ElementOf(dtype()), x.const_data_ptr(),
-                                      norm.weight.const_data_ptr(), norm.bias.const_data_ptr(),
-                                      out.mutable_data_ptr(), PositionsOf(x, out), groups, 1e-5f,
-                                      moments.mutable_data_ptr<float>(), kBlocks,
-                                      affine.mutable_data_ptr<float>(), nullptr),
+    ASSERT_EQ(emulated::GroupNormAffine(ElementOf(dtype()), x.const_data_ptr(),
+                                        norm.weight.const_data_ptr(), norm.bias.const_data_ptr(),
+                                        PositionsOf(x, x), groups, 1e-5f,
+                                        moments.mutable_data_ptr<float>(), kBlocks,
+                                        affine.mutable_data_ptr<float>(), nullptr),
               cudaSuccess);
+    ASSERT_EQ(
+        emulated::AffineSilu(ElementOf(dtype()), x.const_data_ptr(), affine.const_data_ptr<float>(),
+                             2, out.mutable_data_ptr(), PositionsOf(x, out), nullptr),
+        cudaSuccess);
     ExpectClose(out, expected, "channels " + std::to_string(channels));
+    // The first frame's gains and shifts for both.
+    ASSERT_EQ(
+        emulated::AffineSilu(ElementOf(dtype()), x.const_data_ptr(), affine.const_data_ptr<float>(),
+                             1, out.mutable_data_ptr(), PositionsOf(x, out), nullptr),
+        cudaSuccess);
+    AffineSiluComposed(x, affine.narrow(0, 0, 1), expected);
+    ExpectClose(out, expected, "one for all, channels " + std::to_string(channels));
     EXPECT_TRUE((buffer.select(1, 0) == 7).all().item<bool>());
     EXPECT_TRUE((buffer.select(2, 8) == 7).all().item<bool>());
   }

@@ -11,6 +11,7 @@
 #include <ATen/ops/upsample_nearest3d.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
@@ -127,6 +128,40 @@ TEST_P(GroupNormSiluTest, FusedEqualsComposed) {
   }
 }
 
+// Of each frame, and of all as one; then some frames at a time, into the inside of a buffer.
+TEST_P(GroupNormSiluTest, InTwoItIsTheSame) {
+  const auto [dtype, channels] = GetParam();
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  const at::Tensor x = (at::randn({7, 19, 31, channels}, generator) * 2 + 1).to(dtype);
+  const FrameGroupNorm norm = {.groups = channels / 4,
+                               .eps = 1e-6,
+                               .weight = at::randn({channels}, generator).to(dtype),
+                               .bias = at::randn({channels}, generator).to(dtype)};
+  const kino::testing::AtThreads several(3);
+  at::Tensor whole = at::empty_like(x), expected = at::empty_like(x);
+  GroupNormSilu(x, norm, whole);
+  AffineSilu(x, GroupNormAffine(x, norm), expected);
+  EXPECT_TRUE(whole.equal(expected));
+  const at::Tensor tall = x.flatten(0, 1).unsqueeze(0);
+  const at::Tensor affine = GroupNormAffine(tall, norm);
+  const at::Tensor composed = GroupNormAffineComposed(tall, norm);
+  ASSERT_EQ(affine.sizes(), composed.sizes());
+  EXPECT_LE(MaxError(affine, composed), 2e-6 * composed.abs().max().item<double>());
+  GroupNormSilu(tall, norm, expected.flatten(0, 1).unsqueeze(0));
+  AffineSiluComposed(x, affine, whole);
+  const at::Tensor buffer = at::full({7, 21, 33, channels}, 7, x.options());
+  const at::Tensor inside = buffer.narrow(1, 1, 19).narrow(2, 1, 31);
+  for (int64_t first = 0; first < 7; first += 3) {
+    const int64_t count = std::min<int64_t>(3, 7 - first);
+    AffineSilu(x.narrow(0, first, count), affine, inside.narrow(0, first, count));
+  }
+  EXPECT_TRUE(inside.equal(expected));
+  const double largest = expected.abs().max().item<double>();
+  EXPECT_LE(MaxError(whole, expected), largest * (dtype == at::kFloat ? 2e-6 : 1.0 / 64));
+  EXPECT_TRUE((buffer.select(1, 20) == 7).all().item<bool>());
+  EXPECT_TRUE((buffer.select(2, 0) == 7).all().item<bool>());
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, GroupNormSiluTest,
                          ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
                                             ::testing::Values<int64_t>(4, 12, 128)));
@@ -198,10 +233,19 @@ TEST(GroupNormModulateSiluTest, ParametersOfNoSuchFramesAreRefused) {
   }
 }
 
+TEST(GroupNormSiluFormTest, GainsAndShiftsOfOtherFramesAreRefused) {
+  const at::Tensor x = at::full({3, 2, 2, 6}, 1.0);
+  at::Tensor out = at::empty_like(x);
+  const std::vector<std::vector<int64_t>> shapes = {{2, 2, 6}, {3, 1, 6}, {1, 2, 4}, {2, 6}};
+  for (const std::vector<int64_t>& shape : shapes)
+    EXPECT_THROW(AffineSilu(x, at::full(shape, 1.0), out), c10::Error) << at::IntArrayRef(shape);
+}
+
 TEST(GroupNormSiluFormTest, GroupsThatDoNotDivideTheChannelsAreRefused) {
   const at::Tensor x = at::full({1, 2, 2, 6}, 1.0);
   at::Tensor out = at::empty_like(x);
   EXPECT_THROW(GroupNormSilu(x, {.groups = 4, .weight = {}, .bias = {}}, out), c10::Error);
+  EXPECT_THROW(GroupNormAffine(x, {.groups = 4, .weight = {}, .bias = {}}), c10::Error);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/avg_pool3d.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/upsample_nearest3d.h>
 #include <gtest/gtest.h>
@@ -32,6 +33,18 @@ TEST(ResampleFramesTest, DoubledIsTorchsNearestButForAFirstFrameAlone) {
                frames > alone ? 2 : 1);
     if (alone == 1 && frames > 1) expected = at::cat({torchs(x.narrow(0, 0, 1), 1), expected});
     EXPECT_TRUE(DoubleNearest(x, true).equal(expected)) << frames;
+  }
+}
+
+TEST(ResampleFramesTest, DoubledIntoThePartOfABuffer) {
+  const at::Tensor x = Video(5);
+  const at::Tensor buffer = at::full({17, 8, 12, 4}, 7.0);
+  DoubleNearestInto(x, 3, buffer.narrow(0, 1, 15).narrow(1, 1, 6).narrow(2, 1, 10));
+  const at::Tensor expected = Frames(at::upsample_nearest3d(Planes(x), {15, 6, 10}));
+  EXPECT_TRUE(buffer.narrow(0, 1, 15).narrow(1, 1, 6).narrow(2, 1, 10).equal(expected));
+  for (const int64_t axis : {0, 1, 2}) {
+    EXPECT_TRUE((buffer.select(axis, 0) == 7).all().item<bool>());
+    EXPECT_TRUE((buffer.select(axis, buffer.size(axis) - 1) == 7).all().item<bool>());
   }
 }
 

@@ -91,6 +91,12 @@ TEST(PlanFlags, EveryFieldHasItsFlag) {
   EXPECT_EQ(static_cast<int>(set.size()), descriptor->field_count());
 }
 
+TEST(PlanFlags, TilesInTimeMayBeTurnedOff) {
+  v1::Plan plan;
+  ASSERT_TRUE(Read({"--vae-tile-frames", "none"}, &plan).ok());
+  EXPECT_EQ(Difference("vae_tiling { framewise: false }", plan), "");
+}
+
 TEST(PlanFlags, ComponentsMayBeGivenOneByOne) {
   v1::Plan plan;
   ASSERT_TRUE(Read({"--offload", "block:2", "--offload", "vae=none", "--quantize",
