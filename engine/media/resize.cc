@@ -13,6 +13,14 @@ namespace {
 // 8 bits of value and 2 of headroom for the overshoot of negative lobes leave 22 of an int32 for
 // the weights.
 constexpr int kWeightBits = 32 - 8 - 2;
+
+// How much a source at distance x, in pixels of the coarser of the two, counts; nothing from
+// `support` on.
+struct Filter {
+  double (*weight)(double x);
+  double support;
+};
+
 constexpr double kLobes = 3.0;
 
 double Sinc(double x) {
@@ -23,6 +31,19 @@ double Sinc(double x) {
 
 double Lanczos(double x) { return x >= -kLobes && x < kLobes ? Sinc(x) * Sinc(x / kLobes) : 0.0; }
 
+constexpr Filter kLanczos = {Lanczos, kLobes};
+
+// Keys' cubic convolution with a = -1/2 (Pillow, Resample.c).
+double Cubic(double x) {
+  constexpr double kA = -0.5;
+  x = std::abs(x);
+  if (x < 1.0) return ((kA + 2.0) * x - (kA + 3.0)) * x * x + 1;
+  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * kA;
+  return 0.0;
+}
+
+constexpr Filter kBicubic = {Cubic, 2.0};
+
 // The sources of each result pixel along one axis: weights[i * stride + k] belongs to source
 // first[i] + k.
 struct AxisWeights {
@@ -32,11 +53,11 @@ struct AxisWeights {
   std::vector<int32_t> weights;
 };
 
-AxisWeights MakeAxisWeights(int from, int to) {
+AxisWeights MakeAxisWeights(const Filter& filter, int from, int to) {
   const double scale = static_cast<double>(from) / to;
   const double window_scale =
       std::max(scale, 1.0);  // a smaller result averages over a wider window
-  const double support = kLobes * window_scale;
+  const double support = filter.support * window_scale;
   AxisWeights axis;
   axis.stride = static_cast<int>(std::ceil(support)) * 2 + 1;
   axis.first.resize(to);
@@ -53,7 +74,7 @@ AxisWeights MakeAxisWeights(int from, int to) {
     const double inverse = 1.0 / window_scale;
     double sum = 0.0;
     for (int k = 0; k < count; ++k) {
-      raw[k] = Lanczos((k + begin - center + 0.5) * inverse);
+      raw[k] = filter.weight((k + begin - center + 0.5) * inverse);
       sum += raw[k];
     }
     for (int k = 0; k < count; ++k) {
@@ -71,8 +92,8 @@ uint8_t ToByte(int32_t fixed_point) {
   return static_cast<uint8_t>(std::clamp(fixed_point >> kWeightBits, 0, 255));
 }
 
-RgbImage ResizeRows(const RgbImage& image, int width) {
-  const AxisWeights axis = MakeAxisWeights(image.width, width);
+RgbImage ResizeRows(const RgbImage& image, const Filter& filter, int width) {
+  const AxisWeights axis = MakeAxisWeights(filter, image.width, width);
   RgbImage out{width, image.height, {}};
   out.rgb.resize(3 * static_cast<size_t>(width) * image.height);
   uint8_t* to = out.rgb.data();
@@ -95,8 +116,8 @@ RgbImage ResizeRows(const RgbImage& image, int width) {
   return out;
 }
 
-RgbImage ResizeColumns(const RgbImage& image, int height) {
-  const AxisWeights axis = MakeAxisWeights(image.height, height);
+RgbImage ResizeColumns(const RgbImage& image, const Filter& filter, int height) {
+  const AxisWeights axis = MakeAxisWeights(filter, image.height, height);
   RgbImage out{image.width, height, {}};
   const size_t row_bytes = 3 * static_cast<size_t>(image.width);
   out.rgb.resize(row_bytes * height);
@@ -114,9 +135,8 @@ RgbImage ResizeColumns(const RgbImage& image, int height) {
   return out;
 }
 
-}  // namespace
-
-absl::StatusOr<RgbImage> ResizeLanczos(const RgbImage& image, int width, int height) {
+absl::StatusOr<RgbImage> Resize(const RgbImage& image, const Filter& filter, int width,
+                                int height) {
   if (width < 1 || height < 1 || image.width < 1 || image.height < 1) {
     return absl::InvalidArgumentError(absl::StrCat("resize: from ", image.width, "x", image.height,
                                                    " to ", width, "x", height,
@@ -125,15 +145,25 @@ absl::StatusOr<RgbImage> ResizeLanczos(const RgbImage& image, int width, int hei
   // A pass that would change nothing is left out, as in Pillow: its rounding would still be the
   // identity, but slow.
   if (width == image.width && height == image.height) return image;
-  if (width == image.width) return ResizeColumns(image, height);
-  if (height == image.height) return ResizeRows(image, width);
+  if (width == image.width) return ResizeColumns(image, filter, height);
+  if (height == image.height) return ResizeRows(image, filter, width);
   // The order matters to the last bit, since the values between the passes are bytes. Since 13.0
   // (pull request 9549) Pillow begins with the columns where they shrink by more than twice as many
   // pixels as the rows.
   const bool shrinks_height_first =
       height < image.height && image.height - height > 2 * (image.width - width);
-  if (shrinks_height_first) return ResizeRows(ResizeColumns(image, height), width);
-  return ResizeColumns(ResizeRows(image, width), height);
+  if (shrinks_height_first) return ResizeRows(ResizeColumns(image, filter, height), filter, width);
+  return ResizeColumns(ResizeRows(image, filter, width), filter, height);
+}
+
+}  // namespace
+
+absl::StatusOr<RgbImage> ResizeLanczos(const RgbImage& image, int width, int height) {
+  return Resize(image, kLanczos, width, height);
+}
+
+absl::StatusOr<RgbImage> ResizeBicubic(const RgbImage& image, int width, int height) {
+  return Resize(image, kBicubic, width, height);
 }
 
 }  // namespace kino::engine

@@ -12,10 +12,8 @@
 #include <cmath>
 #include <map>
 
-#include "absl/strings/str_cat.h"
-#include "engine/core/status.h"
-#include "engine/core/status_bridge.h"
 #include "engine/ops/attention.h"
+#include "engine/text/text_layers.h"
 
 namespace kino::engine {
 at::Tensor ClampHalf(at::Tensor hidden) {
@@ -66,11 +64,6 @@ T5Encoder::T5Encoder(const T5EncoderConfig& config, const ComponentFiles& files,
   stack_ = std::make_unique<BlockStack>(residency(), std::move(groups));
 }
 
-at::Tensor T5Encoder::Norm(const at::Tensor& hidden, const WeightRef& weight) const {
-  const at::Tensor variance = hidden.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true);
-  return (hidden * (variance + config_.layer_norm_epsilon).rsqrt_()).to(dtype()).mul_(weight.get());
-}
-
 at::Tensor T5Encoder::PositionBias(int64_t length) const {
   const auto options = at::TensorOptions().dtype(at::kLong).device(device());
   const at::Tensor positions = at::arange(length, options);
@@ -95,12 +88,12 @@ at::Tensor T5Encoder::PositionBias(int64_t length) const {
 at::Tensor T5Encoder::RunBlock(const Block& block, at::Tensor hidden,
                                const at::Tensor& bias) const {
   const AttentionContext unscaled{.scale = 1.0};
-  at::Tensor normed = Norm(hidden, block.attention_norm);
+  at::Tensor normed = RmsNorm(hidden, block.attention_norm, config_.layer_norm_epsilon);
   hidden =
       hidden + block.o.Apply(Attention(block.q.Apply(normed), block.k.Apply(normed),
                                        block.v.Apply(normed), config_.num_heads, unscaled, bias));
   hidden = ClampHalf(hidden);
-  normed = Norm(hidden, block.feed_forward_norm);
+  normed = RmsNorm(hidden, block.feed_forward_norm, config_.layer_norm_epsilon);
   at::Tensor gate = block.wi_0.Apply(normed);
   at::Tensor inner = at::gelu_(gate, "tanh").mul_(block.wi_1.Apply(normed));
   if (dtype() == at::kHalf) inner = inner.to(at::kFloat);
@@ -113,13 +106,7 @@ std::vector<at::Tensor> T5Encoder::Forward(const std::vector<at::Tensor>& ids,
   int64_t longest = 0;
   for (const at::Tensor& prompt : ids) {
     longest = std::max(longest, prompt.size(1));
-    TORCH_CHECK(prompt.is_cpu(), "token ids are on ", prompt.device().str(), ", expected the host");
-    if (prompt.min().item<int64_t>() < 0 || prompt.max().item<int64_t>() >= config_.vocab_size) {
-      throw StatusError(absl::InvalidArgumentError(absl::StrCat(
-          "token id ", prompt.max().item<int64_t>(), ", but the text encoder '",
-          weights().checkpoint().folder(), "' has a vocabulary of ", config_.vocab_size)));
-    }
-    hidden.push_back(at::embedding(embedding_.get(), prompt.to(device())));
+    hidden.push_back(EmbedTokens(*this, embedding_, config_.vocab_size, prompt));
   }
   if (ids.empty()) return hidden;
   // A shorter prompt's biases are the corner of a longer one's.
@@ -135,7 +122,8 @@ std::vector<at::Tensor> T5Encoder::Forward(const std::vector<at::Tensor>& ids,
       states = RunBlock(blocks_[static_cast<size_t>(i)], std::move(states), own);
     }
   });
-  for (at::Tensor& states : hidden) states = Norm(states, final_norm_);
+  for (at::Tensor& states : hidden)
+    states = RmsNorm(states, final_norm_, config_.layer_norm_epsilon);
   return hidden;
 }
 

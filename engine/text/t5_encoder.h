@@ -51,7 +51,6 @@ class T5Encoder final : public Component {
     LinearWeight q, k, v, o, wi_0, wi_1, wo;
   };
 
-  at::Tensor Norm(const at::Tensor& hidden, const WeightRef& weight) const;
   at::Tensor RunBlock(const Block& block, at::Tensor hidden, const at::Tensor& bias) const;
   at::Tensor PositionBias(int64_t length) const;
 

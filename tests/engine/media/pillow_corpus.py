@@ -3,7 +3,7 @@
 The index lists one case a line:
   image FILE EXPECTED.npy            the very pixels
   refused FILE                       Pillow refuses it
-  resize SOURCE.npy W H EXPECTED.npy Image.resize with LANCZOS
+  resize SOURCE.npy W H LANCZOS.npy BICUBIC.npy   Image.resize
 """
 
 import io
@@ -260,9 +260,12 @@ def main():
             raise SystemExit(f"Pillow accepts {name}")
     for i, (source, width, height) in enumerate(resize_cases()):
         np.save(folder / f"resize{i}.npy", source)
-        expected = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.LANCZOS))
-        np.save(folder / f"resized{i}.npy", expected)
-        index.append(f"resize resize{i}.npy {width} {height} resized{i}.npy")
+        results = []
+        for name in ("LANCZOS", "BICUBIC"):
+            expected = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling[name]))
+            np.save(folder / f"resized{i}_{name}.npy", expected)
+            results.append(f"resized{i}_{name}.npy")
+        index.append(f"resize resize{i}.npy {width} {height} {' '.join(results)}")
     (folder / "index").write_text("\n".join(index) + "\n")
 
 

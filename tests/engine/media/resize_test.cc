@@ -16,14 +16,17 @@ RgbImage FromNpy(const std::string& path) {
           std::vector<uint8_t>(array->data.begin(), array->data.end())};
 }
 
-TEST(ResizeTest, LanczosEqualsPillowBitForBit) {
+using Resize = absl::StatusOr<RgbImage> (*)(const RgbImage& image, int width, int height);
+
+// column: of the index, where Pillow's results are.
+void ExpectPillows(Resize resize, size_t column) {
   int cases = 0;
   for (const auto& row : PillowCorpus().index) {
     if (row[0] != "resize") continue;
     ++cases;
     const RgbImage source = FromNpy(PillowCorpus().scratch.path(row[1]));
-    const RgbImage want = FromNpy(PillowCorpus().scratch.path(row[4]));
-    const auto got = ResizeLanczos(source, std::stoi(row[2]), std::stoi(row[3]));
+    const RgbImage want = FromNpy(PillowCorpus().scratch.path(row[column]));
+    const auto got = resize(source, std::stoi(row[2]), std::stoi(row[3]));
     EXPECT_TRUE(got.ok()) << got.status();
     if (!got.ok()) continue;
     EXPECT_EQ(got->width, want.width);
@@ -36,11 +39,16 @@ TEST(ResizeTest, LanczosEqualsPillowBitForBit) {
   EXPECT_GT(cases, 100);
 }
 
+TEST(ResizeTest, LanczosEqualsPillowBitForBit) { ExpectPillows(ResizeLanczos, 4); }
+
+TEST(ResizeTest, BicubicEqualsPillowBitForBit) { ExpectPillows(ResizeBicubic, 5); }
+
 TEST(ResizeTest, SidesBelowOneAreInvalid) {
   const RgbImage image = MovingPicture(4, 4, 0);
   EXPECT_EQ(ResizeLanczos(image, 0, 4).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(ResizeLanczos(image, 4, -1).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(ResizeLanczos({}, 4, 4).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ResizeBicubic({}, 4, 4).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
