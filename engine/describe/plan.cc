@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -262,8 +263,16 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
   };
   const MachineSpeed speed = MachineSpeed::Of(device.is_gpu);
   PlanTime time;
+  // The components whose slots the stage holds so far: they are let go of when it is over.
+  std::set<const WeightNeeds*> held;
+  std::optional<Stage> holding;
   for (const PhaseNeed& phase : profiled.Phases(VariantOf(plan))) {
     const WeightNeeds& need = need_of(phase.component);
+    if (phase.stage != holding) held.clear();
+    holding = phase.stage;
+    held.insert(&need);
+    int64_t slots = 0;
+    for (const WeightNeeds* each : held) slots += each->slot_bytes;
     const PartNeeds& part = need.PartOf(phase.part);
     int64_t workspace = std::max(
         part.decode_bytes,
@@ -273,7 +282,7 @@ PlanEstimate Planner::State::Predict(const Plan& plan, const std::vector<WeightN
       if (phase.convolution_flops > 0) workspace += kGpuConvolutionWorkspace;
     }
     StageEstimate now = {.stage = phase.stage,
-                         .weights = resident + need.slot_bytes + (device.is_gpu ? 0 : homes),
+                         .weights = resident + slots + (device.is_gpu ? 0 : homes),
                          .activations = phase.device_activations,
                          .workspace = workspace,
                          .host = 0,
@@ -380,7 +389,7 @@ std::vector<Plan> Planner::State::Candidates(const Plan& base, int blocks) const
                                .tile_sample_stride_height = kSmallTileStride,
                                .tile_sample_stride_width = kSmallTileStride,
                                .tile_sample_stride_num_frames = {},
-                               .framewise = false};
+                               .framewise = {}};
       for (const VaeTiling& tiling : {VaeTiling(), small}) {
         if (!model->details->CheckTiling(request, tiling).ok()) continue;
         grown.push_back(plan);
