@@ -18,12 +18,23 @@ absl::StatusOr<ComponentFiles> ComponentFiles::Open(const std::string& folder,
   return files;
 }
 
+absl::StatusOr<ComponentFiles> ComponentFiles::OpenComponent(const std::string& model_folder,
+                                                             const std::string& name,
+                                                             const std::string& variant,
+                                                             const OriginalFiles& originals,
+                                                             FindComponent find) {
+  const std::string folder = absl::StrCat(model_folder, "/", name);
+  const auto original = originals.find(name);
+  if (original == originals.end()) return Open(folder, variant);
+  return OpenOriginal(original->second, folder, find);
+}
+
 absl::StatusOr<ComponentFiles> ComponentFiles::OpenOriginal(const std::string& path,
                                                             const std::string& folder,
                                                             FindComponent find) {
   if (find == nullptr) {
     return absl::UnimplementedError(absl::StrCat(
-        "'", path, "': this family's components are read from a folder in diffusers' layout only"));
+        "'", path, "': this component is read from a folder in diffusers' layout only"));
   }
   nlohmann::json folder_config;
   const std::string config_path = folder + "/config.json";

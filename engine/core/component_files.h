@@ -2,6 +2,7 @@
 // layout or out of an original file (a single safetensors file, GGUF). Values; no torch.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -23,6 +24,9 @@ struct FoundComponent {
 using FindComponent = absl::StatusOr<FoundComponent> (*)(const TensorFile& file,
                                                          const nlohmann::json* folder_config);
 
+// Original files (GGUF, single-file safetensors) in place of a folder's components, by these.
+using OriginalFiles = std::map<std::string, std::string>;
+
 struct ComponentFiles {
   nlohmann::json config;                         // config.json
   std::string config_path;                       // names it in messages
@@ -30,6 +34,12 @@ struct ComponentFiles {
 
   // Of a folder in diffusers' layout. Errors are those of ReadJsonFile and Checkpoint::Open.
   static absl::StatusOr<ComponentFiles> Open(const std::string& folder, const std::string& variant);
+  // Of the component `name` of a model's folder, or of the original file in its place.
+  static absl::StatusOr<ComponentFiles> OpenComponent(const std::string& model_folder,
+                                                      const std::string& name,
+                                                      const std::string& variant,
+                                                      const OriginalFiles& originals,
+                                                      FindComponent find);
   // Of an original file that takes the place of the component in `folder`, which need not exist.
   // Errors are those of ReadJsonFile, TensorFile::Open, `find` and Checkpoint::FromFile.
   // UNIMPLEMENTED: there is no `find`.

@@ -214,7 +214,7 @@ absl::StatusOr<int64_t> Integer(Cursor& cursor, const std::string& what) {
   return static_cast<int64_t>(value);
 }
 
-// An integer value; nothing for a float and for what is above int64.
+// An integer value; nothing for what is above int64.
 absl::StatusOr<std::optional<int64_t>> ReadScalar(Cursor& cursor, uint32_t type,
                                                   const std::string& what) {
   switch (type) {
@@ -245,9 +245,8 @@ absl::StatusOr<std::optional<int64_t>> ReadScalar(Cursor& cursor, uint32_t type,
       }
       return value;
     }
-    default:  // floats
-      KINO_RETURN_IF_ERROR(cursor.Skip(ScalarBytes(type), what));
-      return std::nullopt;
+    default:
+      return absl::InternalError(absl::StrCat(what, " is of type ", type, ", which is no integer"));
   }
 }
 
@@ -310,8 +309,16 @@ absl::StatusOr<Info> ReadInfo(Cursor& cursor, const std::string& where, const st
 
 using Strings = std::map<std::string, std::string, std::less<>>;
 using Integers = std::map<std::string, int64_t, std::less<>>;
+using Floats = std::map<std::string, double, std::less<>>;
 
-absl::Status ReadValues(Cursor& cursor, uint64_t count, Strings& strings, Integers& integers) {
+absl::StatusOr<double> ReadFloat(Cursor& cursor, uint32_t type, const std::string& what) {
+  if (type == kFloat64) return cursor.Number<double>(what);
+  KINO_ASSIGN_OR_RETURN(const float value, cursor.Number<float>(what));
+  return double{value};
+}
+
+absl::Status ReadValues(Cursor& cursor, uint64_t count, Strings& strings, Integers& integers,
+                        Floats& floats) {
   std::set<std::string> keys;
   for (uint64_t i = 0; i < count; ++i) {
     KINO_ASSIGN_OR_RETURN(std::string key,
@@ -324,6 +331,9 @@ absl::Status ReadValues(Cursor& cursor, uint64_t count, Strings& strings, Intege
       strings.emplace(std::move(key), value);
     } else if (type == kArray) {
       KINO_RETURN_IF_ERROR(SkipArray(cursor, what, 1));
+    } else if (type == kFloat32 || type == kFloat64) {
+      KINO_ASSIGN_OR_RETURN(const double value, ReadFloat(cursor, type, what));
+      floats.emplace(std::move(key), value);
     } else if (ScalarBytes(type) != 0) {
       KINO_ASSIGN_OR_RETURN(const std::optional<int64_t> value, ReadScalar(cursor, type, what));
       if (value) integers.emplace(std::move(key), *value);
@@ -405,7 +415,7 @@ absl::Status GgufFile::Parse() {
                                                    " key-value pairs, at most ", kMaxTensors,
                                                    " and ", kMaxValues, " accepted"));
   }
-  KINO_RETURN_IF_ERROR(ReadValues(cursor, value_count, metadata_, integers_));
+  KINO_RETURN_IF_ERROR(ReadValues(cursor, value_count, metadata_, integers_, floats_));
   KINO_ASSIGN_OR_RETURN(const uint64_t alignment, Alignment(integers_));
   if (const auto split = integers_.find(kSplitCountKey);
       split != integers_.end() && split->second > 1) {

@@ -24,15 +24,17 @@ class GgufFile final : public TensorFile {
   // type that is none of F32, F16, BF16 and GgmlType, big-endian, or one file of several.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
 
-  // The integers among the file's values; its strings are metadata(). Arrays, floats and what is
-  // above int64 are checked and left out.
+  // The integers and the floats among the file's values; its strings are metadata(). Arrays and
+  // what is above int64 are checked and left out.
   const std::map<std::string, int64_t, std::less<>>& integers() const { return integers_; }
+  const std::map<std::string, double, std::less<>>& floats() const { return floats_; }
 
  private:
   using TensorFile::TensorFile;
   absl::Status Parse();
 
   std::map<std::string, int64_t, std::less<>> integers_;
+  std::map<std::string, double, std::less<>> floats_;
 };
 
 }  // namespace kino::engine

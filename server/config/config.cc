@@ -158,12 +158,14 @@ void ReadModel(MapReader& map, Config& config) {
                                c == '-';
                       });
              });
-  std::string transformer;
-  map.String("transformer", transformer, "the path of a .gguf or .safetensors file",
-             [](const std::string& text) {
-               return text.empty() || absl::EndsWith(text, ".gguf") ||
-                      absl::EndsWith(text, ".safetensors");
-             });
+  engine::OriginalFiles originals;
+  for (const char* const component : {"transformer", "text_encoder", "text_encoder_2"}) {
+    map.String(component, originals[component], "the path of a .gguf or .safetensors file",
+               [](const std::string& text) {
+                 return text.empty() || absl::EndsWith(text, ".gguf") ||
+                        absl::EndsWith(text, ".safetensors");
+               });
+  }
   ReadPlan(map, model.plan);
   map.Bool("allow_lossy", model.allow_lossy);
   map.Bool("allow_plan_override", model.allow_plan_override);
@@ -180,7 +182,9 @@ void ReadModel(MapReader& map, Config& config) {
     }
   }
   model.folder = ResolvePath(map.file(), folder);
-  if (!transformer.empty()) model.transformer_file = ResolvePath(map.file(), transformer);
+  for (const auto& [component, path] : originals) {
+    if (!path.empty()) model.original_files[component] = ResolvePath(map.file(), path);
+  }
   config.models.push_back(std::move(model));
 }
 
@@ -390,12 +394,14 @@ void ReadIncludes(const std::string& file, const std::vector<std::string>& inclu
 
 }  // namespace
 
-std::string WithoutPaths(const std::string& folder, const std::string& transformer_file,
+std::string WithoutPaths(const std::string& folder, const engine::OriginalFiles& original_files,
                          const std::string& message) {
-  const std::string out = absl::StrReplaceAll(message, {{folder + "/", ""}, {folder, "."}});
-  if (transformer_file.empty()) return out;
-  const std::filesystem::path file(transformer_file);
-  return absl::StrReplaceAll(out, {{file.string(), file.filename().string()}});
+  std::string out = absl::StrReplaceAll(message, {{folder + "/", ""}, {folder, "."}});
+  for (const auto& [component, path] : original_files) {
+    const std::filesystem::path file(path);
+    out = absl::StrReplaceAll(out, {{file.string(), file.filename().string()}});
+  }
+  return out;
 }
 
 bool IsValidName(const std::string& name) {

@@ -10,8 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/describe/compute_dtypes.h"
-#include "engine/describe/request.h"
+#include "engine/describe/describe.h"
 
 namespace kino::config {
 
@@ -124,8 +123,8 @@ struct ModelConfig {
   engine::ComputeDTypes dtype;
   // diffusers' variant of the weight files: "", "fp16", "bf16", ...
   std::string variant;
-  // Absolute: a GGUF or single-file safetensors transformer in place of the folder's; or empty.
-  std::string transformer_file;
+  // Absolute paths of GGUF or single-file safetensors in place of the folder's components.
+  engine::OriginalFiles original_files;
   // What requests go by that bring no plan of their own; theirs is merged over it.
   engine::Plan plan;
   // Whether plan.mode and requests may choose lossy options; the plan here may in any case.
@@ -168,9 +167,9 @@ absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& f
 // Every key the parser knows, as "listen.address" or "models[].name".
 std::vector<std::string> KnownKeys();
 
-// What is said about the files of the model in `folder` and of its transformer file (or empty), as
-// clients may see it: without the server's paths.
-std::string WithoutPaths(const std::string& folder, const std::string& transformer_file,
+// What is said about the files of the model in `folder` and of its original files, as clients may
+// see it: without the server's paths.
+std::string WithoutPaths(const std::string& folder, const engine::OriginalFiles& original_files,
                          const std::string& message);
 
 // Whether `name` is [a-z0-9][a-z0-9._-]{0,127}.

@@ -39,7 +39,7 @@ void ReadTiling(MapReader& plan, std::optional<engine::VaeTiling>& out) {
     map.OptionalInteger("tile_sample_stride_height", tiling.tile_sample_stride_height);
     map.OptionalInteger("tile_sample_stride_width", tiling.tile_sample_stride_width);
     map.OptionalInteger("tile_sample_stride_num_frames", tiling.tile_sample_stride_num_frames);
-    map.Bool("framewise", tiling.framewise);
+    map.OptionalBool("framewise", tiling.framewise);
     if (node.IsDefined() && node.IsMap()) out = tiling;
   });
 }

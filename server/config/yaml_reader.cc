@@ -133,6 +133,13 @@ bool MapReader::Bool(const std::string& key, bool& out) {
   return true;
 }
 
+bool MapReader::OptionalBool(const std::string& key, std::optional<bool>& out) {
+  bool value = false;
+  if (!Bool(key, value)) return false;
+  out = value;
+  return true;
+}
+
 bool MapReader::Integer(const std::string& key, int64_t& out, int64_t min, int64_t max) {
   int64_t value = 0;
   std::string text;

@@ -43,6 +43,7 @@ class MapReader {
               const std::function<bool(const std::string&)>& valid);
   bool Choice(const std::string& key, std::string& out, const std::vector<std::string>& choices);
   bool Bool(const std::string& key, bool& out);
+  bool OptionalBool(const std::string& key, std::optional<bool>& out);
   bool Integer(const std::string& key, int64_t& out, int64_t min, int64_t max);
   bool Integer(const std::string& key, int& out, int min, int max);
   bool OptionalInteger(const std::string& key, std::optional<int>& out);

@@ -20,8 +20,9 @@ std::string ParseDTypes(const std::string& text, engine::ComputeDTypes* dtypes) 
 
 void ModelFlags::Register(CLI::App& app) {
   AddOption(app, "--model", &models_, "PATH",
-            "A folder in diffusers' layout. A second one, or one alone inside such a folder: a "
-            "GGUF or single-file safetensors transformer in place of the folder's.");
+            "A folder in diffusers' layout. Another one, or one alone inside such a folder: a GGUF "
+            "or single-file safetensors transformer in place of the folder's; COMPONENT=FILE, one "
+            "in place of another component (text_encoder).");
   AddOption(app, "--device", &device_, "NAME", "cpu (default) or cuda:N.");
   AddOption(app, "--threads", &threads_, "N",
             "Threads on the CPU. Default: OMP_NUM_THREADS, or else the cores that may be used.");
@@ -45,7 +46,7 @@ absl::Status ModelFlags::Apply(engine::EngineOptions* engine, engine::ModelOptio
   engine->device = device_;
   engine->threads = threads_;
   model->folder = paths->folder;
-  model->transformer_file = paths->transformer_file;
+  model->original_files = paths->original_files;
   model->dtype = dtype_;
   model->variant = variant_;
   model->plan = convert::ToEngine(plan);

@@ -1,6 +1,7 @@
 #include "server/render/model_paths.h"
 
 #include <filesystem>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -21,31 +22,45 @@ absl::StatusOr<std::string> FolderOf(const std::string& file) {
                    "second --model"));
 }
 
+// PATH, or COMPONENT=PATH.
+std::pair<std::string, std::string> ComponentAndPath(const std::string& argument) {
+  std::error_code error;
+  const size_t sign = argument.find('=');
+  if (sign == std::string::npos || argument.find('/') < sign || fs::exists(argument, error))
+    return {"", argument};
+  return {argument.substr(0, sign), argument.substr(sign + 1)};
+}
+
 }  // namespace
 
 absl::StatusOr<ModelPaths> FindModel(const std::vector<std::string>& paths) {
   ModelPaths found;
-  for (const std::string& path : paths) {
+  std::string first_file;
+  for (const std::string& argument : paths) {
+    const auto [component, path] = ComponentAndPath(argument);
     std::error_code error;
-    const bool is_folder = fs::is_directory(path, error);
-    if (!is_folder && !fs::exists(path, error)) {
+    const bool is_folder = fs::is_directory(path, error) && component.empty();
+    if (!fs::exists(path, error))
       return absl::NotFoundError(absl::StrCat("--model: no file or folder '", path, "'"));
-    }
     const fs::path extension = fs::path(path).extension();
     if (!is_folder && extension != ".gguf" && extension != ".safetensors") {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--model: expected a folder, FILE.gguf or FILE.safetensors, got '", path, "'"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--model: expected a folder, FILE.gguf, FILE.safetensors or "
+                       "COMPONENT=FILE, got '",
+                       argument, "'"));
     }
-    std::string& one = is_folder ? found.folder : found.transformer_file;
+    const std::string name = component.empty() ? "transformer" : component;
+    std::string& one = is_folder ? found.folder : found.original_files[name];
     if (!one.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("--model: expected one ",
-                                                     is_folder ? "folder" : "file", ", got '", one,
+                                                     is_folder ? "folder" : name, ", got '", one,
                                                      "' and '", path, "'"));
     }
     one = path;
+    if (!is_folder && first_file.empty()) first_file = path;
   }
-  if (!found.folder.empty() || found.transformer_file.empty()) return found;
-  auto folder = FolderOf(found.transformer_file);
+  if (!found.folder.empty() || first_file.empty()) return found;
+  auto folder = FolderOf(first_file);
   if (!folder.ok()) return folder.status();
   found.folder = *std::move(folder);
   return found;

@@ -90,8 +90,7 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments) {
   }
   const auto message = MakeRequest(values);
   if (!message.ok()) return Report(kBadRequest, std::string(message.status().message()));
-  const auto description =
-      engine::DescribeModel(model.folder, model.transformer_file, model.variant);
+  const auto description = engine::DescribeModel(model.folder, model.original_files, model.variant);
   if (!description.ok()) return Report(kBadRequest, std::string(description.status().message()));
 
   convert::EngineRequest request = convert::ToEngine(*message);

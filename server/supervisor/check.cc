@@ -26,7 +26,7 @@ absl::StatusOr<std::string> CheckConfig(const config::Config& config) {
   std::vector<std::string> problems;
   for (const config::ModelConfig& model : config.models) {
     const absl::StatusOr<engine::ModelDescription> description =
-        engine::DescribeModel(model.folder, model.transformer_file, model.variant);
+        engine::DescribeModel(model.folder, model.original_files, model.variant);
     const absl::Status status =
         description.ok() ? config::CheckModelPlan(model, *description) : description.status();
     if (!status.ok()) {

@@ -56,7 +56,7 @@ absl::Status LoadError(const std::string& model, const engine::ModelOptions& opt
     case absl::StatusCode::kFailedPrecondition:
       return absl::FailedPreconditionError(
           absl::StrCat("model '", model, "' cannot run: ",
-                       config::WithoutPaths(options.folder, options.transformer_file,
+                       config::WithoutPaths(options.folder, options.original_files,
                                             std::string(error.message()))));
     default:
       return error;
@@ -65,7 +65,8 @@ absl::Status LoadError(const std::string& model, const engine::ModelOptions& opt
 
 }  // namespace
 
-std::string ModelFingerprint(const std::string& folder, const std::string& transformer_file) {
+std::string ModelFingerprint(const std::string& folder,
+                             const engine::OriginalFiles& original_files) {
   std::vector<std::string> paths;
   std::error_code error;
   for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end;
@@ -77,7 +78,7 @@ std::string ModelFingerprint(const std::string& folder, const std::string& trans
   }
   if (error || paths.empty()) return "";
   std::sort(paths.begin(), paths.end());
-  if (!transformer_file.empty()) paths.push_back(transformer_file);
+  for (const auto& [component, path] : original_files) paths.push_back(path);
   digest::Sha256 digest;
   for (const std::string& path : paths) {
     const std::string bytes = IdentifyingBytes(path);
@@ -100,10 +101,10 @@ Models::Models(engine::Engine& engine, const std::vector<config::ModelConfig>& m
     entry.options.folder = model.folder;
     entry.options.dtype = model.dtype;
     entry.options.variant = model.variant;
-    entry.options.transformer_file = model.transformer_file;
+    entry.options.original_files = model.original_files;
     entry.options.plan = Limited(model.plan);
     entry.options.allow_lossy = model.allow_lossy;
-    Publish(entry, ModelFingerprint(model.folder, model.transformer_file));
+    Publish(entry, ModelFingerprint(model.folder, model.original_files));
     entries_.push_back(std::move(entry));
   }
 }
@@ -177,7 +178,7 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
     return LoadError(name, entry->options, model.status());
   }
   entry->model = *std::move(model);
-  Publish(*entry, ModelFingerprint(entry->options.folder, entry->options.transformer_file));
+  Publish(*entry, ModelFingerprint(entry->options.folder, entry->options.original_files));
   WantWeightsSha256(*entry);
   spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);
   return Loaded{entry->model, true};

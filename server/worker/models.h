@@ -83,8 +83,9 @@ class Models {
 };
 
 // SHA-256 over the model's JSON files and the headers of its safetensors files, by path, and over
-// the head of a transformer file beside it (or empty). Empty when the folder cannot be read: what
-// is wrong with it is told when it is loaded.
-std::string ModelFingerprint(const std::string& folder, const std::string& transformer_file);
+// the heads of the original files beside it. Empty when the folder cannot be read: what is wrong
+// with it is told when it is loaded.
+std::string ModelFingerprint(const std::string& folder,
+                             const engine::OriginalFiles& original_files);
 
 }  // namespace kino::worker

@@ -275,7 +275,7 @@ absl::Status FakeEngine::CheckDevice() {
 
 absl::StatusOr<std::shared_ptr<engine::ProfileSource>> FakeEngine::Profiles(
     const engine::ModelOptions& options) const {
-  auto model = engine::DescribeModel(options.folder, options.transformer_file, options.variant);
+  auto model = engine::DescribeModel(options.folder, options.original_files, options.variant);
   if (!model.ok()) return model.status();
   class Source final : public engine::ProfileSource {
    public:

@@ -26,9 +26,9 @@ v1::NativeShape NativeShapeOf(const engine::FamilyDescription& family, engine::T
 
 Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
   for (const config::ModelConfig& model : models) {
-    entries_.push_back({.config = model,
-                        .description = engine::DescribeModel(model.folder, model.transformer_file,
-                                                             model.variant)});
+    entries_.push_back(
+        {.config = model,
+         .description = engine::DescribeModel(model.folder, model.original_files, model.variant)});
     auto& description = entries_.back().description;
     if (description.ok()) description->overrides = model.defaults;
     if (description.ok()) {
@@ -40,7 +40,7 @@ Catalog::Catalog(const std::vector<config::ModelConfig>& models) {
       const std::string message(status.message());
       spdlog::error("model '{}' cannot run: {}", model.name, message);
       entries_.back().description = absl::Status(
-          status.code(), config::WithoutPaths(model.folder, model.transformer_file, message));
+          status.code(), config::WithoutPaths(model.folder, model.original_files, message));
     }
   }
 }

@@ -80,6 +80,7 @@ TEST(GgufFileTest, ReadsEveryTypeOfGgufsOwnWriter) {
   const std::map<std::string, int64_t, std::less<>> integers = {
       {"small", 200}, {"negative", -7}, {"large", int64_t{1} << 40}, {"yes", 1}};
   EXPECT_EQ((*file)->integers(), integers);
+  EXPECT_EQ((*file)->floats().find("third")->second, double{1.0f / 3});
 }
 
 TEST(GgufFileTest, VersionTwoReadsAlike) {

@@ -288,6 +288,7 @@ models:
   - name: a
     folder: /a
     transformer: q4.gguf
+    text_encoder: llama.gguf
     allow_lossy: true
     allow_plan_override: false
     plan:
@@ -305,11 +306,13 @@ models:
       max_host_memory: 16GiB
   - {name: b, folder: /b, plan: {vae_tiling: true}}
   - {name: c, folder: /c, plan: {vae_tiling: false}}
+  - {name: d, folder: /d, plan: {vae_tiling: {framewise: false}}}
 )",
                                                     "/etc/k.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
   const ModelConfig& a = config->models.at(0);
-  EXPECT_EQ(a.transformer_file, "/etc/q4.gguf");
+  EXPECT_EQ(a.original_files, (engine::OriginalFiles{{"text_encoder", "/etc/llama.gguf"},
+                                                     {"transformer", "/etc/q4.gguf"}}));
   EXPECT_TRUE(a.allow_lossy);
   EXPECT_FALSE(a.allow_plan_override);
   engine::Plan plan;
@@ -333,9 +336,11 @@ models:
   tiled.vae_tiling.emplace();
   EXPECT_EQ(config->models.at(1).plan, tiled);
   EXPECT_EQ(config->models.at(2).plan, engine::Plan());
+  tiled.vae_tiling->framewise = false;
+  EXPECT_EQ(config->models.at(3).plan, tiled);
   EXPECT_FALSE(config->models.at(2).allow_lossy);
   EXPECT_TRUE(config->models.at(2).allow_plan_override);
-  EXPECT_EQ(config->models.at(2).transformer_file, "");
+  EXPECT_TRUE(config->models.at(2).original_files.empty());
   EXPECT_EQ(config->workers.at(0).max_device_memory, int64_t{20} << 30);
   EXPECT_EQ(config->workers.at(0).max_host_memory, 48'000'000'000);
   EXPECT_EQ(config->workers.at(1).max_device_memory, 0);
@@ -402,10 +407,11 @@ TEST(ConfigTest, RequestsPlansGoOverTheModelsWithinItsLimits) {
 }
 
 TEST(ConfigTest, WhatClientsSeeOfAModelsFilesHasNoPath) {
-  EXPECT_EQ(WithoutPaths("/models/ltx", "", "no weights in '/models/ltx/vae': looked for x"),
+  EXPECT_EQ(WithoutPaths("/models/ltx", {}, "no weights in '/models/ltx/vae': looked for x"),
             "no weights in 'vae': looked for x");
-  EXPECT_EQ(WithoutPaths("/models/ltx", "", "'/models/ltx': not a folder"), "'.': not a folder");
-  EXPECT_EQ(WithoutPaths("/models/ltx", "/secret/q4.gguf", "'/secret/q4.gguf': no such file"),
+  EXPECT_EQ(WithoutPaths("/models/ltx", {}, "'/models/ltx': not a folder"), "'.': not a folder");
+  EXPECT_EQ(WithoutPaths("/models/ltx", {{"transformer", "/secret/q4.gguf"}},
+                         "'/secret/q4.gguf': no such file"),
             "'q4.gguf': no such file");
 }
 

@@ -47,7 +47,7 @@ TEST_P(ShippedModelTest, ItsDefaultsAreARequestThatTheModelTakes) {
   const TempDir folder;
   WriteBareModel(folder, GetParam().model, model.variant);
   absl::StatusOr<engine::ModelDescription> description =
-      engine::DescribeModel(folder.path(), "", model.variant);
+      engine::DescribeModel(folder.path(), {}, model.variant);
   ASSERT_TRUE(description.ok()) << description.status();
   EXPECT_EQ(description->generation, GetParam().generation);
   const absl::Status plan = CheckModelPlan(model, *description);

@@ -42,10 +42,10 @@ TEST_F(ModelPathsTest, FolderAndFileComeInEitherOrder) {
     EXPECT_TRUE(found.ok()) << found.status();
     if (!found.ok()) continue;
     EXPECT_EQ(found->folder, folder);
-    EXPECT_EQ(found->transformer_file, file);
+    EXPECT_EQ(found->original_files, (engine::OriginalFiles{{"transformer", file}}));
   }
   EXPECT_EQ(FindModel({folder})->folder, folder);
-  EXPECT_EQ(FindModel({folder})->transformer_file, "");
+  EXPECT_TRUE(FindModel({folder})->original_files.empty());
 }
 
 TEST_F(ModelPathsTest, AFileAloneGoesWithTheFolderAroundIt) {
@@ -54,8 +54,20 @@ TEST_F(ModelPathsTest, AFileAloneGoesWithTheFolderAroundIt) {
     EXPECT_TRUE(found.ok()) << found.status();
     if (!found.ok()) continue;
     EXPECT_EQ(found->folder, Path("ltx"));
-    EXPECT_EQ(found->transformer_file, Path(name));
+    EXPECT_EQ(found->original_files, (engine::OriginalFiles{{"transformer", Path(name)}}));
   }
+}
+
+TEST_F(ModelPathsTest, AFileMayNameTheComponentWhosePlaceItTakes) {
+  const std::string inside = Path("ltx/beside.gguf"), loose = Path("loose/alone.gguf");
+  const auto found = FindModel({"text_encoder=" + loose, Path("ltx"), inside});
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->folder, Path("ltx"));
+  EXPECT_EQ(found->original_files,
+            (engine::OriginalFiles{{"text_encoder", loose}, {"transformer", inside}}));
+  EXPECT_TRUE(absl::IsInvalidArgument(Error({"ltx", "loose/alone.gguf", "ltx/beside.gguf"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(FindModel({"text_encoder=" + Path("ltx")}).status()));
+  EXPECT_TRUE(absl::IsNotFound(FindModel({"text_encoder=" + Path("absent.gguf")}).status()));
 }
 
 TEST_F(ModelPathsTest, WhatCannotBeAModelIsRefused) {

@@ -102,28 +102,28 @@ void WriteSafetensors(const std::string& path, const std::string& header, const 
 TEST_F(ModelsTest, FingerprintFollowsConfigsAndTensorIndexOnly) {
   const std::string model = folder_ + "/a";
   WriteSafetensors(model + "/vae/m.safetensors", R"({"w":1})", "0000");
-  const std::string first = ModelFingerprint(model, "");
+  const std::string first = ModelFingerprint(model, {});
   EXPECT_EQ(first.size(), 64u);
-  EXPECT_EQ(ModelFingerprint(model, ""), first);
+  EXPECT_EQ(ModelFingerprint(model, {}), first);
   WriteSafetensors(model + "/vae/m.safetensors", R"({"w":1})", "1111");
-  EXPECT_EQ(ModelFingerprint(model, ""), first) << "tensor data is not read";
+  EXPECT_EQ(ModelFingerprint(model, {}), first) << "tensor data is not read";
   WriteSafetensors(model + "/vae/m.safetensors", R"({"w":2})", "1111");
-  const std::string second = ModelFingerprint(model, "");
+  const std::string second = ModelFingerprint(model, {});
   EXPECT_NE(second, first);
   std::ofstream(model + "/vae/config.json") << "{}";
-  EXPECT_NE(ModelFingerprint(model, ""), second);
-  EXPECT_EQ(ModelFingerprint(folder_ + "/absent", ""), "");
+  EXPECT_NE(ModelFingerprint(model, {}), second);
+  EXPECT_EQ(ModelFingerprint(folder_ + "/absent", {}), "");
 }
 
 TEST_F(ModelsTest, FingerprintFollowsTheTransformerFile) {
   const std::string model = folder_ + "/a", file = folder_ + "/t.gguf";
-  const std::string plain = ModelFingerprint(model, "");
+  const std::string plain = ModelFingerprint(model, {});
   std::ofstream(file) << "GGUF one";
-  const std::string first = ModelFingerprint(model, file);
+  const std::string first = ModelFingerprint(model, {{"transformer", file}});
   EXPECT_NE(first, plain);
   std::ofstream(file) << "GGUF two";
-  EXPECT_NE(ModelFingerprint(model, file), first);
-  EXPECT_EQ(ModelFingerprint(model, "").size(), 64u);
+  EXPECT_NE(ModelFingerprint(model, {{"transformer", file}}), first);
+  EXPECT_EQ(ModelFingerprint(model, {}).size(), 64u);
 }
 
 TEST_F(ModelsTest, PlansKeepWithinTheWorkersLimits) {
@@ -143,20 +143,20 @@ TEST_F(ModelsTest, PlansKeepWithinTheWorkersLimits) {
 TEST_F(ModelsTest, TheEngineIsGivenTheConfiguredPlan) {
   configured_[0].plan.quantize = "nf4";
   configured_[0].allow_lossy = true;
-  configured_[0].transformer_file = "/t.gguf";
+  configured_[0].original_files = {{"transformer", "/t.gguf"}};
   Models models(engine_, configured_, {.max_device_memory = 1000});
   ASSERT_TRUE(models.Load("a", nullptr).ok());
   const engine::ModelOptions& options = engine_.last_options();
   EXPECT_EQ(options.plan.quantize, "nf4");
   EXPECT_EQ(options.plan.max_device_memory, 1000);
   EXPECT_TRUE(options.allow_lossy);
-  EXPECT_EQ(options.transformer_file, "/t.gguf");
+  EXPECT_EQ(options.original_files, (engine::OriginalFiles{{"transformer", "/t.gguf"}}));
 }
 
 TEST_F(ModelsTest, AHeaderLengthPastTheFileIsHarmless) {
   std::ofstream(folder_ + "/a/m.safetensors", std::ios::binary)
       << std::string("\xff\xff\xff\xff\xff\xff\xff\xff", 8);
-  EXPECT_EQ(ModelFingerprint(folder_ + "/a", "").size(), 64u);
+  EXPECT_EQ(ModelFingerprint(folder_ + "/a", {}).size(), 64u);
 }
 
 }  // namespace

@@ -258,8 +258,8 @@ TEST_F(WorkerTest, EveryFailureHasItsCause) {
   broken.mutable_request()->set_model("broken");
   check(broken, v1::AttemptFailed::MODEL, 9, "model_index.json");
   v1::StartAttempt contradiction = StartCommand("contradiction", "");
-  contradiction.mutable_request()->mutable_hunyuan_video();
-  check(contradiction, v1::AttemptFailed::CLIENT, 3, "hunyuan_video");
+  contradiction.mutable_request()->mutable_preview()->set_enabled(true);
+  check(contradiction, v1::AttemptFailed::CLIENT, 3, "preview.enabled");
   v1::StartAttempt image = StartCommand("image", "");
   image.mutable_request()->add_conditions()->set_kind(v1::Condition::IMAGE);
   image.mutable_request()->mutable_conditions(0)->set_asset_id("a");
