@@ -56,7 +56,7 @@ class ModelImpl final : public Model {
     StageRecorder recorder(engine_->device);
     const absl::Status status = recorder.Measure(Stage::kLoad, [&]() -> absl::Status {
       const PipelineOptions files{.folder = options_.folder,
-                                  .transformer_file = options_.transformer_file,
+                                  .original_files = options_.original_files,
                                   .variant = options_.variant,
                                   .dtype = dtype_,
                                   .device = engine_->device,
@@ -205,7 +205,7 @@ class EngineImpl final : public Engine {
     const RunContext context{.cancel = cancel, .counter = counter};
     KINO_RETURN_IF_ERROR(context.Advance());
     KINO_ASSIGN_OR_RETURN(ModelDescription description,
-                          DescribeModel(options.folder, options.transformer_file, options.variant));
+                          DescribeModel(options.folder, options.original_files, options.variant));
     KINO_RETURN_IF_ERROR(options.dtype.Check(description.WeightedComponents()));
     if (const auto plain = description.ComponentsWithoutVariant(); !plain.empty()) {
       Log(LogLevel::kWarning,
@@ -230,7 +230,7 @@ class EngineImpl final : public Engine {
   absl::StatusOr<std::shared_ptr<ProfileSource>> Profiles(
       const ModelOptions& options) const override {
     KINO_ASSIGN_OR_RETURN(const ModelDescription description,
-                          DescribeModel(options.folder, options.transformer_file, options.variant));
+                          DescribeModel(options.folder, options.original_files, options.variant));
     return ProfilesOf(description, options.dtype, state_->device.is_cuda());
   }
   std::string device_name() const override { return GetDeviceInfo(state_->device).name; }
@@ -275,7 +275,7 @@ std::shared_ptr<ProfileSource> ProfilesOf(const ModelDescription& description,
       description, MakeTracer({.family = description.family,
                                .folder = description.folder,
                                .pipeline_class = description.pipeline_class,
-                               .transformer_file = description.transformer_file,
+                               .original_files = description.original_files,
                                .variant = description.variant,
                                .dtype = dtype.On(on_gpu),
                                .on_gpu = on_gpu}));

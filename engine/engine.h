@@ -139,8 +139,8 @@ class Model {
 
 struct ModelOptions {
   std::string folder;
-  // A GGUF or single-file safetensors transformer in place of the folder's; empty: the folder's.
-  std::string transformer_file = "";
+  // GGUF or single-file safetensors in place of the folder's components.
+  OriginalFiles original_files = {};
   ComputeDTypes dtype = {};
   // Which weight files, as diffusers' variant: "fp16", say; empty: the plain ones. A component that
   // has none of it is read from its plain ones, and the log says so.

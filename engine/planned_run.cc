@@ -83,6 +83,10 @@ absl::Status PlannedRun::Step(size_t index) {
   const Stage stage = stages[index].stage;
   std::optional<Stage> next;
   if (index + 1 < stages.size()) next = stages[index + 1].stage;
+  if (index != stage_) {
+    stage_ = index;
+    frames_before_stage_ = result_.num_frames;
+  }
   const RunContext context{.cancel = options_.cancel,
                            .counter = counter_.get(),
                            .chunk_feed_forward = planned_.plan.chunk_feed_forward.value_or(0)};
@@ -155,7 +159,7 @@ absl::Status PlannedRun::FallLower(Stage stage, const absl::Status& out_of_memor
   result_.plan = lower->plan;
   weights_->set_plan(lower->plan);
   run_->Retry(lower->plan);
-  repeated_frames_ = result_.num_frames;
+  repeated_frames_ = result_.num_frames - frames_before_stage_;
   return RunGuarded([&] {
     ReleaseCachedMemory(planned_.device);
     return absl::OkStatus();

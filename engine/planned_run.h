@@ -73,7 +73,9 @@ class PlannedRun final : public Run {
   StageRecorder recorder_;
   const std::unique_ptr<WorkCounter> counter_;
   Clock::time_point started_ = Clock::now();
-  int repeated_frames_ = 0;  // of a decode started over, that have gone out already
+  size_t stage_ = 0;             // of the last step, by its place in the run
+  int frames_before_stage_ = 0;  // that had gone out when it began
+  int repeated_frames_ = 0;      // of a decode started over, that have gone out already
   std::optional<absl::StatusOr<PlanEstimate>> estimate_;  // made once it is asked for
   RunProgress progress_;
   RunResult result_;

@@ -200,6 +200,34 @@ void AddWeights(const Checkpoint& checkpoint, ComponentDescription& component) {
   }
 }
 
+// A LLaVA's folder holds two encoders, which a run needs one after the other: what sees images
+// becomes a component of its own, which plans name image_encoder.
+ComponentDescription TakeImageEncoder(ComponentDescription& llava) {
+  ComponentDescription seeing{.name = "image_encoder",
+                              .library = llava.library,
+                              .class_name = llava.class_name,
+                              .variant = llava.variant,
+                              .part_of = llava.name};
+  std::vector<WeightTensor> reading;
+  for (WeightTensor& weight : llava.weights) {
+    std::string_view name = weight.name;
+    if (name.starts_with("model.")) name.remove_prefix(6);
+    const bool sees =
+        name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.");
+    if (!sees) {
+      reading.push_back(std::move(weight));
+      continue;
+    }
+    seeing.weight_bytes += weight.bytes;
+    seeing.weight_elements += weight.elements;
+    seeing.weights.push_back(std::move(weight));
+  }
+  llava.weight_bytes -= seeing.weight_bytes;
+  llava.weight_elements -= seeing.weight_elements;
+  llava.weights = std::move(reading);
+  return seeing;
+}
+
 // "models--OWNER--NAME" of the Hugging Face hub's cache holds each version in a folder of its own.
 absl::Status CheckIsNoHubFolder(const std::string& folder, const std::string& index_path) {
   std::error_code error;
@@ -251,8 +279,8 @@ std::vector<std::string> ModelDescription::WeightedComponents() const {
 std::vector<std::string> ModelDescription::ComponentsWithoutVariant() const {
   std::vector<std::string> names;
   for (const ComponentDescription& component : components) {
-    const bool is_original = component.name == "transformer" && !transformer_file.empty();
-    if (component.weight_bytes > 0 && !is_original && component.variant != variant)
+    if (component.weight_bytes > 0 && !original_files.contains(component.name) &&
+        component.variant != variant)
       names.push_back(component.name);
   }
   return names;
@@ -260,9 +288,12 @@ std::vector<std::string> ModelDescription::ComponentsWithoutVariant() const {
 
 absl::StatusOr<std::vector<std::string>> WeightFiles(const ModelDescription& model) {
   std::vector<std::string> paths;
-  for (const std::string& name : model.WeightedComponents()) {
-    if (name == "transformer" && !model.transformer_file.empty()) {
-      paths.push_back(model.transformer_file);
+  for (const ComponentDescription& component : model.components) {
+    const std::string& name = component.name;
+    if (component.weight_bytes == 0 || !component.part_of.empty()) continue;
+    const auto original = model.original_files.find(name);
+    if (original != model.original_files.end()) {
+      paths.push_back(original->second);
       continue;
     }
     KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
@@ -299,14 +330,14 @@ std::vector<TaskDescription> ModelDescription::Tasks() const {
 }
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
-                                               const std::string& transformer_file,
+                                               const OriginalFiles& original_files,
                                                const std::string& variant) {
   const std::string index_path = (fs::path(folder) / "model_index.json").string();
   KINO_RETURN_IF_ERROR(CheckIsNoHubFolder(folder, index_path));
   KINO_ASSIGN_OR_RETURN(nlohmann::json index, ReadJsonFile(index_path));
   ModelDescription model;
   model.folder = folder;
-  model.transformer_file = transformer_file;
+  model.original_files = original_files;
   model.variant = variant;
   ConfigReader reader(index, index_path);
   model.pipeline_class = reader.Get("_class_name", std::string());
@@ -338,6 +369,7 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
 
   ModelSource source = {.folder = folder,
                         .pipeline_class = model.pipeline_class,
+                        .original_files = original_files,
                         .transformer_config = {},
                         .transformer_config_path = {}};
   for (const auto& [name, value] : index.items()) {
@@ -350,39 +382,45 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
     ComponentDescription component{.name = name,
                                    .library = value[0].get<std::string>(),
                                    .class_name = value[1].get<std::string>()};
-    const std::string component_folder = (fs::path(folder) / name).string();
     component.is_autoencoder = component.class_name.starts_with("Autoencoder");
-    const bool is_transformer = name == "transformer";
-    if (is_transformer && !transformer_file.empty()) {
-      if (family->find_transformer == nullptr) {
+    const bool is_original = original_files.contains(name);
+    // Tokenizers and samplers have no weights.
+    if (is_original || fs::exists(fs::path(folder) / name / "config.json")) {
+      const auto find = family->find_original.find(name);
+      if (is_original && find == family->find_original.end()) {
         return absl::UnimplementedError(
-            absl::StrCat("'", transformer_file, "': a transformer of family '", family->family,
-                         "' is read from a model folder, not from a file of its own"));
+            absl::StrCat("'", original_files.at(name), "': '", name, "' of family '",
+                         family->family, "' is read from a model folder, not from a file"));
       }
       KINO_ASSIGN_OR_RETURN(const ComponentFiles files,
-                            ComponentFiles::OpenOriginal(transformer_file, component_folder,
-                                                         family->find_transformer));
-      source.transformer_config = files.config;
-      source.transformer_config_path = files.config_path;
+                            ComponentFiles::OpenComponent(folder, name, variant, original_files,
+                                                          is_original ? find->second : nullptr));
       AddWeights(*files.checkpoint, component);
-    } else if (fs::exists(fs::path(component_folder) / "config.json")) {
-      // Tokenizers and samplers have no weights.
-      KINO_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
-                            Checkpoint::Open(component_folder, variant));
-      AddWeights(*checkpoint, component);
-      component.variant = checkpoint->variant();
-      if (is_transformer) {
-        source.transformer_config_path = component_folder + "/config.json";
-        KINO_ASSIGN_OR_RETURN(source.transformer_config,
-                              ReadJsonFile(source.transformer_config_path));
+      if (!is_original) component.variant = files.checkpoint->variant();
+      if (name == "transformer") {
+        source.transformer_config = files.config;
+        source.transformer_config_path = files.config_path;
       }
+    }
+    if (component.class_name == "LlavaForConditionalGeneration") {
+      if (is_original) {
+        return absl::UnimplementedError(absl::StrCat(
+            "'", original_files.at(name), "': '", name,
+            "' of this model reads images as well, and is read from a model folder, not from a "
+            "file"));
+      }
+      model.components.push_back(TakeImageEncoder(component));
     }
     model.components.push_back(std::move(component));
   }
-  if (!transformer_file.empty() && source.transformer_config_path.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "'", transformer_file, "': a transformer to take the place of the folder's, but ",
-        index_path, " names none"));
+  for (const auto& [name, path] : original_files) {
+    if (absl::c_any_of(model.components, [&name = name](const ComponentDescription& each) {
+          return each.name == name && each.part_of.empty();
+        }))
+      continue;
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "': a ", name,
+                                                   " to take the place of the folder's, but ",
+                                                   index_path, " names none"));
   }
   const std::vector<std::string> without = model.ComponentsWithoutVariant();
   if (!without.empty() && absl::c_none_of(model.components, [&](const ComponentDescription& each) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/core/component_files.h"
 #include "engine/core/dtype.h"
 #include "engine/describe/compute_dtypes.h"
 #include "engine/describe/model_card.h"
@@ -58,6 +59,9 @@ struct ComponentDescription {
   bool is_autoencoder = false;
   // Of the files it is read from: the model's, or empty where it has none of that.
   std::string variant = {};
+  // The component whose folder holds its weights as well (LLaVA's image encoder, in text_encoder);
+  // empty: it has a folder of its own.
+  std::string part_of = {};
 };
 
 // What a family says of a checkpoint. Subclassed in engine/models/<family>/describe.
@@ -93,8 +97,7 @@ class FamilyDescription {
 
 struct ModelDescription {
   std::string folder;
-  // An original file whose transformer takes the place of the folder's; empty: none.
-  std::string transformer_file;
+  OriginalFiles original_files;
   // Which weight files are read, as diffusers' variant ("fp16"); empty: the plain ones.
   std::string variant;
   std::string family;          // "ltx"
@@ -118,11 +121,12 @@ struct ModelDescription {
 };
 
 // Reads model_index.json, each component's config.json and safetensors headers, and the header of
-// `transformer_file` if one is named. NOT_FOUND: no such folder or file, or no component has files
-// of the `variant`. INVALID_ARGUMENT: a file is malformed. UNIMPLEMENTED: a pipeline class Kino
-// does not know, or a component of a kind it does not.
+// each original file. NOT_FOUND: no such folder or file, or no component has files
+// of the `variant`. INVALID_ARGUMENT: a file is malformed, or takes the place of a component that
+// the model has not. UNIMPLEMENTED: a pipeline class Kino does not know, a component of a kind it
+// does not, or one that is not read from original files.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
-                                               const std::string& transformer_file = "",
+                                               const OriginalFiles& original_files = {},
                                                const std::string& variant = "");
 
 // The paths of the files that the model's weights are read from. Reads their headers. Errors are

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@ namespace kino::engine {
 struct ModelSource {
   std::string folder;
   std::string pipeline_class;
+  OriginalFiles original_files;
   // The transformer's config: the folder's, or that of the original file in its place. Null and
   // empty where the pipeline has none.
   nlohmann::json transformer_config;
@@ -33,8 +35,8 @@ struct FamilyDescriber {
   // Which of the family's published models it is, by its configs ("CogVideoX-5b-I2V"); empty: none
   // that is known. `source` has been described.
   std::string (*generation)(const ModelSource& source);
-  // Its transformer in an original file; nullptr: it is read from folders alone.
-  FindComponent find_transformer;
+  // Its components that are read from original files as well, by their names in a folder.
+  std::map<std::string, FindComponent> find_original;
   // Its own, of all tasks.
   std::vector<KnobInfo> knobs;
   // Subfolders with weights that a model folder may have though its model_index.json names none of

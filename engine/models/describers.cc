@@ -2,6 +2,7 @@
 #include "engine/describe/families.h"
 #include "engine/models/allegro/describe.h"
 #include "engine/models/cogvideox/describe.h"
+#include "engine/models/hunyuan_video/describe.h"
 #include "engine/models/ltx/describe.h"
 #include "engine/models/mochi/describe.h"
 
@@ -9,10 +10,8 @@ namespace kino::engine {
 
 const std::vector<FamilyDescriber>& FamilyDescribers() {
   static const std::vector<FamilyDescriber> describers = {
-      LtxDescriber(),
-      MochiDescriber(),
-      AllegroDescriber(),
-      CogVideoXDescriber(),
+      LtxDescriber(),       MochiDescriber(),        AllegroDescriber(),
+      CogVideoXDescriber(), HunyuanVideoDescriber(),
   };
   return describers;
 }

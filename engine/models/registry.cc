@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/models/allegro/pipeline.h"
 #include "engine/models/cogvideox/pipeline.h"
+#include "engine/models/hunyuan_video/pipeline.h"
 #include "engine/models/ltx/pipeline.h"
 #include "engine/models/mochi/pipeline.h"
 
@@ -19,6 +20,7 @@ constexpr Entry kFamilies[] = {
     {"mochi", LoadMochiPipeline},
     {"allegro", LoadAllegroPipeline},
     {"cogvideox", LoadCogVideoXPipeline},
+    {"hunyuan_video", LoadHunyuanVideoPipeline},
 };
 
 }  // namespace

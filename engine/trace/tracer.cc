@@ -222,7 +222,7 @@ class Tracer final : public ProfileSource {
     InstallMetaKernels();
     KINO_ASSIGN_OR_RETURN(pipeline_, LoadPipeline(options_.family,
                                                   {.folder = options_.folder,
-                                                   .transformer_file = options_.transformer_file,
+                                                   .original_files = options_.original_files,
                                                    .variant = options_.variant,
                                                    .dtype = options_.dtype,
                                                    .device = c10::Device(c10::DeviceType::Meta),
@@ -311,7 +311,11 @@ class Tracer final : public ProfileSource {
           run->SkipStage();
           continue;
         }
-        if (before.stage == Stage::kDecode && denoise) break;
+        if (before.stage == Stage::kDecode && denoise) {
+          if (before.index + 1 == run->stages().size()) break;
+          run->SkipStage();
+          continue;
+        }
         recorder.StartStage(before.index, before.stage);
         index = before.index;
       }

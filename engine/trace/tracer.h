@@ -16,7 +16,7 @@ struct TracerOptions {
   std::string family;
   std::string folder;
   std::string pipeline_class = "";    // ModelDescription's
-  std::string transformer_file = "";  // as ModelOptions'
+  OriginalFiles original_files = {};  // as ModelOptions'
   std::string variant = "";
   ComputeDTypes dtype = {};  // "auto" is settled
   bool on_gpu = false;

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/describe/families.h"
 
 namespace kino::convert {
 namespace {
@@ -108,12 +107,6 @@ const google::protobuf::FieldDescriptor* FamilyField(const std::string& family) 
   return field != nullptr && field->real_containing_oneof() != nullptr ? field : nullptr;
 }
 
-bool IsKnown(const std::string& family) {
-  const std::vector<engine::FamilyDescriber>& all = engine::FamilyDescribers();
-  return std::any_of(all.begin(), all.end(),
-                     [&](const engine::FamilyDescriber& each) { return each.family == family; });
-}
-
 // What `field` of a family's message says; nothing where it is not set.
 std::optional<engine::KnobValue> KnobOf(const google::protobuf::Message& message,
                                         const google::protobuf::FieldDescriptor& field) {
@@ -158,10 +151,6 @@ engine::Knobs ToEngineKnobs(const v1::GenerateRequest& request, Violations* viol
   engine::Knobs knobs;
   if (const google::protobuf::FieldDescriptor* family = FamilyField(request)) {
     knobs.family = family->name();
-    if (!IsKnown(knobs.family)) {
-      violations->push_back(
-          {knobs.family, "this version runs no model of that family, so its knobs do not apply"});
-    }
     const google::protobuf::Message& message = request.GetReflection()->GetMessage(request, family);
     for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
       const google::protobuf::FieldDescriptor& field = *message.GetDescriptor()->field(i);
@@ -380,7 +369,7 @@ engine::Plan ToEngine(const v1::Plan& plan) {
     if (tiling.has_tile_sample_stride_num_frames()) {
       t.tile_sample_stride_num_frames = tiling.tile_sample_stride_num_frames();
     }
-    t.framewise = tiling.framewise();
+    if (tiling.has_framewise()) t.framewise = tiling.framewise();
   }
   return out;
 }
@@ -421,7 +410,7 @@ v1::Plan FromEngine(const engine::Plan& plan) {
     if (tiling.tile_sample_stride_num_frames) {
       t->set_tile_sample_stride_num_frames(*tiling.tile_sample_stride_num_frames);
     }
-    t->set_framewise(tiling.framewise);
+    if (tiling.framewise) t->set_framewise(*tiling.framewise);
   }
   return out;
 }

@@ -65,7 +65,7 @@ FamilyDescriber AllegroDescriber() {
           .pipeline_classes = {"AllegroPipeline"},
           .describe = DescribeAllegro,
           .generation = AllegroGeneration,
-          .find_transformer = nullptr,
+          .find_original = {},
           .knobs = KnobInfos(kAllegroKnobs)};
 }
 

@@ -16,7 +16,6 @@
 #include "engine/memory/component.h"
 #include "engine/models/common/family_run.h"
 #include "engine/models/common/pipeline.h"
-#include "engine/text/t5_tokenizer.h"
 
 namespace kino::engine {
 
@@ -40,25 +39,16 @@ absl::StatusOr<std::shared_ptr<T>> PooledComponent(const ComponentFiles& files,
   });
 }
 
-// The one in the folder's subfolder `name`.
+// The one in the folder's subfolder `name`, or that of the original file in its place.
 template <typename T>
 absl::StatusOr<std::shared_ptr<T>> FolderComponent(const PipelineOptions& options,
-                                                   EngineShared& shared, std::string_view name) {
+                                                   EngineShared& shared, std::string_view name,
+                                                   FindComponent find = nullptr) {
   KINO_ASSIGN_OR_RETURN(
       const ComponentFiles files,
-      ComponentFiles::Open(absl::StrCat(options.folder, "/", std::string(name)), options.variant));
+      ComponentFiles::OpenComponent(options.folder, std::string(name), options.variant,
+                                    options.original_files, find));
   return PooledComponent<T>(files, options, shared, name);
-}
-
-// The folder's transformer, or that of the original file in its place.
-template <typename T>
-absl::StatusOr<std::shared_ptr<T>> TransformerComponent(const PipelineOptions& options,
-                                                        EngineShared& shared, FindComponent find) {
-  if (options.transformer_file.empty()) return FolderComponent<T>(options, shared, "transformer");
-  KINO_ASSIGN_OR_RETURN(const ComponentFiles files,
-                        ComponentFiles::OpenOriginal(options.transformer_file,
-                                                     options.folder + "/transformer", find));
-  return PooledComponent<T>(files, options, shared, "transformer");
 }
 
 // INVALID_ARGUMENT, naming the folder, when two components of it do not fit: `what` of one is not
@@ -105,8 +95,17 @@ std::unique_ptr<Pipeline> MakePipeline(std::shared_ptr<const Components> compone
                       [](auto inputs) { return std::make_unique<Run>(std::move(inputs)); });
 }
 
-// Of the subfolder "tokenizer". On the meta device a folder may be without: nullptr then, since of
-// prompts only the length matters to what a run needs.
-absl::StatusOr<std::shared_ptr<const T5Tokenizer>> LoadT5Tokenizer(const PipelineOptions& options);
+// What `load` makes of the subfolder `name`. On the meta device a folder may be without: nullptr
+// then, since of prompts only the length matters to what a run needs.
+template <typename Tokenizer>
+absl::StatusOr<std::shared_ptr<const Tokenizer>> FolderTokenizer(
+    const PipelineOptions& options, std::string_view name,
+    absl::StatusOr<std::unique_ptr<Tokenizer>> (*load)(const std::string& folder)) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      load(absl::StrCat(options.folder, "/", std::string(name)));
+  if (tokenizer.ok()) return *std::move(tokenizer);
+  if (options.device.is_meta() && absl::IsNotFound(tokenizer.status())) return nullptr;
+  return tokenizer.status();
+}
 
 }  // namespace kino::engine

@@ -12,6 +12,14 @@
 #include "engine/media/resize.h"
 
 namespace kino::engine {
+namespace {
+
+at::Tensor TracedPixels(int64_t side) {
+  const HostScope host;
+  return at::empty({1, 3, side, side}, at::TensorOptions(at::kMeta));
+}
+
+}  // namespace
 
 at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count, int height,
                            int width) {
@@ -60,6 +68,20 @@ at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options) {
   // A copy, which no change of a meta tensor's device is.
   if (bytes.is_meta() && RunsOnGpu(bytes)) return at::empty(pixels.sizes(), options);
   return pixels.to(options);
+}
+
+at::Tensor EncoderPixels(const std::optional<ImageProcessor>& processor, const MediaInput& media,
+                         int64_t side) {
+  if (Trace::Current() != nullptr) return TracedPixels(side);
+  return processor->Process({.width = media.width, .height = media.height, .rgb = media.rgb});
+}
+
+at::Tensor EncoderPixelsOfFrame(const std::optional<ImageProcessor>& processor,
+                                const MediaInput& media, int height, int width, int64_t side) {
+  if (Trace::Current() != nullptr) return TracedPixels(side);
+  const at::Tensor frame =
+      PixelsOf(ConditionFrames(media, 0, 1, height, width), at::TensorOptions().dtype(at::kFloat));
+  return processor->ProcessUnit(frame.add(1).div(2).permute({0, 3, 1, 2}));
 }
 
 }  // namespace kino::engine

@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "engine/engine.h"
+#include "engine/models/common/image_processor.h"
 
 namespace kino::engine {
 
@@ -29,5 +31,13 @@ VideoSource ConditionVideo(const MediaInput& media, const VideoSize& size);
 // Bytes as pixels in -1..1, computed in float32 on the host, with `options`. Pixels (floating
 // point) stay what they are.
 at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options);
+
+// A condition's picture as an image encoder of `side` x `side` pixels takes it, [1, 3, side, side]
+// float32 on the host. In a trace it has its shape alone, and there need be no processor.
+at::Tensor EncoderPixels(const std::optional<ImageProcessor>& processor, const MediaInput& media,
+                         int64_t side);
+// The same of the frame that the VAE is given, which diffusers hands on as pixels in 0..1.
+at::Tensor EncoderPixelsOfFrame(const std::optional<ImageProcessor>& processor,
+                                const MediaInput& media, int height, int width, int64_t side);
 
 }  // namespace kino::engine

@@ -54,8 +54,6 @@ class FamilyRun : public StagedRun {
   const Components* const components_;
   const std::vector<MediaInput> media_;
   const Tap tap_;
-
- private:
   EmbeddingCache* const embeddings_;
 };
 

@@ -19,12 +19,12 @@ at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t heigh
   return tokens.unflatten(1, {frames, height, width}).permute({0, 4, 1, 2, 3});
 }
 
-at::Tensor PackPatches(const at::Tensor& latents, int64_t p) {
-  const int64_t batch = latents.size(0), channels = latents.size(1), frames = latents.size(2),
+at::Tensor PackPatches(const at::Tensor& latents, int64_t p, int64_t n) {
+  const int64_t batch = latents.size(0), channels = latents.size(1), frames = latents.size(2) / n,
                 height = latents.size(3) / p, width = latents.size(4) / p;
-  return latents.reshape({batch, channels, frames, height, p, width, p})
-      .permute({0, 2, 3, 5, 1, 4, 6})
-      .reshape({batch, frames * height * width, channels * p * p});
+  return latents.reshape({batch, channels, frames, n, height, p, width, p})
+      .permute({0, 2, 4, 6, 1, 3, 5, 7})
+      .reshape({batch, frames * height * width, channels * n * p * p});
 }
 
 at::Tensor UnpackPatches(const at::Tensor& tokens, at::IntArrayRef shape, int64_t p) {

@@ -20,10 +20,10 @@ at::Tensor ByChannel(const at::Tensor& statistics);
 at::Tensor PackLatents(const at::Tensor& latents);
 at::Tensor UnpackLatents(const at::Tensor& tokens, int64_t frames, int64_t height, int64_t width);
 
-// [B, C, F, h, w] -> tokens of p x p latents, [B, F * h/p * w/p, C * p * p], as a convolution of
-// stride p sees them: the channel slowest. And from [B, ..., p * p * C], the channel fastest, to
-// `shape`, [B, C, F, h, w].
-at::Tensor PackPatches(const at::Tensor& latents, int64_t p);
+// [B, C, F, h, w] -> tokens of n x p x p latents, [B, F/n * h/p * w/p, C * n * p * p], as a
+// convolution of stride n, p, p sees them: the channel slowest. And from [B, ..., p * p * C], the
+// channel fastest, to `shape`, [B, C, F, h, w].
+at::Tensor PackPatches(const at::Tensor& latents, int64_t p, int64_t n = 1);
 at::Tensor UnpackPatches(const at::Tensor& tokens, at::IntArrayRef shape, int64_t p);
 
 // A draw from a VAE's distribution of latents (diffusers' DiagonalGaussianDistribution.sample), in

@@ -57,9 +57,7 @@ class PipelineRun {
 // Where a model's components come from.
 struct PipelineOptions {
   std::string folder;
-  // An original file (GGUF, single-file safetensors) in place of the folder's transformer; may be
-  // empty.
-  std::string transformer_file;
+  OriginalFiles original_files;
   std::string variant;
   ComputeDTypes dtype;  // "auto" is settled
   c10::Device device;

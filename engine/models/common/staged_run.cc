@@ -1,5 +1,6 @@
 #include "engine/models/common/staged_run.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/core/status_bridge.h"
@@ -11,15 +12,22 @@ RunState RunState::Clone() const {
           .step = step,
           .latents = latents,
           .text = text,
+          .pooled_text = pooled_text,
           .condition = condition,
+          .image = image,
           .denoised = denoised,
           .window = window,
           .reference = reference,
+          .tail = tail,
           .noise = noise.Clone()};
 }
 
 void StagedRun::AddStage(Stage stage, double share, int total_steps, Step step) {
-  entries_.push_back({stage, share, total_steps, std::move(step), passes_});
+  entries_.push_back({stage, share, total_steps, std::move(step), {}, passes_});
+}
+
+void StagedRun::AddDecode(double share, int frames, StartDecode start) {
+  entries_.push_back({Stage::kDecode, share, frames, {}, std::move(start), passes_});
 }
 
 std::vector<PipelineRun::StageShare> StagedRun::stages() const {
@@ -66,11 +74,12 @@ void StagedRun::Finish(int steps, bool is_last) {
   Drop(entries_[state_.stage].stage);
   decoder_.reset();
   state_.latents.reset();
+  state_.tail.reset();
   is_done_ = true;
 }
 
 void StagedRun::Decode(const RunContext& context, const FrameSink& sink) {
-  if (decoder_ == nullptr) decoder_ = start_decode_();
+  if (decoder_ == nullptr) decoder_ = entries_[state_.stage].start_decode();
   const at::Tensor pixels = decoder_->NextFrames(context);
   int frames = 0;
   if (pixels.defined()) {
@@ -87,13 +96,20 @@ std::vector<std::optional<std::string>> StagedRun::Prompts() const {
 
 void StagedRun::Enter(size_t index) {
   for (size_t i = state_.stage; i < index; ++i) Drop(entries_[i].stage);
-  if (entries_[index].stage == Stage::kDecode) {
+  const bool only_decodes =
+      std::all_of(entries_.begin() + static_cast<std::ptrdiff_t>(index), entries_.end(),
+                  [](const Entry& entry) { return entry.stage == Stage::kDecode; });
+  if (only_decodes) {
     state_.text.clear();
+    state_.pooled_text.clear();
     state_.condition.reset();
+    state_.image.reset();
     state_.denoised.reset();
     state_.window.reset();
     state_.reference.reset();
   }
+  decoder_.reset();
+  is_decoding_ = false;
   state_.stage = index;
   state_.step = 0;
 }

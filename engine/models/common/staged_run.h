@@ -23,11 +23,14 @@ struct RunState {
   size_t stage = 0;  // in the run's list
   int step = 0;      // finished in this stage
   at::Tensor latents = {};
-  std::vector<at::Tensor> text = {};  // of each row of the batch, negative first when guided
-  at::Tensor condition = {};          // latents that the transformer sees beside these in each step
-  at::Tensor denoised = {};           // what a sampler remembers of the step before
-  at::Tensor window = {};             // of a video that is made in windows: the latents of this one
-  at::Tensor reference = {};          // latents whose statistics it gets
+  std::vector<at::Tensor> text = {};         // of each row of the batch, negative first when guided
+  std::vector<at::Tensor> pooled_text = {};  // likewise, of a second text encoder
+  at::Tensor condition = {};  // latents that the transformer sees beside these in each step
+  at::Tensor image = {};      // what an image encoder says of the condition
+  at::Tensor denoised = {};   // what a sampler remembers of the step before
+  at::Tensor window = {};     // of a video that is made in windows: the latents of this one
+  at::Tensor reference = {};  // latents whose statistics it gets
+  at::Tensor tail = {};       // frames that are decoded and fade into the next stage's
   NoiseSource noise;
   // With generators of its own; tensors are shared, since none is written to.
   RunState Clone() const;
@@ -63,12 +66,15 @@ class StagedRun : public PipelineRun {
                (run->*step)(context);
              });
   }
-  // The last stage: gives the frames of the decoder that `start` makes of the state's latents. It
-  // starts over when a step of it is repeated.
+  // A stage that gives the frames of the decoder that `start` makes of the state: the last one, or
+  // one for each part of a video that is made in parts. It starts over when a step of it is
+  // repeated.
+  using StartDecode = std::function<std::unique_ptr<DecodeStream>()>;
+  void AddDecode(double share, int frames, StartDecode start);
+  // The same with a member function of the family's run.
   template <typename Run>
   void AddDecode(double share, int frames, std::unique_ptr<DecodeStream> (Run::*start)()) {
-    start_decode_ = [run = static_cast<Run*>(this), start] { return (run->*start)(); };
-    entries_.push_back({Stage::kDecode, share, frames, {}, passes_});
+    AddDecode(share, frames, [run = static_cast<Run*>(this), start] { return (run->*start)(); });
   }
   // The stages that are added from here on are another pass over the video.
   void BeginPass() { ++passes_; }
@@ -76,7 +82,7 @@ class StagedRun : public PipelineRun {
   // next one begins; behind the last the run is done.
   void Finish(int steps, bool is_last);
   // With classifier-free guidance.
-  bool guided() const { return *request_.guidance_scale > 1.0; }
+  virtual bool guided() const { return *request_.guidance_scale > 1.0; }
   // Of each row of the batch.
   std::vector<std::optional<std::string>> Prompts() const;
   // The stage has ended: what the family keeps for it beside the state is of no use.
@@ -90,7 +96,8 @@ class StagedRun : public PipelineRun {
     Stage stage;
     double share;
     int total_steps;
-    Step step;
+    Step step;                 // none of a decode
+    StartDecode start_decode;  // of a decode
     int pass;
   };
 
@@ -99,12 +106,11 @@ class StagedRun : public PipelineRun {
 
   std::shared_ptr<const void> components_;
   std::vector<Entry> entries_;
-  std::function<std::unique_ptr<DecodeStream>()> start_decode_;
   std::unique_ptr<DecodeStream> decoder_;
   int passes_ = 1;
   bool is_done_ = false;
-  bool is_decoding_ = false;  // a step of the decode stage has begun
-  RunState before_;           // the step that runs, or all of the decode stage
+  bool is_decoding_ = false;  // a step of this decode stage has begun
+  RunState before_;           // the step that runs, or all of this decode stage
 };
 
 }  // namespace kino::engine

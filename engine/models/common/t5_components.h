@@ -24,15 +24,16 @@ struct T5Components {
   std::shared_ptr<Vae> vae;
   Sampler sampler;
 
-  // Fills them from the model's folder. find: as TransformerComponent's; nullptr where no original
+  // Fills them from the model's folder. find: the transformer's; nullptr where no original
   // files are known, which describe refuses.
   absl::Status Load(const PipelineOptions& options, EngineShared& shared, FindComponent find) {
     KINO_ASSIGN_OR_RETURN(sampler,
                           ReadConfig<Sampler>(options.folder + "/scheduler/scheduler_config.json"));
-    KINO_ASSIGN_OR_RETURN(tokenizer, LoadT5Tokenizer(options));
+    KINO_ASSIGN_OR_RETURN(tokenizer, FolderTokenizer(options, "tokenizer", &T5Tokenizer::Load));
     KINO_ASSIGN_OR_RETURN(text_encoder,
                           FolderComponent<T5Encoder>(options, shared, "text_encoder"));
-    KINO_ASSIGN_OR_RETURN(transformer, TransformerComponent<Transformer>(options, shared, find));
+    KINO_ASSIGN_OR_RETURN(transformer,
+                          FolderComponent<Transformer>(options, shared, "transformer", find));
     KINO_ASSIGN_OR_RETURN(vae, FolderComponent<Vae>(options, shared, "vae"));
     return absl::OkStatus();
   }

@@ -18,7 +18,6 @@ struct Prompt {
   std::vector<int64_t> padded;   // max_length ids
   std::vector<int64_t> encoded;  // the ids that go through the encoder; none: an absent prompt
   int64_t tokens = 0;            // its own, without padding
-  at::Tensor states;             // of `encoded`
 };
 
 Prompt Tokenize(const TextStage& stage, const std::optional<std::string>& text, size_t index) {
@@ -46,46 +45,62 @@ Prompt Tokenize(const TextStage& stage, const std::optional<std::string>& text, 
 
 }  // namespace
 
+at::Tensor IdTensor(const std::vector<int64_t>& ids) {
+  return at::tensor(ids, at::TensorOptions().dtype(at::kLong)).unsqueeze(0);
+}
+
+std::vector<at::Tensor> EncodeOnce(EmbeddingCache& cache, const std::string& identity,
+                                   const std::vector<std::vector<int64_t>>& ids,
+                                   const EncodeIds& encode) {
+  std::vector<std::string> keys;
+  std::vector<at::Tensor> states, missing;
+  const auto first_of = [&keys](size_t i) {
+    return static_cast<size_t>(std::find(keys.begin(), keys.end(), keys[i]) - keys.begin());
+  };
+  for (size_t i = 0; i < ids.size(); ++i) {
+    keys.push_back(EmbeddingCache::Key(identity, ids[i]));
+    states.push_back(ids[i].empty() ? at::Tensor() : cache.Find(keys[i]));
+    if (!ids[i].empty() && !states[i].defined() && first_of(i) == i)
+      missing.push_back(IdTensor(ids[i]));
+  }
+  const std::vector<at::Tensor> encoded = encode(missing);
+  size_t next = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i].empty() || states[i].defined()) continue;
+    const size_t first = first_of(i);
+    states[i] = first < i ? states[first] : encoded[next++];
+    cache.Insert(keys[i], states[i]);
+  }
+  return states;
+}
+
 std::vector<at::Tensor> EncodePrompts(const TextStage& stage,
                                       const std::vector<std::optional<std::string>>& prompts,
                                       const Tap& tap, const RunContext& context) {
   std::vector<Prompt> all;
-  std::vector<std::string> keys;
-  std::vector<at::Tensor> missing;
+  std::vector<std::vector<int64_t>> ids;
   for (const std::optional<std::string>& text : prompts) {
-    Prompt& prompt = all.emplace_back(Tokenize(stage, text, all.size()));
-    keys.push_back(EmbeddingCache::Key(stage.encoder->identity(), prompt.encoded));
-    if (prompt.encoded.empty()) {
-      prompt.states = at::zeros({1, 0, stage.encoder->width()},
-                                at::TensorOptions().dtype(stage.encoder->dtype()));
-      continue;
-    }
-    prompt.states = stage.cache->Find(keys.back());
-    const bool is_repeated = std::find(keys.begin(), keys.end() - 1, keys.back()) < keys.end() - 1;
-    if (prompt.states.defined() || is_repeated) continue;
-    missing.push_back(
-        at::tensor(prompt.encoded, at::TensorOptions().dtype(at::kLong)).unsqueeze(0));
+    all.push_back(Tokenize(stage, text, all.size()));
+    ids.push_back(all.back().encoded);
   }
-  const std::vector<at::Tensor> encoded = stage.encoder->Forward(missing, context);
-  size_t next = 0;
+  std::vector<at::Tensor> encoded = EncodeOnce(
+      *stage.cache, stage.encoder->identity(), ids,
+      [&](const std::vector<at::Tensor>& each) { return stage.encoder->Forward(each, context); });
   std::vector<at::Tensor> states;
   for (size_t i = 0; i < all.size(); ++i) {
-    Prompt& prompt = all[i];
-    if (!prompt.states.defined()) {
-      const size_t first =
-          static_cast<size_t>(std::find(keys.begin(), keys.end(), keys[i]) - keys.begin());
-      prompt.states = first < i ? all[first].states : encoded[next++];
-      stage.cache->Insert(keys[i], prompt.states);
+    at::Tensor& each = encoded[i];
+    if (!each.defined()) {
+      each = at::zeros({1, 0, stage.encoder->width()},
+                       at::TensorOptions().dtype(stage.encoder->dtype()));
     }
-    prompt.states = prompt.states.to(stage.device);
+    each = each.to(stage.device);
     if (tap) {
-      const at::Tensor ids = at::tensor(prompt.padded, at::TensorOptions().dtype(at::kFloat));
-      TapTensor(tap, absl::StrCat("tokens_", i), ids);
-      const int64_t padding = stage.max_length - prompt.states.size(1);
+      const at::Tensor padded = at::tensor(all[i].padded, at::TensorOptions().dtype(at::kFloat));
+      TapTensor(tap, absl::StrCat("tokens_", i), padded);
       TapTensor(tap, absl::StrCat("text_states_", i),
-                at::constant_pad_nd(prompt.states, {0, 0, 0, padding}));
+                at::constant_pad_nd(each, {0, 0, 0, stage.max_length - each.size(1)}));
     }
-    states.push_back(prompt.states.narrow(1, 0, prompt.tokens));
+    states.push_back(each.narrow(1, 0, all[i].tokens));
   }
   return states;
 }

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,19 @@ enum class PromptPadding {
   kMasked,  // nothing (Mochi)
   kKept,    // the pad ids, unmasked, and the transformer gets their states too (CogVideoX)
 };
+
+// Of each prompt's ids, [1, L] int64 on the host, what an encoder makes of them.
+using EncodeIds = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& ids)>;
+
+// What `encode` makes of each list of ids; undefined of an empty one. Those that are in the cache,
+// or equal to another, are not encoded again. identity: of the encoder, its plan and dtype; it must
+// change with whatever changes what is encoded.
+std::vector<at::Tensor> EncodeOnce(EmbeddingCache& cache, const std::string& identity,
+                                   const std::vector<std::vector<int64_t>>& ids,
+                                   const EncodeIds& encode);
+
+// Token ids as an encoder takes them.
+at::Tensor IdTensor(const std::vector<int64_t>& ids);
 
 struct TextStage {
   const T5Tokenizer* tokenizer;  // nullptr: prompts are taken to be as long as may be

@@ -70,7 +70,7 @@ FamilyDescriber MochiDescriber() {
           .pipeline_classes = {"MochiPipeline"},
           .describe = DescribeMochi,
           .generation = MochiGeneration,
-          .find_transformer = FindMochiTransformer,
+          .find_original = {{"transformer", FindMochiTransformer}},
           .knobs = KnobInfos(kMochiKnobs)};
 }
 

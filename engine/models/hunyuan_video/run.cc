@@ -1,0 +1,286 @@
+#include "engine/models/hunyuan_video/run.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/status_bridge.h"
+#include "engine/models/common/condition_frames.h"
+#include "engine/models/common/guidance.h"
+#include "engine/models/common/joined_decode.h"
+#include "engine/models/common/latents.h"
+
+namespace kino::engine {
+namespace {
+
+// Of a typical run's time.
+constexpr double kTextShare = 0.01, kMediaShare = 0.01, kDenoiseShare = 0.88, kDecodeShare = 0.1;
+// Tokens that CLIP is given.
+constexpr int kClipTokens = 77;
+// Of the negative prompt's image, whatever the request says of the other one.
+constexpr int kNegativeInterleave = 2;
+// From here on all of the image's tokens are taken.
+constexpr int kNoInterleave = 6;
+// How much of the noise an image to video starts from is noise.
+constexpr float kNoiseShare = 0.999f;
+
+// DEFAULT_PROMPT_TEMPLATE of the pipelines of text to video, and of image to video.
+constexpr PromptTemplate kTextTemplate = {
+    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following "
+    "aspects: 1. The main content and theme of the video.2. The color, shape, size, texture, "
+    "quantity, text, and spatial relationships of the objects.3. Actions, events, behaviors "
+    "temporal relationships, physical movement changes of the objects.4. background environment, "
+    "light, style and atmosphere.5. camera angles, movements, and transitions used in the video:"
+    "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    "<|eot_id|>", 95, /*has_image=*/false};
+
+constexpr PromptTemplate kImageTemplate = {
+    "<|start_header_id|>system<|end_header_id|>\n\n<image>\nDescribe the video by detailing the "
+    "following aspects according to the reference image: 1. The main content and theme of the "
+    "video.2. The color, shape, size, texture, quantity, text, and spatial relationships of the "
+    "objects.3. Actions, events, behaviors temporal relationships, physical movement changes of "
+    "the objects.4. background environment, light, style and atmosphere.5. camera angles, "
+    "movements, and transitions used in the video:<|eot_id|>\n\n<|start_header_id|>user"
+    "<|end_header_id|>\n\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", 103, /*has_image=*/true};
+
+// [1, C, 1, h, w] with frames of zeros behind it.
+at::Tensor FillFrames(const at::Tensor& latents, int64_t frames) {
+  return at::constant_pad_nd(latents, {0, 0, 0, 0, 0, frames - latents.size(2)});
+}
+
+}  // namespace
+
+HunyuanVideoRun::HunyuanVideoRun(Inputs inputs)
+    : FamilyRun(std::move(inputs)),
+      knobs_(ReadKnobs(kHunyuanVideoKnobs, request_.knobs)),
+      schedule_(ValueOrThrow(HunyuanVideoSchedule(components_->sampler,
+                                                  components_->transformer->config(),
+                                                  components_->vae->config(), request_))) {}
+
+void HunyuanVideoRun::EncodeText(const RunContext& context) {
+  const bool with_image = ReadsImage(components_->kind);
+  const std::vector<std::optional<std::string>> rows = Prompts();
+  const PromptTemplate& around = with_image ? kImageTemplate : kTextTemplate;
+  std::vector<TemplatedPrompt> prompts;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    prompts.push_back(ValueOrThrow(TokenizeInTemplate(components_->tokenizer.get(), around,
+                                                      *rows[i], *knobs_.max_sequence_length)));
+    // No two prompts of a trace are alike.
+    std::vector<int64_t>& ids = prompts[i].encoded;
+    if (components_->tokenizer == nullptr) ids.front() = static_cast<int64_t>(i);
+    // The encoder's own config says which id the image's tokens have.
+    std::fill(ids.begin() + prompts[i].image.begin, ids.begin() + prompts[i].image.end,
+              components_->text_encoder->config().image_token_index);
+  }
+  const std::vector<at::Tensor> states = EncodeTemplated(prompts, context);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::vector<at::Tensor> parts;
+    if (with_image) {
+      const bool is_negative = guided() && i == 0;
+      const int every = is_negative ? kNegativeInterleave : *knobs_.image_embed_interleave;
+      const TokenRange& image = prompts[i].image;
+      parts.push_back(
+          states[i].slice(1, image.begin, image.end, every < kNoInterleave ? every : 1));
+    }
+    for (const TokenRange& range : prompts[i].text)
+      parts.push_back(states[i].slice(1, range.begin, range.end));
+    state_.text.push_back(at::cat(parts, 1).to(components_->transformer->device()));
+  }
+  TapText(prompts);
+  state_.pooled_text = Pool(rows, context);
+}
+
+void HunyuanVideoRun::TapText(const std::vector<TemplatedPrompt>& prompts) const {
+  if (!tap_) return;
+  // As long as the prompts may be.
+  int64_t longest = 0;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    int64_t padding = static_cast<int64_t>(prompts[i].padded.size() - prompts[i].encoded.size());
+    longest = std::max(longest, state_.text[i].size(1) + padding);
+  }
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    TapTensor(tap_, absl::StrCat("tokens_", i), IdTensor(prompts[i].padded));
+    TapTensor(tap_, absl::StrCat("text_states_", i),
+              at::constant_pad_nd(state_.text[i], {0, 0, 0, longest - state_.text[i].size(1)}));
+  }
+}
+
+std::vector<at::Tensor> HunyuanVideoRun::EncodeTemplated(
+    const std::vector<TemplatedPrompt>& prompts, const RunContext& context) const {
+  const LlamaEncoder& encoder = *components_->text_encoder;
+  std::vector<LlamaPrompt> inputs;
+  if (ReadsImage(components_->kind)) {
+    const std::vector<at::Tensor> images = ImageFeatures(prompts.size(), context);
+    for (size_t i = 0; i < prompts.size(); ++i)
+      inputs.push_back({.ids = IdTensor(prompts[i].encoded), .images = images[i]});
+    return encoder.Forward(inputs, context);
+  }
+  std::vector<std::vector<int64_t>> ids;
+  for (const TemplatedPrompt& prompt : prompts) ids.push_back(prompt.encoded);
+  return EncodeOnce(*embeddings_, encoder.identity(), ids,
+                    [&](const std::vector<at::Tensor>& missing) {
+                      for (const at::Tensor& each : missing) inputs.push_back({.ids = each});
+                      return encoder.Forward(inputs, context);
+                    });
+}
+
+// Of the condition's image and, where there is a negative prompt, of a black one before it.
+std::vector<at::Tensor> HunyuanVideoRun::ImageFeatures(size_t rows,
+                                                       const RunContext& context) const {
+  std::vector<MediaInput> images;
+  if (rows == 2) {
+    const size_t bytes = size_t{3} * static_cast<size_t>(*request_.width * *request_.height);
+    images.push_back({.width = *request_.width,
+                      .height = *request_.height,
+                      .num_frames = 1,
+                      .rgb = std::vector<uint8_t>(bytes, 0)});
+  }
+  images.push_back(media_.front());
+  std::vector<at::Tensor> pixels;
+  for (const MediaInput& image : images) {
+    pixels.push_back(EncoderPixels(components_->image_processor, image,
+                                   components_->image_encoder->image_size()));
+  }
+  return components_->image_encoder->Forward(pixels, context);
+}
+
+std::vector<at::Tensor> HunyuanVideoRun::Pool(
+    const std::vector<std::optional<std::string>>& prompts, const RunContext& context) const {
+  const ClipTextEncoder& encoder = *components_->text_encoder_2;
+  std::vector<std::vector<int64_t>> ids;
+  for (const std::optional<std::string>& prompt : prompts) {
+    ids.push_back(components_->tokenizer_2 == nullptr
+                      ? std::vector<int64_t>(kClipTokens, static_cast<int64_t>(ids.size()))
+                      : ValueOrThrow(components_->tokenizer_2->Encode(*prompt, kClipTokens)).ids);
+    TapTensor(tap_, absl::StrCat("tokens_", prompts.size() + ids.size()), IdTensor(ids.back()));
+  }
+  std::vector<at::Tensor> pooled = EncodeOnce(
+      *embeddings_, encoder.identity(), ids,
+      [&](const std::vector<at::Tensor>& each) { return encoder.Forward(each, context); });
+  for (at::Tensor& each : pooled) each = each.to(components_->transformer->device());
+  if (tap_) TapTensor(tap_, "pooled_states", at::cat(pooled));
+  return pooled;
+}
+
+at::Tensor HunyuanVideoRun::EncodeImage(size_t condition, const RunContext& context) const {
+  return components_->vae->Encode(
+      ConditionVideo(media_[condition],
+                     {.height = *request_.height, .width = *request_.width, .num_frames = 1}),
+      request_.plan.vae_tiling, context);
+}
+
+at::Tensor HunyuanVideoRun::DrawNoise(int64_t frames) {
+  const HunyuanVideoVaeConfig& vae = components_->vae->config();
+  return state_.noise.Randn({1, vae.latent_channels, frames, *request_.height / vae.spatial_ratio,
+                             *request_.width / vae.spatial_ratio},
+                            at::kFloat, components_->transformer->device());
+}
+
+HunyuanVideoTransformer::Prepared HunyuanVideoRun::Prepare(int64_t frames,
+                                                           const RunContext& context) const {
+  const HunyuanVideoTransformer& transformer = *components_->transformer;
+  const int ratio = components_->vae->config().spatial_ratio;
+  std::vector<HunyuanVideoText> texts;
+  for (size_t i = 0; i < state_.text.size(); ++i) {
+    texts.push_back(
+        {.tokens = state_.text[i], .pooled = state_.pooled_text[i], .image = state_.image});
+  }
+  // Rounded to the transformer's dtype as it is passed, and again once it is multiplied.
+  const at::Tensor guidance =
+      at::full({}, *request_.guidance_scale, at::TensorOptions().dtype(transformer.dtype()));
+  return transformer.Prepare(
+      texts,
+      {.frames = frames, .height = *request_.height / ratio, .width = *request_.width / ratio},
+      schedule_.timesteps, guidance.item<float>() * 1000.0f, context);
+}
+
+at::Tensor HunyuanVideoRun::Predict(const HunyuanVideoTransformer::Prepared& prepared,
+                                    const at::Tensor& input, const RunContext& context) const {
+  const HunyuanVideoTransformer& transformer = *components_->transformer;
+  at::Tensor rows = input.to(transformer.dtype());
+  if (guided()) rows = rows.expand({2, -1, -1, -1, -1});
+  at::Tensor prediction = transformer.Forward(prepared, state_.step, rows, context);
+  if (guided()) prediction = Guide(prediction, *knobs_.true_cfg_scale);
+  return prediction.to(at::kFloat);
+}
+
+std::unique_ptr<DecodeStream> HunyuanVideoRun::Decode(const at::Tensor& latents,
+                                                      const std::string& tap_name) const {
+  const HunyuanVideoVae& vae = *components_->vae;
+  const at::Tensor scaled = latents.to(vae.dtype()).div(vae.config().scaling_factor).contiguous();
+  TapTensor(tap_, tap_name, scaled);
+  return vae.Decode(scaled, request_.plan.vae_tiling);
+}
+
+HunyuanVideoClipRun::HunyuanVideoClipRun(Inputs inputs)
+    : HunyuanVideoRun(std::move(inputs)),
+      frames_(components_->vae->config().latent_frames(*request_.num_frames)) {
+  AddStage(Stage::kEncodeText, kTextShare, 1, &HunyuanVideoClipRun::EncodePrompts);
+  if (!media_.empty())
+    AddStage(Stage::kEncodeMedia, kMediaShare, 1, &HunyuanVideoClipRun::EncodeMedia);
+  AddStage(Stage::kDenoise, kDenoiseShare, static_cast<int>(schedule_.timesteps.size()),
+           &HunyuanVideoClipRun::Denoise);
+  AddDecode(kDecodeShare, *request_.num_frames, &HunyuanVideoClipRun::StartDecode);
+}
+
+void HunyuanVideoClipRun::EncodePrompts(const RunContext& context) {
+  EncodeText(context);
+  if (media_.empty()) state_.latents = DrawNoise(frames_);
+  Finish(1, /*is_last=*/true);
+}
+
+void HunyuanVideoClipRun::EncodeMedia(const RunContext& context) {
+  const double scale = components_->vae->config().scaling_factor;
+  const at::Tensor moments = EncodeImage(0, context);
+  if (components_->kind == HunyuanVideoKind::kSkyReels) {
+    const at::Tensor image = SamplePosterior(moments, state_.noise).to(at::kFloat) * scale;
+    state_.condition = FillFrames(image, frames_);
+    state_.latents = DrawNoise(frames_);
+    return Finish(1, /*is_last=*/true);
+  }
+  const at::Tensor image = PosteriorMode(moments).to(at::kFloat) * scale;
+  state_.latents = DrawNoise(frames_) * kNoiseShare + image * (1 - kNoiseShare);
+  state_.condition = image;
+  if (components_->kind == HunyuanVideoKind::kLatentConcat) {
+    // The image, and where it is.
+    const at::Tensor mask = at::ones({1, 1, 1, image.size(3), image.size(4)}, image.options());
+    state_.condition = FillFrames(at::cat({image, mask}, 1), frames_);
+  }
+  Finish(1, /*is_last=*/true);
+}
+
+void HunyuanVideoClipRun::Denoise(const RunContext& context) {
+  if (!prepared_) prepared_ = Prepare(frames_, context);
+  const size_t step = static_cast<size_t>(state_.step);
+  const bool replaces = components_->kind == HunyuanVideoKind::kTokenReplace;
+  const at::Tensor made = replaces ? state_.latents.narrow(2, 1, frames_ - 1) : state_.latents;
+  at::Tensor input = made;
+  if (state_.condition.defined())
+    input = replaces ? at::cat({state_.condition, made}, 2) : at::cat({made, state_.condition}, 1);
+  at::Tensor prediction = Predict(*prepared_, input, context);
+  if (replaces) prediction = prediction.narrow(2, 1, frames_ - 1);
+  state_.latents = EulerStep(made, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1]);
+  if (replaces) state_.latents = at::cat({state_.condition, state_.latents}, 2);
+  TapStep(state_.step, state_.latents);
+  Finish(1, /*is_last=*/step + 1 == schedule_.timesteps.size());
+}
+
+std::unique_ptr<DecodeStream> HunyuanVideoClipRun::StartDecode() {
+  std::unique_ptr<DecodeStream> decode = Decode(state_.latents, "latents");
+  if (components_->kind != HunyuanVideoKind::kLatentConcat) return decode;
+  // The first latent frame is the image's own; its frames and those up to the next are left out.
+  return std::make_unique<JoinedDecode>(
+      std::move(decode),
+      JoinedDecode::Part{.frames = components_->vae->config().frames(static_cast<int>(frames_)),
+                         .dropped = HunyuanVideoVaeConfig::kTemporalRatio},
+      at::Tensor(), nullptr);
+}
+
+}  // namespace kino::engine

@@ -1,0 +1,68 @@
+// HunyuanVideo runs: encode_text, perhaps encode_media, denoise, decode. One thread at a time.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/models/common/family_run.h"
+#include "engine/models/hunyuan_video/knobs.h"
+#include "engine/models/hunyuan_video/pipeline.h"
+#include "engine/text/prompt_template.h"
+
+namespace kino::engine {
+
+// What the runs of all kinds do alike. Latents are float32 until they are decoded.
+class HunyuanVideoRun : public FamilyRun<HunyuanVideoComponents> {
+ protected:
+  explicit HunyuanVideoRun(Inputs inputs);
+
+  bool guided() const override {
+    return *knobs_.true_cfg_scale > 1 && request_.negative_prompt.has_value();
+  }
+  // Sets the state's text and pooled_text.
+  void EncodeText(const RunContext& context);
+  // Moments of a condition's image, of the request's size.
+  at::Tensor EncodeImage(size_t condition, const RunContext& context) const;
+  at::Tensor DrawNoise(int64_t frames);
+  // For the schedule, on a grid of so many latent frames.
+  HunyuanVideoTransformer::Prepared Prepare(int64_t frames, const RunContext& context) const;
+  // [1, in_channels, F, h, w] -> what the step's noise is, [1, C, F, h, w] float32.
+  at::Tensor Predict(const HunyuanVideoTransformer::Prepared& prepared, const at::Tensor& input,
+                     const RunContext& context) const;
+  // The decoder of some of the latents, which it scales and taps.
+  std::unique_ptr<DecodeStream> Decode(const at::Tensor& latents,
+                                       const std::string& tap_name) const;
+
+  const HunyuanVideoKnobs knobs_;
+  const FlowMatchSchedule schedule_;
+
+ private:
+  std::vector<at::Tensor> EncodeTemplated(const std::vector<TemplatedPrompt>& prompts,
+                                          const RunContext& context) const;
+  std::vector<at::Tensor> ImageFeatures(size_t rows, const RunContext& context) const;
+  std::vector<at::Tensor> Pool(const std::vector<std::optional<std::string>>& prompts,
+                               const RunContext& context) const;
+  void TapText(const std::vector<TemplatedPrompt>& prompts) const;
+};
+
+// A video that is made in one.
+class HunyuanVideoClipRun final : public HunyuanVideoRun {
+ public:
+  explicit HunyuanVideoClipRun(Inputs inputs);
+
+ private:
+  void EncodePrompts(const RunContext& context);
+  void EncodeMedia(const RunContext& context);
+  void Denoise(const RunContext& context);
+  std::unique_ptr<DecodeStream> StartDecode();
+  void Drop(Stage stage) override {
+    if (stage == Stage::kDenoise) prepared_.reset();
+  }
+
+  const int64_t frames_;  // of latents
+  std::optional<HunyuanVideoTransformer::Prepared> prepared_;
+};
+
+}  // namespace kino::engine
