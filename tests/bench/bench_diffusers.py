@@ -6,7 +6,7 @@ Usage
                      [--dtypes float32,bfloat16] [--threads 2] [--repeats 3] [--steps 4] [--size 256x384x25]
                      [--markdown FILE] [--check-speed 1.1] [--tiny]
 
-FAMILY: ltx, mochi, cogvideox or allegro. --vae is the generation of LTX-Video's.
+FAMILY: ltx, mochi, cogvideox, allegro or hunyuan. --vae is the generation of LTX-Video's.
 
 The two take turns, each run in a process of its own, with the same request file and the same number of threads, which wait
 passively in both. A number is the median over the repeats; seconds per step is the median over the steps but the first.
@@ -33,6 +33,7 @@ import numpy as np
 
 import mid_size_allegro
 import mid_size_cogvideox
+import mid_size_hunyuan
 import mid_size_ltx
 import mid_size_mochi
 import provenance
@@ -87,7 +88,13 @@ class Allegro(OfModule):
     TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "Allegro", 15, 7.5, "320x320x24", "160x160x24"
 
 
-FAMILIES = {"ltx": Ltx, "mochi": Mochi, "cogvideox": CogVideoX, "allegro": Allegro}
+class Hunyuan(OfModule):
+    MODULE = mid_size_hunyuan
+    # The guidance is a number that the network sees: one pass a step.
+    TITLE, FPS, GUIDANCE, SIZE, TINY_SIZE = "HunyuanVideo", 15, 6.0, "256x384x25", "64x64x9"
+
+
+FAMILIES = {"ltx": Ltx, "mochi": Mochi, "cogvideox": CogVideoX, "allegro": Allegro, "hunyuan": Hunyuan}
 
 
 def write_request(path, family, size, steps):

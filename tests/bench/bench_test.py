@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 KINO_RENDER = os.path.join(os.environ["KINO_BIN_DIR"], "kino-render")
 # Scripts with a table of their own; the rest is what they import or start.
 PARTS = {"bench_test.py", "diffusers_render.py", "fake_counter.py", "gguf_k.py", "mid_size_allegro.py", "mid_size_cogvideox.py",
-         "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
+         "mid_size_hunyuan.py", "mid_size_ltx.py", "mid_size_mochi.py", "provenance.py"}
 COMMIT = r"commit ([0-9a-f]{7,}( \+ changes)?|unknown); \d{4}-\d\d-\d\d; "
 
 
@@ -69,7 +69,8 @@ def test_a_family_against_diffusers(family, tiny, tmp_path):
             assert 0 < anonymous < resident
     # As published checkpoints have it, and as the two read alike.
     with safe_open(tmp_path / "work" / {"ltx": "0.9.5"}.get(family, family) / "model" / "text_encoder" / "model.safetensors", "pt") as file:
-        assert [name for name in file.keys() if name.endswith(("shared.weight", "embed_tokens.weight"))] == ["shared.weight"]
+        table = "embed_tokens.weight" if family == "hunyuan" else "shared.weight"
+        assert [name for name in file.keys() if name.endswith(("shared.weight", "embed_tokens.weight"))] == [table]
 
 
 def test_lossy_options(tiny):
@@ -87,6 +88,12 @@ def test_planned_table(tiny, tmp_path):
     for column in (1, 4):  # peaks of the two models
         none, block, nf4 = (float(row[column]) for row in table)
         assert block < none and nf4 < none
+
+
+def test_memory_table(tiny, tmp_path):
+    table = rows(tiny("memory_table.py", "--work", str(tmp_path / "work")), "published row")
+    predicted = [float(row[4]) for row in table]
+    assert len(table) == 4 and predicted == sorted(predicted, reverse=True)
 
 
 def test_submissions_starts_and_watchers(tiny):

@@ -49,7 +49,7 @@ class StageClock:
 def call_arguments(request):
     names = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps",
              "guidance_scale")
-    families = ("ltx", "mochi", "cogvideox", "allegro")
+    families = ("ltx", "mochi", "cogvideox", "allegro", "hunyuan_video")
     known = {*names, "task", "seed", "fps", *families}
     if unknown := set(request) - known:
         raise ValueError(f"the request has fields that this program does not know: {unknown}")

@@ -30,5 +30,5 @@ def build(folder, seed=1, heads=12, layers=12, text_width=1024, text_layers=8, v
         vae=AutoencoderKLAllegro(**(vae or VAE)), text_encoder=encoder, tokenizer=tokenizer, transformer=transformer)
     pipeline.vae.enable_tiling()  # it decodes nothing without
     tile = pipeline.vae.config.sample_size
-    mid_size_ltx.finish(folder, pipeline, spiece, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
+    mid_size_ltx.finish(folder, pipeline, {"tokenizer": [spiece]}, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
                         dict(height=tile, width=tile, num_frames=24, max_sequence_length=64), seed)

@@ -27,5 +27,5 @@ def build(folder, seed=1, layers=16, text_layers=8, width=1024, vae=None):
         scheduler=CogVideoXDDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True),
         vae=AutoencoderKLCogVideoX(scaling_factor=0.7, **(vae or VAE)), text_encoder=encoder, tokenizer=tokenizer,
         transformer=transformer)
-    mid_size_ltx.finish(folder, pipeline, spiece, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
+    mid_size_ltx.finish(folder, pipeline, {"tokenizer": [spiece]}, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
                         dict(height=64, width=64, num_frames=9), seed)

@@ -52,12 +52,13 @@ def text_encoder(vocabulary, width, layers):
     return encoder
 
 
-def finish(folder, pipeline, spiece, last_layers, call, seed):
+def finish(folder, pipeline, extra_files, last_layers, call, seed, dtype="bfloat16"):
     """Draws all parameters, sets the last layers' (layer, deviation, is centred) so that frames are not clipped, and
-    writes the pipeline in bfloat16."""
+    writes the pipeline in `dtype`. extra_files: what save_pretrained does not write, {subfolder: [path, ...]}."""
     import torch
     pipeline.set_progress_bar_config(disable=True)
-    parts = {"text_encoder": pipeline.text_encoder, "transformer": pipeline.transformer, "vae": pipeline.vae}
+    names = ("text_encoder", "transformer", "vae", "text_encoder_2")
+    parts = {name: pipeline.components[name] for name in names if name in pipeline.components}
     for index, part in enumerate(parts.values()):
         oracle.weights.randomize(part, seed + index)
 
@@ -69,8 +70,10 @@ def finish(folder, pipeline, spiece, last_layers, call, seed):
     for layer, deviation, centre in last_layers:
         oracle.weights.rescale_last_layer(layer, small_call, deviation, centre=centre)
     model = os.path.join(folder, "model")
-    pipeline.to(torch.bfloat16).save_pretrained(model)
-    shutil.copy(spiece, os.path.join(model, "tokenizer"))
+    pipeline.to(getattr(torch, dtype)).save_pretrained(model)
+    for subfolder, files in extra_files.items():
+        for file in files:
+            shutil.copy(file, os.path.join(model, subfolder))
     shutil.rmtree(os.path.join(folder, "work"))
     with open(os.path.join(folder, "done"), "w", encoding="utf-8") as file:
         file.write("\n".join(f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:.0f} M"
@@ -101,7 +104,7 @@ def build(folder, vae, seed=1, layers=16, text_layers=8, width=1024):
             max_image_seq_len=4096, shift_terminal=0.1),
         vae=AutoencoderKLLTXVideo(**vae), text_encoder=encoder, tokenizer=tokenizer,
         transformer=transformer)
-    finish(folder, pipeline, spiece, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
+    finish(folder, pipeline, {"tokenizer": [spiece]}, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.conv_out, 0.45, True)],
            dict(height=64, width=64, num_frames=9), seed)
 
 

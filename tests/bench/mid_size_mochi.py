@@ -28,5 +28,5 @@ def build(folder, seed=1, layers=12, text_layers=8, width=1024, pooled=512, vae=
     pipeline = MochiPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True), vae=AutoencoderKLMochi(**(vae or VAE)),
         text_encoder=encoder, tokenizer=tokenizer, transformer=transformer)
-    mid_size_ltx.finish(folder, pipeline, spiece, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.proj_out, 0.45, True)],
+    mid_size_ltx.finish(folder, pipeline, {"tokenizer": [spiece]}, [(transformer.proj_out, 0.8, False), (pipeline.vae.decoder.proj_out, 0.45, True)],
                         dict(height=64, width=64, num_frames=7), seed)

@@ -83,19 +83,26 @@ def write_sparse(folder, module, config, name):
         json.dump(config, file)
 
 
+def write_sparse_model(folder, modules, index, scheduler):
+    """modules: of each component, the module on the meta device and its config."""
+    for name, (module, config) in modules.items():
+        of_transformers = index[name][0] == "transformers"
+        write_sparse(f"{folder}/{name}", module, config,
+                     "model.safetensors" if of_transformers else "diffusion_pytorch_model.safetensors")
+    os.makedirs(f"{folder}/scheduler", exist_ok=True)
+    for path, content in (("scheduler/scheduler_config.json", scheduler), ("model_index.json", index)):
+        with open(f"{folder}/{path}", "w", encoding="utf-8") as file:
+            json.dump(content, file)
+
+
 def write_model(folder, transformer, vae, index, scheduler, text_layers=24):
     """transformer, vae: modules on the meta device."""
     with torch.device("meta"):
         t5 = T5Config(d_model=4096, d_kv=64, d_ff=10240, num_layers=text_layers, num_heads=64, vocab_size=32128,
                       feed_forward_proj="gated-gelu")
         encoder = T5EncoderModel(t5)
-    write_sparse(f"{folder}/text_encoder", encoder, t5.to_dict(), "model.safetensors")
-    write_sparse(f"{folder}/transformer", transformer, dict(transformer.config), "diffusion_pytorch_model.safetensors")
-    write_sparse(f"{folder}/vae", vae, dict(vae.config), "diffusion_pytorch_model.safetensors")
-    os.makedirs(f"{folder}/scheduler", exist_ok=True)
-    for path, content in (("scheduler/scheduler_config.json", scheduler), ("model_index.json", index)):
-        with open(f"{folder}/{path}", "w", encoding="utf-8") as file:
-            json.dump(content, file)
+    write_sparse_model(folder, {"text_encoder": (encoder, t5.to_dict()), "transformer": (transformer, dict(transformer.config)),
+                                "vae": (vae, dict(vae.config))}, index, scheduler)
 
 
 def make_model(folder, transformer, vae, text_layers=24):
@@ -104,19 +111,19 @@ def make_model(folder, transformer, vae, text_layers=24):
     write_model(folder, *modules, LTX_INDEX, LTX_SCHEDULER, text_layers)
 
 
-def estimate(kino_render, model, plan, size=SIZE):
-    """The one plan in the planner's table that is just what is asked for."""
+def estimate(kino_render, model, plan, size=SIZE, options={"ltx": {"max_sequence_length": 128}}):
+    """The one plan in the planner's table that is just what is asked for. options: the family's."""
     request = f"{model}/request.json"
     with open(request, "w", encoding="utf-8") as file:
         json.dump({"prompt": "x " * 200, "plan": {**plan, "weights_home": "pinned" if plan["offload"] != "none" else "file"},
-                   "ltx": {"max_sequence_length": 128}, **SIZE, **size}, file)
+                   **options, **SIZE, **size}, file)
     done = subprocess.run([kino_render, "plan", "--model", model, "--request", request, "--device", "cuda:0",
                            "--max-device-memory", "80GiB", "--max-host-memory", "256GiB", "--json"],
                           capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         sys.exit(done.stderr)
     plans = [p for p in json.loads(done.stdout)["plans"]
-             if "vae_tiling" not in p["plan"] and "chunk_feed_forward" not in p["plan"]]
+             if all((name in p["plan"]) == (name in plan) for name in ("vae_tiling", "chunk_feed_forward"))]
     return plans[0]
 
 

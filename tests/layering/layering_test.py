@@ -192,17 +192,19 @@ FAMILY_DOORS = {
     "engine/describe": ["conditions", "families", "request", "vae_tile_sizes"],
     "engine/memory": ["component"],
     "engine/models/common": ["clip_tiles", "component_loading", "condition_frames", "family_run", "feathered_tiles", "guidance",
-                             "latent_statistics", "latents", "pipeline", "t5_components", "vae_tiles"],
+                             "image_processor", "joined_decode", "latent_statistics", "latents", "pipeline", "t5_components",
+                             "vae_tiles"],
     "engine/nn": ["block_stack", "causal_conv3d", "frame_chain", "frame_layers", "grid_positions", "mlp", "run_length",
                   "timestep_embedding"],
     "engine/ops": ["attention", "conv3d", "half_rotary", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "resample_frames", "space_depth"],
     "engine/samplers": ["ddim", "euler_ancestral", "euler_ancestral_rf", "first_step", "flow_match_euler"],
-    "engine/text": ["caption_cleaning", "plain_text", "t5_config"],
+    "engine/text": ["bpe_tokenizer", "caption_cleaning", "clip_config", "clip_text_encoder", "encoder_files", "llama_config",
+                    "llama_encoder", "plain_text", "prompt_template", "t5_config", "vision_encoder"],
     "engine/weights": ["weight_set"],
 }
 # What a family includes beyond that, each with its reason.
-BEYOND_THE_DOORS = {"ltx": set(), "mochi": set(), "cogvideox": set(), "allegro": set()}
+BEYOND_THE_DOORS = {"ltx": set(), "mochi": set(), "cogvideox": set(), "allegro": set(), "hunyuan_video": set()}
 
 
 def test_a_family_comes_in_through_the_doors():

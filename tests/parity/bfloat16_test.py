@@ -40,7 +40,8 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
 
 @pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi),
                                        ("allegro-t2v-0", diffusers.AutoencoderKLAllegro),
-                                       ("cogvideox-t2v-0", diffusers.AutoencoderKLCogVideoX)])
+                                       ("cogvideox-t2v-0", diffusers.AutoencoderKLCogVideoX),
+                                       ("hunyuan-t2v-0", diffusers.AutoencoderKLHunyuanVideo)])
 def test_a_float32_vae_beside_bfloat16(name, vae, tmp_path):
     """The VAE decodes in float32, as diffusers' does, what bfloat16 has denoised."""
     fixture = fixtures.make(next(case for case in CASES if case.name == name))

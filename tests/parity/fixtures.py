@@ -20,9 +20,10 @@ from oracle.taps import run_with_taps
 
 SEED = 1234
 # What each family can do: every test over families and tasks goes through these, so a new task is one word here.
-TASKS = {"ltx": ("t2v", "i2v", "v2v", "condition", "two_pass", "long", "upsample"), "mochi": ("t2v",), "allegro": ("t2v",), "cogvideox": ("t2v", "i2v", "v2v", "control")}
+TASKS = {"ltx": ("t2v", "i2v", "v2v", "condition", "two_pass", "long", "upsample"), "mochi": ("t2v",), "allegro": ("t2v",),
+         "cogvideox": ("t2v", "i2v", "v2v", "control"), "hunyuan": ("t2v", "i2v", "framepack")}
 # Of each family's variants, see Case.generation.
-GENERATIONS = {"ltx": 3, "mochi": 2, "allegro": 2, "cogvideox": 4}
+GENERATIONS = {"ltx": 3, "mochi": 2, "allegro": 2, "cogvideox": 4, "hunyuan": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Case:
     def generation(self):
         """Of LTX-Video, its VAE's: 0, 1 and 2 are 0.9.0, 0.9.1 and 0.9.5. Of Mochi, what an empty prompt is: encoded as
         any other, or 1, none at all. Of Allegro, 1 where its VAE has two tiles in time. Of CogVideoX, 0 is 2b, 1 is 5b, 2 and
-        3 are 1.5."""
+        3 are 1.5. Of HunyuanVideo, see oracle/families/hunyuan.py."""
         return self.variant % GENERATIONS[self.family]
 
 

@@ -143,14 +143,16 @@ def cast(pipeline, component, storage, compute, but=()):
     from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
     network = getattr(pipeline, component)
     skip = (*DEFAULT_SKIP_MODULES_PATTERN, *(f"^{re.escape(name)}$" for name in but))
-    if component == "text_encoder":
+    if not hasattr(network, "enable_layerwise_casting"):  # an encoder of transformers'
         # T5 converts activations to the dtype in which `wo` is stored, and the pipeline converts the states (and some draw
         # the noise) in the first parameter's; neither expects casting.
         for name, layer in list(network.named_modules()):
             if name.endswith("DenseReluDense.wo"):
                 network.set_submodule(name, _Boxed(layer))
         apply_layerwise_casting(network, storage, compute, skip)
-        network.__class__ = type(type(network).__name__, (type(network),), {"dtype": property(lambda _: compute)})
+        # transformers knows by a class's whole name which layers' outputs are to be kept.
+        known = type(network)
+        network.__class__ = type(known.__name__, (known,), {"__module__": known.__module__, "dtype": property(lambda _: compute)})
     else:
         network.enable_layerwise_casting(storage, compute, skip)
     held = sum(p.nbytes for p in network.parameters() if p.dtype == storage)

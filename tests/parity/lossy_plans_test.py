@@ -21,12 +21,22 @@ import lossy_oracle
 import matrix
 from lossy_run import ALLOWED_LOSS_DB, FLOAT8, FRAMES, ROUNDING, Run, check_frames, skip_flags
 
+
+
+def as_asked(name, component, value):
+    """LLaVA's folder is two components in Kino."""
+    components = [component, "image_encoder"] if (name, component) == ("hunyuan-i2v-0", "text_encoder") else [component]
+    return ",".join(f"{each}={value}" for each in components)
+
+
 CASTS = [
     ("transformer", "t2v-0"), ("transformer", "i2v-1"), ("transformer", "t2v-8"),
     ("text_encoder", "t2v-0"), ("text_encoder", "t2v-8"),
     ("vae", "t2v-0"), ("vae", "i2v-1"), ("vae", "i2v-2"), ("latent_upsampler", "upsample-2"),
     ("transformer", "mochi-t2v-0"), ("vae", "mochi-t2v-0"),
-    ("transformer", "allegro-t2v-0"), ("vae", "allegro-t2v-0")]
+    ("transformer", "allegro-t2v-0"), ("vae", "allegro-t2v-0"),
+    ("transformer", "hunyuan-t2v-1"), ("text_encoder", "hunyuan-t2v-1"), ("text_encoder", "hunyuan-i2v-0"),
+    ("text_encoder_2", "hunyuan-t2v-0"), ("image_encoder", "hunyuan-framepack-0"), ("vae", "hunyuan-i2v-1")]
 
 
 @matrix.sliced("component,name,storage", [(*cast, storage) for storage in FLOAT8 for cast in CASTS],
@@ -35,7 +45,7 @@ def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, 
     case = Run(name)
     assert component in case.loaded_parts()
     held = lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], torch.float32)
-    got, weights = case.got(tmp_path, "--storage-dtype", f"{component}={storage}")
+    got, weights = case.got(tmp_path, "--storage-dtype", as_asked(name, component, storage))
     check_frames(case, got, case.wanted(), f"{name} {component} {storage}", pytestconfig.kino_note)
     assert weights == held  # the rest is used in the mapped file
 
@@ -46,12 +56,17 @@ def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, 
     # Rows of 36 and 40: blocks that cross rows, and layers that blocks of 32 cannot hold.
     *(("transformer", "i2v-8", scheme) for scheme in ("nf4", "fp4_dq", "int8wo", "q8_0")),
     *(("text_encoder", "t2v-8", scheme) for scheme in ("nf4_dq", "q4_1")),
-    *((("transformer", f"{family}-t2v-0", scheme)) for family in ("mochi", "allegro") for scheme in ("nf4", "int8wo", "q8_0"))],
+    *((("transformer", f"{family}-t2v-0", scheme)) for family in ("mochi", "allegro") for scheme in ("nf4", "int8wo", "q8_0")),
+    *(("text_encoder", "hunyuan-t2v-1", scheme) for scheme in lossy_oracle.WEIGHT_ONLY),
+    *(("text_encoder", "hunyuan-i2v-0", scheme) for scheme in ("nf4", "int8wo", "q8_0")),
+    *(("transformer", "hunyuan-t2v-1", scheme) for scheme in ("nf4", "int8wo", "fp8wo")),
+    *(("transformer", "hunyuan-framepack-0", scheme) for scheme in ("nf4", "int8wo")),
+    ("text_encoder_2", "hunyuan-t2v-0", "nf4"), ("image_encoder", "hunyuan-framepack-0", "nf4")],
                lambda component, name, scheme: [scheme, (component, name)])
 def test_quantized_weights_give_the_frames_of_the_librarys(component, name, scheme, tmp_path, pytestconfig):
     case = Run(name)
     held = lossy_oracle.quantize(case.part(component), scheme)
-    got, weights = case.got(tmp_path, "--quantize", f"{component}={scheme}")
+    got, weights = case.got(tmp_path, "--quantize", as_asked(name, component, scheme))
     check_frames(case, got, case.wanted(), f"{name} {component} {scheme} ({len(held)} layers)",
                  pytestconfig.kino_note)
     assert weights == sum(held.values())

@@ -31,6 +31,41 @@ def _pipeline(fixture, request, dtype):
     return copy.deepcopy(_loaded[key])
 
 
+class _AddsNothing(torch.nn.Module):
+    """In place of a block's attention or feed-forward."""
+
+    def __init__(self, is_attention):
+        super().__init__()
+        self._is_attention = is_attention
+
+    def forward(self, hidden_states, **_):
+        added = torch.zeros_like(hidden_states)
+        return (added, None) if self._is_attention else added
+
+
+def _empty(blocks):
+    for block in blocks:
+        for name, part in list(block.named_children()):
+            if name in ("self_attn", "mlp"):
+                setattr(block, name, _AddsNothing(name == "self_attn"))
+            elif "norm" in name:
+                setattr(block, name, torch.nn.Identity())
+
+
+def _take_out_unused(pipeline):
+    """Weights of HunyuanVideo's encoders that its pipelines do not look at what comes of."""
+    text = pipeline.text_encoder
+    if hasattr(text, "lm_head"):  # LLaVA
+        text.lm_head = torch.nn.Identity()
+        _empty(text.model.vision_tower.encoder.layers[-1:])  # vision_feature_layer is -2
+        text.model.vision_tower.post_layernorm = torch.nn.Identity()
+        text = text.model.language_model
+    _empty(text.layers[-2:])
+    text.norm = torch.nn.Identity()
+    if "image_encoder" in pipeline.components:
+        pipeline.image_encoder.head = torch.nn.Identity()
+
+
 class Run:
     """A case, and its diffusers pipeline to change."""
 
@@ -39,14 +74,17 @@ class Run:
         with open(os.path.join(self.fixture.folder, "request.json"), encoding="utf-8") as file:
             self._request = json.load(file)
         self.pipeline = _pipeline(self.fixture, self._request, dtype)
+        if self.fixture.case.family == "hunyuan":
+            _take_out_unused(self.pipeline)
 
     def part(self, component):
         return getattr(self.pipeline, component)
 
     def loaded_parts(self):
-        """Names of the networks that have weights. What Kino does not load is taken out of them: of a family that takes no
-        pixels, the VAE's encoder."""
-        if set(fixtures.TASKS[self.fixture.case.family]) == {"t2v"}:
+        """Names of the networks that have weights. What Kino does not load is taken out of them: where there are no pixels to
+        take, the VAE's encoder."""
+        case = self.fixture.case
+        if set(fixtures.TASKS[case.family]) == {"t2v"} or (case.family, case.task) == ("hunyuan", "t2v"):
             self.pipeline.vae.encoder = self.pipeline.vae.quant_conv = None
         names = [name for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)]
         return [*names, "latent_upsampler"] if self.fixture.case.task == "two_pass" else names

@@ -52,12 +52,14 @@ CASES = [
       for index, case in enumerate(GENERATIONS)),
     *(tiny(f"condition-{variant}", "float32") for variant in (3, 4, 6)),
     # Several conditions, two passes with an image and with a video, windows with an image that holds, every upsampler; images
-    # and control videos of CogVideoX.
+    # and control videos of CogVideoX; true CFG, images and sections of HunyuanVideo.
     *(tiny(name, dtype, "--offload", policy) for name, *policies in (
         ("condition-5", "model", "leaf"), ("condition-7", "sequential", "block:1"), ("condition-9", "leaf", "model"),
         ("two_pass-4", "block:1", "model"), ("two_pass-5", "model", "sequential"), ("long-2", "leaf", "block:1"),
         ("long-8", "sequential", "model"), ("upsample-4", "block:1", "leaf"), ("upsample-8", "model", "sequential"),
-        ("upsample-11", "leaf", "block:1"), ("cogvideox-i2v-6", "model", "leaf"), ("cogvideox-control-7", "block:1", "model"))
+        ("upsample-11", "leaf", "block:1"), ("cogvideox-i2v-6", "model", "leaf"), ("cogvideox-control-7", "block:1", "model"),
+        ("hunyuan-t2v-5", "leaf", "block:1"), ("hunyuan-i2v-4", "block:1", "model"), ("hunyuan-i2v-3", "sequential", "leaf"),
+        ("hunyuan-framepack-7", "model", "block:1"), ("hunyuan-framepack-11", "leaf", "sequential"))
       for dtype, policy in zip(("float32", "bfloat16"), policies)),
     tiny("t2v-1", "bfloat16", "--offload", "leaf"),
     *(tiny(f"upsample-{variant}", "float32") for variant in (4, 8, 11)),

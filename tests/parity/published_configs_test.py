@@ -4,6 +4,7 @@ names or shapes otherwise, or does not have, is an error. The trace's FLOPs are 
 import dataclasses
 import json
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -12,12 +13,19 @@ import typing
 
 import pytest
 import torch
-from diffusers import (AllegroTransformer3DModel, AutoencoderKLAllegro, AutoencoderKLCogVideoX, AutoencoderKLLTXVideo,
-                       AutoencoderKLMochi, CogVideoXTransformer3DModel, LTXVideoTransformer3DModel, MochiTransformer3DModel)
+from diffusers import (AllegroTransformer3DModel, AutoencoderKLAllegro, AutoencoderKLCogVideoX, AutoencoderKLHunyuanVideo,
+                       AutoencoderKLLTXVideo, AutoencoderKLMochi, CogVideoXTransformer3DModel,
+                       HunyuanVideoFramepackTransformer3DModel, HunyuanVideoTransformer3DModel, LTXVideoTransformer3DModel,
+                       MochiTransformer3DModel)
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
-from transformers import T5Config, T5EncoderModel
+from transformers import (CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, LlamaConfig, LlamaModel, LlavaConfig,
+                          LlavaForConditionalGeneration, PreTrainedModel, SiglipVisionConfig, SiglipVisionModel, T5Config,
+                          T5EncoderModel)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 import kino_render
+from oracle.text import clip, llama_tokenizer
 
 DEMO = os.path.join(os.environ["KINO_SOURCE_DIR"], "models", "demo")
 T5_XXL = dict(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu")
@@ -55,6 +63,10 @@ class Release:
     # What is asked of it: a size that it has positions for, and the kind of its condition.
     size: tuple = (512, 768, 121)
     condition: str | None = None
+    # What makes its encoders; None: T5's alone.
+    encoders: dict | None = None
+    # The class that its transformer's config names, where that is none of diffusers'.
+    transformer_class: str | None = None
 
     def request(self):
         height, width, num_frames = self.size
@@ -92,6 +104,52 @@ def cogvideox(config, scaling=_5B_SCALING, condition=None, pipeline="CogVideoXPi
                    dtype="F16" if scaling == _2B_SCALING and condition is None else "BF16", size=(480, 720, 49), condition=condition)
 
 
+# LLaVA-LLaMA-3's text model; of its repository only the first pad token is among the config's.
+def llama_config():
+    return LlamaConfig(vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+                       num_key_value_heads=8, max_position_embeddings=8192, rms_norm_eps=1e-5, bos_token_id=128000, eos_token_id=128001,
+                       rope_parameters={"rope_type": "default", "rope_theta": 500000.0})
+
+
+def llava():
+    vision = CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+                              patch_size=14, projection_dim=768)
+    return LlavaForConditionalGeneration(LlavaConfig(
+        vision_config=vision, text_config=llama_config(), image_token_index=128257, pad_token_id=128258, projector_hidden_act="gelu",
+        vision_feature_layer=-2, vision_feature_select_strategy="default"))
+
+
+def clip_l():
+    return CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                                        num_attention_heads=12, projection_dim=768, bos_token_id=0, eos_token_id=2, pad_token_id=1))
+
+
+def siglip():
+    """so400m-patch14-384, as flux_redux_bfl has it."""
+    return SiglipVisionModel(SiglipVisionConfig(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16,
+                                                image_size=384, patch_size=14))
+
+
+HUNYUAN_ENCODERS = {"text_encoder": lambda: LlamaModel(llama_config()), "text_encoder_2": clip_l}
+LLAVA_ENCODERS = {**HUNYUAN_ENCODERS, "text_encoder": llava}
+PROCESSORS = {"image_processor": lambda: CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
+              "feature_extractor": lambda: SiglipImageProcessorPil(size={"height": 384, "width": 384})}
+
+
+def hunyuan(config, pipeline="HunyuanVideoPipeline", shift=7.0, encoders=None, kind=HunyuanVideoTransformer3DModel, **more):
+    names = dict(tokenizer=["transformers", "LlamaTokenizerFast"], tokenizer_2=["transformers", "CLIPTokenizer"],
+                 text_encoder_2=["transformers", "CLIPTextModel"])
+    encoders = encoders or HUNYUAN_ENCODERS
+    names["text_encoder"] = ["transformers", "LlavaForConditionalGeneration" if encoders is LLAVA_ENCODERS else "LlamaModel"]
+    if encoders is LLAVA_ENCODERS:
+        names["image_processor"] = ["transformers", "CLIPImageProcessor"]
+    return Release(lambda: kind(**config), AutoencoderKLHunyuanVideo,
+                   index(pipeline, _FLOW, "HunyuanVideoTransformer3DModel", "AutoencoderKLHunyuanVideo", **names),
+                   {"shift": shift}, encoders=encoders, **more)
+
+
+_PACKED = dict(has_clean_x_embedder=True, has_image_proj=True, image_proj_dim=1152)
+_OF_IMAGE = dict(pipeline="HunyuanVideoImageToVideoPipeline", condition="IMAGE", encoders=LLAVA_ENCODERS)
 _IMAGE = dict(condition="IMAGE", pipeline="CogVideoXImageToVideoPipeline")
 PUBLISHED = {
     "ltx-0.9.0": ltx("2b", {}, _SHIFTED), "ltx-0.9.1": ltx("2b", _V091, _SHIFTED),
@@ -110,6 +168,17 @@ PUBLISHED = {
     # CogVideoX-Fun's name the plain pipeline. Their Pose and Control differ in their weights alone.
     **{f"cogvideox-fun-v1.1-2b-{what}": cogvideox(dict(in_channels=32), _2B_SCALING, "CONTROL_VIDEO") for what in ("pose", "control")},
     **{f"cogvideox-fun-v1.1-5b-{what}": cogvideox(dict(**_5B, in_channels=32), condition="CONTROL_VIDEO") for what in ("pose", "control")},
+    "hunyuan-video": hunyuan({}),
+    "hunyuan-video-i2v": hunyuan(dict(image_condition_type="token_replace"), **_OF_IMAGE),
+    "hunyuan-video-i2v-33ch": hunyuan(dict(in_channels=33, image_condition_type="latent_concat", guidance_embeds=False), **_OF_IMAGE),
+    "fast-hunyuan": hunyuan({}, shift=17.0),
+    # Transformers alone, for the rest of HunyuanVideo's folder, whose index names the plain pipeline. FramePack's two differ in
+    # their weights alone.
+    "skyreels-v1-t2v": hunyuan({}),
+    "skyreels-v1-i2v": hunyuan(dict(in_channels=32), condition="IMAGE"),
+    **{name: hunyuan(_PACKED, kind=HunyuanVideoFramepackTransformer3DModel, condition="IMAGE",
+                     transformer_class="HunyuanVideoTransformer3DModelPacked",
+                     encoders={**HUNYUAN_ENCODERS, "image_encoder": siglip}) for name in ("framepack-i2v", "framepack-f1")},
 }
 REQUEST = {"prompt": "a cat walks along a wall " * 20, "negative_prompt": "worst quality, blurry", "seed": 1,
            "guidance_scale": 3.0, "num_inference_steps": 50, "fps": 25}
@@ -132,12 +201,13 @@ def write_weights(module, path, dtype):
         file.truncate(8 + len(text) + offset)
 
 
-def write_component(folder, name, module, dtype="BF16", variant=None):
+def write_component(folder, name, module, dtype="BF16", variant=None, class_name=None):
     os.mkdir(os.path.join(folder, name))
     with open(os.path.join(folder, name, "config.json"), "w", encoding="utf-8") as file:
-        config = dict(module.config) if name != "text_encoder" else json.loads(module.config.to_json_string(False))
-        json.dump({**config, "_class_name": type(module).__name__}, file)
-    stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+        is_encoder = isinstance(module, PreTrainedModel)
+        config = json.loads(module.config.to_json_string(False)) if is_encoder else dict(module.config)
+        json.dump({**config, "_class_name": class_name or type(module).__name__}, file)
+    stem = "model" if is_encoder else "diffusion_pytorch_model"
     write_weights(module, os.path.join(folder, name, f"{stem}.safetensors"), dtype)
     if variant:
         write_weights(module, os.path.join(folder, name, f"{stem}.{variant}.safetensors"), "BF16")
@@ -152,16 +222,33 @@ def _text_encoder():
 def make(folder, release, text_encoder):
     release = PUBLISHED[release]
     with torch.device("meta"):
-        transformer, vae = release.transformer(), release.vae()
-    shutil.copytree(os.path.join(DEMO, "tokenizer"), os.path.join(folder, "tokenizer"))
+        networks = {"transformer": release.transformer(), "vae": release.vae(), "text_encoder": text_encoder,
+                    **{name: build() for name, build in (release.encoders or {}).items()}}
+    if release.encoders is None:
+        shutil.copytree(os.path.join(DEMO, "tokenizer"), os.path.join(folder, "tokenizer"))
+    else:
+        write_hunyuan_text(folder, networks)
     os.mkdir(os.path.join(folder, "scheduler"))
     for name, content in (("model_index.json", release.index),
                           ("scheduler/scheduler_config.json", {"_class_name": release.index["scheduler"][1], **release.scheduler})):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             json.dump(content, file)
-    for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", text_encoder)):
-        write_component(folder, name, module, release.dtype, release.variant)
+    for name, module in networks.items():
+        class_name = release.transformer_class if name == "transformer" else None
+        write_component(folder, name, module, release.dtype, release.variant, class_name)
     return folder
+
+
+def write_hunyuan_text(folder, networks):
+    """Tokenizers of the right kind, if not the vocabulary, and what makes pixels of an image where an encoder sees it."""
+    work = os.path.join(folder, "work")
+    llama_tokenizer(work).save_pretrained(os.path.join(folder, "tokenizer"))
+    clip(random.Random(1), work, 32)[0].save_pretrained(os.path.join(folder, "tokenizer_2"))
+    shutil.rmtree(work)
+    if isinstance(networks["text_encoder"], LlavaForConditionalGeneration):
+        PROCESSORS["image_processor"]().save_pretrained(os.path.join(folder, "image_processor"))
+    if "image_encoder" in networks:
+        PROCESSORS["feature_extractor"]().save_pretrained(os.path.join(folder, "feature_extractor"))
 
 
 def plan(folder, *flags, request=REQUEST, **fields):
@@ -245,6 +332,9 @@ TFLOP = {
     ("mochi-1", (480, 848, 163)): (3335, 1081, 1782),
     ("mochi-1", (480, 848, 85)): (1206, None, None),
     ("allegro", (720, 1280, 88)): (4478, None, 2287),
+    # Of the middle of its VAE diffusers computes what a mask then takes out, which is the more the larger a frame is.
+    ("hunyuan-video", (512, 768, 121)): (2340, 1172, 1807),
+    ("hunyuan-video", (720, 1280, 129)): (12069, None, 4770),
 }
 
 
@@ -265,7 +355,7 @@ def test_flops_of_the_real_shape(release, size, text_encoder, tmp_path):
 
 
 # GB that diffusers was measured to take at 512x768x121 in bfloat16, all weights on the device, no tiles.
-PUBLISHED_GB = {"ltx-0.9.1": 17.75, "cogvideox-1.5-5b": 36.51}
+PUBLISHED_GB = {"ltx-0.9.1": 17.75, "cogvideox-1.5-5b": 36.51, "hunyuan-video": 60.09}
 
 
 @pytest.mark.parametrize("release", PUBLISHED_GB)

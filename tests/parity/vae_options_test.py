@@ -29,7 +29,7 @@ def batch_of_two(case, seeds, **vae_options):
     request = read(os.path.join(fixture.folder, "request.json"))
     pipeline = load_pipeline(fixture.folder, {**request, **vae_options}, torch.float32)
     arguments = call_arguments(pipeline, request, fixture.folder)
-    for name in ("prompt", "negative_prompt"):
+    for name in {"prompt", "negative_prompt"} & arguments.keys():
         arguments[name] = [arguments[name]] * len(seeds)
     with torch.no_grad():
         return pipeline(generator=[torch.Generator().manual_seed(seed) for seed in seeds], output_type="np", **arguments).frames

@@ -59,6 +59,59 @@ inline std::vector<PublishedModel> PublishedModels() {
                      .transformer = transformer,
                      .scheduler = {{"prediction_type", "v_prediction"}}};
   };
+  const Json llama = {
+      {"architectures", {"LlamaModel"}}, {"vocab_size", 128320},    {"hidden_size", 4096},
+      {"intermediate_size", 14336},      {"num_hidden_layers", 32}, {"num_attention_heads", 32},
+      {"num_key_value_heads", 8},        {"rms_norm_eps", 1e-5},    {"rope_theta", 500000.0}};
+  const Json llava = {{"architectures", {"LlavaForConditionalGeneration"}},
+                      {"model_type", "llava"},
+                      {"image_token_index", 128257},
+                      {"pad_token_id", 128258},
+                      {"projector_hidden_act", "gelu"},
+                      {"vision_feature_layer", -2},
+                      {"vision_feature_select_strategy", "default"},
+                      {"text_config", llama},
+                      {"vision_config",
+                       {{"hidden_size", 1024},
+                        {"intermediate_size", 4096},
+                        {"num_hidden_layers", 24},
+                        {"num_attention_heads", 16},
+                        {"image_size", 336},
+                        {"patch_size", 14}}}};
+  const Json clip = {{"architectures", {"CLIPTextModel"}},
+                     {"vocab_size", 49408},
+                     {"hidden_size", 768},
+                     {"intermediate_size", 3072},
+                     {"num_hidden_layers", 12},
+                     {"num_attention_heads", 12},
+                     {"eos_token_id", 2}};
+  const Json siglip = {{"architectures", {"SiglipVisionModel"}},
+                       {"model_type", "siglip_vision_model"},
+                       {"hidden_size", 1152},
+                       {"intermediate_size", 4304},
+                       {"num_hidden_layers", 27},
+                       {"num_attention_heads", 16},
+                       {"image_size", 384},
+                       {"patch_size", 14}};
+  // SkyReels-V1's and FramePack's are transformers for HunyuanVideo's folder.
+  const auto hunyuan = [&](const Json& transformer, double shift = 7.0, bool packs = false) {
+    BareModel model{.pipeline_class = "HunyuanVideoPipeline",
+                    .transformer = transformer,
+                    .scheduler = {{"shift", shift}},
+                    .encoders = {{"text_encoder", llama}, {"text_encoder_2", clip}}};
+    if (packs) model.encoders["image_encoder"] = siglip;
+    return model;
+  };
+  const auto hunyuan_i2v = [&](const Json& transformer) {
+    return BareModel{.pipeline_class = "HunyuanVideoImageToVideoPipeline",
+                     .transformer = transformer,
+                     .scheduler = {{"shift", 7.0}},
+                     .encoders = {{"text_encoder", llava}, {"text_encoder_2", clip}}};
+  };
+  const Json packed = {{"_class_name", "HunyuanVideoTransformer3DModelPacked"},
+                       {"has_clean_x_embedder", true},
+                       {"has_image_proj", true},
+                       {"image_proj_dim", 1152}};
   const char* const condition = "LTXConditionPipeline";
   return {
       {"ltx-0.9.0", "LTX-Video 0.9.0", ltx("LTXPipeline", none, none)},
@@ -84,6 +137,19 @@ inline std::vector<PublishedModel> PublishedModels() {
       {"cogvideox-fun-2b-control", "CogVideoX-Fun-2b", cog(sees)},
       {"cogvideox-fun-5b-pose", "CogVideoX-Fun-5b", cog(with(cog_5b, sees))},
       {"cogvideox-fun-5b-control", "CogVideoX-Fun-5b", cog(with(cog_5b, sees))},
+      {"hunyuan-video", "HunyuanVideo", hunyuan(none)},
+      {"hunyuan-video-i2v", "HunyuanVideo-I2V",
+       hunyuan_i2v({{"image_condition_type", "token_replace"}})},
+      {"hunyuan-video-i2v-33ch", "HunyuanVideo-I2V-33ch",
+       hunyuan_i2v({{"in_channels", 33},
+                    {"image_condition_type", "latent_concat"},
+                    {"guidance_embeds", false}})},
+      // These differ from it in their weights alone.
+      {"fast-hunyuan", "HunyuanVideo", hunyuan(none, 17.0)},
+      {"skyreels-v1-t2v", "HunyuanVideo", hunyuan(none)},
+      {"skyreels-v1-i2v", "SkyReels-V1-Hunyuan-I2V", hunyuan(sees)},
+      {"framepack-i2v", "FramePack", hunyuan(packed, 7.0, true)},
+      {"framepack-f1", "FramePack", hunyuan(packed, 7.0, true)},
   };
 }
 

@@ -317,7 +317,7 @@ TEST(DescribeModelTest, AFolderOfTheHubsCacheIsToldFromAModel) {
 }
 
 std::vector<std::string> WeightFilesIn(const std::string& folder, const std::string& variant) {
-  const auto model = DescribeModel(folder, "", variant);
+  const auto model = DescribeModel(folder, {}, variant);
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return {};
   const auto paths = WeightFiles(*model);
@@ -373,9 +373,9 @@ TEST(WeightFilesTest, AreThoseThatALoadReads) {
   EXPECT_THAT(WeightFilesIn(m, "fp16"),
               UnorderedElementsAre(text_encoder + ".fp16.safetensors", vae + ".fp16.safetensors",
                                    transformer + ".fp16.safetensors"));
-  auto model = DescribeModel(m, "", "fp16");
+  auto model = DescribeModel(m, {}, "fp16");
   EXPECT_THAT(model->ComponentsWithoutVariant(), ElementsAre());
-  model->transformer_file = "/elsewhere/t.gguf";
+  model->original_files = {{"transformer", "/elsewhere/t.gguf"}};
   EXPECT_THAT(*WeightFiles(*model),
               UnorderedElementsAre(text_encoder + ".fp16.safetensors", vae + ".fp16.safetensors",
                                    "/elsewhere/t.gguf"));
@@ -388,25 +388,25 @@ TEST(WeightFilesTest, OfComponentsWithoutTheVariantThePlainOnesAreRead) {
   const std::string m = folder.path() + "/m";
   fs::copy(std::string(KINO_SOURCE_DIR) + "/models/demo", m, fs::copy_options::recursive);
   const std::string text_encoder = m + "/text_encoder/model";
-  const absl::Status without = DescribeModel(m, "", "fp16").status();
+  const absl::Status without = DescribeModel(m, {}, "fp16").status();
   EXPECT_EQ(without.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(without.message()),
               HasSubstr("variant 'fp16': none of text_encoder, transformer, vae in"));
   // The text encoder is there as a variant only.
   fs::rename(text_encoder + ".safetensors", text_encoder + ".fp16.safetensors");
-  const auto model = DescribeModel(m, "", "fp16");
+  const auto model = DescribeModel(m, {}, "fp16");
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_THAT(model->ComponentsWithoutVariant(), ElementsAre("transformer", "vae"));
   // A transformer from a file of its own is none of the folder's.
   ModelDescription other = *model;
-  other.transformer_file = "/elsewhere/t.gguf";
+  other.original_files = {{"transformer", "/elsewhere/t.gguf"}};
   EXPECT_THAT(other.ComponentsWithoutVariant(), ElementsAre("vae"));
   EXPECT_THAT(WeightFilesIn(m, "fp16"),
               UnorderedElementsAre(text_encoder + ".fp16.safetensors",
                                    m + "/vae/diffusion_pytorch_model.safetensors",
                                    m + "/transformer/diffusion_pytorch_model.safetensors"));
   for (const char* variant : {"", "bf16"}) {
-    const absl::Status unread = DescribeModel(m, "", variant).status();
+    const absl::Status unread = DescribeModel(m, {}, variant).status();
     EXPECT_EQ(unread.code(), absl::StatusCode::kNotFound);
     EXPECT_THAT(std::string(unread.message()), HasSubstr("weights of variant fp16"));
   }

@@ -142,8 +142,8 @@ class UpscaleTest : public testing::ResolvingTest {
                             .size = VideoSize{.height = 100, .width = 200, .num_frames = 30}}};
   }
 
-  absl::StatusOr<ModelDescription> Describe(const std::string& transformer_file = "") const {
-    return DescribeModel(folder_.path(), transformer_file);
+  absl::StatusOr<ModelDescription> Describe(const OriginalFiles& original_files = {}) const {
+    return DescribeModel(folder_.path(), original_files);
   }
   void Configure(const std::string& upsampler) {
     folder_.Write("latent_upsampler/config.json", upsampler);
@@ -286,7 +286,7 @@ TEST_F(UpscaleTest, RefusesUpsamplersThatCannotBe) {
 }
 
 TEST_F(UpscaleTest, HasNoTransformerToBeReplaced) {
-  const absl::Status status = Describe("transformer.gguf").status();
+  const absl::Status status = Describe({{"transformer", "transformer.gguf"}}).status();
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("names none"));
 }

@@ -71,6 +71,45 @@ TEST(VaeTileSizesTest, AStrideThatIsLeftOpenFollowsTheTile) {
   EXPECT_EQ(kDefaults.With(request).stride_width, 288);
 }
 
+TEST(VaeTileSizesTest, TilesInTimeAreTheRequestsThenTheClasss) {
+  VaeTileSizes sizes = {.min_num_frames = 16, .stride_num_frames = 12};
+  EXPECT_FALSE(sizes.InTime(std::nullopt).has_value());
+  EXPECT_FALSE(sizes.InTime(VaeTiling()).has_value());
+  VaeTiling request;
+  request.framewise = true;
+  request.tile_sample_stride_num_frames = 8;
+  ASSERT_TRUE(sizes.InTime(request).has_value());
+  EXPECT_EQ(sizes.InTime(request)->frames, 16);
+  EXPECT_EQ(sizes.InTime(request)->stride, 8);
+  sizes.framewise = true;
+  EXPECT_TRUE(sizes.InTime(std::nullopt).has_value());
+  EXPECT_TRUE(sizes.InTime(VaeTiling()).has_value());
+  request.framewise = false;
+  EXPECT_FALSE(sizes.InTime(request).has_value());
+}
+
+// Shapes that diffusers' autoencoder_kl_hunyuan_video.py gives for the same numbers.
+TEST(CheckEncodeTilesTest, PartsOfLatentsCountWhereTheEncoderMakesOneOfThem) {
+  const auto fits = [](int64_t tile, int64_t stride, PartLatent part) {
+    const TileGrid pixels = {tile, tile, stride, stride};
+    return CheckEncodeTiles(56, 88, pixels, pixels.InLatents(8), 8, part).ok();
+  };
+  EXPECT_TRUE(fits(32, 24, PartLatent::kOneMore));
+  EXPECT_TRUE(fits(36, 24, PartLatent::kOneMore));
+  EXPECT_FALSE(fits(40, 28, PartLatent::kOneMore));
+  // 28 of 88 pixels are left behind three tiles, but 6 are no latent to such an encoder.
+  EXPECT_FALSE(fits(20, 10, PartLatent::kNothing));
+}
+
+TEST(CheckEncodeTilesTest, TilesInTimeGiveAllLatentFrames) {
+  EXPECT_TRUE(CheckEncodeTimeTiles(129, {16, 12}, 4).ok());
+  EXPECT_TRUE(CheckEncodeTimeTiles(24, {16, 12}, 4).ok());
+  EXPECT_TRUE(CheckEncodeTimeTiles(10, {10, 7}, 4).ok());
+  const absl::Status status = CheckEncodeTimeTiles(24, {10, 7}, 4);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("give 4 latent frames, expected 6"));
+}
+
 TEST(ExpectOneConditionTest, SaysWhatIsWrong) {
   Request request;
   request.task = Task::kVideoToVideo;

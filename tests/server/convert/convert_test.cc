@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "absl/strings/str_cat.h"
+#include "engine/describe/families.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/convert/job.h"
 #include "server/convert/json.h"
@@ -154,6 +156,17 @@ TEST(ConvertRequest, AbsentStaysAbsent) {
   EXPECT_TRUE(ToEngine(Parse("plan { vae_tiling {} }")).request.plan.vae_tiling.has_value());
 }
 
+TEST(ConvertRequest, TilesInTimeAreOnOffOrLeftOpen) {
+  for (const char* const tiling : {"framewise: true", "framewise: false", ""}) {
+    const v1::GenerateRequest request = Parse(absl::StrCat("plan { vae_tiling { ", tiling, " } }"));
+    const EngineRequest converted = ToEngine(request);
+    v1::GenerateRequest back;
+    FromEngine(converted.request, &back);
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(request.plan(), back.plan()))
+        << tiling;
+  }
+}
+
 TEST(ConvertRequest, FromEngineClearsWhatTheEngineDropped) {
   v1::GenerateRequest message = Parse(kFull);
   message.set_request_id("kept");
@@ -277,6 +290,15 @@ TEST(ConvertRequest, NumbersThatAreNotFiniteAreViolations) {
   }
 }
 
+TEST(ConvertRequest, TheFamiliesOfTheSchemaAreThoseThatRun) {
+  std::vector<std::string> fields, families;
+  const auto* oneof = v1::GenerateRequest::descriptor()->FindOneofByName("family");
+  for (int i = 0; i < oneof->field_count(); ++i) fields.push_back(oneof->field(i)->name());
+  for (const engine::FamilyDescriber& each : engine::FamilyDescribers())
+    families.push_back(each.family);
+  EXPECT_THAT(fields, ::testing::UnorderedElementsAreArray(families));
+}
+
 TEST(ConvertRequest, ContradictionsAreViolations) {
   EXPECT_THAT(
       ViolatedFields(Parse("ltx { sigmas: [1] } knobs { key: 'sigmas' value { number: 1 } }")),
@@ -286,7 +308,6 @@ TEST(ConvertRequest, ContradictionsAreViolations) {
   EXPECT_THAT(ViolatedFields(Parse("output { lossless: true quality: 50 }")),
               ElementsAre("output.quality"));
   EXPECT_THAT(ViolatedFields(Parse("preview { enabled: true }")), ElementsAre("preview.enabled"));
-  EXPECT_THAT(ViolatedFields(Parse("hunyuan_video {}")), ElementsAre("hunyuan_video"));
   EXPECT_THAT(ViolatedFields(Parse("conditions { kind: IMAGE }")), ElementsAre("conditions[0]"));
 }
 

@@ -186,5 +186,63 @@ TEST(StagedRunTest, TellsInWhichPassItIs) {
   EXPECT_EQ(TwoStages().position().total_passes, 1);
 }
 
+// Text, then a step and its frames, twice.
+class TwoParts final : public StagedRun {
+ public:
+  TwoParts() : StagedRun(EffectiveRequest()) {
+    AddStage(Stage::kEncodeText, 0.1, 1, [this](const RunContext&) {
+      state_.text = {at::empty({1})};
+      Finish(1, true);
+    });
+    for (int part = 0; part < 2; ++part) {
+      if (part > 0) BeginPass();
+      AddStage(Stage::kDenoise, 0.2, 1, [this](const RunContext&) {
+        EXPECT_EQ(state_.text.size(), 1u) << "the text is needed until the last step";
+        Finish(1, true);
+      });
+      AddDecode(0.2, 4, [this, part] {
+        EXPECT_EQ(state_.text.empty(), part == 1);
+        EXPECT_EQ(state_.tail.defined(), part == 1) << "what the part before has left";
+        state_.tail = at::full({1}, part);
+        *log_ += "part" + std::to_string(part) + " ";
+        return std::make_unique<TwoPairs>(log_);
+      });
+    }
+  }
+  void Next() {
+    Advance(RunContext{}, [](const at::Tensor&) {});
+  }
+  const std::string& log() const { return *log_; }
+
+ private:
+  Log log_ = std::make_shared<std::string>();
+};
+
+TEST(StagedRunTest, APartOfAVideoLeavesBeforeTheNextIsMade) {
+  TwoParts run;
+  std::vector<Stage> stages;
+  while (!run.position().done) {
+    stages.push_back(run.position().stage);
+    run.Next();
+  }
+  EXPECT_THAT(stages, ElementsAre(Stage::kEncodeText, Stage::kDenoise, Stage::kDecode,
+                                  Stage::kDecode, Stage::kDenoise, Stage::kDecode, Stage::kDecode));
+  EXPECT_EQ(run.log(), "part0 frames0 frames2 decoder_gone part1 frames0 frames2 decoder_gone ");
+}
+
+TEST(StagedRunTest, ADecodeOfALaterPartStartsOverByItself) {
+  TwoParts run;
+  for (int i = 0; i < 6; ++i) run.Next();
+  EXPECT_EQ(run.position().index, 4u);
+  EXPECT_EQ(run.position().step, 2);
+  run.Retry({});
+  EXPECT_EQ(run.position().index, 4u);
+  EXPECT_EQ(run.position().step, 0);
+  while (!run.position().done) run.Next();
+  EXPECT_EQ(run.log(),
+            "part0 frames0 frames2 decoder_gone part1 frames0 decoder_gone part1 frames0 frames2 "
+            "decoder_gone ");
+}
+
 }  // namespace
 }  // namespace kino::engine
