@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/json.h"
+#include "engine/core/status_bridge.h"
 #include "engine/core/tensor_file.h"
 #include "engine/core/torch_types.h"
 #include "engine/core/trace.h"
@@ -82,9 +83,8 @@ template <typename T>
 std::shared_ptr<T> Encoder(const absl::StatusOr<ComponentFiles>& files,
                            c10::ScalarType dtype = at::kFloat, const WeightPlan& plan = {},
                            c10::Device device = c10::Device(c10::kCPU)) {
-  auto encoder = TryEncoder<T>(files, dtype, device);
-  EXPECT_TRUE(encoder.ok()) << encoder.status();
-  if (!encoder.ok()) return nullptr;
+  const auto encoder = TryEncoder<T>(files, dtype, device);
+  ThrowIfError(encoder.status());
   if (device.is_meta()) {
     InstallMetaKernels();
     (*encoder)->weights().HoldEmpty();

@@ -50,13 +50,11 @@ class LlamaEncoderTest : public ::testing::TestWithParam<const char*> {
 
 TEST_P(LlamaEncoderTest, FloatsAreThoseOfTransformers) {
   const auto encoder = EncoderIn<LlamaEncoder>(GetParam());
-  ASSERT_NE(encoder, nullptr);
   ExpectReference(*encoder, EncoderCases(GetParam()));
 }
 
 TEST_P(LlamaEncoderTest, BFloat16IsRoundedWhereTransformersRounds) {
   const auto encoder = EncoderIn<LlamaEncoder>(GetParam(), at::kBFloat16);
-  ASSERT_NE(encoder, nullptr);
   const EncoderCases cases(GetParam());
   const c10::InferenceMode inference;
   const std::vector<at::Tensor> got = encoder->Forward(Prompts(cases, "_bfloat16"), {});
@@ -74,7 +72,6 @@ TEST_F(LlamaEncoderTest, BothAgesOfLlavasNamesAreRead) {
   for (const char* age : {"llava_4", "llava_5"}) {
     SCOPED_TRACE(age);
     const auto encoder = EncoderIn<LlamaEncoder>(age);
-    ASSERT_NE(encoder, nullptr);
     ExpectReference(*encoder, cases);
   }
 }
@@ -92,14 +89,12 @@ TEST_F(LlamaEncoderTest, BothAgesOfRotaryKeysAreRead) {
       config["rope_scaling"] = {{"type", "linear"}, {"factor", rope["factor"]}};
     if (rope["rope_type"] == "llama3") config["rope_scaling"] = rope;
     const auto encoder = Encoder<LlamaEncoder>(WithConfig(name, config));
-    ASSERT_NE(encoder, nullptr);
     ExpectReference(*encoder, EncoderCases(name));
   }
 }
 
 TEST_F(LlamaEncoderTest, APromptHasTheSameBitsWhateverItGoesAlongWith) {
   const auto encoder = EncoderIn<LlamaEncoder>("llama");
-  ASSERT_NE(encoder, nullptr);
   const c10::InferenceMode inference;
   const std::vector<LlamaPrompt> prompts = Prompts(EncoderCases("llama"));
   const std::vector<at::Tensor> together = encoder->Forward(prompts, {});
@@ -128,7 +123,6 @@ TEST_F(LlamaEncoderTest, SkippedLayersAreNotHeldAndAllOthersAreRead) {
   for (const char* name : {"llama", "llama_odd", "llava"}) {
     SCOPED_TRACE(name);
     const auto encoder = EncoderIn<LlamaEncoder>(name);
-    ASSERT_NE(encoder, nullptr);
     const std::set<std::string> held = WeightsOf(*encoder);
     for (const std::string& weight : held) {
       EXPECT_EQ(weight.find(absl::StrCat("layers.", encoder->config().layers_run(), ".")),
@@ -182,7 +176,6 @@ TEST_F(LlamaEncoderTest, EveryFormIsTakenByTheMatrices) {
          0.25}}) {
     SCOPED_TRACE(plan.FormatKey());
     const auto encoder = EncoderIn<LlamaEncoder>("llama_wide", at::kFloat, plan);
-    ASSERT_NE(encoder, nullptr);
     const double off = MeanDifference(encoder->Forward(Prompts(cases), {}), expected) / scale;
     std::printf("%s: off by %g of the mean\n", plan.FormatKey().c_str(), off);
     EXPECT_GT(off, 0);
@@ -205,7 +198,6 @@ TEST_F(LlamaEncoderTest, ASingleFileIsAFolder) {
   const std::string path = EncoderFolder("llama_single") + "/llama.safetensors";
   const auto encoder = Encoder<LlamaEncoder>(
       ComponentFiles::OpenOriginal(path, EncoderFolder("llama"), FindLlamaEncoder));
-  ASSERT_NE(encoder, nullptr);
   ExpectReference(*encoder, EncoderCases("llama"));
 }
 
@@ -227,7 +219,6 @@ TEST_F(LlamaEncoderTest, ASingleFileInALlavasPlaceTakesImages) {
   const std::string path = EncoderFolder("llama_single") + "/llama.safetensors";
   const auto encoder = Encoder<LlamaEncoder>(
       ComponentFiles::OpenOriginal(path, EncoderFolder("llava"), FindLlamaEncoder));
-  ASSERT_NE(encoder, nullptr);
   EXPECT_EQ(encoder->config().image_token_index, kImageToken);
   EXPECT_EQ(encoder->config().num_attention_heads, 6);
 }
@@ -250,7 +241,6 @@ TEST_F(LlamaEncoderTest, GgufIsReadAsItIsWritten) {
     for (const std::string& folder : {std::string(), EncoderFolder("llama_odd")}) {
       const auto encoder =
           Encoder<LlamaEncoder>(ComponentFiles::OpenOriginal(path, folder, FindLlamaEncoder));
-      ASSERT_NE(encoder, nullptr);
       ExpectReference(*encoder, EncoderCases(name));
     }
     const auto in_llava = Encoder<LlamaEncoder>(
@@ -262,7 +252,6 @@ TEST_F(LlamaEncoderTest, GgufIsReadAsItIsWritten) {
 
 TEST_F(LlamaEncoderTest, ImagesStandWhereTheirTokensAre) {
   const auto encoder = EncoderIn<LlamaEncoder>("llava");
-  ASSERT_NE(encoder, nullptr);
   const EncoderCases cases("llava");
   const c10::InferenceMode inference;
   // No layer is run: what goes into the first.
@@ -285,7 +274,6 @@ TEST_F(LlamaEncoderTest, ImagesStandWhereTheirTokensAre) {
 
 TEST_F(LlamaEncoderTest, PromptsThatDoNotFitAreRefused) {
   const auto encoder = EncoderIn<LlamaEncoder>("llava");
-  ASSERT_NE(encoder, nullptr);
   const int64_t width = encoder->width();
   const at::Tensor ids = at::full({1, 3}, kImageToken, at::kLong);
   for (const int64_t tokens : {1, 2, 4}) {
