@@ -379,6 +379,8 @@ absl::Status WorkerLink::HandleHello(const std::shared_ptr<Session>& session,
   for (const v1::AttemptRef& ref : hello.held()) known.held.push_back(FromProto(ref));
   const absl::StatusOr<scheduler::HelloResult> result = registry_.Hello(known);
   if (!result.ok()) return result.status();
+  // A worker may be back before the end of its last stream is seen, which tells nobody then.
+  commands_.WorkerGone(hello.worker());
   // A copy: what follows may change the table.
   const Peer peer = peers_.Add({.stream = session,
                                 .id = result->session,
