@@ -58,6 +58,18 @@ std::string Rename(std::string_view name, const KeyRenames& renames) {
   return text;
 }
 
+std::vector<MappedTensor> SplitRows(const TensorEntry& entry, int64_t rows,
+                                    const std::vector<std::string>& names) {
+  const int64_t all = entry.shape.empty() ? 0 : entry.shape[0];
+  std::vector<MappedTensor> mapped;
+  for (const std::string& name : names) {
+    const int64_t first = static_cast<int64_t>(mapped.size()) * rows;
+    const bool is_last = mapped.size() + 1 == names.size();
+    mapped.push_back({.name = name, .first_row = first, .rows = is_last ? all - first : rows});
+  }
+  return mapped;
+}
+
 int IntegerOr(const nlohmann::json& config, const char* key, int fallback) {
   const auto found = config.find(key);
   return found != config.end() && found->is_number_integer() ? found->get<int>() : fallback;

@@ -42,6 +42,11 @@ class FileShapes {
 using KeyRenames = std::vector<std::pair<std::string_view, std::string_view>>;
 std::string Rename(std::string_view name, const KeyRenames& renames);
 
+// A layer that is several, one behind the other along dimension 0: `rows` under each name but the
+// last, which has the rest. Rows that are not there are Checkpoint's to refuse.
+std::vector<MappedTensor> SplitRows(const TensorEntry& entry, int64_t rows,
+                                    const std::vector<std::string>& names);
+
 // config[key], if it is there and a whole number.
 int IntegerOr(const nlohmann::json& config, const char* key, int fallback);
 

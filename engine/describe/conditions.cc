@@ -37,4 +37,19 @@ void ExpectOneCondition(const Request& request, ConditionKind kind, bool fully,
   }
 }
 
+void ExpectFirstAndLastImage(const Request& request, std::vector<FieldViolation>& violations) {
+  Request first = request;
+  first.conditions.pop_back();
+  ExpectOneCondition(first, ConditionKind::kImage, /*fully=*/true, violations);
+  const Condition& last = request.conditions.back();
+  if (last.kind == ConditionKind::kImage && last.strength == 1.0 &&
+      last.frame_index == *request.num_frames - 1)
+    return;
+  FailInto{violations}(
+      "conditions[1]",
+      absl::StrCat("expected an image of strength 1 at the last frame, ", *request.num_frames - 1,
+                   "; got ", ConditionKindName(last.kind), " of strength ", last.strength,
+                   " at frame ", last.frame_index));
+}
+
 }  // namespace kino::engine

@@ -15,4 +15,8 @@ const char* ConditionKindName(ConditionKind kind);
 void ExpectOneCondition(const Request& request, ConditionKind kind, bool fully,
                         std::vector<FieldViolation>& violations);
 
+// The same of two images, one that the video begins with and one that it ends with. REQUIRES: two
+// conditions, and num_frames.
+void ExpectFirstAndLastImage(const Request& request, std::vector<FieldViolation>& violations);
+
 }  // namespace kino::engine

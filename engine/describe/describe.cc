@@ -436,6 +436,16 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
   return model;
 }
 
+Limits UsualLimits(int size_multiple, int temporal_ratio) {
+  return {.size_multiple = size_multiple,
+          .min_size = size_multiple,
+          .max_size = 4096,
+          .frames_multiple = temporal_ratio,
+          .max_frames = 2048 * temporal_ratio + 1,
+          .max_pixels = 1'000'000'000,
+          .max_steps = 1000};
+}
+
 void SingleTaskDescription::Resolve(Request& request,
                                     std::vector<FieldViolation>& violations) const {
   if (!violations.empty()) return;

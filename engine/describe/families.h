@@ -44,28 +44,41 @@ struct FamilyDescriber {
   std::vector<std::string> optional_components = {};
 };
 
+// Limits of most families' models: sizes are multiples of `size_multiple`, and `temporal_ratio`
+// frames are a latent one, but for the first.
+Limits UsualLimits(int size_multiple, int temporal_ratio);
+
+// A family whose tasks, limits and tiles are those of its configs, whatever is asked for.
+class FixedDescription : public FamilyDescription {
+ public:
+  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
+  const Limits& limits() const override { return limits_; }
+  const VaeTileSizes& vae_tiles() const override { return tiles_; }
+
+ protected:
+  explicit FixedDescription(const VaeTileSizes& tiles) : tiles_(tiles) {}
+
+  std::vector<TaskDescription> tasks_;
+  Limits limits_;
+  const VaeTileSizes tiles_;
+};
+
 // What most families say: one task, and nothing that depends on several fields but the schedule.
-class SingleTaskDescription final : public FamilyDescription {
+class SingleTaskDescription final : public FixedDescription {
  public:
   // INVALID_ARGUMENT: the effective request's schedule comes out of no use.
   using CheckSchedule = std::function<absl::Status(const Request& request)>;
 
   SingleTaskDescription(const Request& defaults, const Limits& limits, const VaeTileSizes& tiles,
                         CheckSchedule check_schedule)
-      : tasks_{{.task = defaults.task, .defaults = defaults}},
-        limits_(limits),
-        tiles_(tiles),
-        check_schedule_(std::move(check_schedule)) {}
+      : FixedDescription(tiles), check_schedule_(std::move(check_schedule)) {
+    tasks_ = {{.task = defaults.task, .defaults = defaults}};
+    limits_ = limits;
+  }
 
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  const VaeTileSizes& vae_tiles() const override { return tiles_; }
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
 
  private:
-  const std::vector<TaskDescription> tasks_;
-  const Limits limits_;
-  const VaeTileSizes tiles_;
   const CheckSchedule check_schedule_;
 };
 

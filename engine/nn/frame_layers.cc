@@ -61,6 +61,13 @@ at::Tensor GroupNorm::ApplySilu(const at::Tensor& frames, Over over) const {
   return out;
 }
 
+at::Tensor GroupNorm::ClipAffine(const at::Tensor& clip) const {
+  const PinnedTensor weight = weight_.get(), bias = bias_.get();
+  return GroupNormAffine(
+      WholeOf(clip, Over::kClip),
+      {.groups = options_.groups, .eps = options_.eps, .weight = weight, .bias = bias});
+}
+
 FrameResnet::FrameResnet(const WeightScope& scope, int64_t in, int64_t out,
                          const GroupNorm::Options& norm)
     : norm1_(scope.Sub("norm1"), in, norm),

@@ -43,6 +43,8 @@ class GroupNorm {
   // [T, H, W, C] -> the same.
   at::Tensor Apply(const at::Tensor& frames, Over over = Over::kFrame) const;
   at::Tensor ApplySilu(const at::Tensor& frames, Over over = Over::kFrame) const;
+  // The norm of a whole clip, for AffineSilu to apply to some of its frames at a time.
+  at::Tensor ClipAffine(const at::Tensor& clip) const;
 
  private:
   WeightRef weight_, bias_;

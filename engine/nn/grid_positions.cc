@@ -1,10 +1,12 @@
 #include "engine/nn/grid_positions.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/avg_pool3d.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/replication_pad3d.h>
 
 #include <cmath>
 
@@ -52,6 +54,22 @@ at::Tensor OverGrid(const at::Tensor& t, const at::Tensor& h, const at::Tensor& 
                    row = h.view({1, height, 1, -1}).expand({frames, -1, width, -1}),
                    column = w.view({1, 1, width, -1}).expand({frames, height, -1, -1});
   return at::cat({time, column_first ? column : row, column_first ? row : column}, 3).flatten(0, 2);
+}
+
+at::Tensor RepeatToMultiples(const at::Tensor& x, int64_t frames, int64_t space) {
+  const auto missing = [&x](int64_t axis, int64_t of) { return (of - x.size(axis) % of) % of; };
+  const int64_t time = missing(2, frames), rows = missing(3, space), columns = missing(4, space);
+  if (time + rows + columns == 0) return x;
+  return at::replication_pad3d(x, {0, columns, 0, rows, 0, time});
+}
+
+at::Tensor MeanOverCubes(const at::Tensor& table, int64_t height, int64_t width, int64_t n) {
+  const at::Tensor grid = table.t().unflatten(1, {-1, height, width}).unsqueeze(0);
+  return at::avg_pool3d(RepeatToMultiples(grid, n, n), {n, n, n}, {n, n, n})
+      .squeeze(0)
+      .flatten(1)
+      .t()
+      .contiguous();
 }
 
 }  // namespace kino::engine

@@ -30,4 +30,12 @@ at::Tensor SinCosPositions(const at::Tensor& positions, int64_t dim);
 at::Tensor OverGrid(const at::Tensor& t, const at::Tensor& h, const at::Tensor& w,
                     bool column_first = false);
 
+// Repeats the last frame, row and column of a grid until their numbers are multiples.  x: [B, C, T,
+// H, W].
+at::Tensor RepeatToMultiples(const at::Tensor& x, int64_t frames, int64_t space);
+
+// The means of n x n x n positions of a grid, which is repeated to multiples.  table: numbers of
+// each, [T * H * W, K], as OverGrid gives them -> [T' * H' * W', K].
+at::Tensor MeanOverCubes(const at::Tensor& table, int64_t height, int64_t width, int64_t n);
+
 }  // namespace kino::engine

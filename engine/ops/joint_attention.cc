@@ -1,6 +1,7 @@
 #include "engine/ops/joint_attention.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 #include <utility>
 
@@ -24,6 +25,34 @@ TokenSpans JointLayout::TextSpans() const {
                      .end = text_begin_[static_cast<size_t>(row) + 1],
                      .row = row});
   return spans;
+}
+
+TokenSpans JointLayout::VideoSpans(int64_t apart) const {
+  if (apart == 0) return {{0, video_, 0}};
+  return {{0, apart, 1}, {apart, video_, 0}};
+}
+
+TokenSpans JointLayout::JoinedSpans(int64_t apart) const {
+  TokenSpans spans;
+  for (const TokenSpan& text : TextSpans()) {
+    const int64_t begin = text.row * video_ + text.begin, end = (text.row + 1) * video_ + text.end;
+    if (apart == 0) {
+      spans.push_back({begin, end, text.row});
+    } else {
+      spans.push_back({begin, begin + apart, 2 * text.row + 1});
+      spans.push_back({begin + apart, end, 2 * text.row});
+    }
+  }
+  return spans;
+}
+
+at::Tensor JointLayout::Join(const at::Tensor& video, const at::Tensor& text) const {
+  at::Tensor joined = at::empty({1, tokens(), video.size(2)}, video.options());
+  for (int64_t row = 0; row < rows(); ++row) {
+    Video(joined, row).copy_(video.narrow(0, row, 1));
+    if (text.defined()) Text(joined, row).copy_(PackedText(text, row));
+  }
+  return joined;
 }
 
 at::Tensor JointLayout::Row(const at::Tensor& joined, int64_t row) const {

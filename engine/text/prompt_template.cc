@@ -36,6 +36,25 @@ int64_t EndOfAssistantHeader(const std::vector<int64_t>& padded, int64_t end_of_
 
 }  // namespace
 
+const PromptTemplate kTextToVideoTemplate = {
+    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following "
+    "aspects: 1. The main content and theme of the video.2. The color, shape, size, texture, "
+    "quantity, text, and spatial relationships of the objects.3. Actions, events, behaviors "
+    "temporal relationships, physical movement changes of the objects.4. background environment, "
+    "light, style and atmosphere.5. camera angles, movements, and transitions used in the video:"
+    "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    "<|eot_id|>", 95, /*has_image=*/false};
+
+const PromptTemplate kImageToVideoTemplate = {
+    "<|start_header_id|>system<|end_header_id|>\n\n<image>\nDescribe the video by detailing the "
+    "following aspects according to the reference image: 1. The main content and theme of the "
+    "video.2. The color, shape, size, texture, quantity, text, and spatial relationships of the "
+    "objects.3. Actions, events, behaviors temporal relationships, physical movement changes of "
+    "the objects.4. background environment, light, style and atmosphere.5. camera angles, "
+    "movements, and transitions used in the video:<|eot_id|>\n\n<|start_header_id|>user"
+    "<|end_header_id|>\n\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", 103, /*has_image=*/true};
+
 absl::StatusOr<TemplatedPrompt> TokenizeInTemplate(const BpeTokenizer* tokenizer,
                                                    const PromptTemplate& around,
                                                    const std::string& prompt, int max_length) {

@@ -22,6 +22,9 @@ struct PromptTemplate {
   bool has_image = false;
 };
 
+// DEFAULT_PROMPT_TEMPLATE of the pipelines of text to video, and of image to video.
+extern const PromptTemplate kTextToVideoTemplate, kImageToVideoTemplate;
+
 // Positions [begin, end).
 struct TokenRange {
   int64_t begin = 0, end = 0;

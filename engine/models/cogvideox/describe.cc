@@ -17,15 +17,15 @@ namespace {
 
 constexpr char kImageToVideo[] = "CogVideoXImageToVideoPipeline";
 
-class CogVideoXDescription final : public FamilyDescription {
+class CogVideoXDescription final : public FixedDescription {
  public:
   CogVideoXDescription(const CogVideoXTransformerConfig& transformer, const CogVideoXVaeConfig& vae,
                        const DdimConfig& sampler, bool takes_image)
-      : transformer_(transformer),
+      : FixedDescription(vae.tile_sizes()),
+        transformer_(transformer),
         vae_(vae),
         sampler_(sampler),
-        sees_condition_(transformer.in_channels != vae.latent_channels),
-        tiles_(vae.tile_sizes()) {
+        sees_condition_(transformer.in_channels != vae.latent_channels) {
     // Defaults of the pipelines' __call__ in diffusers 0.42.1, and the models' frames per second.
     Request defaults;
     defaults.negative_prompt = "";
@@ -43,19 +43,11 @@ class CogVideoXDescription final : public FamilyDescription {
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
     }
-    const int multiple = vae.spatial_ratio() * transformer.patch_size;
-    limits_ = {.size_multiple = multiple,
-               .min_size = multiple,
-               .max_size = 4096,
-               .max_frames = 2048 * vae.temporal_ratio + 1,
-               .max_pixels = 1'000'000'000,
-               .max_steps = 1000};
+    limits_ = UsualLimits(vae.spatial_ratio() * transformer.patch_size, vae.temporal_ratio);
+    limits_.frames_multiple = 1;
   }
 
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
   int FramesOf(Task, int frames) const override { return vae_.frames(vae_.latent_frames(frames)); }
-  const VaeTileSizes& vae_tiles() const override { return tiles_; }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     if (request.conditions.empty()) return absl::OkStatus();
     const OverlappingTiles tiles(tiles_, tiling);
@@ -73,9 +65,6 @@ class CogVideoXDescription final : public FamilyDescription {
   CogVideoXVaeConfig vae_;
   DdimConfig sampler_;
   bool sees_condition_;
-  VaeTileSizes tiles_;
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
 };
 
 // Of a video all frames are used, or as many as are asked for. How many that are says how they are

@@ -1,6 +1,7 @@
 #include "engine/models/hunyuan_video/describe.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -22,44 +23,37 @@ constexpr int kRatio = HunyuanVideoVaeConfig::kTemporalRatio;
 // Largest shift of FramePack's schedule (exp_max in its pipeline).
 constexpr double kMaxShift = 7.0;
 
-class HunyuanVideoDescription final : public FamilyDescription {
+struct Configs {
+  HunyuanVideoTransformerConfig transformer;
+  HunyuanVideoVaeConfig vae;
+  FlowMatchEulerConfig sampler;
+  HunyuanVideoKind kind = HunyuanVideoKind::kText;
+};
+
+class HunyuanVideoDescription final : public FixedDescription {
  public:
-  HunyuanVideoDescription(HunyuanVideoKind kind, const HunyuanVideoTransformerConfig& transformer,
-                          const HunyuanVideoVaeConfig& vae, const FlowMatchEulerConfig& sampler)
-      : kind_(kind),
-        transformer_(transformer),
-        vae_(vae),
-        sampler_(sampler),
-        tiles_(vae.tile_sizes()) {
+  explicit HunyuanVideoDescription(const Configs& configs)
+      : FixedDescription(configs.vae.tile_sizes()), configs_(configs), kind_(configs.kind) {
     // Defaults of the pipelines' __call__ in diffusers 0.42.1; no negative prompt is among them.
-    const bool is_skyreels = kind == HunyuanVideoKind::kSkyReels;
+    const bool is_skyreels = kind_ == HunyuanVideoKind::kSkyReels;
     Request defaults;
-    defaults.task = kind == HunyuanVideoKind::kText ? Task::kTextToVideo : Task::kImageToVideo;
+    defaults.task = kind_ == HunyuanVideoKind::kText ? Task::kTextToVideo : Task::kImageToVideo;
     defaults.height = is_skyreels ? 544 : 720;
     defaults.width = is_skyreels ? 960 : 1280;
     defaults.num_frames = is_skyreels ? 97 : 129;
     defaults.num_inference_steps = 50;
-    defaults.guidance_scale = is_skyreels || ReadsImage(kind) ? 1.0 : 6.0;
+    defaults.guidance_scale = is_skyreels || ReadsImage(kind_) ? 1.0 : 6.0;
     defaults.fps = is_framepack() ? 30.0 : 24.0;
     defaults.output.quality = 75;
     tasks_ = {{.task = defaults.task, .defaults = defaults}};
-    const int multiple = vae.spatial_ratio * transformer.patch_size;
-    limits_ = {.size_multiple = multiple,
-               .min_size = multiple,
-               .max_size = 4096,
-               // FramePack makes whole sections of any number.
-               .frames_multiple = is_framepack() ? 1 : kRatio,
-               .max_frames = 2048 * kRatio + 1,
-               .max_pixels = 1'000'000'000,
-               .max_steps = 1000};
+    limits_ = UsualLimits(configs.vae.spatial_ratio * configs.transformer.patch_size, kRatio);
+    // FramePack makes whole sections of any number.
+    if (is_framepack()) limits_.frames_multiple = 1;
   }
 
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  const VaeTileSizes& vae_tiles() const override { return tiles_; }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     if (request.conditions.empty()) return absl::OkStatus();
-    return vae_.CheckEncodeTiling(/*frames=*/1, *request.height, *request.width, tiling);
+    return configs_.vae.CheckEncodeTiling(/*frames=*/1, *request.height, *request.width, tiling);
   }
   VideoSize OutputOf(const Request& request) const override;
   void Resolve(Request& request, std::vector<FieldViolation>& violations) const override;
@@ -69,13 +63,8 @@ class HunyuanVideoDescription final : public FamilyDescription {
   void ResolveKnobs(Request& request, const FailInto& fail) const;
   void CheckConditions(const Request& request, std::vector<FieldViolation>& violations) const;
 
+  const Configs configs_;
   const HunyuanVideoKind kind_;
-  const HunyuanVideoTransformerConfig transformer_;
-  const HunyuanVideoVaeConfig vae_;
-  const FlowMatchEulerConfig sampler_;
-  const VaeTileSizes tiles_;
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
 };
 
 VideoSize HunyuanVideoDescription::OutputOf(const Request& request) const {
@@ -112,22 +101,11 @@ void HunyuanVideoDescription::CheckConditions(const Request& request,
   if (kind_ == HunyuanVideoKind::kText) return;
   if (!is_framepack() || request.conditions.size() != 2)
     return ExpectOneCondition(request, ConditionKind::kImage, /*fully=*/true, violations);
-  // The image that the video ends with.
-  Request first = request;
-  first.conditions.pop_back();
-  ExpectOneCondition(first, ConditionKind::kImage, /*fully=*/true, violations);
-  const Condition& last = request.conditions.back();
-  const FailInto fail{violations};
-  if (last.kind != ConditionKind::kImage || last.strength != 1.0 ||
-      last.frame_index != *request.num_frames - 1) {
-    fail("conditions[1]",
-         absl::StrCat("expected an image of strength 1 at the last frame, ",
-                      *request.num_frames - 1, "; got ", ConditionKindName(last.kind),
-                      " of strength ", last.strength, " at frame ", last.frame_index));
-  }
+  ExpectFirstAndLastImage(request, violations);
   if (*ReadKnobs(kHunyuanVideoKnobs, request.knobs).sampling_type == kVanilla) {
-    fail("conditions[1]",
-         "a video that is made from its start (sampling_type 1) takes no last image");
+    FailInto{violations}(
+        "conditions[1]",
+        "a video that is made from its start (sampling_type 1) takes no last image");
   }
 }
 
@@ -144,9 +122,28 @@ void HunyuanVideoDescription::Resolve(Request& request,
   }
   if (!violations.empty()) return;
   const absl::Status schedule =
-      HunyuanVideoSchedule(sampler_, transformer_, vae_, request).status();
+      HunyuanVideoSchedule(configs_.sampler, configs_.transformer, configs_.vae, request).status();
   if (!schedule.ok())
     fail("num_inference_steps", absl::StrCat("no schedule: ", std::string(schedule.message())));
+}
+
+absl::StatusOr<Configs> ReadConfigs(const ModelSource& source) {
+  Configs configs;
+  KINO_ASSIGN_OR_RETURN(configs.transformer,
+                        HunyuanVideoTransformerConfig::FromJson(source.transformer_config,
+                                                                source.transformer_config_path));
+  KINO_ASSIGN_OR_RETURN(configs.vae,
+                        ReadConfig<HunyuanVideoVaeConfig>(source.folder + "/vae/config.json"));
+  KINO_ASSIGN_OR_RETURN(configs.sampler, ReadConfig<FlowMatchEulerConfig>(
+                                             source.folder + "/scheduler/scheduler_config.json"));
+  const absl::StatusOr<HunyuanVideoKind> kind =
+      HunyuanVideoKindOf(configs.transformer, configs.vae);
+  if (!kind.ok()) {
+    return absl::UnimplementedError(
+        absl::StrCat(source.transformer_config_path, ": ", std::string(kind.status().message())));
+  }
+  configs.kind = *kind;
+  return configs;
 }
 
 // Nothing more is needed of them, but they must be such that the model can be loaded.
@@ -165,50 +162,27 @@ absl::Status CheckEncoders(const ModelSource& source, HunyuanVideoKind kind) {
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeHunyuanVideo(
     const ModelSource& source) {
-  KINO_ASSIGN_OR_RETURN(const HunyuanVideoTransformerConfig transformer,
-                        HunyuanVideoTransformerConfig::FromJson(source.transformer_config,
-                                                                source.transformer_config_path));
-  KINO_ASSIGN_OR_RETURN(const HunyuanVideoVaeConfig vae,
-                        ReadConfig<HunyuanVideoVaeConfig>(source.folder + "/vae/config.json"));
-  KINO_ASSIGN_OR_RETURN(
-      const FlowMatchEulerConfig sampler,
-      ReadConfig<FlowMatchEulerConfig>(source.folder + "/scheduler/scheduler_config.json"));
-  absl::StatusOr<HunyuanVideoKind> kind = HunyuanVideoKindOf(transformer, vae);
-  if (!kind.ok()) {
-    return absl::UnimplementedError(
-        absl::StrCat(source.transformer_config_path, ": ", std::string(kind.status().message())));
-  }
-  if (source.pipeline_class == kFramePackPipeline && *kind != HunyuanVideoKind::kFramePack) {
+  KINO_ASSIGN_OR_RETURN(const Configs configs, ReadConfigs(source));
+  if (source.pipeline_class == kFramePackPipeline && configs.kind != HunyuanVideoKind::kFramePack) {
     return absl::InvalidArgumentError(
         absl::StrCat(source.transformer_config_path, ": the folder names ", kFramePackPipeline,
                      ", expected FramePack's transformer (has_clean_x_embedder)"));
   }
-  KINO_RETURN_IF_ERROR(CheckEncoders(source, *kind));
-  return std::make_shared<HunyuanVideoDescription>(*kind, transformer, vae, sampler);
+  KINO_RETURN_IF_ERROR(CheckEncoders(source, configs.kind));
+  return std::make_shared<HunyuanVideoDescription>(configs);
 }
 
 std::string HunyuanVideoGeneration(const ModelSource& source) {
-  const auto config = HunyuanVideoTransformerConfig::FromJson(source.transformer_config,
-                                                              source.transformer_config_path);
-  const auto vae = ReadConfig<HunyuanVideoVaeConfig>(source.folder + "/vae/config.json");
-  if (!config.ok() || !vae.ok() || config->num_layers != 20 || config->num_single_layers != 40 ||
-      config->num_attention_heads != 24 || config->attention_head_dim != 128)
-    return "";
-  const auto kind = HunyuanVideoKindOf(*config, *vae);
-  if (!kind.ok()) return "";
-  switch (*kind) {
-    case HunyuanVideoKind::kText:
-      return "HunyuanVideo";
-    case HunyuanVideoKind::kTokenReplace:
-      return "HunyuanVideo-I2V";
-    case HunyuanVideoKind::kLatentConcat:
-      return "HunyuanVideo-I2V-33ch";
-    case HunyuanVideoKind::kSkyReels:
-      return "SkyReels-V1-Hunyuan-I2V";
-    case HunyuanVideoKind::kFramePack:
-      return "FramePack";
-  }
-  return "";
+  // By kind.
+  constexpr std::array kGenerations = {"HunyuanVideo", "HunyuanVideo-I2V", "HunyuanVideo-I2V-33ch",
+                                       "SkyReels-V1-Hunyuan-I2V", "FramePack"};
+  const absl::StatusOr<Configs> configs = ReadConfigs(source);
+  if (!configs.ok()) return "";
+  const HunyuanVideoTransformerConfig& transformer = configs->transformer;
+  const bool is_published = transformer.num_layers == 20 && transformer.num_single_layers == 40 &&
+                            transformer.num_attention_heads == 24 &&
+                            transformer.attention_head_dim == 128;
+  return is_published ? kGenerations[static_cast<size_t>(configs->kind)] : "";
 }
 
 }  // namespace

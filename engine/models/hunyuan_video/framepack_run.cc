@@ -17,8 +17,6 @@
 namespace kino::engine {
 namespace {
 
-// Of a typical run's time.
-constexpr double kTextShare = 0.01, kMediaShare = 0.01, kDenoiseShare = 0.88, kDecodeShare = 0.1;
 // Latent frames of the history at full resolution, at a half and at a quarter.
 constexpr int64_t kClean = 1, kClean2x = 2, kClean4x = 16, kHistory = kClean + kClean2x + kClean4x;
 
@@ -100,7 +98,7 @@ void FramePackRun::Denoise(int section, const RunContext& context) {
         *prepared_, is_vanilla_ ? VanillaHistory(section) : InvertedHistory(section));
   }
   const size_t step = static_cast<size_t>(state_.step);
-  const at::Tensor prediction = Predict(*prepared_, state_.window, context);
+  const at::Tensor prediction = Predict(state_.window, context);
   state_.window =
       EulerStep(state_.window, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1]);
   const int steps = static_cast<int>(schedule_.timesteps.size());

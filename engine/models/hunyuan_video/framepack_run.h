@@ -5,7 +5,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 
 #include "engine/models/hunyuan_video/run.h"
 
@@ -38,13 +37,9 @@ class FramePackRun final : public HunyuanVideoRun {
   Piece PieceAt(int place) const;
   std::unique_ptr<DecodeStream> StartDecode(int place);
   void AddPiece(int place);
-  void Drop(Stage stage) override {
-    if (stage == Stage::kDenoise) prepared_.reset();
-  }
 
   const bool is_vanilla_;
   const FramePackSections sections_;
-  std::optional<HunyuanVideoTransformer::Prepared> prepared_;
 };
 
 }  // namespace kino::engine

@@ -28,8 +28,7 @@ inline constexpr KnobField<HunyuanVideoKnobs> kHunyuanVideoKnobs[] = {
         "image_embed_interleave", 1, 576, std::nullopt,
         "Of the 576 tokens that LLaVA makes of the image every so manieth goes to the transformer; "
         "all from 6 on, as in diffusers. Default: 4 for checkpoints that replace the first frame, "
-        "2 "
-        "for those that concatenate it.",
+        "2 for those that concatenate it.",
         OnlyTask(Task::kImageToVideo)),
     Knob<&HunyuanVideoKnobs::sampling_type>(
         "sampling_type", kInvertedAntiDrifting, kVanilla, std::nullopt,

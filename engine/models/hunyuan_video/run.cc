@@ -6,10 +6,8 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 
-#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/core/status_bridge.h"
 #include "engine/models/common/condition_frames.h"
 #include "engine/models/common/guidance.h"
@@ -19,8 +17,6 @@
 namespace kino::engine {
 namespace {
 
-// Of a typical run's time.
-constexpr double kTextShare = 0.01, kMediaShare = 0.01, kDenoiseShare = 0.88, kDecodeShare = 0.1;
 // Tokens that CLIP is given.
 constexpr int kClipTokens = 77;
 // Of the negative prompt's image, whatever the request says of the other one.
@@ -29,26 +25,6 @@ constexpr int kNegativeInterleave = 2;
 constexpr int kNoInterleave = 6;
 // How much of the noise an image to video starts from is noise.
 constexpr float kNoiseShare = 0.999f;
-
-// DEFAULT_PROMPT_TEMPLATE of the pipelines of text to video, and of image to video.
-constexpr PromptTemplate kTextTemplate = {
-    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following "
-    "aspects: 1. The main content and theme of the video.2. The color, shape, size, texture, "
-    "quantity, text, and spatial relationships of the objects.3. Actions, events, behaviors "
-    "temporal relationships, physical movement changes of the objects.4. background environment, "
-    "light, style and atmosphere.5. camera angles, movements, and transitions used in the video:"
-    "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
-    "<|eot_id|>", 95, /*has_image=*/false};
-
-constexpr PromptTemplate kImageTemplate = {
-    "<|start_header_id|>system<|end_header_id|>\n\n<image>\nDescribe the video by detailing the "
-    "following aspects according to the reference image: 1. The main content and theme of the "
-    "video.2. The color, shape, size, texture, quantity, text, and spatial relationships of the "
-    "objects.3. Actions, events, behaviors temporal relationships, physical movement changes of "
-    "the objects.4. background environment, light, style and atmosphere.5. camera angles, "
-    "movements, and transitions used in the video:<|eot_id|>\n\n<|start_header_id|>user"
-    "<|end_header_id|>\n\n",
-    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", 103, /*has_image=*/true};
 
 // [1, C, 1, h, w] with frames of zeros behind it.
 at::Tensor FillFrames(const at::Tensor& latents, int64_t frames) {
@@ -65,77 +41,31 @@ HunyuanVideoRun::HunyuanVideoRun(Inputs inputs)
                                                   components_->vae->config(), request_))) {}
 
 void HunyuanVideoRun::EncodeText(const RunContext& context) {
+  const std::vector<std::optional<std::string>> prompts = Prompts();
+  const c10::Device device = components_->transformer->device();
   const bool with_image = ReadsImage(components_->kind);
-  const std::vector<std::optional<std::string>> rows = Prompts();
-  const PromptTemplate& around = with_image ? kImageTemplate : kTextTemplate;
-  std::vector<TemplatedPrompt> prompts;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    prompts.push_back(ValueOrThrow(TokenizeInTemplate(components_->tokenizer.get(), around,
-                                                      *rows[i], *knobs_.max_sequence_length)));
-    // No two prompts of a trace are alike.
-    std::vector<int64_t>& ids = prompts[i].encoded;
-    if (components_->tokenizer == nullptr) ids.front() = static_cast<int64_t>(i);
-    // The encoder's own config says which id the image's tokens have.
-    std::fill(ids.begin() + prompts[i].image.begin, ids.begin() + prompts[i].image.end,
-              components_->text_encoder->config().image_token_index);
-  }
-  const std::vector<at::Tensor> states = EncodeTemplated(prompts, context);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::vector<at::Tensor> parts;
-    if (with_image) {
-      const bool is_negative = guided() && i == 0;
-      const int every = is_negative ? kNegativeInterleave : *knobs_.image_embed_interleave;
-      const TokenRange& image = prompts[i].image;
-      parts.push_back(
-          states[i].slice(1, image.begin, image.end, every < kNoInterleave ? every : 1));
-    }
-    for (const TokenRange& range : prompts[i].text)
-      parts.push_back(states[i].slice(1, range.begin, range.end));
-    state_.text.push_back(at::cat(parts, 1).to(components_->transformer->device()));
-  }
-  TapText(prompts);
-  state_.pooled_text = Pool(rows, context);
+  std::vector<PromptImage> images;
+  if (with_image) images = PromptImages(context);
+  state_.text =
+      EncodeTemplated({.tokenizer = components_->tokenizer.get(),
+                       .encoder = components_->text_encoder.get(),
+                       .cache = embeddings_,
+                       .around = with_image ? &kImageToVideoTemplate : &kTextToVideoTemplate,
+                       .max_length = *knobs_.max_sequence_length,
+                       .device = device},
+                      prompts, images, tap_, context);
+  state_.pooled_text = EncodePooled({.tokenizer = components_->tokenizer_2.get(),
+                                     .encoder = components_->text_encoder_2.get(),
+                                     .cache = embeddings_,
+                                     .length = kClipTokens,
+                                     .device = device},
+                                    prompts, tap_, context);
 }
 
-void HunyuanVideoRun::TapText(const std::vector<TemplatedPrompt>& prompts) const {
-  if (!tap_) return;
-  // As long as the prompts may be.
-  int64_t longest = 0;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    int64_t padding = static_cast<int64_t>(prompts[i].padded.size() - prompts[i].encoded.size());
-    longest = std::max(longest, state_.text[i].size(1) + padding);
-  }
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    TapTensor(tap_, absl::StrCat("tokens_", i), IdTensor(prompts[i].padded));
-    TapTensor(tap_, absl::StrCat("text_states_", i),
-              at::constant_pad_nd(state_.text[i], {0, 0, 0, longest - state_.text[i].size(1)}));
-  }
-}
-
-std::vector<at::Tensor> HunyuanVideoRun::EncodeTemplated(
-    const std::vector<TemplatedPrompt>& prompts, const RunContext& context) const {
-  const LlamaEncoder& encoder = *components_->text_encoder;
-  std::vector<LlamaPrompt> inputs;
-  if (ReadsImage(components_->kind)) {
-    const std::vector<at::Tensor> images = ImageFeatures(prompts.size(), context);
-    for (size_t i = 0; i < prompts.size(); ++i)
-      inputs.push_back({.ids = IdTensor(prompts[i].encoded), .images = images[i]});
-    return encoder.Forward(inputs, context);
-  }
-  std::vector<std::vector<int64_t>> ids;
-  for (const TemplatedPrompt& prompt : prompts) ids.push_back(prompt.encoded);
-  return EncodeOnce(*embeddings_, encoder.identity(), ids,
-                    [&](const std::vector<at::Tensor>& missing) {
-                      for (const at::Tensor& each : missing) inputs.push_back({.ids = each});
-                      return encoder.Forward(inputs, context);
-                    });
-}
-
-// Of the condition's image and, where there is a negative prompt, of a black one before it.
-std::vector<at::Tensor> HunyuanVideoRun::ImageFeatures(size_t rows,
-                                                       const RunContext& context) const {
+// The condition's and, for a negative prompt, a black one before it.
+std::vector<PromptImage> HunyuanVideoRun::PromptImages(const RunContext& context) const {
   std::vector<MediaInput> images;
-  if (rows == 2) {
+  if (guided()) {
     const size_t bytes = size_t{3} * static_cast<size_t>(*request_.width * *request_.height);
     images.push_back({.width = *request_.width,
                       .height = *request_.height,
@@ -143,30 +73,17 @@ std::vector<at::Tensor> HunyuanVideoRun::ImageFeatures(size_t rows,
                       .rgb = std::vector<uint8_t>(bytes, 0)});
   }
   images.push_back(media_.front());
+  const VisionEncoder& encoder = *components_->image_encoder;
   std::vector<at::Tensor> pixels;
-  for (const MediaInput& image : images) {
-    pixels.push_back(EncoderPixels(components_->image_processor, image,
-                                   components_->image_encoder->image_size()));
+  for (const MediaInput& image : images)
+    pixels.push_back(EncoderPixels(components_->image_processor, image, encoder.image_size()));
+  std::vector<PromptImage> shown;
+  for (const at::Tensor& features : encoder.Forward(pixels, context)) {
+    const bool is_negative = guided() && shown.empty();
+    const int every = is_negative ? kNegativeInterleave : *knobs_.image_embed_interleave;
+    shown.push_back({.features = features, .interleave = every < kNoInterleave ? every : 1});
   }
-  return components_->image_encoder->Forward(pixels, context);
-}
-
-std::vector<at::Tensor> HunyuanVideoRun::Pool(
-    const std::vector<std::optional<std::string>>& prompts, const RunContext& context) const {
-  const ClipTextEncoder& encoder = *components_->text_encoder_2;
-  std::vector<std::vector<int64_t>> ids;
-  for (const std::optional<std::string>& prompt : prompts) {
-    ids.push_back(components_->tokenizer_2 == nullptr
-                      ? std::vector<int64_t>(kClipTokens, static_cast<int64_t>(ids.size()))
-                      : ValueOrThrow(components_->tokenizer_2->Encode(*prompt, kClipTokens)).ids);
-    TapTensor(tap_, absl::StrCat("tokens_", prompts.size() + ids.size()), IdTensor(ids.back()));
-  }
-  std::vector<at::Tensor> pooled = EncodeOnce(
-      *embeddings_, encoder.identity(), ids,
-      [&](const std::vector<at::Tensor>& each) { return encoder.Forward(each, context); });
-  for (at::Tensor& each : pooled) each = each.to(components_->transformer->device());
-  if (tap_) TapTensor(tap_, "pooled_states", at::cat(pooled));
-  return pooled;
+  return shown;
 }
 
 at::Tensor HunyuanVideoRun::EncodeImage(size_t condition, const RunContext& context) const {
@@ -201,12 +118,11 @@ HunyuanVideoTransformer::Prepared HunyuanVideoRun::Prepare(int64_t frames,
       schedule_.timesteps, guidance.item<float>() * 1000.0f, context);
 }
 
-at::Tensor HunyuanVideoRun::Predict(const HunyuanVideoTransformer::Prepared& prepared,
-                                    const at::Tensor& input, const RunContext& context) const {
+at::Tensor HunyuanVideoRun::Predict(const at::Tensor& input, const RunContext& context) const {
   const HunyuanVideoTransformer& transformer = *components_->transformer;
   at::Tensor rows = input.to(transformer.dtype());
   if (guided()) rows = rows.expand({2, -1, -1, -1, -1});
-  at::Tensor prediction = transformer.Forward(prepared, state_.step, rows, context);
+  at::Tensor prediction = transformer.Forward(*prepared_, state_.step, rows, context);
   if (guided()) prediction = Guide(prediction, *knobs_.true_cfg_scale);
   return prediction.to(at::kFloat);
 }
@@ -264,7 +180,7 @@ void HunyuanVideoClipRun::Denoise(const RunContext& context) {
   at::Tensor input = made;
   if (state_.condition.defined())
     input = replaces ? at::cat({state_.condition, made}, 2) : at::cat({made, state_.condition}, 1);
-  at::Tensor prediction = Predict(*prepared_, input, context);
+  at::Tensor prediction = Predict(input, context);
   if (replaces) prediction = prediction.narrow(2, 1, frames_ - 1);
   state_.latents = EulerStep(made, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1]);
   if (replaces) state_.latents = at::cat({state_.condition, state_.latents}, 2);

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "engine/models/common/family_run.h"
+#include "engine/models/common/templated_text.h"
 #include "engine/models/hunyuan_video/knobs.h"
 #include "engine/models/hunyuan_video/pipeline.h"
-#include "engine/text/prompt_template.h"
 
 namespace kino::engine {
 
@@ -28,23 +28,25 @@ class HunyuanVideoRun : public FamilyRun<HunyuanVideoComponents> {
   at::Tensor DrawNoise(int64_t frames);
   // For the schedule, on a grid of so many latent frames.
   HunyuanVideoTransformer::Prepared Prepare(int64_t frames, const RunContext& context) const;
-  // [1, in_channels, F, h, w] -> what the step's noise is, [1, C, F, h, w] float32.
-  at::Tensor Predict(const HunyuanVideoTransformer::Prepared& prepared, const at::Tensor& input,
-                     const RunContext& context) const;
+  // Of what is prepared. [1, in_channels, F, h, w] -> what the step's noise is, [1, C, F, h, w]
+  // float32.
+  at::Tensor Predict(const at::Tensor& input, const RunContext& context) const;
   // The decoder of some of the latents, which it scales and taps.
   std::unique_ptr<DecodeStream> Decode(const at::Tensor& latents,
                                        const std::string& tap_name) const;
+  void Drop(Stage stage) override {
+    if (stage == Stage::kDenoise) prepared_.reset();
+  }
 
+  // Of a typical run's time.
+  static constexpr double kTextShare = 0.01, kMediaShare = 0.01, kDenoiseShare = 0.88,
+                          kDecodeShare = 0.1;
   const HunyuanVideoKnobs knobs_;
   const FlowMatchSchedule schedule_;
+  std::optional<HunyuanVideoTransformer::Prepared> prepared_;  // of the denoise stage
 
  private:
-  std::vector<at::Tensor> EncodeTemplated(const std::vector<TemplatedPrompt>& prompts,
-                                          const RunContext& context) const;
-  std::vector<at::Tensor> ImageFeatures(size_t rows, const RunContext& context) const;
-  std::vector<at::Tensor> Pool(const std::vector<std::optional<std::string>>& prompts,
-                               const RunContext& context) const;
-  void TapText(const std::vector<TemplatedPrompt>& prompts) const;
+  std::vector<PromptImage> PromptImages(const RunContext& context) const;
 };
 
 // A video that is made in one.
@@ -57,12 +59,8 @@ class HunyuanVideoClipRun final : public HunyuanVideoRun {
   void EncodeMedia(const RunContext& context);
   void Denoise(const RunContext& context);
   std::unique_ptr<DecodeStream> StartDecode();
-  void Drop(Stage stage) override {
-    if (stage == Stage::kDenoise) prepared_.reset();
-  }
 
   const int64_t frames_;  // of latents
-  std::optional<HunyuanVideoTransformer::Prepared> prepared_;
 };
 
 }  // namespace kino::engine

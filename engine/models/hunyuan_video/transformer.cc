@@ -2,27 +2,19 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/avg_pool3d.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/replication_pad3d.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
-#include <array>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/nn/grid_positions.h"
-#include "engine/ops/attention.h"
+#include "engine/nn/modulation.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/norm_modulate.h"
 
@@ -36,74 +28,8 @@ constexpr char kPrepare[] = "prepare";
 // Parts of a block's modulation; a block of one stream has the first three.
 enum { kShift, kScale, kGate, kMlpShift, kMlpScale, kMlpGate, kDualParts };
 constexpr int64_t kSingleParts = 3;
-// Tokens of a block of one stream that go through its first feed-forward layer at a time, so that
-// the inner width is held once, beside what attention saw, and not twice.
-constexpr int64_t kInnerTokens = 2048;
-
-// [T, B, parts * D] -> [T, parts, B, D]
-at::Tensor ByPart(const at::Tensor& modulation, int64_t parts) {
-  return modulation.unflatten(2, {parts, -1}).transpose(1, 2).contiguous();
-}
-
-// Repeats the last of an axis until each is a multiple. x: [B, C, F, h, w]
-at::Tensor PadToMultiples(const at::Tensor& x, int64_t frames, int64_t space) {
-  const auto missing = [&x](int64_t axis, int64_t of) { return (of - x.size(axis) % of) % of; };
-  const int64_t time = missing(2, frames), rows = missing(3, space), columns = missing(4, space);
-  if (time + rows + columns == 0) return x;
-  return at::replication_pad3d(x, {0, columns, 0, rows, 0, time});
-}
-
-// The mean of the angles' cosines, or sines, of n x n x n tokens. table: [F * h * w, K]
-at::Tensor ShrinkTable(const at::Tensor& table, int64_t height, int64_t width, int64_t n) {
-  const at::Tensor grid = table.t().unflatten(1, {-1, height, width}).unsqueeze(0);
-  return at::avg_pool3d(PadToMultiples(grid, n, n), {n, n, n}, {n, n, n})
-      .squeeze(0)
-      .flatten(1)
-      .t()
-      .contiguous();
-}
 
 int64_t TokensOf(const at::Tensor& tokens) { return tokens.defined() ? tokens.size(1) : 0; }
-
-// What of a block's modulation a step uses. modulation: [T, parts, B, D], or where the first frame
-// has its own [T + 1, ...] -> [parts, B, 1, D], or [parts, B, 2, D] with the first frame's behind.
-at::Tensor OfStep(const at::Tensor& modulation, int step, int64_t first_frame) {
-  if (first_frame == 0) return modulation[step].unsqueeze(2);
-  return at::stack({modulation[step], modulation[-1]}, 2);
-}
-
-// Two streams as one sequence. video: [B, S, D]; text: packed, or undefined.
-at::Tensor Join(const JointLayout& layout, const at::Tensor& video, const at::Tensor& text) {
-  at::Tensor joined = at::empty({1, layout.tokens(), video.size(2)}, video.options());
-  for (int64_t row = 0; row < layout.rows(); ++row) {
-    layout.Video(joined, row).copy_(video.narrow(0, row, 1));
-    if (text.defined()) layout.Text(joined, row).copy_(layout.PackedText(text, row));
-  }
-  return joined;
-}
-
-// The spans of a row's video, its first frame those of the table's second row.
-TokenSpans VideoSpans(const JointLayout& layout, int64_t first_frame) {
-  const int64_t all = layout.video_tokens();
-  if (first_frame == 0) return {{0, all, 0}};
-  return {{0, first_frame, 1}, {first_frame, all, 0}};
-}
-
-// The spans of joined tokens, in a table of one row for each row of the batch, or of two.
-TokenSpans JointSpans(const JointLayout& layout, int64_t first_frame) {
-  TokenSpans spans;
-  for (const TokenSpan& text : layout.TextSpans()) {
-    const int64_t begin = text.row * layout.video_tokens() + text.begin;
-    const int64_t end = (text.row + 1) * layout.video_tokens() + text.end;
-    if (first_frame == 0) {
-      spans.push_back({begin, end, text.row});
-    } else {
-      spans.push_back({begin, begin + first_frame, 2 * text.row + 1});
-      spans.push_back({begin + first_frame, end, 2 * text.row});
-    }
-  }
-  return spans;
-}
 
 }  // namespace
 
@@ -134,12 +60,12 @@ HunyuanVideoTransformer::HunyuanVideoTransformer(const HunyuanVideoTransformerCo
     clean_2x_ = clean.Sub("proj_2x").WithBias({d, in, 2, 4, 4}, LayerKind::kConvolution);
     clean_4x_ = clean.Sub("proj_4x").WithBias({d, in, 4, 8, 8}, LayerKind::kConvolution);
   }
-  refiner_ = std::make_unique<HunyuanVideoTokenRefiner>(
-      *this, prepare.Sub("context_embedder"), kPrepare,
-      HunyuanVideoTokenRefiner::Options{.in = config_.text_embed_dim,
-                                        .heads = config_.num_attention_heads,
-                                        .width = d,
-                                        .layers = config_.num_refiner_layers});
+  refiner_ =
+      std::make_unique<TokenRefiner>(*this, prepare.Sub("context_embedder"), kPrepare,
+                                     TokenRefiner::Options{.in = config_.text_embed_dim,
+                                                           .heads = config_.num_attention_heads,
+                                                           .width = d,
+                                                           .layers = config_.num_refiner_layers});
   std::vector<WeightGroup*> groups, prepare_groups;
   MakeBlocks(groups, prepare_groups);
   // What comes before the blocks and behind them is little: it moves with the first and the last.
@@ -155,18 +81,7 @@ HunyuanVideoTransformer::HunyuanVideoTransformer(const HunyuanVideoTransformerCo
 
 void HunyuanVideoTransformer::MakeBlocks(std::vector<WeightGroup*>& groups,
                                          std::vector<WeightGroup*>& prepare_groups) {
-  const int64_t d = config_.width(), head = config_.attention_head_dim, mlp = config_.mlp_width();
-  // The names of q, k, v, their norms and the layer of the modulation.
-  const auto projections = [&](const WeightScope& scope, const WeightScope& modulation,
-                               const std::array<const char*, 6>& names, int64_t parts) {
-    const WeightScope attention = scope.Sub("attn");
-    return Projections{.q = attention.Linear(names[0], d, d),
-                       .k = attention.Linear(names[1], d, d),
-                       .v = attention.Linear(names[2], d, d),
-                       .norm_q = attention.Sub(names[3]).Get("weight", {head}),
-                       .norm_k = attention.Sub(names[4]).Get("weight", {head}),
-                       .modulation = modulation.Sub(names[5]).Linear("linear", d, parts * d)};
-  };
+  const int64_t d = config_.width(), mlp = config_.mlp_width();
   const auto scopes = [&](const char* name, int index) {
     groups.push_back(&weights().AddGroup(absl::StrCat(name, ".", index)));
     prepare_groups.push_back(
@@ -174,29 +89,29 @@ void HunyuanVideoTransformer::MakeBlocks(std::vector<WeightGroup*>& groups,
     const WeightScope scope = WeightScope(weights(), *groups.back()).Sub(name, index);
     return std::pair(scope, scope.In(*prepare_groups.back()));
   };
+  const JointProjections::Options sizes = {.in = d, .width = d, .head = config_.attention_head_dim};
   for (int i = 0; i < config_.num_layers; ++i) {
     const auto [scope, modulation] = scopes("transformer_blocks", i);
     const auto stream = [&, &scope = scope, &modulation = modulation](
-                            const std::array<const char*, 6>& names, const char* out,
+                            JointProjections::Names names, const char* norm, const char* out,
                             const char* feed_forward) {
-      Stream made{projections(scope, modulation, names, kDualParts), {}, {}};
-      made.out = scope.Sub("attn").Linear(out, d, d);
-      made.feed_forward =
-          std::make_unique<Mlp>(Mlp::FeedForward(scope.Sub(feed_forward), d, {.inner = mlp}));
-      return made;
+      const WeightScope attention = scope.Sub("attn");
+      return Stream{.projections = JointProjections(attention, names, sizes),
+                    .modulation = modulation.Sub(norm).Linear("linear", d, kDualParts * d),
+                    .out = attention.Linear(out, d, d),
+                    .feed_forward = std::make_unique<Mlp>(
+                        Mlp::FeedForward(scope.Sub(feed_forward), d, {.inner = mlp}))};
     };
-    DualBlock& block = dual_.emplace_back();
-    block.video = stream({"to_q", "to_k", "to_v", "norm_q", "norm_k", "norm1"}, "to_out.0", "ff");
-    block.text = stream(
-        {"add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k", "norm1_context"},
-        "to_add_out", "ff_context");
+    dual_.push_back({.video = stream(JointProjections::Names::kOwn, "norm1", "to_out.0", "ff"),
+                     .text = stream(JointProjections::Names::kAdded, "norm1_context", "to_add_out",
+                                    "ff_context")});
   }
   for (int i = 0; i < config_.num_single_layers; ++i) {
     const auto [scope, modulation] = scopes("single_transformer_blocks", i);
     single_.push_back(
-        {projections(scope, modulation, {"to_q", "to_k", "to_v", "norm_q", "norm_k", "norm"},
-                     kSingleParts),
-         scope.Linear("proj_mlp", d, mlp), scope.Linear("proj_out", d + mlp, d)});
+        {.projections = JointProjections(scope.Sub("attn"), JointProjections::Names::kOwn, sizes),
+         .modulation = modulation.Sub("norm").Linear("linear", d, kSingleParts * d),
+         .feed_forward = ParallelMlp(scope, d, mlp)});
   }
 }
 
@@ -297,7 +212,8 @@ HunyuanVideoTransformer::Prepared HunyuanVideoTransformer::Prepare(
 at::Tensor HunyuanVideoTransformer::EmbedHistory(const WeightAndBias& layer,
                                                  const at::Tensor& latents, int64_t shrink) const {
   const int64_t p = shrink * config_.patch_size;
-  const at::Tensor patches = PackPatches(PadToMultiples(latents, shrink, p).to(dtype()), p, shrink);
+  const at::Tensor patches =
+      PackPatches(RepeatToMultiples(latents, shrink, p).to(dtype()), p, shrink);
   return Linear(patches, layer.weight.get()->flatten(1), layer.bias.get());
 }
 
@@ -322,8 +238,8 @@ void HunyuanVideoTransformer::SetHistory(Prepared& prepared,
     if (shrink > 1) {
       const int64_t height = grid.height / config_.patch_size,
                     width = grid.width / config_.patch_size;
-      angles.cos = ShrinkTable(angles.cos, height, width, shrink);
-      angles.sin = ShrinkTable(angles.sin, height, width, shrink);
+      angles.cos = MeanOverCubes(angles.cos, height, width, shrink);
+      angles.sin = MeanOverCubes(angles.sin, height, width, shrink);
     }
     cos.push_back(std::move(angles.cos));
     sin.push_back(std::move(angles.sin));
@@ -355,49 +271,21 @@ void HunyuanVideoTransformer::RunDual(int index, const Prepared& prepared, int s
   const DualBlock& block = dual_[static_cast<size_t>(index)];
   const JointLayout& layout = prepared.layout;
   const at::Tensor modulation =
-      OfStep(prepared.modulation[static_cast<size_t>(index)], step, prepared.first_frame);
+      OfStep(prepared.modulation[static_cast<size_t>(index)], step, prepared.first_frame > 0);
   const at::Tensor text_modulation = prepared.text_modulation[static_cast<size_t>(index)][step];
-  const TokenSpans spans = VideoSpans(layout, prepared.first_frame), by_row = layout.TextSpans();
+  const TokenSpans spans = layout.VideoSpans(prepared.first_frame), by_row = layout.TextSpans();
   const RotaryTable rotary = {.cos = prepared.rotary.cos.narrow(0, 0, video.size(1)),
                               .sin = prepared.rotary.sin.narrow(0, 0, video.size(1))};
-
-  at::Tensor normed = NormModulate(video, kNorm, modulation[kShift], modulation[kScale], spans);
-  // One layer's weights at a time: each is in an expression of its own.
-  at::Tensor q = block.video.q.Apply(normed);
-  q = NormRotary(std::move(q), block.video.norm_q.get(), kQkNormEps, rotary);
-  at::Tensor k = at::empty({1, layout.tokens(), config_.width()}, video.options());
-  at::Tensor v = at::empty_like(k);
-  {
-    const at::Tensor keys = block.video.k.Apply(normed);
-    for (int64_t row = 0; row < layout.rows(); ++row) {
-      NormRotaryInto(keys.narrow(0, row, 1), block.video.norm_k.get(), kQkNormEps, rotary,
-                     layout.Video(k, row));
-    }
-  }
-  {
-    const at::Tensor values = block.video.v.Apply(normed);
-    for (int64_t row = 0; row < layout.rows(); ++row)
-      layout.Video(v, row).copy_(values.narrow(0, row, 1));
-  }
-  normed.reset();
-  at::Tensor text_q;
+  at::Tensor normed_text;
   if (text.defined()) {
-    const at::Tensor normed_text =
+    normed_text =
         NormModulate(text, kNorm, text_modulation[kShift], text_modulation[kScale], by_row);
-    at::Tensor keys = block.text.k.Apply(normed_text);
-    keys = NormRotary(std::move(keys), block.text.norm_k.get(), kQkNormEps);
-    const at::Tensor values = block.text.v.Apply(normed_text);
-    for (int64_t row = 0; row < layout.rows(); ++row) {
-      layout.Text(k, row).copy_(layout.PackedText(keys, row));
-      layout.Text(v, row).copy_(layout.PackedText(values, row));
-    }
-    text_q = block.text.q.Apply(normed_text);
-    text_q = NormRotary(std::move(text_q), block.text.norm_q.get(), kQkNormEps);
   }
-  JointAttended attended = JointAttention(layout, q, text_q, k, v, config_.num_attention_heads,
-                                          /*wants_text=*/true);
-  for (at::Tensor* used : {&q, &k, &v, &text_q}) used->reset();
-
+  JointAttended attended =
+      AttendJointly(layout, block.video.projections,
+                    NormModulate(video, kNorm, modulation[kShift], modulation[kScale], spans),
+                    block.text.projections, std::move(normed_text), rotary,
+                    {.heads = config_.num_attention_heads, .norm_eps = kQkNormEps});
   const auto mix = [&](const Stream& stream, at::Tensor& hidden, at::Tensor& seen,
                        const at::Tensor& parts, const TokenSpans& of) {
     seen = stream.out.Apply(seen);
@@ -411,58 +299,20 @@ void HunyuanVideoTransformer::RunDual(int index, const Prepared& prepared, int s
   if (text.defined()) mix(block.text, text, attended.text, text_modulation, by_row);
 }
 
-// What attention saw and the feed-forward's inner width beside it, through one layer. Both: [1, N,
-// D], let go of as soon as they are used.
-at::Tensor HunyuanVideoTransformer::SingleOut(const SingleBlock& block, at::Tensor attended,
-                                              at::Tensor normed, const RunContext& context) const {
-  const int64_t d = config_.width(), mlp = config_.mlp_width(), tokens = attended.size(1);
-  const int64_t at_once = context.chunk_feed_forward > 0
-                              ? std::min<int64_t>(context.chunk_feed_forward, tokens)
-                              : tokens;
-  at::Tensor out;
-  for (int64_t start = 0; start < tokens; start += at_once) {
-    const int64_t count = std::min(at_once, tokens - start);
-    const at::Tensor inputs = at::empty({1, count, d + mlp}, attended.options());
-    inputs.narrow(2, 0, d).copy_(attended.narrow(1, start, count));
-    if (count == tokens) attended.reset();
-    for (int64_t inner = 0; inner < count; inner += kInnerTokens) {
-      const int64_t part = std::min(kInnerTokens, count - inner);
-      at::Tensor hidden = block.proj_mlp.Apply(normed.narrow(1, start + inner, part));
-      inputs.narrow(1, inner, part).narrow(2, d, mlp).copy_(at::gelu_(hidden, "tanh"));
-    }
-    if (count == tokens) {
-      normed.reset();
-      return block.proj_out.Apply(inputs);
-    }
-    if (!out.defined()) out = at::empty_like(attended);
-    out.narrow(1, start, count).copy_(block.proj_out.Apply(inputs));
-  }
-  return out;
-}
-
 void HunyuanVideoTransformer::RunSingle(int index, const Prepared& prepared, int step,
                                         at::Tensor& tokens, const RunContext& context) const {
   const SingleBlock& block = single_[static_cast<size_t>(index - config_.num_layers)];
-  const JointLayout& layout = prepared.layout;
   // [3, rows of the table, D]
   const at::Tensor modulation =
-      OfStep(prepared.modulation[static_cast<size_t>(index)], step, prepared.first_frame)
+      OfStep(prepared.modulation[static_cast<size_t>(index)], step, prepared.first_frame > 0)
           .flatten(1, 2);
-  const TokenSpans spans = JointSpans(layout, prepared.first_frame);
+  const TokenSpans spans = prepared.layout.JoinedSpans(prepared.first_frame);
   at::Tensor normed = NormModulate(tokens, kNorm, modulation[kShift], modulation[kScale], spans);
-  at::Tensor q = block.q.Apply(normed);
-  q = NormRotary(std::move(q), block.norm_q.get(), kQkNormEps, prepared.rotary);
-  at::Tensor k = block.k.Apply(normed);
-  k = NormRotary(std::move(k), block.norm_k.get(), kQkNormEps, prepared.rotary);
-  at::Tensor v = block.v.Apply(normed);
-  std::vector<at::Tensor> rows;
-  for (int64_t row = 0; row < layout.rows(); ++row)
-    rows.push_back(Attention(layout.Row(q, row), layout.Row(k, row), layout.Row(v, row),
-                             config_.num_attention_heads));
-  for (at::Tensor* used : {&q, &k, &v}) used->reset();
-  at::Tensor attended = rows.size() == 1 ? rows[0] : at::cat(rows, 1);
-  rows.clear();
-  at::Tensor out = SingleOut(block, std::move(attended), std::move(normed), context);
+  at::Tensor attended =
+      AttendJoined(prepared.layout, block.projections, normed, prepared.rotary,
+                   {.heads = config_.num_attention_heads, .norm_eps = kQkNormEps});
+  at::Tensor out = block.feed_forward.Forward(std::move(attended), std::move(normed),
+                                              context.chunk_feed_forward);
   AddGated(tokens, out, modulation[kGate], spans);
 }
 
@@ -480,7 +330,7 @@ at::Tensor HunyuanVideoTransformer::Forward(const Prepared& prepared, int step,
     streams[0] = at::cat({prepared.history.expand({batch, -1, -1}), streams[0]}, 1);
   stack_->Run(context, streams, [&](int i, Streams& between) {
     if (i < config_.num_layers) return RunDual(i, prepared, step, between[0], between[1], context);
-    if (i == config_.num_layers) between = {Join(layout, between[0], between[1])};
+    if (i == config_.num_layers) between = {layout.Join(between[0], between[1])};
     RunSingle(i, prepared, step, between[0], context);
   });
   std::vector<at::Tensor> rows;

@@ -18,11 +18,13 @@
 #include "engine/core/run_context.h"
 #include "engine/memory/component.h"
 #include "engine/models/common/latents.h"
-#include "engine/models/hunyuan_video/token_refiner.h"
 #include "engine/models/hunyuan_video/transformer_config.h"
 #include "engine/nn/block_stack.h"
+#include "engine/nn/joint_projections.h"
 #include "engine/nn/mlp.h"
+#include "engine/nn/parallel_mlp.h"
 #include "engine/nn/timestep_embedding.h"
+#include "engine/nn/token_refiner.h"
 #include "engine/ops/joint_attention.h"
 #include "engine/ops/norm_rotary.h"
 
@@ -94,21 +96,19 @@ class HunyuanVideoTransformer final : public Component {
   const HunyuanVideoTransformerConfig& config() const { return config_; }
 
  private:
-  // What both kinds of blocks have of a stream.
-  struct Projections {
-    LinearWeight q, k, v;
-    WeightRef norm_q, norm_k;
+  struct Stream {
+    JointProjections projections;
     LinearWeight modulation;  // Prepare's
-  };
-  struct Stream : Projections {
     LinearWeight out;
     std::unique_ptr<Mlp> feed_forward;
   };
   struct DualBlock {
     Stream video, text;
   };
-  struct SingleBlock : Projections {
-    LinearWeight proj_mlp, proj_out;
+  struct SingleBlock {
+    JointProjections projections;
+    LinearWeight modulation;  // Prepare's
+    ParallelMlp feed_forward;
   };
 
   void MakeBlocks(std::vector<WeightGroup*>& groups, std::vector<WeightGroup*>& prepare_groups);
@@ -125,8 +125,6 @@ class HunyuanVideoTransformer final : public Component {
                const RunContext& context) const;
   void RunSingle(int index, const Prepared& prepared, int step, at::Tensor& tokens,
                  const RunContext& context) const;
-  at::Tensor SingleOut(const SingleBlock& block, at::Tensor attended, at::Tensor normed,
-                       const RunContext& context) const;
 
   HunyuanVideoTransformerConfig config_;
   WeightAndBias patch_;
@@ -136,7 +134,7 @@ class HunyuanVideoTransformer final : public Component {
   // Prepare's and SetHistory's.
   std::unique_ptr<TimestepEmbedder> time_embedder_, guidance_embedder_;
   std::unique_ptr<Mlp> text_embedder_;
-  std::unique_ptr<HunyuanVideoTokenRefiner> refiner_;
+  std::unique_ptr<TokenRefiner> refiner_;
   LinearWeight image_up_, image_down_, out_modulation_;
   WeightAndBias clean_, clean_2x_, clean_4x_;
   std::unique_ptr<BlockStack> prepare_stack_, stack_;

@@ -1,8 +1,7 @@
 // AutoencoderKLHunyuanVideo: latents to pixels and back, a tile in time at a time, as the class
 // does unless it is told not to. Norms and the attention in the middle see all frames of a tile, so
-// a tile is what goes from layer to layer; within a layer convolutions take some frames at a time,
-// so that little is held beside what goes in and out. Immutable once configured; one thread at a
-// time. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_hunyuan_video.py.
+// a tile is what goes from layer to layer (nn/clip_layers). Immutable once configured; one thread
+// at a time. Source: diffusers 0.42.1 models/autoencoders/autoencoder_kl_hunyuan_video.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,7 +15,7 @@
 #include "engine/models/common/condition_frames.h"
 #include "engine/models/common/vae_tiles.h"
 #include "engine/models/hunyuan_video/vae_config.h"
-#include "engine/nn/causal_conv3d.h"
+#include "engine/nn/clip_layers.h"
 #include "engine/nn/frame_chain.h"
 #include "engine/nn/frame_layers.h"
 
@@ -45,29 +44,20 @@ class HunyuanVideoVae final : public Component {
                     const RunContext& context) const;
 
  private:
-  // HunyuanVideoResnetBlockCausal3D.
-  struct Resnet {
-    Resnet(const WeightScope& scope, int64_t in, int64_t out);
-    at::Tensor Apply(const at::Tensor& clip, int64_t groups) const;
-
-    WeightAndBias norm1, norm2;
-    CausalConv3d conv1, conv2;
-    std::optional<WeightAndBias> shortcut;
-  };
   // Resnets, behind the first an attention, and behind all what makes their clip larger or smaller.
   struct Block {
-    std::vector<Resnet> resnets;
+    std::vector<ClipResnet> resnets;
     std::optional<FrameAttention> attention;
-    std::optional<CausalConv3d> resampler;
+    std::optional<ClipConvolution> resampler;
     bool resamples_time = false;
   };
   struct Network {
     bool is_decoder;
-    WeightAndBias quant;  // post_quant_conv, in front; quant_conv, behind
-    CausalConv3d conv_in;
+    FrameConvolution quant;  // post_quant_conv, in front; quant_conv, behind
+    ClipConvolution conv_in;
     std::vector<Block> blocks;
-    WeightAndBias norm_out;
-    CausalConv3d conv_out;
+    GroupNorm norm_out;
+    ClipConvolution conv_out;
   };
 
   Network MakeNetwork(const char* name, const char* quant, bool is_decoder);

@@ -24,27 +24,17 @@ constexpr std::string_view kMark =
 // Tencent's names, and where they differ those that ComfyUI saves.
 const KeyRenames& Renames() {
   static const KeyRenames renames = {
-      {"txt_in.t_embedder.mlp.0.", "context_embedder.time_text_embed.timestep_embedder.linear_1."},
-      {"txt_in.t_embedder.in_layer.",
-       "context_embedder.time_text_embed.timestep_embedder.linear_1."},
-      {"txt_in.t_embedder.mlp.2.", "context_embedder.time_text_embed.timestep_embedder.linear_2."},
-      {"txt_in.t_embedder.out_layer.",
-       "context_embedder.time_text_embed.timestep_embedder.linear_2."},
-      {"txt_in.c_embedder.in_layer.", "txt_in.c_embedder.linear_1."},
-      {"txt_in.c_embedder.out_layer.", "txt_in.c_embedder.linear_2."},
+      {"txt_in.t_embedder.", "context_embedder.time_text_embed.timestep_embedder."},
       {"txt_in.c_embedder.", "context_embedder.time_text_embed.text_embedder."},
       {"txt_in.input_embedder.", "context_embedder.proj_in."},
       {"txt_in.individual_token_refiner.blocks.", "context_embedder.token_refiner.refiner_blocks."},
-      {"time_in.mlp.0.", "time_text_embed.timestep_embedder.linear_1."},
-      {"time_in.in_layer.", "time_text_embed.timestep_embedder.linear_1."},
-      {"time_in.mlp.2.", "time_text_embed.timestep_embedder.linear_2."},
-      {"time_in.out_layer.", "time_text_embed.timestep_embedder.linear_2."},
-      {"guidance_in.mlp.0.", "time_text_embed.guidance_embedder.linear_1."},
-      {"guidance_in.in_layer.", "time_text_embed.guidance_embedder.linear_1."},
-      {"guidance_in.mlp.2.", "time_text_embed.guidance_embedder.linear_2."},
-      {"guidance_in.out_layer.", "time_text_embed.guidance_embedder.linear_2."},
-      {"vector_in.in_layer.", "time_text_embed.text_embedder.linear_1."},
-      {"vector_in.out_layer.", "time_text_embed.text_embedder.linear_2."},
+      {"time_in.", "time_text_embed.timestep_embedder."},
+      {"guidance_in.", "time_text_embed.guidance_embedder."},
+      {"vector_in.", "time_text_embed.text_embedder."},
+      {"_embedder.mlp.0.", "_embedder.linear_1."},
+      {"_embedder.mlp.2.", "_embedder.linear_2."},
+      {"_embedder.in_layer.", "_embedder.linear_1."},
+      {"_embedder.out_layer.", "_embedder.linear_2."},
       {"img_in.", "x_embedder."},
       {"final_layer.linear.", "proj_out."},
       {"final_layer.adaLN_modulation.1.", "norm_out.linear."},
@@ -82,7 +72,7 @@ const KeyRenames& Renames() {
   return renames;
 }
 
-// A layer that is several: equal stretches of rows, or stretches of a width and the rest.
+// Layers that are several: each part but the last has the model's width of rows.
 struct Fused {
   std::string_view name;
   std::vector<const char*> parts;
@@ -97,22 +87,6 @@ const std::vector<Fused>& FusedLayers() {
   return layers;
 }
 
-// Each part but the last has `width` rows. Rows that are not there are Checkpoint's to refuse.
-std::vector<MappedTensor> Split(const std::string& name, size_t at, const Fused& fused,
-                                const TensorEntry& entry, int64_t width) {
-  const int64_t all = entry.shape.empty() ? 0 : entry.shape[0];
-  std::vector<MappedTensor> mapped;
-  for (const char* part : fused.parts) {
-    const int64_t first = static_cast<int64_t>(mapped.size()) * width;
-    const bool is_last = mapped.size() + 1 == fused.parts.size();
-    mapped.push_back(
-        {.name = absl::StrCat(name.substr(0, at), part, name.substr(at + fused.name.size())),
-         .first_row = first,
-         .rows = is_last ? all - first : width});
-  }
-  return mapped;
-}
-
 KeyMap MapOf(const std::string& prefix, int64_t width) {
   return {.name = kComponent,
           .map = [prefix, width](std::string_view original,
@@ -121,7 +95,11 @@ KeyMap MapOf(const std::string& prefix, int64_t width) {
             std::string name = Rename(original.substr(prefix.size()), Renames());
             for (const Fused& fused : FusedLayers()) {
               const size_t at = name.find(fused.name);
-              if (at != std::string::npos) return Split(name, at, fused, entry, width);
+              if (at == std::string::npos) continue;
+              std::vector<std::string> names;
+              for (const char* part : fused.parts)
+                names.push_back(std::string(name).replace(at, fused.name.size(), part));
+              return SplitRows(entry, width, names);
             }
             return {{.name = std::move(name)}};
           }};

@@ -58,13 +58,14 @@ void DropSecondPass(Knobs& knobs) {
   knobs.values.emplace("passes", int64_t{1});
 }
 
-class LtxDescription final : public FamilyDescription {
+class LtxDescription final : public FixedDescription {
  public:
   // upsampler: the folder's, if it has one.
   LtxDescription(const LtxVaeConfig& vae, const LtxSampler& sampler,
                  const std::optional<LtxLatentUpsamplerConfig>& upsampler,
                  const std::string& pipeline_class)
-      : upsampler_(upsampler),
+      : FixedDescription(kLtxTiles),
+        upsampler_(upsampler),
         names_condition_pipeline_(pipeline_class == kConditionPipeline),
         spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
@@ -92,18 +93,10 @@ class LtxDescription final : public FamilyDescription {
       defaults.task = task;
       tasks_.push_back({.task = task, .defaults = defaults});
     }
-    limits_ = {.size_multiple = kSizeMultiple,
-               .min_size = kSizeMultiple,
-               .max_size = 4096,
-               .frames_multiple = temporal_ratio_,
-               .max_frames = 2048 * temporal_ratio_ + 1,
-               .max_pixels = 16 * kMaxPixelsAtOnce,
-               .max_steps = 1000};
+    limits_ = UsualLimits(kSizeMultiple, temporal_ratio_);
+    limits_.max_pixels = 16 * kMaxPixelsAtOnce;
   }
 
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     // A tile of a long video's decode has to come out of its own tiles as large as it is.
     if (request.conditions.empty() && !RunsLongPipeline(request)) return absl::OkStatus();
@@ -124,8 +117,6 @@ class LtxDescription final : public FamilyDescription {
   int spatial_ratio_;
   int temporal_ratio_;
   LtxSampler sampler_;
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
 };
 
 void LtxDescription::Resolve(Request& request, std::vector<FieldViolation>& violations) const {

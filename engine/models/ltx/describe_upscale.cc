@@ -17,10 +17,11 @@ namespace {
 constexpr int kMaxSize = 8192;
 constexpr int64_t kMaxPixels = 1'000'000'000;
 
-class LtxUpscaleDescription final : public FamilyDescription {
+class LtxUpscaleDescription final : public FixedDescription {
  public:
   LtxUpscaleDescription(const LtxVaeConfig& vae, const LtxLatentUpsamplerConfig& upsampler)
-      : spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
+      : FixedDescription(kLtxTiles),
+        spatial_ratio_(static_cast<int>(vae.spatial_compression_ratio)),
         temporal_ratio_(static_cast<int>(vae.temporal_compression_ratio)),
         upsampler_(upsampler) {
     const Stride3d by = upsampler.factors();
@@ -42,9 +43,6 @@ class LtxUpscaleDescription final : public FamilyDescription {
                .max_steps = 0};
   }
 
-  const std::vector<TaskDescription>& tasks() const override { return tasks_; }
-  const Limits& limits() const override { return limits_; }
-  const VaeTileSizes& vae_tiles() const override { return kLtxTiles; }
   absl::Status CheckTiling(const Request&, const VaeTiling& tiling) const override {
     return CheckWholeTiles(tiling, spatial_ratio_, temporal_ratio_);
   }
@@ -62,8 +60,6 @@ class LtxUpscaleDescription final : public FamilyDescription {
   int spatial_ratio_;
   int temporal_ratio_;
   LtxLatentUpsamplerConfig upsampler_;
-  std::vector<TaskDescription> tasks_;
-  Limits limits_;
 };
 
 void LtxUpscaleDescription::FillFromConditions(const Request& configured, Request& request) const {

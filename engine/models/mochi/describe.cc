@@ -36,16 +36,9 @@ absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeMochi(const Mod
   defaults.guidance_scale = 4.5;
   defaults.fps = 30.0;
   defaults.output.quality = 75;
-  const int multiple = vae.spatial_ratio() * transformer.patch_size;
-  const Limits limits = {.size_multiple = multiple,
-                         .min_size = multiple,
-                         .max_size = 4096,
-                         .frames_multiple = vae.temporal_ratio(),
-                         .max_frames = 2048 * vae.temporal_ratio() + 1,
-                         .max_pixels = 1'000'000'000,
-                         .max_steps = 1000};
   return std::make_shared<SingleTaskDescription>(
-      defaults, limits, kMochiTiles,
+      defaults, UsualLimits(vae.spatial_ratio() * transformer.patch_size, vae.temporal_ratio()),
+      kMochiTiles,
       [sampler](const Request& request) { return MochiSchedule(sampler, request).status(); });
 }
 

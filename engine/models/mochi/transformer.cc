@@ -3,8 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/meshgrid.h>
@@ -14,10 +12,12 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
 #include "engine/models/common/latents.h"
+#include "engine/nn/modulation.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/norm_modulate.h"
@@ -41,11 +41,6 @@ int64_t FeedForwardInner(int64_t dim) { return 4 * dim * 2 / 3; }
 at::Tensor Centers(double extent, int64_t count, const at::TensorOptions& options) {
   const at::Tensor edges = at::linspace(-extent / 2, extent / 2, count + 1, options);
   return (edges.narrow(0, 0, count) + edges.narrow(0, 1, count)) / 2;
-}
-
-// [T, B, parts * W] -> [T, parts, B, W]
-at::Tensor ByPart(const at::Tensor& modulation, int64_t parts) {
-  return modulation.unflatten(2, {parts, -1}).transpose(1, 2).contiguous();
 }
 
 }  // namespace
@@ -86,21 +81,17 @@ MochiTransformer::MochiTransformer(const MochiTransformerConfig& config,
           {.activation = activation, .inner = FeedForwardInner(dim), .bias = false}));
     };
     Block& block = blocks_.emplace_back();
-    block.video = {.q = attention.Linear("to_q", d, d, /*bias=*/false),
-                   .k = attention.Linear("to_k", d, d, false),
-                   .v = attention.Linear("to_v", d, d, false),
+    const auto projections = [&](JointProjections::Names names, int64_t in) {
+      return JointProjections(attention, names,
+                              {.in = in, .width = d, .head = head, .bias = false});
+    };
+    block.video = {.projections = projections(JointProjections::Names::kOwn, d),
                    .out = attention.Linear("to_out.0", d, d),
-                   .norm_q = attention.Get("norm_q.weight", {head}),
-                   .norm_k = attention.Get("norm_k.weight", {head}),
                    .feed_forward = feed_forward("ff", d),
                    .modulation = modulation.Sub("norm1").Linear("linear", d, kParts * d)};
     block.text = {
-        .q = attention.Linear("add_q_proj", w, d, false),
-        .k = attention.Linear("add_k_proj", w, d, false),
-        .v = attention.Linear("add_v_proj", w, d, false),
+        .projections = projections(JointProjections::Names::kAdded, w),
         .out = is_last ? LinearWeight() : attention.Linear("to_add_out", d, w),
-        .norm_q = attention.Get("norm_added_q.weight", {head}),
-        .norm_k = attention.Get("norm_added_k.weight", {head}),
         .feed_forward = is_last ? nullptr : feed_forward("ff_context", w),
         .modulation = is_last ? modulation.Sub("norm1_context").Linear("linear_1", d, w)
                               : modulation.Sub("norm1_context").Linear("linear", d, kParts * w)};
@@ -199,47 +190,13 @@ void MochiTransformer::RunBlock(int index, const Prepared& prepared, int step, S
   at::Tensor& video = streams[0];
   at::Tensor& text = streams[1];
   const bool has_text = text.defined(), changes_text = has_text && block.text.feed_forward;
-  const TokenSpans all = {{0, video.size(1), 0}};
-  const TokenSpans by_row = layout.TextSpans();
-
-  at::Tensor normed = NormModulate(video, kNorm, {}, modulation[kScale], all);
+  const TokenSpans all = layout.VideoSpans(), by_row = layout.TextSpans();
   at::Tensor normed_text;
   if (has_text) normed_text = NormModulate(text, kNorm, {}, text_modulation[kScale], by_row);
-  // One layer's weights at a time: each is in an expression of its own.
-  at::Tensor q = block.video.q.Apply(normed);
-  q = NormRotary(q, block.video.norm_q.get(), kQkNormEps, prepared.rotary);
-  const at::Tensor k = at::empty({1, layout.tokens(), config_.width()}, video.options());
-  const at::Tensor v = at::empty_like(k);
-  {
-    const at::Tensor keys = block.video.k.Apply(normed);
-    for (int64_t row = 0; row < layout.rows(); ++row) {
-      NormRotaryInto(keys.narrow(0, row, 1), block.video.norm_k.get(), kQkNormEps, prepared.rotary,
-                     layout.Video(k, row));
-    }
-  }
-  {
-    const at::Tensor values = block.video.v.Apply(normed);
-    for (int64_t row = 0; row < layout.rows(); ++row)
-      layout.Video(v, row).copy_(values.narrow(0, row, 1));
-  }
-  normed.reset();
-  at::Tensor text_q;
-  if (has_text) {
-    at::Tensor keys = block.text.k.Apply(normed_text);
-    keys = NormRotary(keys, block.text.norm_k.get(), kQkNormEps);
-    const at::Tensor values = block.text.v.Apply(normed_text);
-    for (int64_t row = 0; row < layout.rows(); ++row) {
-      layout.Text(k, row).copy_(layout.PackedText(keys, row));
-      layout.Text(v, row).copy_(layout.PackedText(values, row));
-    }
-    if (changes_text) {
-      text_q = block.text.q.Apply(normed_text);
-      text_q = NormRotary(text_q, block.text.norm_q.get(), kQkNormEps);
-    }
-  }
-  JointAttended attended =
-      JointAttention(layout, q, text_q, k, v, config_.num_attention_heads, changes_text);
-  q.reset();
+  JointAttended attended = AttendJointly(
+      layout, block.video.projections, NormModulate(video, kNorm, {}, modulation[kScale], all),
+      block.text.projections, std::move(normed_text), prepared.rotary,
+      {.heads = config_.num_attention_heads, .norm_eps = kQkNormEps, .wants_text = changes_text});
 
   const auto mix = [&](const Stream& stream, at::Tensor& hidden, at::Tensor& seen,
                        const at::Tensor& parts, const TokenSpans& spans) {

@@ -18,6 +18,7 @@
 #include "engine/memory/component.h"
 #include "engine/models/mochi/transformer_config.h"
 #include "engine/nn/block_stack.h"
+#include "engine/nn/joint_projections.h"
 #include "engine/nn/mlp.h"
 #include "engine/nn/timestep_embedding.h"
 #include "engine/ops/joint_attention.h"
@@ -61,8 +62,8 @@ class MochiTransformer final : public Component {
  private:
   // The layers of one stream in a block.
   struct Stream {
-    LinearWeight q, k, v, out;
-    WeightRef norm_q, norm_k;
+    JointProjections projections;
+    LinearWeight out;
     std::unique_ptr<Mlp> feed_forward;  // none in the last block's text
     LinearWeight modulation;            // Prepare's
   };

@@ -52,17 +52,13 @@ bool IsOfTransformer(std::string_view renamed) {
 }
 
 // Fused projections are equal stretches of rows.
-std::vector<MappedTensor> Split(std::string_view fused, const std::array<const char*, 3>& names,
+std::vector<MappedTensor> Split(std::string_view fused, const std::array<const char*, 3>& parts,
                                 const TensorEntry& entry) {
   const std::string attention(fused.substr(0, fused.rfind("attn.")));
-  const int64_t rows = entry.shape.empty() ? 0 : entry.shape[0] / 3;
-  std::vector<MappedTensor> mapped;
-  for (const char* name : names) {
-    mapped.push_back({.name = absl::StrCat(attention, "attn1.", name, ".weight"),
-                      .first_row = static_cast<int64_t>(mapped.size()) * rows,
-                      .rows = rows});
-  }
-  return mapped;
+  std::vector<std::string> names;
+  for (const char* part : parts)
+    names.push_back(absl::StrCat(attention, "attn1.", part, ".weight"));
+  return SplitRows(entry, entry.shape.empty() ? 0 : entry.shape[0] / 3, names);
 }
 
 KeyMap MapOf(int blocks) {

@@ -96,6 +96,34 @@ TEST(JointLayoutTest, PartsOfARowAreViewsOfIt) {
   EXPECT_EQ(spans[2].row, 2);
 }
 
+TEST(JointLayoutTest, JoinsEachRowsVideoAndText) {
+  const JointLayout layout(kVideo, {3, 0, 2});
+  const at::Tensor video = Random({3, kVideo, kWidth}, 1), text = Random({1, 5, kWidth}, 2);
+  const at::Tensor joined = layout.Join(video, text);
+  EXPECT_TRUE(
+      joined.equal(at::cat({video.narrow(0, 0, 1), text.narrow(1, 0, 3), video.narrow(0, 1, 1),
+                            video.narrow(0, 2, 1), text.narrow(1, 3, 2)},
+                           1)));
+  EXPECT_TRUE(JointLayout(kVideo, {0, 0, 0}).Join(video, {}).equal(video.view({1, -1, kWidth})));
+}
+
+// {begin, end, row} of each.
+std::vector<std::vector<int64_t>> Listed(const TokenSpans& spans) {
+  std::vector<std::vector<int64_t>> listed;
+  for (const TokenSpan& span : spans) listed.push_back({span.begin, span.end, span.row});
+  return listed;
+}
+
+TEST(JointLayoutTest, SpansOfVideoAndOfJoinedTokensMaySetTheFirstApart) {
+  const JointLayout layout(kVideo, {3, 0});
+  using Spans = std::vector<std::vector<int64_t>>;
+  EXPECT_EQ(Listed(layout.VideoSpans()), (Spans{{0, 7, 0}}));
+  EXPECT_EQ(Listed(layout.VideoSpans(2)), (Spans{{0, 2, 1}, {2, 7, 0}}));
+  EXPECT_EQ(Listed(layout.JoinedSpans()), (Spans{{0, 10, 0}, {10, 17, 1}}));
+  EXPECT_EQ(Listed(layout.JoinedSpans(2)),
+            (Spans{{0, 2, 1}, {2, 10, 0}, {10, 12, 3}, {12, 17, 2}}));
+}
+
 TEST(JointLayoutTest, RowsWithoutVideoAreRefused) {
   EXPECT_THROW(JointLayout(0, {3}), c10::Error);
   EXPECT_THROW(JointLayout(4, {-1}), c10::Error);
