@@ -229,6 +229,20 @@ def test_weights_may_have_the_names_of_another_transformers(kind, tmp_path):
     assert equals(model, fixture)
 
 
+def test_text_encoders_in_single_files_give_the_folders_frames(tmp_path):
+    fixture = fixture_of("hunyuan-t2v-1")
+    want = kino_render.render(fixture.model, request_of(fixture))
+    model = shutil.copytree(fixture.model, tmp_path / "model")
+    flags = []
+    for component, rule in (("text_encoder", llama_causal),
+                            ("text_encoder_2", lambda name: f"text_encoders.clip_l.transformer.{clip_of_4(name)}")):
+        rename(model / component, rule)
+        # The folder has no weights then.
+        path = (model / component / "model.safetensors").rename(tmp_path / f"{component}.safetensors")
+        flags += ["--model", f"{component}={path}"]
+    assert np.array_equal(kino_render.render(model, request_of(fixture), flags=flags), want)
+
+
 def test_a_pixel_processor_may_have_any_of_its_classes(tmp_path):
     fixture = fixture_of("hunyuan-i2v-0")
     model = shutil.copytree(fixture.model, tmp_path / "model")
