@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/text/caption_tables.h"
+#include "engine/text/class_boundaries.h"
 #include "engine/text/unicode.h"
 
 namespace kino::engine {
@@ -12,12 +13,6 @@ namespace {
 
 constexpr char32_t kHangul = 0xAC00, kL = 0x1100, kV = 0x1161, kT = 0x11A7;
 constexpr char32_t kVCount = 21, kTCount = 28, kHangulCount = 11172;
-
-int CombiningClass(char32_t c, const NormalForms& forms) {
-  const auto next = std::upper_bound(forms.combining.begin(), forms.combining.end(),
-                                     static_cast<uint32_t>(c) << 8 | 0xFF);
-  return next == forms.combining.begin() ? 0 : static_cast<int>(next[-1] & 0xFF);
-}
 
 bool IsUnknown(char32_t c, const NormalForms& forms) {
   return std::binary_search(forms.unknown.begin(), forms.unknown.end(), static_cast<uint32_t>(c));
@@ -70,7 +65,7 @@ char32_t Composed(char32_t first, char32_t second, const NormalForms& forms) {
 
 // Marks behind a starter in the order of their classes.
 void Order(std::u32string& parts, const NormalForms& forms) {
-  const auto class_of = [&](char32_t c) { return CombiningClass(c, forms); };
+  const auto class_of = [&](char32_t c) { return ClassOf(c, forms.combining); };
   for (size_t i = 0; i < parts.size();) {
     if (class_of(parts[i]) == 0) {
       ++i;
@@ -108,7 +103,7 @@ std::string NormalizeNfc(std::string_view text, const NormalForms& forms) {
   size_t starter = std::u32string::npos;
   int last = 0;  // class of what stands between the starter and the next character
   for (const char32_t c : parts) {
-    const int now = CombiningClass(c, forms);
+    const int now = ClassOf(c, forms.combining);
     if (starter != std::u32string::npos && (last == 0 ? starter + 1 == out.size() : last < now)) {
       if (const char32_t made = Composed(out[starter], c, forms)) {
         out[starter] = made;

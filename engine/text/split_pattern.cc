@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/core/status.h"
+#include "engine/text/class_boundaries.h"
 #include "engine/text/split_syntax.h"
 #include "engine/text/tokenizer_tables.h"
 #include "engine/text/unicode.h"
@@ -28,10 +29,7 @@ constexpr char32_t kStandIns[] = {0xFFFF, 0x80,   0xAD,   0xE000, 0x3D2,  0x138,
                                   0xA8,   0xA6,   0xA0,   0x2028, 0x2029};
 
 Category CategoryOf(char32_t c) {
-  const uint32_t* end = kCategoryBoundaries + kCategoryBoundaryCount;
-  const uint32_t* after =
-      std::upper_bound(kCategoryBoundaries, end, static_cast<uint32_t>(c) << 8 | 0xFF);
-  return after == kCategoryBoundaries ? Category::kCn : static_cast<Category>(after[-1] & 0xFF);
+  return static_cast<Category>(ClassOf(c, {kCategoryBoundaries, kCategoryBoundaryCount}));
 }
 
 // What patterns may name themselves stays: ASCII, the two letters that fold to it, and the control

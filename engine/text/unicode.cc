@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/text/class_boundaries.h"
 #include "engine/text/unicode_tables.h"
 
 namespace kino::engine {
@@ -156,11 +157,7 @@ GraphemeClass GraphemeClassOf(char32_t c) {
   if (c >= 0xAC00 && c <= 0xD7A3) {  // Hangul syllables: each 28th has no final consonant
     return (c - 0xAC00) % 28 == 0 ? GraphemeClass::kHangulLv : GraphemeClass::kHangulLvt;
   }
-  const uint32_t* end = kGraphemeBoundaries + kGraphemeBoundaryCount;
-  const uint32_t* after =
-      std::upper_bound(kGraphemeBoundaries, end, static_cast<uint32_t>(c) << 8 | 0xFF);
-  if (after == kGraphemeBoundaries) return GraphemeClass::kOther;
-  return static_cast<GraphemeClass>(after[-1] & 0xFF);
+  return static_cast<GraphemeClass>(ClassOf(c, {kGraphemeBoundaries, kGraphemeBoundaryCount}));
 }
 
 size_t GraphemeEnd(std::string_view text, size_t begin) {

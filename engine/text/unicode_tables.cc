@@ -152,7 +152,7 @@ const uint32_t kGraphemeBoundaries[] = {
   0x1FA6E10, 0x1FB0000, 0x1FC0010, 0x1FFFE00, 0xE000003, 0xE002004, 0xE008003, 0xE010004, 0xE01F003,
   0xE100000,
 };
-const size_t kGraphemeBoundaryCount = sizeof(kGraphemeBoundaries) / sizeof(uint32_t);
+const size_t kGraphemeBoundaryCount = sizeof(kGraphemeBoundaries) / sizeof(kGraphemeBoundaries[0]);
 
 const uint32_t kWordBoundaries[] = {
   0x30, 0x3A, 0x41, 0x5B, 0x5F, 0x60, 0x61, 0x7B, 0xAA, 0xAB, 0xB5, 0xB6, 0xBA, 0xBB, 0xC0, 0xD7,
@@ -291,7 +291,8 @@ const uint32_t kWordBoundaries[] = {
   0x2B81E, 0x2B820, 0x2CEAE, 0x2CEB0, 0x2EBE1, 0x2EBF0, 0x2EE5E, 0x2F800, 0x2FA1E, 0x30000, 0x3134B,
   0x31350, 0x3347A, 0xE0100, 0xE01F0,
 };
-const size_t kWordBoundaryCount = sizeof(kWordBoundaries) / sizeof(uint32_t);
+const size_t kWordBoundaryCount = sizeof(kWordBoundaries) / sizeof(kWordBoundaries[0]);
+
 // clang-format on
 
 }  // namespace kino::engine
