@@ -1,5 +1,6 @@
 #include "engine/core/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -36,6 +37,25 @@ std::string ConfigReader::Short(const nlohmann::json& value) {
   std::string text = value.dump(-1, ' ', true);
   if (text.size() > 60) text = text.substr(0, 57) + "...";
   return text;
+}
+
+void ConfigReader::Expect(const char* key, const std::vector<std::string>& known) {
+  const std::string value = Get(key, known.front());
+  if (!status_.ok() || std::find(known.begin(), known.end(), value) != known.end()) return;
+  status_ = absl::UnimplementedError(
+      absl::StrCat(where_, ": '", key, "' is '", value, "', expected '", known.front(), "'"));
+}
+
+void ConfigReader::ExpectMultiples(const char* key, const std::vector<int>& values, int of,
+                                   int high) {
+  if (!status_.ok()) return;
+  for (const int value : values) {
+    if (value >= 1 && value <= high && value % of == 0) continue;
+    status_ = absl::InvalidArgumentError(absl::StrCat(where_, ": '", key, "' has ", value,
+                                                      ", expected multiples of ", of, ", ", of,
+                                                      " to ", high));
+    return;
+  }
 }
 
 bool ConfigReader::Read(const nlohmann::json& json, bool& out) {

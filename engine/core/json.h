@@ -51,6 +51,11 @@ class ConfigReader {
     }
     return value;
   }
+  // A name that is not asked for because one alone is supported, the first of `known` where the key
+  // is absent; the others mean the same. Another: UNIMPLEMENTED.
+  void Expect(const char* key, const std::vector<std::string>& known);
+  // Each of `values`, which `key` has: a multiple of `of`, 1 to high.
+  void ExpectMultiples(const char* key, const std::vector<int>& values, int of, int high);
   const absl::Status& status() const { return status_; }
 
  private:

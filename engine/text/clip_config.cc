@@ -119,15 +119,11 @@ absl::StatusOr<VisionEncoderConfig> ReadLlava(const nlohmann::json& json, const 
   KINO_RETURN_IF_ERROR(ReadTower(reader, defaults, where, config));
   const int feature_layer = outer.Get("vision_feature_layer", -2);
   const std::string strategy = outer.Get("vision_feature_select_strategy", std::string("default"));
-  const std::string activation = outer.Get("projector_hidden_act", std::string("gelu"));
+  outer.Expect("projector_hidden_act", {"gelu"});
   config.projector_bias = outer.Get("multimodal_projector_bias", true);
   config.projection_size = text.Within("hidden_size", 4096, 1, INT_MAX);
   KINO_RETURN_IF_ERROR(outer.status());
   KINO_RETURN_IF_ERROR(text.status());
-  if (activation != "gelu") {
-    return absl::UnimplementedError(
-        absl::StrCat(path, ": projector_hidden_act '", activation, "', expected 'gelu'"));
-  }
   if (strategy != "default" && strategy != "full") {
     return absl::UnimplementedError(absl::StrCat(path, ": vision_feature_select_strategy '",
                                                  strategy, "', expected 'default' or 'full'"));

@@ -101,7 +101,7 @@ absl::StatusOr<LlamaEncoderConfig> LlamaEncoderConfig::FromJson(const nlohmann::
   config.attention_bias = reader.Get("attention_bias", false);
   config.mlp_bias = reader.Get("mlp_bias", false);
   config.permuted_rotary = reader.Get("permuted_rotary", false);
-  const std::string activation = reader.Get("hidden_act", std::string("silu"));
+  reader.Expect("hidden_act", {"silu"});
   KINO_ASSIGN_OR_RETURN(config.rope, ReadRope(text, reader, path));
   KINO_RETURN_IF_ERROR(reader.status());
   if (nested != nullptr) {
@@ -116,10 +116,6 @@ absl::StatusOr<LlamaEncoderConfig> LlamaEncoderConfig::FromJson(const nlohmann::
     return absl::UnimplementedError(
         absl::StrCat(path, ": model_type '", outer_type, nested == nullptr ? "" : "' of '",
                      nested == nullptr ? "" : type, "', expected 'llama', or 'llava' of 'llama'"));
-  }
-  if (activation != "silu") {
-    return absl::UnimplementedError(
-        absl::StrCat(path, ": hidden_act '", activation, "', expected 'silu'"));
   }
   KINO_RETURN_IF_ERROR(CheckSizes(config, path));
   return config;

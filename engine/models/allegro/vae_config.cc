@@ -39,17 +39,16 @@ absl::StatusOr<AllegroVaeConfig> AllegroVaeConfig::FromJson(const nlohmann::json
   config.temporal_upsample_blocks =
       reader.Get("temporal_upsample_blocks", config.temporal_upsample_blocks);
   config.layers_per_block = reader.Get("layers_per_block", config.layers_per_block);
-  config.norm_num_groups = reader.Get("norm_num_groups", config.norm_num_groups);
+  config.norm_num_groups =
+      reader.Within("norm_num_groups", config.norm_num_groups, 1, kMaxChannels);
   config.temporal_compression_ratio =
       reader.Get("temporal_compression_ratio", config.temporal_compression_ratio);
   config.sample_size = reader.Get("sample_size", config.sample_size);
   config.scaling_factor = reader.Get("scaling_factor", config.scaling_factor);
-  const std::string activation = reader.Get("act_fn", std::string("silu"));
+  reader.Expect("act_fn", {"silu", "swish"});
+  reader.ExpectMultiples("block_out_channels", config.block_out_channels, config.norm_num_groups,
+                         kMaxChannels);
   KINO_RETURN_IF_ERROR(reader.status());
-  if (activation != "silu" && activation != "swish") {
-    return absl::UnimplementedError(
-        absl::StrCat(path, ": act_fn '", activation, "', expected 'silu'"));
-  }
   const auto refuse = [&path](const std::string& what) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
   };
@@ -59,20 +58,10 @@ absl::StatusOr<AllegroVaeConfig> AllegroVaeConfig::FromJson(const nlohmann::json
         "'block_out_channels' has ", blocks, " entries, 'temporal_upsample_blocks' ",
         config.temporal_upsample_blocks.size(), "; expected as many, 1 to ", kMaxBlocks));
   }
-  const bool has_channels =
-      std::all_of(config.block_out_channels.begin(), config.block_out_channels.end(),
-                  [](int channels) { return channels >= 1 && channels <= kMaxChannels; });
-  if (!has_channels || config.out_channels != 3 || config.latent_channels < 1 ||
+  if (config.out_channels != 3 || config.latent_channels < 1 ||
       config.latent_channels > kMaxChannels || config.layers_per_block < 0 ||
-      config.layers_per_block > kMaxLayers || config.norm_num_groups < 1 ||
-      !(config.scaling_factor > 0)) {
+      config.layers_per_block > kMaxLayers || !(config.scaling_factor > 0)) {
     return refuse("a size is not positive or too large, or out_channels is not 3");
-  }
-  for (const int channels : config.block_out_channels) {
-    if (channels % config.norm_num_groups == 0) continue;
-    return refuse(absl::StrCat("'block_out_channels' has ", channels,
-                               ", expected a multiple of norm_num_groups, ",
-                               config.norm_num_groups));
   }
   const auto doublings = std::count(config.temporal_upsample_blocks.begin(),
                                     config.temporal_upsample_blocks.end(), true);

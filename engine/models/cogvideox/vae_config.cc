@@ -39,14 +39,12 @@ absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::
   reader.Within("in_channels", 3, 3, 3);
   reader.Within("out_channels", 3, 3, 3);
   reader.Within("norm_eps", kNormEps, kNormEps, kNormEps);
-  const std::string activation = reader.Get("act_fn", std::string("silu"));
+  reader.Expect("act_fn", {"silu", "swish"});
+  reader.ExpectMultiples("block_out_channels", c.block_out_channels, c.norm_num_groups,
+                         kMaxChannels);
   for (const char* key : {"use_quant_conv", "use_post_quant_conv"})
     reader.Within(key, false, false, false);
   KINO_RETURN_IF_ERROR(reader.status());
-  if (activation != "silu" && activation != "swish") {
-    return absl::UnimplementedError(
-        absl::StrCat(path, ": act_fn '", activation, "', expected 'silu'"));
-  }
   const auto refuse = [&path](const std::string& what) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
   };
@@ -63,12 +61,6 @@ absl::StatusOr<CogVideoXVaeConfig> CogVideoXVaeConfig::FromJson(const nlohmann::
                                c.sample_height, "x", c.sample_width,
                                ", expected a power of 2 of at most ", c.spatial_ratio(),
                                " and at least ", 4 * c.spatial_ratio(), " a side"));
-  }
-  for (const int channels : c.block_out_channels) {
-    if (channels < 1 || channels > kMaxChannels || channels % c.norm_num_groups != 0) {
-      return refuse(absl::StrCat("'block_out_channels' has ", channels,
-                                 ", expected a multiple of norm_num_groups, ", c.norm_num_groups));
-    }
   }
   return c;
 }

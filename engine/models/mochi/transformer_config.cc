@@ -25,16 +25,12 @@ absl::StatusOr<MochiTransformerConfig> MochiTransformerConfig::FromJson(const nl
   config.time_embed_dim = reader.Get("time_embed_dim", config.time_embed_dim);
   config.original_layout = reader.Get("original_layout", config.original_layout);
   const int out_channels = reader.Get("out_channels", config.in_channels);
-  const std::string activation = reader.Get("activation_fn", std::string("swiglu"));
-  const std::string qk_norm = reader.Get("qk_norm", std::string("rms_norm"));
+  reader.Expect("activation_fn", {"swiglu"});
+  reader.Expect("qk_norm", {"rms_norm"});
   KINO_RETURN_IF_ERROR(reader.status());
   const auto refuse = [&path](const std::string& what) {
     return absl::UnimplementedError(path + ": " + what);
   };
-  if (activation != "swiglu")
-    return refuse(absl::StrCat("activation_fn '", activation, "', expected 'swiglu'"));
-  if (qk_norm != "rms_norm")
-    return refuse(absl::StrCat("qk_norm '", qk_norm, "', expected 'rms_norm'"));
   if (out_channels != config.in_channels) {
     return refuse(absl::StrCat("out_channels ", out_channels, ", expected in_channels, ",
                                config.in_channels));
