@@ -2,12 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "engine/describe/describe.h"
 #include "tests/support/bare_model.h"
 #include "tests/support/resolving_test.h"
+#include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_dir.h"
 
 namespace kino::engine {
@@ -185,7 +187,11 @@ TEST_F(HunyuanVideoTest, OnlyFramePackFromTheEndTakesALastImage) {
             "strength 1 at frame 48");
   request_.conditions[1] = {.frame_index = 49, .strength = 0.5};
   EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[1]"));
-  request_.conditions[1] = {.frame_index = 49};
+  request_.conditions[1] = {.kind = ConditionKind::kVideo, .frame_index = 49};
+  EXPECT_THAT(Violation(), HasSubstr("got VIDEO of strength 1"));
+  request_.conditions = {{.frame_index = 4}, {.frame_index = 49}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].frame_index"));
+  request_.conditions = {Condition{}, {.frame_index = 49}};
   request_.knobs.values["sampling_type"] = int64_t{1};
   EXPECT_THAT(Violation(), HasSubstr("takes no last image"));
   Use(kTokenReplace);
@@ -208,10 +214,31 @@ TEST_F(HunyuanVideoTest, ATransformerThatIsShownAnImageNeedsAnEncoderThatReadsOn
   BareModel bare = kTokenReplace;
   bare.encoders["text_encoder"] = kLlama;
   EXPECT_EQ(Describe(bare).status().code(), absl::StatusCode::kUnimplemented);
+  bare = kFramePack;
+  bare.encoders["image_encoder"] = kClip;
+  EXPECT_EQ(Describe(bare).status().code(), absl::StatusCode::kUnimplemented);
   // The text to video runs with LLaVA's language model as well.
   bare = kText;
   bare.encoders["text_encoder"] = kLlava;
   EXPECT_TRUE(Describe(bare).ok());
+}
+
+TEST_F(HunyuanVideoTest, AnEncoderInAnOriginalFileNeedsNoFolder) {
+  const TempDir folder;
+  WriteBareModel(folder, kText);
+  std::filesystem::remove_all(folder.path() + "/text_encoder_2");
+  EXPECT_EQ(DescribeModel(folder.path()).status().code(), absl::StatusCode::kNotFound);
+  const auto weight = [](const std::string& name, std::vector<int64_t> shape) {
+    return testing::FloatTensor{name, shape, std::vector<float>(64)};
+  };
+  folder.Write("clip.safetensors",
+               testing::SafetensorsOf({weight("embeddings.token_embedding.weight", {1, 64}),
+                                       weight("embeddings.position_embedding.weight", {1, 64}),
+                                       weight("encoder.layers.0.self_attn.q_proj.weight", {1, 64}),
+                                       weight("encoder.layers.0.mlp.fc1.weight", {1, 64})}));
+  const auto model =
+      DescribeModel(folder.path(), {{"text_encoder_2", folder.path() + "/clip.safetensors"}});
+  EXPECT_TRUE(model.ok()) << model.status();
 }
 
 // SkyReels and FramePack publish transformers alone, for the folder of another pipeline.
