@@ -12,6 +12,9 @@ import fixtures
 import matrix
 
 ALLOWED_LOSS_DB = 1.0
+# Frames this near to float32's differ from them by roundings alone. How many of those add up is chance in frames so small: of
+# eighteen cases of HunyuanVideo Kino's are up to 1.4 dB nearer than diffusers' and up to 1.4 dB further.
+ROUNDING_DB = 40.0
 # Frames of other noise are further from each other than this, those of the same noise are nearer.
 OTHER_NOISE_DB = 25.0
 EQUAL_NOISE_DB = 30.0
@@ -32,7 +35,7 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     assert got.shape == want.shape
     ours = compare.psnr(want, got)
     pytestconfig.kino_note(f"{case.name}: bfloat16 PSNR {ours:.1f} dB, diffusers' {theirs:.1f} dB")
-    assert ours >= theirs - ALLOWED_LOSS_DB
+    assert ours >= min(theirs - ALLOWED_LOSS_DB, ROUNDING_DB)
     # Where a VAE encodes, it draws in bfloat16: other noise than in float32, but the same in both.
     if theirs < OTHER_NOISE_DB:
         assert compare.psnr(in_bfloat16, got) >= EQUAL_NOISE_DB

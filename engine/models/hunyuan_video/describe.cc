@@ -213,9 +213,8 @@ absl::StatusOr<HunyuanVideoKind> HunyuanVideoKindOf(
 FramePackSections FramePackSectionsOf(const Request& request) {
   const int window = *ReadKnobs(kHunyuanVideoKnobs, request.knobs).latent_window_size;
   const int frames = (window - 1) * kRatio + 1;
-  return {.count = (*request.num_frames + frames - 1) / frames,
-          .window = window,
-          .overlap = frames};
+  return {
+      .count = (*request.num_frames + frames - 1) / frames, .window = window, .overlap = frames};
 }
 
 absl::StatusOr<FlowMatchSchedule> HunyuanVideoSchedule(

@@ -93,12 +93,12 @@ void FramePackRun::EncodeMedia(const RunContext& context) {
 void FramePackRun::Denoise(int section, const RunContext& context) {
   if (state_.step == 0) state_.window = DrawNoise(sections_.window);
   if (!prepared_) {
-    prepared_ = Prepare(sections_.window, context);
+    prepared_ = Prepare(sections_.window, schedule_.timesteps, context);
     components_->transformer->SetHistory(
         *prepared_, is_vanilla_ ? VanillaHistory(section) : InvertedHistory(section));
   }
   const size_t step = static_cast<size_t>(state_.step);
-  const at::Tensor prediction = Predict(state_.window, context);
+  const at::Tensor prediction = Predict(state_.window, context).to(at::kFloat);
   state_.window =
       EulerStep(state_.window, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1]);
   const int steps = static_cast<int>(schedule_.timesteps.size());

@@ -5,6 +5,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 
 #include <utility>
 
@@ -101,6 +102,7 @@ at::Tensor HunyuanVideoRun::DrawNoise(int64_t frames) {
 }
 
 HunyuanVideoTransformer::Prepared HunyuanVideoRun::Prepare(int64_t frames,
+                                                           const std::vector<float>& timesteps,
                                                            const RunContext& context) const {
   const HunyuanVideoTransformer& transformer = *components_->transformer;
   const int ratio = components_->vae->config().spatial_ratio;
@@ -115,16 +117,15 @@ HunyuanVideoTransformer::Prepared HunyuanVideoRun::Prepare(int64_t frames,
   return transformer.Prepare(
       texts,
       {.frames = frames, .height = *request_.height / ratio, .width = *request_.width / ratio},
-      schedule_.timesteps, guidance.item<float>() * 1000.0f, context);
+      timesteps, guidance.item<float>() * 1000.0f, context);
 }
 
 at::Tensor HunyuanVideoRun::Predict(const at::Tensor& input, const RunContext& context) const {
   const HunyuanVideoTransformer& transformer = *components_->transformer;
   at::Tensor rows = input.to(transformer.dtype());
   if (guided()) rows = rows.expand({2, -1, -1, -1, -1});
-  at::Tensor prediction = transformer.Forward(*prepared_, state_.step, rows, context);
-  if (guided()) prediction = Guide(prediction, *knobs_.true_cfg_scale);
-  return prediction.to(at::kFloat);
+  const at::Tensor prediction = transformer.Forward(*prepared_, state_.step, rows, context);
+  return guided() ? Guide(prediction, *knobs_.true_cfg_scale) : prediction;
 }
 
 std::unique_ptr<DecodeStream> HunyuanVideoRun::Decode(const at::Tensor& latents,
@@ -172,18 +173,31 @@ void HunyuanVideoClipRun::EncodeMedia(const RunContext& context) {
   Finish(1, /*is_last=*/true);
 }
 
+std::vector<float> HunyuanVideoClipRun::Timesteps() const {
+  if (replaces()) return schedule_.timesteps;
+  const at::Tensor rounded = at::tensor(schedule_.timesteps, at::kFloat)
+                                 .to(components_->transformer->dtype())
+                                 .to(at::kFloat);
+  std::vector<float> timesteps(rounded.const_data_ptr<float>(),
+                               rounded.const_data_ptr<float>() + rounded.numel());
+  timesteps[0] = schedule_.timesteps[0];
+  return timesteps;
+}
+
 void HunyuanVideoClipRun::Denoise(const RunContext& context) {
-  if (!prepared_) prepared_ = Prepare(frames_, context);
+  if (!prepared_) prepared_ = Prepare(frames_, Timesteps(), context);
   const size_t step = static_cast<size_t>(state_.step);
-  const bool replaces = components_->kind == HunyuanVideoKind::kTokenReplace;
-  const at::Tensor made = replaces ? state_.latents.narrow(2, 1, frames_ - 1) : state_.latents;
+  const at::Tensor made = replaces() ? state_.latents.narrow(2, 1, frames_ - 1) : state_.latents;
   at::Tensor input = made;
   if (state_.condition.defined())
-    input = replaces ? at::cat({state_.condition, made}, 2) : at::cat({made, state_.condition}, 1);
+    input =
+        replaces() ? at::cat({state_.condition, made}, 2) : at::cat({made, state_.condition}, 1);
   at::Tensor prediction = Predict(input, context);
-  if (replaces) prediction = prediction.narrow(2, 1, frames_ - 1);
-  state_.latents = EulerStep(made, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1]);
-  if (replaces) state_.latents = at::cat({state_.condition, state_.latents}, 2);
+  if (replaces()) prediction = prediction.narrow(2, 1, frames_ - 1);
+  // As upstream has them, in the prediction's dtype.
+  state_.latents = EulerStep(made, prediction, schedule_.sigmas[step], schedule_.sigmas[step + 1])
+                       .to(at::kFloat);
+  if (replaces()) state_.latents = at::cat({state_.condition, state_.latents}, 2);
   TapStep(state_.step, state_.latents);
   Finish(1, /*is_last=*/step + 1 == schedule_.timesteps.size());
 }

@@ -13,7 +13,7 @@
 
 namespace kino::engine {
 
-// What the runs of all kinds do alike. Latents are float32 until they are decoded.
+// What the runs of all kinds do alike. Latents are held in float32 until they are decoded.
 class HunyuanVideoRun : public FamilyRun<HunyuanVideoComponents> {
  protected:
   explicit HunyuanVideoRun(Inputs inputs);
@@ -26,10 +26,11 @@ class HunyuanVideoRun : public FamilyRun<HunyuanVideoComponents> {
   // Moments of a condition's image, of the request's size.
   at::Tensor EncodeImage(size_t condition, const RunContext& context) const;
   at::Tensor DrawNoise(int64_t frames);
-  // For the schedule, on a grid of so many latent frames.
-  HunyuanVideoTransformer::Prepared Prepare(int64_t frames, const RunContext& context) const;
-  // Of what is prepared. [1, in_channels, F, h, w] -> what the step's noise is, [1, C, F, h, w]
-  // float32.
+  // For the schedule's steps, on a grid of so many latent frames.
+  HunyuanVideoTransformer::Prepared Prepare(int64_t frames, const std::vector<float>& timesteps,
+                                            const RunContext& context) const;
+  // Of what is prepared. [1, in_channels, F, h, w] -> what the step's noise is, [1, C, F, h, w] in
+  // the transformer's dtype.
   at::Tensor Predict(const at::Tensor& input, const RunContext& context) const;
   // The decoder of some of the latents, which it scales and taps.
   std::unique_ptr<DecodeStream> Decode(const at::Tensor& latents,
@@ -57,6 +58,11 @@ class HunyuanVideoClipRun final : public HunyuanVideoRun {
  private:
   void EncodePrompts(const RunContext& context);
   void EncodeMedia(const RunContext& context);
+  // The first frame's tokens are the image's in every step.
+  bool replaces() const { return components_->kind == HunyuanVideoKind::kTokenReplace; }
+  // Those that the transformer is given. Upstream passes them in the dtype of the latents, which a
+  // step leaves in the transformer's, but for those that stand behind an image in float32.
+  std::vector<float> Timesteps() const;
   void Denoise(const RunContext& context);
   std::unique_ptr<DecodeStream> StartDecode();
 
