@@ -15,9 +15,9 @@ ALLOWED_LOSS_DB = 1.0
 # Frames this near to float32's differ from them by roundings alone. How many of those add up is chance in frames so small: of
 # eighteen cases of HunyuanVideo Kino's are up to 1.4 dB nearer than diffusers' and up to 1.4 dB further.
 ROUNDING_DB = 40.0
-# Frames of other noise are further from each other than this, those of the same noise are nearer.
-OTHER_NOISE_DB = 25.0
-EQUAL_NOISE_DB = 30.0
+# Kino's and diffusers' frames, which are rounded in the same places, are nearer to each other than this (measured: 38 to 49).
+# Without one of those places, or with other noise, they are not: 30 and 25.
+SAME_FRAMES_DB = 33.0
 # Of frames, as the parity tests have it for float32.
 FRAMES_TOLERANCE = 1e-4
 CASES = [case for case in fixtures.every_case() if case.variant < 6]
@@ -26,7 +26,7 @@ CASES = [case for case in fixtures.every_case() if case.variant < 6]
 @matrix.sliced("case", CASES, lambda case: [("task", case.family, case.task), ("generation", case.family, case.generation)],
                ids=lambda case: case.name)
 def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
-    """As close to diffusers' float32 frames as diffusers' own bfloat16 is."""
+    """As close to diffusers' float32 frames as diffusers' own bfloat16 is, and close to that."""
     fixture = fixtures.make(case)
     want = fixture.frames("untiled")
     in_bfloat16 = fixture.diffusers_frames(torch.bfloat16)
@@ -34,11 +34,11 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     got = kino_render.render(fixture.model, fixture.request("untiled"), dtype="bfloat16")
     assert got.shape == want.shape
     ours = compare.psnr(want, got)
-    pytestconfig.kino_note(f"{case.name}: bfloat16 PSNR {ours:.1f} dB, diffusers' {theirs:.1f} dB")
+    between = compare.psnr(in_bfloat16, got)
+    pytestconfig.kino_note(f"{case.name}: bfloat16 PSNR {ours:.1f} dB, diffusers' {theirs:.1f} dB, {between:.1f} dB between the two")
     assert ours >= min(theirs - ALLOWED_LOSS_DB, ROUNDING_DB)
-    # Where a VAE encodes, it draws in bfloat16: other noise than in float32, but the same in both.
-    if theirs < OTHER_NOISE_DB:
-        assert compare.psnr(in_bfloat16, got) >= EQUAL_NOISE_DB
+    # Timesteps, and what a VAE draws where it encodes, may be other numbers than in float32, but they are the same in both.
+    assert between >= SAME_FRAMES_DB
 
 
 @pytest.mark.parametrize("name, vae", [("t2v-0", diffusers.AutoencoderKLLTXVideo), ("mochi-t2v-0", diffusers.AutoencoderKLMochi),
