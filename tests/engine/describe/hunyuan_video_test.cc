@@ -16,6 +16,7 @@ namespace kino::engine {
 namespace {
 
 using ::kino::testing::BareModel;
+using ::kino::testing::SafetensorsOf;
 using ::kino::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -102,6 +103,7 @@ TEST_F(HunyuanVideoTest, EachKindHasItsPipelinesDefaults) {
   EXPECT_EQ(effective.task, Task::kTextToVideo);
   EXPECT_EQ(model_.details->OutputOf(effective), (VideoSize{720, 1280, 129}));
   EXPECT_EQ(effective.guidance_scale, 6.0);
+  EXPECT_EQ(effective.fps, 24.0);
   EXPECT_FALSE(effective.negative_prompt.has_value());
   Use(kTokenReplace);
   EXPECT_THAT(Knobs(), ElementsAre("image_embed_interleave=4", "max_sequence_length=256",
@@ -121,6 +123,7 @@ TEST_F(HunyuanVideoTest, EachKindHasItsPipelinesDefaults) {
   EXPECT_THAT(Knobs(), ElementsAre("latent_window_size=9", "max_sequence_length=256",
                                    "sampling_type=0", "true_cfg_scale=1"));
   EXPECT_EQ(Resolve().request.guidance_scale, 6.0);
+  EXPECT_EQ(Resolve().request.fps, 30.0);
 }
 
 TEST_F(HunyuanVideoTest, WhatComesOutIsWhatThePipelineGives) {
@@ -188,15 +191,42 @@ TEST_F(HunyuanVideoTest, OnlyFramePackFromTheEndTakesALastImage) {
   request_.conditions[1] = {.frame_index = 49, .strength = 0.5};
   EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[1]"));
   request_.conditions[1] = {.kind = ConditionKind::kVideo, .frame_index = 49};
-  EXPECT_THAT(Violation(), HasSubstr("got VIDEO of strength 1"));
-  request_.conditions = {{.frame_index = 4}, {.frame_index = 49}};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[1]"));
+  request_.conditions[1] = {.frame_index = 49};
+  // Of the first one it asks what it asks of one alone.
+  request_.conditions[0] = {.frame_index = 1};
   EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].frame_index"));
-  request_.conditions = {Condition{}, {.frame_index = 49}};
+  request_.conditions[0] = {.strength = 0.5};
+  EXPECT_THAT(ViolatedFields(), ElementsAre("conditions[0].strength"));
+  request_.conditions[0] = {};
   request_.knobs.values["sampling_type"] = int64_t{1};
   EXPECT_THAT(Violation(), HasSubstr("takes no last image"));
   Use(kTokenReplace);
   request_.conditions = {Condition{}, {.frame_index = 128}};
   EXPECT_THAT(ViolatedFields(), ElementsAre("conditions"));
+}
+
+// Of what is only decoded, tiles may be any.
+TEST_F(HunyuanVideoTest, TilesInWhichTheImageCannotBeEncodedAreRefused) {
+  // A tile begins every 60 rows, which are 7.5 latents; 7 of each are kept.
+  VaeTiling tiling;
+  tiling.tile_sample_min_height = tiling.tile_sample_min_width = 64;
+  tiling.tile_sample_stride_height = 60;
+  tiling.tile_sample_stride_width = 48;
+  for (const BareModel* model : {&kText, &kTokenReplace}) {
+    Use(*model, /*with_image=*/model != &kText);
+    request_.plan.vae_tiling = tiling;
+    request_.height = 64;
+    request_.width = 320;
+    EXPECT_THAT(ViolatedFields(), IsEmpty());
+    request_.height = 320;
+    request_.width = 64;
+    if (model == &kText) {
+      EXPECT_THAT(ViolatedFields(), IsEmpty());
+    } else {
+      EXPECT_THAT(ViolatedFields(), ElementsAre("plan.vae_tiling"));
+    }
+  }
 }
 
 TEST_F(HunyuanVideoTest, AFolderWhoseTransformerIsAnotherPipelinesIsRefused) {
@@ -223,22 +253,20 @@ TEST_F(HunyuanVideoTest, ATransformerThatIsShownAnImageNeedsAnEncoderThatReadsOn
   EXPECT_TRUE(Describe(bare).ok());
 }
 
-TEST_F(HunyuanVideoTest, AnEncoderInAnOriginalFileNeedsNoFolder) {
+TEST_F(HunyuanVideoTest, AnEncoderOfASingleFileNeedsNoConfig) {
   const TempDir folder;
   WriteBareModel(folder, kText);
   std::filesystem::remove_all(folder.path() + "/text_encoder_2");
-  EXPECT_EQ(DescribeModel(folder.path()).status().code(), absl::StatusCode::kNotFound);
-  const auto weight = [](const std::string& name, std::vector<int64_t> shape) {
-    return testing::FloatTensor{name, shape, std::vector<float>(64)};
-  };
-  folder.Write("clip.safetensors",
-               testing::SafetensorsOf({weight("embeddings.token_embedding.weight", {1, 64}),
-                                       weight("embeddings.position_embedding.weight", {1, 64}),
-                                       weight("encoder.layers.0.self_attn.q_proj.weight", {1, 64}),
-                                       weight("encoder.layers.0.mlp.fc1.weight", {1, 64})}));
-  const auto model =
-      DescribeModel(folder.path(), {{"text_encoder_2", folder.path() + "/clip.safetensors"}});
-  EXPECT_TRUE(model.ok()) << model.status();
+  const std::string layer = "text_model.encoder.layers.0.";
+  const std::string path = folder.Write(
+      "clip_l.safetensors",
+      SafetensorsOf(
+          {{"text_model.embeddings.token_embedding.weight", {2, 64}, std::vector<float>(128)},
+           {"text_model.embeddings.position_embedding.weight", {1, 64}, std::vector<float>(64)},
+           {layer + "self_attn.q_proj.weight", {64, 64}, std::vector<float>(4096)},
+           {layer + "mlp.fc1.weight", {1, 64}, std::vector<float>(64)}}));
+  const absl::Status status = DescribeModel(folder.path(), {{"text_encoder_2", path}}).status();
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 // SkyReels and FramePack publish transformers alone, for the folder of another pipeline.
