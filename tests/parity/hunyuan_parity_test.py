@@ -88,6 +88,8 @@ CASES = [
     *each("one_step", "framepack", range(3), call={"num_inference_steps": 1}),
     *each("published_window", "framepack", (0, 1), call={"latent_window_size": 9, "num_frames": 40, **SMALL}),
     *each("eight_sections", "framepack", range(3), call={"latent_window_size": 2, "num_frames": 40, **SMALL}),
+    # A section is shown the 19 latent frames next to it: the last of six has 20 or more to choose from.
+    *each("full_history", "framepack", (0, 1), call={"latent_window_size": 4, "num_frames": 66, **SMALL}),
     *each("wide", "framepack", range(3), call={"height": 16, "width": 144}),
     *each("tiles", "framepack", range(3), tilings=TILINGS, call={"height": 80, "width": 64}),
     *each("true_cfg", "framepack", range(3), call={"true_cfg_scale": 2.0}, negative_prompt=""),
@@ -112,6 +114,8 @@ def facts(case, tiling):
     option = case.name.removesuffix(f"-{case.variant}").removeprefix("hunyuan-").removeprefix(f"{case.task}-")
     about = [("about", case.task, THEME.get(option, option)), ("tiling", tiling), ("tiled", case.task, tiling != "untiled"),
              ("style", case.task, case.variant % STYLES[case.task])]
+    if option == "full_history":
+        about.append(("history", case.variant % STYLES[case.task]))
     if option == "framepack":  # a plain variant
         window, frames, true_cfg = FRAMEPACKED[case.variant]
         sections = -(-frames // (4 * window - 3))
