@@ -1,4 +1,5 @@
 """Types of computation other than float32: bfloat16, and a type of its own for the VAE."""
+import json
 import os
 
 import diffusers
@@ -66,3 +67,14 @@ def test_a_float32_vae_beside_bfloat16(name, vae, tmp_path):
     want = (pixels.transpose(0, 1) if vae is diffusers.AutoencoderKLAllegro else pixels).permute(1, 2, 3, 0).numpy()
     assert np.abs(mixed - want).max() <= FRAMES_TOLERANCE
     assert np.abs(frames["bfloat16"] - want).max() > FRAMES_TOLERANCE  # so the type of the VAE shows
+
+
+def test_guidance_that_is_embedded_is_rounded_first():
+    """diffusers hands HunyuanVideo's guidance over in the transformer's type, in which 4.3 is 4.3125."""
+    fixture = fixtures.make(next(case for case in CASES if case.name == "hunyuan-t2v-0"))
+    with open(fixture.request("untiled"), encoding="utf-8") as file:
+        request = json.load(file)
+    frames = [kino_render.render(fixture.model, {**request, "guidance_scale": scale}, dtype="bfloat16")
+              for scale in (4.3, 4.3125, 4.5)]
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert np.abs(frames[2] - frames[1]).max() > 0  # so the guidance shows
