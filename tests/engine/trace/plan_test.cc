@@ -430,6 +430,38 @@ TEST(PlanOfPhasesTest, APhaseBeforeTheStagesWeightsHasNone) {
   }
 }
 
+// Each component that a stage comes to stays in its slots until the stage is over.
+TEST(PlanOfPhasesTest, AStageHoldsTheSlotsOfTheComponentsItHasComeTo) {
+  ModelDescription model;
+  std::vector<ComponentPlaces> places;
+  for (const char* name : {"net", "other"}) {
+    model.components.push_back(NetOf(name, {"weight"}));
+    places.push_back({.component = name, .weights = {{.name = "weight", .part = "", .group = ""}}});
+  }
+  const auto of_other = [](Stage stage, int64_t activations) {
+    PhaseNeed phase = Phase(stage, activations, 0);
+    phase.component = "other";
+    return phase;
+  };
+  Plan offload;
+  offload.offload = "model";
+  const auto estimate =
+      Planner(model, Request(),
+              std::make_shared<MadeUpProfile>(
+                  std::vector<PhaseNeed>{
+                      Phase(Stage::kEncodeText, 900, 0), of_other(Stage::kEncodeText, 1000),
+                      of_other(Stage::kDenoise, 1000), Phase(Stage::kDecode, 1000, 0)},
+                  places),
+              kCpu)
+          .Estimate(offload);
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  ASSERT_EQ(estimate->stages.size(), 3u);
+  // Each has 40 bytes.
+  EXPECT_EQ(estimate->stages[0].device(), 1000 + 80);
+  EXPECT_EQ(estimate->stages[1].device(), 1000 + 40);
+  EXPECT_EQ(estimate->stages[2].device(), 1000 + 40);
+}
+
 // The order of the run, whatever comes more than once.
 TEST(PlanOfPhasesTest, StagesAreListedOnceAndAsTheyCome) {
   std::vector<PhaseNeed> phases;
