@@ -55,6 +55,7 @@ MODELS = {
 PUBLISHED = {
     "t2v": {},
     "i2v_33ch": dict(in_channels=33, image_condition_type="latent_concat", guidance_embeds=False),
+    "skyreels_i2v": dict(in_channels=32),
 }
 TIMESTEPS = [1000.0, 437.25]
 GUIDANCE = 6.0

@@ -109,7 +109,7 @@ TEST_P(HunyuanGgufTest, ComputesWhatDiffusersMakesOfTheDecodedWeights) {
 INSTANTIATE_TEST_SUITE_P(Types, HunyuanGgufTest, ::testing::Values("Q8_0", "Q4_K"));
 
 TEST(HunyuanPublishedTest, ConfigsAreReadFromTheShapes) {
-  for (const char* name : {"t2v", "i2v_33ch"}) {
+  for (const char* name : {"t2v", "i2v_33ch", "skyreels_i2v"}) {
     const auto file = Open(absl::StrCat(HunyuanFixtures(), "/published/", name, ".safetensors"));
     const auto found = FindHunyuanVideoTransformer(*file, nullptr);
     EXPECT_TRUE(found.ok()) << found.status();
@@ -121,13 +121,18 @@ TEST(HunyuanPublishedTest, ConfigsAreReadFromTheShapes) {
   }
 }
 
-// Shapes do not tell that tokens are replaced.
+// Shapes do not tell that tokens are replaced, nor the frequencies of positions.
 TEST(HunyuanPublishedTest, AFoldersConfigOfTheSameSizesTellsTheRest) {
   const auto file = Open(HunyuanFixtures() + "/single/tencent.safetensors");
-  const nlohmann::json folder = JsonOf("token_replace/config.json");
+  nlohmann::json folder = JsonOf("token_replace/config.json");
+  folder["rope_theta"] = 100.0;
   const auto found = FindHunyuanVideoTransformer(*file, &folder);
   ASSERT_TRUE(found.ok()) << found.status();
-  EXPECT_EQ(*Config::FromJson(found->config, ""), ConfigOf("token_replace/config.json"));
+  Config expected = ConfigOf("token_replace/config.json");
+  expected.rope_theta = 100.0;
+  const auto config = Config::FromJson(found->config, "");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(*config, expected);
 }
 
 TEST(HunyuanPublishedTest, AFoldersConfigOfOtherSizesIsNotTaken) {
