@@ -375,6 +375,18 @@ TEST_F(BadBpeFolderTest, TokenizerJsonFaultsAreNamed) {
   }
 }
 
+TEST_F(BadBpeFolderTest, IdsThatArePutAroundAPromptAreOfTheVocabulary) {
+  Copy("llama");
+  const Loaded good = BpeTokenizer::LoadByteLevel(bad_.path());
+  ASSERT_TRUE(good.ok()) << good.status();
+  const int64_t size = (*good)->vocab_size();
+  const std::string id = "/post_processor/processors/1/special_tokens/<|begin_of_text|>/ids/0";
+  EditJson("tokenizer.json", id, size);
+  ExpectRefused(ByteLevel(), bad_.path(), "adds the id " + std::to_string(size));
+  EditJson("tokenizer.json", id, size - 1);
+  EXPECT_TRUE(ByteLevel().ok()) << ByteLevel();
+}
+
 TEST_F(BadBpeFolderTest, TokensThatAreNeededAreAskedFor) {
   Copy("llama");
   bad_.Write("tokenizer_config.json", "{}");

@@ -187,6 +187,20 @@ TEST(SplitPatternCreateTest, PatternsThatCannotSplitAreRefused) {
   EXPECT_FALSE(SplitPattern::Create(std::string(5000, 'a')).ok());
 }
 
+// More to come back to than the compiled search has room for is searched without it.
+TEST(SplitPatternCreateTest, ALongRunOfAlternativesIsOneMatch) {
+  const auto pattern = SplitPattern::Create("(?:a|bc)+");
+  ASSERT_TRUE(pattern.ok()) << pattern.status();
+  const std::string run(20000, 'a');
+  const std::string text = run + "b";
+  const auto pieces = pattern->Split(text);
+  ASSERT_TRUE(pieces.ok()) << pieces.status();
+  ASSERT_EQ(pieces->size(), 2u);
+  EXPECT_EQ((*pieces)[0].text, run);
+  EXPECT_TRUE((*pieces)[0].is_match);
+  EXPECT_EQ((*pieces)[1].text, "b");
+}
+
 // Nested repetition takes exponentially many steps, which end in a refusal, not in hours.
 TEST(SplitPatternCreateTest, SearchWithoutEndIsRefused) {
   const auto pattern = SplitPattern::Create(R"((?:a+a+)+b)");
