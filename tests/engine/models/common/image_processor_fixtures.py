@@ -80,6 +80,8 @@ def main():
         add(f"{name} black", whole, black, False, processor(Image.fromarray(black), return_tensors="pt").pixel_values.numpy())
         for kind, pixels in (("zeros", np.zeros((1, 3, 20, 30))), ("ones", np.ones((1, 3, 20, 30))),
                              ("zeros and ones", rng.integers(0, 2, (1, 3, 20, 30))), ("halves", np.full((1, 3, 20, 30), 0.5)),
+                             # Close enough to whole numbers to be taken for bytes, which a resize shows.
+                             ("tiny and ones", np.where(rng.integers(0, 2, (1, 3, 20, 30)) == 1, 1.0, 1e-9)),
                              ("tiny", np.full((1, 3, 20, 30), 1e-9)), ("small", np.full((1, 3, 20, 30), 2e-8))):
             pixels = pixels.astype(np.float32)
             expected = processor(images=torch.from_numpy(pixels), return_tensors="pt", do_rescale=False).pixel_values
