@@ -255,6 +255,15 @@ def test_a_pixel_processor_may_have_any_of_its_classes(tmp_path):
     assert equals(model, fixture)
 
 
+def test_the_encoders_config_says_which_id_the_images_tokens_have(tmp_path):
+    fixture = fixture_of("hunyuan-i2v-0")
+    model = shutil.copytree(fixture.model, tmp_path / "model")
+    other = read(model / "tokenizer" / "tokenizer.json")["model"]["vocab"]["z"]  # not a letter of the prompt
+    assert "z" not in request_of(fixture)["prompt"]
+    rewrite(model / "text_encoder" / "config.json", image_token_index=other, image_token_id=other)
+    assert equals(model, fixture)
+
+
 def test_the_last_image_shows():
     """FramePack takes it where the video is made from its end on."""
     fixture = fixture_of("hunyuan-framepack-2")
