@@ -354,6 +354,16 @@ def test_flops_of_the_real_shape(release, size, text_encoder, tmp_path):
     assert {what: got[what] for what in wanted} == pytest.approx(wanted, rel=0.02)
 
 
+def test_without_tokenizers_prompts_count_as_the_longest_there_are(text_encoder, tmp_path):
+    folder = make(str(tmp_path), "hunyuan-video", text_encoder)
+    fields = dict(height=128, width=128, num_frames=5, prompt="red " * 1000, negative_prompt="blue " * 1000,
+                  hunyuan_video={"true_cfg_scale": 6.0})
+    want = stages_of(folder, *UNTILED, **fields)
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.rmtree(os.path.join(folder, name))
+    assert stages_of(folder, *UNTILED, **fields) == want
+
+
 # GB that diffusers was measured to take at 512x768x121 in bfloat16, all weights on the device, no tiles.
 PUBLISHED_GB = {"ltx-0.9.1": 17.75, "cogvideox-1.5-5b": 36.51, "hunyuan-video": 60.09}
 
