@@ -23,12 +23,6 @@ from lossy_run import ALLOWED_LOSS_DB, FLOAT8, FRAMES, ROUNDING, Run, check_fram
 
 
 
-def as_asked(name, component, value):
-    """LLaVA's folder is two components in Kino."""
-    components = [component, "image_encoder"] if (name, component) == ("hunyuan-i2v-0", "text_encoder") else [component]
-    return ",".join(f"{each}={value}" for each in components)
-
-
 CASTS = [
     ("transformer", "t2v-0"), ("transformer", "i2v-1"), ("transformer", "t2v-8"),
     ("text_encoder", "t2v-0"), ("text_encoder", "t2v-8"),
@@ -45,7 +39,7 @@ def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, 
     case = Run(name)
     assert component in case.loaded_parts()
     held = lossy_oracle.cast(case.pipeline, component, FLOAT8[storage], torch.float32)
-    got, weights = case.got(tmp_path, "--storage-dtype", as_asked(name, component, storage))
+    got, weights = case.got(tmp_path, "--storage-dtype", case.asked([component], storage))
     check_frames(case, got, case.wanted(), f"{name} {component} {storage}", pytestconfig.kino_note)
     assert weights == held  # the rest is used in the mapped file
 
@@ -66,7 +60,7 @@ def test_cast_weights_give_diffusers_frames(component, name, storage, tmp_path, 
 def test_quantized_weights_give_the_frames_of_the_librarys(component, name, scheme, tmp_path, pytestconfig):
     case = Run(name)
     held = lossy_oracle.quantize(case.part(component), scheme)
-    got, weights = case.got(tmp_path, "--quantize", as_asked(name, component, scheme))
+    got, weights = case.got(tmp_path, "--quantize", case.asked([component], scheme))
     check_frames(case, got, case.wanted(), f"{name} {component} {scheme} ({len(held)} layers)",
                  pytestconfig.kino_note)
     assert weights == sum(held.values())

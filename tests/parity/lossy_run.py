@@ -89,6 +89,12 @@ class Run:
         names = [name for name, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)]
         return [*names, "latent_upsampler"] if self.fixture.case.task == "two_pass" else names
 
+    def asked(self, parts, value):
+        """A flag that asks for `value` of these parts. LLaVA's tower is a component of its own in Kino."""
+        is_llava = hasattr(self.pipeline.text_encoder, "lm_head")
+        names = [*parts, "image_encoder"] if is_llava and "text_encoder" in parts else parts
+        return ",".join(f"{name}={value}" for name in names)
+
     def wanted(self):
         frames = np.asarray(run(self.pipeline, self._request, self.fixture.folder, "np")[0], np.float32)
         assert np.isfinite(frames).all()

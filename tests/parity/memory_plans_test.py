@@ -79,7 +79,7 @@ def check_float8(case, _, resident, tmp_path, note):
     run = Run(case.name)
     parts = run.loaded_parts()
     held = sum(lossy_oracle.cast(run.pipeline, part, torch.float8_e4m3fn, torch.float32) for part in parts)
-    got, weights = run.got(tmp_path, "--storage-dtype", ",".join(f"{part}=float8_e4m3fn" for part in parts))
+    got, weights = run.got(tmp_path, "--storage-dtype", run.asked(parts, "float8_e4m3fn"))
     check_frames(run, got, run.wanted(), f"{case.name} float8", note)
     assert weights == held + run.fixture.converted_bytes()  # the rest is used in the mapped file
 

@@ -136,13 +136,8 @@ absl::StatusOr<Configs> ReadConfigs(const ModelSource& source) {
                         ReadConfig<HunyuanVideoVaeConfig>(source.folder + "/vae/config.json"));
   KINO_ASSIGN_OR_RETURN(configs.sampler, ReadConfig<FlowMatchEulerConfig>(
                                              source.folder + "/scheduler/scheduler_config.json"));
-  const absl::StatusOr<HunyuanVideoKind> kind =
-      HunyuanVideoKindOf(configs.transformer, configs.vae);
-  if (!kind.ok()) {
-    return absl::UnimplementedError(
-        absl::StrCat(source.transformer_config_path, ": ", std::string(kind.status().message())));
-  }
-  configs.kind = *kind;
+  KINO_ASSIGN_OR_RETURN(configs.kind, HunyuanVideoKindOf(configs.transformer, configs.vae,
+                                                         source.transformer_config_path));
   return configs;
 }
 
@@ -188,7 +183,8 @@ std::string HunyuanVideoGeneration(const ModelSource& source) {
 }  // namespace
 
 absl::StatusOr<HunyuanVideoKind> HunyuanVideoKindOf(
-    const HunyuanVideoTransformerConfig& transformer, const HunyuanVideoVaeConfig& vae) {
+    const HunyuanVideoTransformerConfig& transformer, const HunyuanVideoVaeConfig& vae,
+    const std::string& path) {
   const int64_t own = vae.latent_channels, seen = transformer.in_channels;
   const auto& type = transformer.image_condition_type;
   if (transformer.out_channels == own) {
@@ -205,7 +201,7 @@ absl::StatusOr<HunyuanVideoKind> HunyuanVideoKindOf(
     }
   }
   return absl::UnimplementedError(
-      absl::StrCat("in_channels is ", seen, " and out_channels ", transformer.out_channels,
+      absl::StrCat(path, ": in_channels is ", seen, " and out_channels ", transformer.out_channels,
                    ", expected the VAE's ", own, " for both, or for in_channels ", 2 * own, " or ",
                    2 * own + 1, " where the transformer is shown an image"));
 }

@@ -21,7 +21,8 @@ FamilyDescriber HunyuanVideoDescriber();
 
 // UNIMPLEMENTED: the channels are those of none.
 absl::StatusOr<HunyuanVideoKind> HunyuanVideoKindOf(
-    const HunyuanVideoTransformerConfig& transformer, const HunyuanVideoVaeConfig& vae);
+    const HunyuanVideoTransformerConfig& transformer, const HunyuanVideoVaeConfig& vae,
+    const std::string& path);
 // LLaVA reads the prompt together with the image.
 constexpr bool ReadsImage(HunyuanVideoKind kind) {
   return kind == HunyuanVideoKind::kTokenReplace || kind == HunyuanVideoKind::kLatentConcat;

@@ -31,9 +31,7 @@ std::vector<int64_t> Indices(int64_t first, int64_t count) {
 int64_t SectionsBefore(int section, int count) {
   const int before = count - 1 - section;
   // Of many sections the video is taken to be shorter than it is (latent_paddings upstream).
-  if (count <= 4) return before;
-  if (section == 0) return 3;
-  return std::min(before, 2);
+  return count <= 4 ? before : section == 0 ? 3 : std::min(before, 2);
 }
 
 }  // namespace

@@ -54,10 +54,9 @@ std::vector<PipelineComponent> Moved(const HunyuanVideoComponents& components) {
   moved.push_back({"text_encoder_2", components.text_encoder_2, {Stage::kEncodeText}, false});
   if (components.kind == HunyuanVideoKind::kFramePack)
     moved.push_back({"image_encoder", components.image_encoder, {Stage::kEncodeMedia}, false});
-  std::vector<Stage> of_vae = {Stage::kDecode};
-  if (components.kind != HunyuanVideoKind::kText)
-    of_vae.insert(of_vae.begin(), Stage::kEncodeMedia);
   moved.push_back({"transformer", components.transformer, {Stage::kDenoise}, false});
+  std::vector<Stage> of_vae = {Stage::kEncodeMedia, Stage::kDecode};
+  if (!components.vae->config().has_encoder) of_vae.erase(of_vae.begin());
   moved.push_back({"vae", components.vae, std::move(of_vae), true});
   return moved;
 }
@@ -83,10 +82,16 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadHunyuanVideoPipeline(const Pipelin
   KINO_ASSIGN_OR_RETURN(components->transformer,
                         FolderComponent<HunyuanVideoTransformer>(options, shared, "transformer",
                                                                  FindHunyuanVideoTransformer));
-  KINO_ASSIGN_OR_RETURN(components->vae, FolderComponent<HunyuanVideoVae>(options, shared, "vae"));
   const HunyuanVideoTransformerConfig& transformer = components->transformer->config();
+  KINO_ASSIGN_OR_RETURN(ComponentFiles vae,
+                        ComponentFiles::Open(options.folder + "/vae", options.variant));
+  KINO_ASSIGN_OR_RETURN(const HunyuanVideoVaeConfig vae_config,
+                        HunyuanVideoVaeConfig::FromJson(vae.config, vae.config_path));
   KINO_ASSIGN_OR_RETURN(components->kind,
-                        HunyuanVideoKindOf(transformer, components->vae->config()));
+                        HunyuanVideoKindOf(transformer, vae_config, options.folder));
+  vae.config["has_encoder"] = components->kind != HunyuanVideoKind::kText;
+  KINO_ASSIGN_OR_RETURN(components->vae,
+                        PooledComponent<HunyuanVideoVae>(vae, options, shared, "vae"));
   KINO_RETURN_IF_ERROR(CheckFit(options, "the transformer's text_embed_dim",
                                 transformer.text_embed_dim, "the text encoder's hidden_size",
                                 components->text_encoder->width()));
@@ -94,8 +99,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> LoadHunyuanVideoPipeline(const Pipelin
       options, "the transformer's pooled_projection_dim", transformer.pooled_projection_dim,
       "the second text encoder's hidden_size", components->text_encoder_2->width()));
   KINO_RETURN_IF_ERROR(LoadImageEncoder(options, shared, *components));
-  std::vector<PipelineComponent> moved = Moved(*components);
-  return MakePipeline(std::shared_ptr<const HunyuanVideoComponents>(components), std::move(moved),
+  return MakePipeline(std::shared_ptr<const HunyuanVideoComponents>(components), Moved(*components),
                       shared, [](auto inputs) -> std::unique_ptr<PipelineRun> {
                         if (inputs.components->kind == HunyuanVideoKind::kFramePack)
                           return std::make_unique<FramePackRun>(std::move(inputs));

@@ -7,6 +7,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/core/status_bridge.h"
@@ -178,9 +179,8 @@ std::vector<float> HunyuanVideoClipRun::Timesteps() const {
   const at::Tensor rounded = at::tensor(schedule_.timesteps, at::kFloat)
                                  .to(components_->transformer->dtype())
                                  .to(at::kFloat);
-  std::vector<float> timesteps(rounded.const_data_ptr<float>(),
-                               rounded.const_data_ptr<float>() + rounded.numel());
-  timesteps[0] = schedule_.timesteps[0];
+  std::vector<float> timesteps = schedule_.timesteps;
+  std::copy_n(rounded.const_data_ptr<float>() + 1, timesteps.size() - 1, timesteps.begin() + 1);
   return timesteps;
 }
 

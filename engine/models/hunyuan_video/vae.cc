@@ -9,8 +9,13 @@ HunyuanVideoVae::HunyuanVideoVae(const HunyuanVideoVaeConfig& config, const Comp
                                  c10::ScalarType dtype, c10::Device device)
     : Component(files, dtype, device),
       config_(config),
-      encoder_(MakeNetwork("encoder", "quant_conv", /*is_decoder=*/false)),
-      decoder_(MakeNetwork("decoder", "post_quant_conv", /*is_decoder=*/true)) {}
+      decoder_(MakeNetwork("decoder", "post_quant_conv", /*is_decoder=*/true)) {
+  if (config_.has_encoder) {
+    encoder_.emplace(MakeNetwork("encoder", "quant_conv", /*is_decoder=*/false));
+  } else {
+    for (const char* unused : {"encoder.", "quant_conv."}) weights().AllowUnexpected(unused);
+  }
+}
 
 HunyuanVideoVae::Network HunyuanVideoVae::MakeNetwork(const char* name, const char* quant,
                                                       bool is_decoder) {
@@ -111,6 +116,7 @@ std::unique_ptr<DecodeStream> HunyuanVideoVae::Decode(
 at::Tensor HunyuanVideoVae::Encode(const VideoSource& video, const std::optional<VaeTiling>& tiling,
                                    const RunContext& context) const {
   const int64_t ratio = config_.spatial_ratio;
+  TORCH_CHECK(encoder_, "HunyuanVideo's VAE was loaded to decode only");
   TORCH_CHECK(video.frames > 0 && video.height > 0 && video.width > 0 &&
                   video.height % ratio == 0 && video.width % ratio == 0,
               "cannot encode a video of ", video.frames, " frames, ", video.height, "x",
@@ -120,7 +126,7 @@ at::Tensor HunyuanVideoVae::Encode(const VideoSource& video, const std::optional
     const at::Tensor pixels =
         PixelsOf(video.read(first, count), at::TensorOptions(device()).dtype(dtype()));
     const auto encode_tile = [&](int64_t y, int64_t height, int64_t x, int64_t width) {
-      FrameChain chain = Begin(encoder_);
+      FrameChain chain = Begin(*encoder_);
       chain.Push(pixels.narrow(1, y, height).narrow(2, x, width), /*last=*/true);
       return chain.Next(context).permute({3, 0, 1, 2}).unsqueeze(0).contiguous();
     };

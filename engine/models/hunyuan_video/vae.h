@@ -36,10 +36,10 @@ class HunyuanVideoVae final : public Component {
   std::unique_ptr<DecodeStream> Decode(const at::Tensor& latents,
                                        const std::optional<VaeTiling>& tiling) const;
 
-  // Height and width are multiples of the spatial ratio -> moments [1, 2 * C, F, h, w] in the
-  // weights' dtype: means, then log variances, as PosteriorMode and SamplePosterior take them.
-  // Throws StatusError when the run is cancelled, and INVALID_ARGUMENT as
-  // HunyuanVideoVaeConfig::CheckEncodeTiling.
+  // REQUIRES: config().has_encoder. Height and width are multiples of the spatial ratio -> moments
+  // [1, 2 * C, F, h, w] in the weights' dtype: means, then log variances, as PosteriorMode and
+  // SamplePosterior take them. Throws StatusError when the run is cancelled, and INVALID_ARGUMENT
+  // as HunyuanVideoVaeConfig::CheckEncodeTiling.
   at::Tensor Encode(const VideoSource& video, const std::optional<VaeTiling>& tiling,
                     const RunContext& context) const;
 
@@ -65,7 +65,8 @@ class HunyuanVideoVae final : public Component {
   FrameChain Begin(const Network& network) const;
 
   HunyuanVideoVaeConfig config_;
-  const Network encoder_, decoder_;
+  std::optional<Network> encoder_;  // where the config has one
+  const Network decoder_;
 };
 
 }  // namespace kino::engine

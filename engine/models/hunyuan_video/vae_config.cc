@@ -49,9 +49,9 @@ absl::StatusOr<HunyuanVideoVaeConfig> HunyuanVideoVaeConfig::FromJson(const nloh
   c.scaling_factor = reader.Within("scaling_factor", c.scaling_factor, 1e-6, 1e6);
   c.spatial_ratio = reader.Within("spatial_compression_ratio", c.spatial_ratio, 1, 1 << kMaxBlocks);
   c.mid_block_add_attention = reader.Get("mid_block_add_attention", c.mid_block_add_attention);
+  c.has_encoder = reader.Get("has_encoder", c.has_encoder);
   reader.Within("temporal_compression_ratio", kTemporalRatio, kTemporalRatio, kTemporalRatio);
-  reader.Within("in_channels", 3, 3, 3);
-  reader.Within("out_channels", 3, 3, 3);
+  for (const char* key : {"in_channels", "out_channels"}) reader.Within(key, 3, 3, 3);
   reader.Expect("act_fn", {"silu", "swish"});
   reader.ExpectMultiples("block_out_channels", c.block_out_channels, c.norm_num_groups,
                          kMaxChannels);

@@ -24,6 +24,7 @@ struct HunyuanVideoVaeConfig {
   double scaling_factor = 0.476986;
   int spatial_ratio = 8;  // spatial_compression_ratio
   bool mid_block_add_attention = true;
+  bool has_encoder = true;  // Kino's own key: a model that never encodes loads the decoder alone
 
   // `path` names the file in messages. Absent keys take diffusers' defaults. INVALID_ARGUMENT:
   // sizes of no such model. UNIMPLEMENTED: an option that no published HunyuanVideo has.

@@ -137,7 +137,6 @@ absl::StatusOr<FoundComponent> FindHunyuanVideoTransformer(const TensorFile& fil
   const int64_t in = shapes.Extent("x_embedder.proj.weight", 1);
   const int64_t out = shapes.Extent("proj_out.weight", 0) / (patch * patch);
   const int64_t mlp = shapes.Extent("transformer_blocks.0.ff.net.0.proj.weight", 0);
-  const bool guidance = shapes.Has("time_text_embed.guidance_embedder.linear_1.weight");
   found.config = {
       {"_class_name", "HunyuanVideoTransformer3DModel"},
       {"in_channels", in},
@@ -151,7 +150,7 @@ absl::StatusOr<FoundComponent> FindHunyuanVideoTransformer(const TensorFile& fil
       {"patch_size", patch},
       {"patch_size_t", shapes.Extent("x_embedder.proj.weight", 2)},
       {"qk_norm", "rms_norm"},
-      {"guidance_embeds", guidance},
+      {"guidance_embeds", shapes.Has("time_text_embed.guidance_embedder.linear_1.weight")},
       {"text_embed_dim", shapes.Extent("context_embedder.proj_in.weight", 1)},
       {"pooled_projection_dim", shapes.Extent("time_text_embed.text_embedder.linear_1.weight", 1)},
       {"original_layout", true}};
