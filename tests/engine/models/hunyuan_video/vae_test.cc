@@ -323,6 +323,23 @@ TEST_F(HunyuanVideoVaeStreamTest, BytesAreEncodedAsTheFloatsTheyStandFor) {
   EXPECT_TRUE(at::equal(model.vae().Encode(source, {}, RunContext{}), model.Encode(video)));
 }
 
+TEST_F(HunyuanVideoVaeStreamTest, AModelThatNeverEncodesHoldsTheDecoderAlone) {
+  ComponentFiles files = *ComponentFiles::Open(Fixtures() + "/usual", "");
+  files.config["has_encoder"] = false;
+  const auto loaded = MakeComponent<HunyuanVideoVae>(files, at::kFloat, c10::Device(c10::kCPU));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  HunyuanVideoVae& vae = **loaded;
+  vae.residency().Configure({});
+  for (const auto& weight : vae.weights().weights()) {
+    EXPECT_TRUE(weight->name.starts_with("decoder.") || weight->name.starts_with("post_quant_conv"))
+        << weight->name;
+  }
+  const Model& whole = Float("usual");
+  const at::Tensor latents = whole.Tensor("latents_9"), video = whole.Tensor("video_21");
+  EXPECT_TRUE(at::equal(Decode(vae, latents), Decode(whole.vae(), latents)));
+  EXPECT_THROW(vae.Encode(Source(video), {}, RunContext{}), c10::Error);
+}
+
 TEST_F(HunyuanVideoVaeStreamTest, SizesThatAreNoWholeLatentsAreRefused) {
   const Model& model = Float("usual");
   EXPECT_THROW(model.Encode(at::empty({1, 3, 1, 20, 16})), c10::Error);
