@@ -60,8 +60,8 @@ class HunyuanVideoClipRun final : public HunyuanVideoRun {
   void EncodeMedia(const RunContext& context);
   // The first frame's tokens are the image's in every step.
   bool replaces() const { return components_->kind == HunyuanVideoKind::kTokenReplace; }
-  // Those that the transformer is given. Upstream passes them in the dtype of the latents, which a
-  // step leaves in the transformer's, but for those that stand behind an image in float32.
+  // Those that the transformer is given: as upstream in the latents' dtype, which is the
+  // transformer's from the second step on, and always float32 where an image replaces tokens.
   std::vector<float> Timesteps() const;
   void Denoise(const RunContext& context);
   std::unique_ptr<DecodeStream> StartDecode();
