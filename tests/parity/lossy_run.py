@@ -91,7 +91,7 @@ class Run:
 
     def asked(self, parts, value):
         """A flag that asks for `value` of these parts. LLaVA's tower is a component of its own in Kino."""
-        is_llava = hasattr(self.pipeline.text_encoder, "lm_head")
+        is_llava = hasattr(self.pipeline.components.get("text_encoder"), "lm_head")
         names = [*parts, "image_encoder"] if is_llava and "text_encoder" in parts else parts
         return ",".join(f"{name}={value}" for name in names)
 
