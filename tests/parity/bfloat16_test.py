@@ -13,9 +13,9 @@ import fixtures
 import matrix
 
 ALLOWED_LOSS_DB = 1.0
-# Frames this near to float32's differ from them by roundings alone. How many of those add up is chance in frames so small: of
-# eighteen cases of HunyuanVideo Kino's are up to 1.4 dB nearer than diffusers' and up to 1.4 dB further.
-ROUNDING_DB = 40.0
+# Frames nearer to float32's than 40 dB differ from them by roundings alone. How many of those add up is chance in frames so
+# small: of eighteen cases of HunyuanVideo Kino's are up to 1.4 dB nearer than diffusers' and up to 1.4 dB further.
+ROUNDING_DB, ROUNDING_LOSS_DB = 40.0, 1.5
 # Kino's and diffusers' frames, which are rounded in the same places, are nearer to each other than this (measured: 38 to 49).
 # Without one of those places, or with other noise, they are not: 30 and 25.
 SAME_FRAMES_DB = 33.0
@@ -37,7 +37,7 @@ def test_bfloat16_is_as_close_as_diffusers(case, pytestconfig):
     ours = compare.psnr(want, got)
     between = compare.psnr(in_bfloat16, got)
     pytestconfig.kino_note(f"{case.name}: bfloat16 PSNR {ours:.1f} dB, diffusers' {theirs:.1f} dB, {between:.1f} dB between the two")
-    assert ours >= min(theirs - ALLOWED_LOSS_DB, ROUNDING_DB)
+    assert ours >= theirs - (ROUNDING_LOSS_DB if ours > ROUNDING_DB else ALLOWED_LOSS_DB)
     # Timesteps, and what a VAE draws where it encodes, may be other numbers than in float32, but they are the same in both.
     assert between >= SAME_FRAMES_DB
 
