@@ -51,10 +51,10 @@ class ConfigReader {
     }
     return value;
   }
-  // A name that is not asked for because one alone is supported, the first of `known` where the key
-  // is absent; the others mean the same. Another: UNIMPLEMENTED.
+  // Checks a name of which one meaning alone is supported. `known` lists its spellings; an absent
+  // key stands for the first of them. UNIMPLEMENTED: another name.
   void Expect(const char* key, const std::vector<std::string>& known);
-  // Each of `values`, which `key` has: a multiple of `of`, 1 to high.
+  // Checks the values that `key` has: each is a multiple of `of`, at least 1 and at most `high`.
   void ExpectMultiples(const char* key, const std::vector<int>& values, int of, int high);
   const absl::Status& status() const { return status_; }
 

@@ -26,11 +26,10 @@ class JointLayout {
   int64_t tokens() const { return rows() * video_ + text_tokens(); }
   // The spans of packed text: row i of the batch uses row i of a table.
   TokenSpans TextSpans() const;
-  // The spans of a row's video, all of it row 0 of a table of the batch's rows; the first `apart`
-  // tokens are its row 1.
+  // The spans of a row's video, which uses row 0 of a table. Its first `apart` tokens use row 1.
   TokenSpans VideoSpans(int64_t apart = 0) const;
-  // The spans of joined tokens: row i of the batch uses row i of a table; or where its first
-  // `apart` tokens have a row of their own, row 2 * i, and they row 2 * i + 1.
+  // The spans of joined tokens: row i of the batch uses row i of a table. Where `apart` is not 0
+  // the table has two rows for each: 2 * i, and 2 * i + 1 for the row's first `apart` tokens.
   TokenSpans JoinedSpans(int64_t apart = 0) const;
   // Both streams as one. video: [B, video, D]; text: packed, or undefined where there is none.
   at::Tensor Join(const at::Tensor& video, const at::Tensor& text) const;

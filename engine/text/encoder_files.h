@@ -8,11 +8,12 @@
 
 namespace kino::engine {
 
-// A LlamaEncoder's: safetensors with transformers' names (ComfyUI's llava_llama3 files), or GGUF
-// with llama.cpp's (blk.N.attn_q), whose config is in its metadata. Of the others, what shapes do
-// not tell is taken from `folder_config`, or else is LLaMA-3's: heads of 128 numbers, rotary theta
-// 500000, norms with 1e-5. NOT_FOUND: the file has none. UNIMPLEMENTED: a GGUF of another
-// architecture, or with frequency factors (rope_freqs, LLaMA 3.1).
+// A LlamaEncoder's: safetensors with transformers' names (ComfyUI's llava_llama3 in
+// fp16; its fp8 with scales is refused), or GGUF with llama.cpp's (blk.N.attn_q), whose config is
+// in its metadata. Of the others, what shapes do not tell is taken from `folder_config`, or else is
+// LLaMA-3's: heads of 128 numbers, rotary theta 500000, norms with 1e-5. NOT_FOUND: the file has
+// none. UNIMPLEMENTED: a GGUF of another architecture, or with frequency factors (rope_freqs,
+// LLaMA 3.1).
 absl::StatusOr<FoundComponent> FindLlamaEncoder(const TensorFile& file,
                                                 const nlohmann::json* folder_config);
 

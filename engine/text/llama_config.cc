@@ -101,7 +101,6 @@ absl::StatusOr<LlamaEncoderConfig> LlamaEncoderConfig::FromJson(const nlohmann::
   config.attention_bias = reader.Get("attention_bias", false);
   config.mlp_bias = reader.Get("mlp_bias", false);
   config.permuted_rotary = reader.Get("permuted_rotary", false);
-  reader.Expect("hidden_act", {"silu"});
   KINO_ASSIGN_OR_RETURN(config.rope, ReadRope(text, reader, path));
   KINO_RETURN_IF_ERROR(reader.status());
   if (nested != nullptr) {
@@ -117,6 +116,9 @@ absl::StatusOr<LlamaEncoderConfig> LlamaEncoderConfig::FromJson(const nlohmann::
         absl::StrCat(path, ": model_type '", outer_type, nested == nullptr ? "" : "' of '",
                      nested == nullptr ? "" : type, "', expected 'llama', or 'llava' of 'llama'"));
   }
+  // Of another model's config the type is told, not what follows from it.
+  reader.Expect("hidden_act", {"silu"});
+  KINO_RETURN_IF_ERROR(reader.status());
   KINO_RETURN_IF_ERROR(CheckSizes(config, path));
   return config;
 }

@@ -26,7 +26,7 @@ using PromptRows = std::vector<std::optional<std::string>>;
 // What the language model is shown beside a prompt.
 struct PromptImage {
   at::Tensor features;  // as LlamaPrompt takes them
-  int interleave = 1;   // of the states of its tokens, every so manieth is kept
+  int interleave = 1;   // one of so many states of its tokens is kept
 };
 
 struct TemplatedTextStage {
@@ -54,8 +54,8 @@ struct PooledTextStage {
   c10::Device device;  // where the states are wanted
 };
 
-// What CLIP makes of each prompt, [1, D]. Taps its ids, counted on from one behind those of the
-// stage above, and pooled_states. Throws StatusError: a prompt that is no UTF-8; what the encoder
+// What CLIP makes of each prompt, [1, D]. Taps the ids of n prompts as tokens_<n + 1> and those
+// behind it, and pooled_states. Throws StatusError: a prompt that is no UTF-8; what the encoder
 // throws.
 std::vector<at::Tensor> EncodePooled(const PooledTextStage& stage, const PromptRows& prompts,
                                      const Tap& tap, const RunContext& context);
