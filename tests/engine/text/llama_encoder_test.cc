@@ -299,6 +299,13 @@ TEST_F(LlamaEncoderTest, PromptsThatDoNotFitAreRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("expected a LLaVA"));
 }
 
+TEST_F(LlamaEncoderTest, AnotherModelsConfigIsToldByItsType) {
+  const absl::Status status =
+      LlamaEncoderConfig::FromJson({{"model_type", "bert"}, {"hidden_act", "gelu"}}, "x").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("model_type 'bert'"));
+}
+
 TEST_F(LlamaEncoderTest, ConfigsThatNoLlamaHasAreRefusedByName) {
   const nlohmann::json good = ConfigIn("llama");
   const auto rope = [](const nlohmann::json& with) {
