@@ -19,10 +19,17 @@ struct FoundComponent {
 };
 
 // How a family finds its component in an original file. `folder_config`: of the component whose
-// place the file takes, or nullptr. NOT_FOUND: the file holds no such component; other errors say
-// what is wrong with it. nullptr: the family knows no original files.
+// place the file takes, without what it says of its own files, or nullptr. NOT_FOUND: the file
+// holds no such component; other errors say what is wrong with it. nullptr: the family knows no
+// original files.
 using FindComponent = absl::StatusOr<FoundComponent> (*)(const TensorFile& file,
                                                          const nlohmann::json* folder_config);
+
+// A component in a file of its own whose names are a folder's already (FramePack's in float8): as
+// it is, with the folder's config. INVALID_ARGUMENT: there is none.
+absl::StatusOr<FoundComponent> FoundUnderFolderNames(const TensorFile& file,
+                                                     const std::string& component,
+                                                     const nlohmann::json* folder_config);
 
 // Original files (GGUF, single-file safetensors) in place of a folder's components, by these.
 using OriginalFiles = std::map<std::string, std::string>;

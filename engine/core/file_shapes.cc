@@ -1,5 +1,7 @@
 #include "engine/core/file_shapes.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -47,6 +49,19 @@ void FileShapes::Fail(const std::string& what) {
   status_ = absl::InvalidArgumentError(absl::StrCat("'", path_, "' (", component_, "): ", what));
 }
 
+std::optional<std::string> PrefixOf(const TensorFile& file,
+                                    const std::vector<std::string_view>& names) {
+  for (const auto& [name, entry] : file.tensors()) {
+    if (!name.ends_with(names.front())) continue;
+    std::string prefix = name.substr(0, name.size() - names.front().size());
+    const auto is_there = [&](std::string_view each) {
+      return file.tensors().contains(absl::StrCat(prefix, std::string(each)));
+    };
+    if (std::all_of(names.begin(), names.end(), is_there)) return prefix;
+  }
+  return std::nullopt;
+}
+
 std::string Rename(std::string_view name, const KeyRenames& renames) {
   std::string text(name);
   for (const auto& [from, to] : renames) {
@@ -58,16 +73,27 @@ std::string Rename(std::string_view name, const KeyRenames& renames) {
   return text;
 }
 
-std::vector<MappedTensor> SplitRows(const TensorEntry& entry, int64_t rows,
-                                    const std::vector<std::string>& names) {
-  const int64_t all = entry.shape.empty() ? 0 : entry.shape[0];
-  std::vector<MappedTensor> mapped;
-  for (const std::string& name : names) {
-    const int64_t first = static_cast<int64_t>(mapped.size()) * rows;
-    const bool is_last = mapped.size() + 1 == names.size();
-    mapped.push_back({.name = name, .first_row = first, .rows = is_last ? all - first : rows});
+std::vector<MappedTensor> SplitFused(std::string name, const TensorEntry& entry,
+                                     std::optional<int64_t> rows,
+                                     const std::vector<FusedLayer>& layers) {
+  for (const FusedLayer& layer : layers) {
+    const size_t at = name.find(layer.name);
+    if (at == std::string::npos) continue;
+    const std::string leaf = name.substr(at + layer.name.size());
+    // The scales of a quantized layer are not rows of it.
+    if (leaf != "weight" && leaf != "bias") continue;
+    const auto parts = static_cast<int64_t>(layer.parts.size());
+    const int64_t all = entry.shape.empty() ? 0 : entry.shape[0];
+    const int64_t each = rows.value_or(all / parts);
+    std::vector<MappedTensor> mapped;
+    for (int64_t i = 0; i < parts; ++i) {
+      mapped.push_back({.name = absl::StrCat(name.substr(0, at), std::string(layer.parts[i]), leaf),
+                        .first_row = i * each,
+                        .rows = i + 1 == parts ? all - i * each : each});
+    }
+    return mapped;
   }
-  return mapped;
+  return {{.name = std::move(name)}};
 }
 
 int IntegerOr(const nlohmann::json& config, const char* key, int fallback) {

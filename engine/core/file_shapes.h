@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,15 +38,26 @@ class FileShapes {
   absl::Status status_;
 };
 
+// What stands before all of these names in the file; absent: they are not in it.
+std::optional<std::string> PrefixOf(const TensorFile& file,
+                                    const std::vector<std::string_view>& names);
+
 // Python's str.replace for each pair in turn, over the outcome of the one before: how original
 // names become the names that layers look up.
 using KeyRenames = std::vector<std::pair<std::string_view, std::string_view>>;
 std::string Rename(std::string_view name, const KeyRenames& renames);
 
-// A layer that is several, one behind the other along dimension 0: `rows` under each name but the
-// last, which has the rest. Rows that are not there are Checkpoint's to refuse.
-std::vector<MappedTensor> SplitRows(const TensorEntry& entry, int64_t rows,
-                                    const std::vector<std::string>& names);
+// A layer that is several, one behind the other along dimension 0.
+struct FusedLayer {
+  std::string_view name;                // a part of the layer's name, to its last dot
+  std::vector<std::string_view> parts;  // what stands in its place
+};
+// What becomes of a tensor `name` (renamed already): where it is the weight or the bias of one of
+// `layers`, `rows` rows under each part's name but the last, which has the rest; else itself.
+// Without `rows` the parts are of one size. Rows that are not there are Checkpoint's to refuse.
+std::vector<MappedTensor> SplitFused(std::string name, const TensorEntry& entry,
+                                     std::optional<int64_t> rows,
+                                     const std::vector<FusedLayer>& layers);
 
 // config[key], if it is there and a whole number.
 int IntegerOr(const nlohmann::json& config, const char* key, int fallback);

@@ -431,6 +431,9 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                      folder, "' has weights of it; leave it out to read the others"));
   }
   KINO_ASSIGN_OR_RETURN(model.details, family->describe(source));
+  std::erase_if(model.components, [&model](const ComponentDescription& component) {
+    return !model.details->Uses(component);
+  });
   model.generation = family->generation(source);
   model.card = ReadModelCard(folder);
   return model;

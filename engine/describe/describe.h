@@ -78,6 +78,8 @@ class FamilyDescription {
   }
   // Of its VAE, as diffusers defaults them.
   virtual const VaeTileSizes& vae_tiles() const = 0;
+  // The component is one of this model's, not another's that lies in the folder as well.
+  virtual bool Uses(const ComponentDescription&) const { return true; }
   // OK when an effective request can run in such tiles. INVALID_ARGUMENT: why not.
   virtual absl::Status CheckTiling(const Request&, const VaeTiling&) const {
     return absl::OkStatus();
@@ -121,10 +123,10 @@ struct ModelDescription {
 };
 
 // Reads model_index.json, each component's config.json and safetensors headers, and the header of
-// each original file. NOT_FOUND: no such folder or file, or no component has files
-// of the `variant`. INVALID_ARGUMENT: a file is malformed, or takes the place of a component that
-// the model has not. UNIMPLEMENTED: a pipeline class Kino does not know, a component of a kind it
-// does not, or one that is not read from original files.
+// each original file. NOT_FOUND: no such folder or file, or no component has files of the
+// `variant`. INVALID_ARGUMENT: a file is malformed, or takes the place of a component that the
+// model has not. UNIMPLEMENTED: a pipeline class Kino does not know, a component of a kind it does
+// not, or one that is not read from original files.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& folder,
                                                const OriginalFiles& original_files = {},
                                                const std::string& variant = "");

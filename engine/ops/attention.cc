@@ -5,6 +5,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <algorithm>
@@ -51,23 +52,25 @@ constexpr int64_t kWeightsAtOnce = int64_t{1} << 24;
 
 // q: [B, heads, L, K]; k, v: [B, heads, M, K] -> [B, heads, L, K].
 at::Tensor FusedOrInParts(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                          const std::optional<at::Tensor>& mask, std::optional<double> scale) {
-  const auto attend = [&](const at::Tensor& queries, const std::optional<at::Tensor>& bias) {
-    return at::scaled_dot_product_attention(queries, k, v, bias, /*dropout_p=*/0.0,
-                                            /*is_causal=*/false, scale);
-  };
+                          const std::optional<at::Tensor>& mask, bool causal,
+                          std::optional<double> scale) {
   const int64_t length = q.size(2), of_query = q.size(0) * q.size(1) * k.size(2);
   const int64_t most = std::max<int64_t>(1, kWeightsAtOnce / std::max<int64_t>(of_query, 1));
   const auto composed = static_cast<int64_t>(at::SDPBackend::math);
-  if (most >= length || at::_fused_sdp_choice(q, k, v, mask, 0.0, false, scale) != composed)
-    return attend(q, mask);
+  if (most >= length || at::_fused_sdp_choice(q, k, v, mask, 0.0, causal, scale) != composed)
+    return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);
   at::Tensor out = at::empty_like(q);
   for (int64_t first = 0; first < length; first += most) {
     const int64_t count = std::min(most, length - first);
-    const bool of_queries = mask && mask->size(-2) == length;
+    std::optional<at::Tensor> bias = mask;
+    if (causal) {
+      bias = at::ones({count, k.size(2)}, q.options().dtype(at::kBool)).tril_(first);
+    } else if (mask && mask->size(-2) == length) {
+      bias = mask->narrow(-2, first, count);
+    }
     out.narrow(2, first, count)
-        .copy_(
-            attend(q.narrow(2, first, count), of_queries ? mask->narrow(-2, first, count) : mask));
+        .copy_(at::scaled_dot_product_attention(q.narrow(2, first, count), k, v, bias,
+                                                /*dropout_p=*/0.0, /*is_causal=*/false, scale));
   }
   return out;
 }
@@ -108,10 +111,7 @@ at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       context.scale == 0 ? std::nullopt : std::optional<double>(context.scale);
   const std::optional<at::Tensor> mask =
       bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
-  const at::Tensor out = context.causal ? at::scaled_dot_product_attention(
-                                              split(q), split(k), split(v), mask,
-                                              /*dropout_p=*/0.0, /*is_causal=*/true, scale)
-                                        : FusedOrInParts(split(q), split(k), split(v), mask, scale);
+  const at::Tensor out = FusedOrInParts(split(q), split(k), split(v), mask, context.causal, scale);
   return out.transpose(1, 2).flatten(2);
 }
 

@@ -22,7 +22,7 @@ struct AttentionContext {
 // heads, [B, M, G * K] where G divides heads: heads / G queries in a row share one (GQA, arXiv
 // 2305.13245). bias: additive, broadcast to [B, heads, L, M], or undefined. The weights of all
 // queries for all keys are held nowhere: where torch has no fused kernel for such tensors, few
-// queries go at a time (not if `causal`, which prompts alone are).
+// queries go at a time.
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                      const AttentionContext& context = {}, const at::Tensor& bias = {});
 

@@ -22,17 +22,6 @@ absl::Status HoldsNone(const TensorFile& file, const char* component) {
   return absl::NotFoundError(absl::StrCat("'", file.path(), "' holds no ", component));
 }
 
-// What stands before both names in the file, if anything does.
-std::optional<std::string> PrefixOf(const TensorFile& file, std::string_view first,
-                                    std::string_view second) {
-  for (const auto& [name, entry] : file.tensors()) {
-    if (!name.ends_with(first)) continue;
-    const std::string prefix = name.substr(0, name.size() - first.size());
-    if (file.tensors().contains(absl::StrCat(prefix, std::string(second)))) return prefix;
-  }
-  return std::nullopt;
-}
-
 // Names behind `prefix`; all others are another component's.
 KeyMap Behind(const char* component, std::string prefix) {
   return {.name = component,
@@ -43,12 +32,8 @@ KeyMap Behind(const char* component, std::string prefix) {
           }};
 }
 
-// The folder's config without what it says of its own files.
 nlohmann::json OfFolder(const nlohmann::json* folder_config) {
-  if (folder_config == nullptr) return nlohmann::json::object();
-  nlohmann::json config = *folder_config;
-  config.erase("quantization_config");
-  return config;
+  return folder_config == nullptr ? nlohmann::json::object() : *folder_config;
 }
 
 bool IsLlava(const nlohmann::json& config) {
@@ -66,7 +51,7 @@ absl::StatusOr<FoundComponent> FindLlamaByShapes(const TensorFile& file,
                                                  const nlohmann::json* folder_config) {
   constexpr int64_t kHead = 128;
   const std::optional<std::string> prefix =
-      PrefixOf(file, "embed_tokens.weight", "layers.0.self_attn.q_proj.weight");
+      PrefixOf(file, {"embed_tokens.weight", "layers.0.self_attn.q_proj.weight"});
   if (!prefix) return HoldsNone(file, kLlama);
   FoundComponent found{.map = Behind(kLlama, *prefix), .config = OfFolder(folder_config)};
   FileShapes shapes(file, found.map);
@@ -176,8 +161,8 @@ absl::StatusOr<FoundComponent> FindLlamaEncoder(const TensorFile& file,
 absl::StatusOr<FoundComponent> FindClipTextEncoder(const TensorFile& file,
                                                    const nlohmann::json* folder_config) {
   constexpr int64_t kHead = 64;
-  const std::optional<std::string> prefix = PrefixOf(file, "embeddings.token_embedding.weight",
-                                                     "encoder.layers.0.self_attn.q_proj.weight");
+  const std::optional<std::string> prefix = PrefixOf(
+      file, {"embeddings.token_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight"});
   if (!prefix) return HoldsNone(file, kClip);
   FoundComponent found{.map = Behind(kClip, *prefix), .config = OfFolder(folder_config)};
   FileShapes shapes(file, found.map);

@@ -38,7 +38,6 @@ class VisionEncoder final : public Component {
   int64_t width() const { return config_.width(); }
   int64_t tokens() const { return config_.tokens(); }
   // Of the images, in both directions.
-  int64_t image_size() const { return config_.image_size; }
 
  private:
   at::Tensor Embed(const at::Tensor& pixels) const;

@@ -199,8 +199,8 @@ FAMILY_DOORS = {
     "engine/ops": ["attention", "conv3d", "half_rotary", "joint_attention", "linear", "norm_modulate", "norm_rotary", "norm_silu",
                    "resample_frames", "space_depth"],
     "engine/samplers": ["ddim", "euler_ancestral", "euler_ancestral_rf", "first_step", "flow_match_euler"],
-    "engine/text": ["bpe_tokenizer", "caption_cleaning", "clip_config", "clip_text_encoder", "encoder_files", "llama_config",
-                    "llama_encoder", "plain_text", "prompt_template", "t5_config", "vision_encoder"],
+    "engine/text": ["bpe_tokenizer", "caption_cleaning", "clip_config", "clip_text_encoder", "encoder_files", "image_reader",
+                    "llama_config", "llama_encoder", "plain_text", "prompt_template", "t5_config", "vision_encoder"],
     "engine/weights": ["weight_set"],
 }
 # What a family includes beyond that, each with its reason.

@@ -247,6 +247,14 @@ def test_text_encoders_in_single_files_give_the_folders_frames(tmp_path):
     assert np.array_equal(kino_render.render(model, request_of(fixture), flags=flags), want)
 
 
+def test_a_transformer_under_diffusers_names_is_the_folders(tmp_path):
+    fixture = fixture_of("hunyuan-framepack-0")
+    model = shutil.copytree(fixture.model, tmp_path / "model")
+    file = (model / "transformer" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "framepack.safetensors")
+    want = kino_render.render(fixture.model, request_of(fixture))
+    assert np.array_equal(kino_render.render(model, request_of(fixture), flags=["--model", file]), want)
+
+
 def test_a_pixel_processor_may_have_any_of_its_classes(tmp_path):
     fixture = fixture_of("hunyuan-i2v-0")
     model = shutil.copytree(fixture.model, tmp_path / "model")

@@ -20,6 +20,8 @@ struct BareModel {
   std::map<std::string, nlohmann::json> encoders = {
       {"text_encoder",
        {{"architectures", {"T5EncoderModel"}}, {"feed_forward_proj", "gated-gelu"}}}};
+  // Other configs, by their paths in the folder.
+  std::map<std::string, nlohmann::json> files = {};
 };
 
 // variant: of its weight files; empty: the plain ones.
@@ -35,6 +37,7 @@ inline void WriteBareModel(const TempDir& folder, const BareModel& model,
   configs["vae"] = model.vae;
   folder.Write("model_index.json", index.dump());
   folder.Write("scheduler/scheduler_config.json", model.scheduler.dump());
+  for (const auto& [path, config] : model.files) folder.Write(path, config.dump());
   for (const auto& [name, config] : configs) {
     folder.Write(name + "/config.json", config.dump());
     folder.Write(name + ("/model" + (variant.empty() ? "" : "." + variant) + ".safetensors"),

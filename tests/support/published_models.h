@@ -99,14 +99,23 @@ inline std::vector<PublishedModel> PublishedModels() {
                     .transformer = transformer,
                     .scheduler = {{"shift", shift}},
                     .encoders = {{"text_encoder", llama}, {"text_encoder_2", clip}}};
-    if (packs) model.encoders["image_encoder"] = siglip;
+    if (packs) {
+      model.encoders["image_encoder"] = siglip;
+      model.files["feature_extractor/preprocessor_config.json"] = {
+          {"image_processor_type", "SiglipImageProcessor"},
+          {"size", {{"height", 384}, {"width", 384}}}};
+    }
     return model;
   };
   const auto hunyuan_i2v = [&](const Json& transformer) {
     return BareModel{.pipeline_class = "HunyuanVideoImageToVideoPipeline",
                      .transformer = transformer,
                      .scheduler = {{"shift", 7.0}},
-                     .encoders = {{"text_encoder", llava}, {"text_encoder_2", clip}}};
+                     .encoders = {{"text_encoder", llava}, {"text_encoder_2", clip}},
+                     .files = {{"image_processor/preprocessor_config.json",
+                                {{"image_processor_type", "CLIPImageProcessor"},
+                                 {"size", {{"shortest_edge", 336}}},
+                                 {"crop_size", {{"height", 336}, {"width", 336}}}}}}};
   };
   const Json packed = {{"_class_name", "HunyuanVideoTransformer3DModelPacked"},
                        {"has_clean_x_embedder", true},

@@ -12,15 +12,6 @@
 #include "engine/media/resize.h"
 
 namespace kino::engine {
-namespace {
-
-at::Tensor TracedPixels(int64_t side) {
-  const HostScope host;
-  return at::empty({1, 3, side, side}, at::TensorOptions(at::kMeta));
-}
-
-}  // namespace
-
 at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count, int height,
                            int width) {
   if (first + count > media.num_frames) {
@@ -70,18 +61,22 @@ at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options) {
   return pixels.to(options);
 }
 
-at::Tensor EncoderPixels(const std::optional<ImageProcessor>& processor, const MediaInput& media,
-                         int64_t side) {
-  if (Trace::Current() != nullptr) return TracedPixels(side);
-  return processor->Process({.width = media.width, .height = media.height, .rgb = media.rgb});
+MediaInput BlackImage(int height, int width) {
+  const size_t bytes = size_t{3} * static_cast<size_t>(height) * static_cast<size_t>(width);
+  return {.width = width, .height = height, .num_frames = 1, .rgb = std::vector<uint8_t>(bytes, 0)};
 }
 
-at::Tensor EncoderPixelsOfFrame(const std::optional<ImageProcessor>& processor,
-                                const MediaInput& media, int height, int width, int64_t side) {
-  if (Trace::Current() != nullptr) return TracedPixels(side);
+at::Tensor EncoderPixels(const ImageProcessor& processor, const MediaInput& media) {
+  return processor.Process({.width = media.width, .height = media.height, .rgb = media.rgb});
+}
+
+at::Tensor EncoderPixelsOfFrame(const ImageProcessor& processor, const MediaInput& media,
+                                int height, int width) {
+  if (Trace::Current() != nullptr)
+    return processor.Process({.width = width, .height = height, .rgb = {}});
   const at::Tensor frame =
       PixelsOf(ConditionFrames(media, 0, 1, height, width), at::TensorOptions().dtype(at::kFloat));
-  return processor->ProcessUnit(frame.add(1).div(2).permute({0, 3, 1, 2}));
+  return processor.ProcessUnit(frame.add(1).div(2).permute({0, 3, 1, 2}));
 }
 
 }  // namespace kino::engine

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 
 #include "engine/engine.h"
 #include "engine/models/common/image_processor.h"
@@ -18,6 +17,9 @@ namespace kino::engine {
 // shape alone.
 at::Tensor ConditionFrames(const MediaInput& media, int64_t first, int64_t count, int height,
                            int width);
+
+// An image of zeros.
+MediaInput BlackImage(int height, int width);
 
 // A video as an encoder reads it, some frames at a time; any may be read again.
 struct VideoSource {
@@ -32,12 +34,10 @@ VideoSource ConditionVideo(const MediaInput& media, const VideoSize& size);
 // point) stay what they are.
 at::Tensor PixelsOf(const at::Tensor& bytes, const at::TensorOptions& options);
 
-// A condition's picture as an image encoder of `side` x `side` pixels takes it, [1, 3, side, side]
-// float32 on the host. In a trace it has its shape alone, and there need be no processor.
-at::Tensor EncoderPixels(const std::optional<ImageProcessor>& processor, const MediaInput& media,
-                         int64_t side);
+// A condition's picture as an image encoder takes it: see ImageProcessor::Process.
+at::Tensor EncoderPixels(const ImageProcessor& processor, const MediaInput& media);
 // The same of the frame that the VAE is given, which diffusers hands on as pixels in 0..1.
-at::Tensor EncoderPixelsOfFrame(const std::optional<ImageProcessor>& processor,
-                                const MediaInput& media, int height, int width, int64_t side);
+at::Tensor EncoderPixelsOfFrame(const ImageProcessor& processor, const MediaInput& media,
+                                int height, int width);
 
 }  // namespace kino::engine

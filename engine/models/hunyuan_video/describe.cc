@@ -42,7 +42,8 @@ class HunyuanVideoDescription final : public FixedDescription {
     defaults.width = is_skyreels ? 960 : 1280;
     defaults.num_frames = is_skyreels ? 97 : 129;
     defaults.num_inference_steps = 50;
-    defaults.guidance_scale = is_skyreels || ReadsImage(kind_) ? 1.0 : 6.0;
+    const bool is_guided = configs.transformer.guidance_embeds && !is_skyreels;
+    defaults.guidance_scale = is_guided && !ReadsImage(kind_) ? 6.0 : 1.0;
     defaults.fps = is_framepack() ? 30.0 : 24.0;
     defaults.output.quality = 75;
     tasks_ = {{.task = defaults.task, .defaults = defaults}};
@@ -51,6 +52,10 @@ class HunyuanVideoDescription final : public FixedDescription {
     if (is_framepack()) limits_.frames_multiple = 1;
   }
 
+  bool Uses(const ComponentDescription& component) const override {
+    return component.name != "image_encoder" ||
+           (ImageReaderOf(kind_) != nullptr && component.part_of.empty() == is_framepack());
+  }
   absl::Status CheckTiling(const Request& request, const VaeTiling& tiling) const override {
     if (request.conditions.empty()) return absl::OkStatus();
     return configs_.vae.CheckEncodeTiling(/*frames=*/1, *request.height, *request.width, tiling);
@@ -120,6 +125,11 @@ void HunyuanVideoDescription::Resolve(Request& request,
          absl::StrCat("the first ", kRatio, " frames do not come out, expected more, got ",
                       *request.num_frames));
   }
+  if (!configs_.transformer.guidance_embeds && *request.guidance_scale > 1) {
+    fail("guidance_scale",
+         absl::StrCat("the transformer takes none, expected 1, got ", *request.guidance_scale,
+                      "; hunyuan_video.true_cfg_scale guides by a negative prompt"));
+  }
   if (!violations.empty()) return;
   const absl::Status schedule =
       HunyuanVideoSchedule(configs_.sampler, configs_.transformer, configs_.vae, request).status();
@@ -150,9 +160,8 @@ absl::Status CheckEncoders(const ModelSource& source, HunyuanVideoKind kind) {
   };
   KINO_RETURN_IF_ERROR(check("text_encoder", LlamaEncoderConfig()));
   KINO_RETURN_IF_ERROR(check("text_encoder_2", ClipTextConfig()));
-  if (ReadsImage(kind)) return check("text_encoder", VisionEncoderConfig());
-  if (kind == HunyuanVideoKind::kFramePack) return check("image_encoder", VisionEncoderConfig());
-  return absl::OkStatus();
+  const ImageReader* const reader = ImageReaderOf(kind);
+  return reader == nullptr ? absl::OkStatus() : reader->Check(source.folder);
 }
 
 absl::StatusOr<std::shared_ptr<const FamilyDescription>> DescribeHunyuanVideo(
@@ -204,6 +213,14 @@ absl::StatusOr<HunyuanVideoKind> HunyuanVideoKindOf(
       absl::StrCat(path, ": in_channels is ", seen, " and out_channels ", transformer.out_channels,
                    ", expected the VAE's ", own, " for both, or for in_channels ", 2 * own, " or ",
                    2 * own + 1, " where the transformer is shown an image"));
+}
+
+const ImageReader* ImageReaderOf(HunyuanVideoKind kind) {
+  static constexpr ImageReader kLlava = {"llava", "text_encoder", "image_processor"};
+  static constexpr ImageReader kSiglip = {"siglip_vision_model", "image_encoder",
+                                          "feature_extractor"};
+  if (ReadsImage(kind)) return &kLlava;
+  return kind == HunyuanVideoKind::kFramePack ? &kSiglip : nullptr;
 }
 
 FramePackSections FramePackSectionsOf(const Request& request) {

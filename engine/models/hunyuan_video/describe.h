@@ -5,6 +5,7 @@
 #include "engine/models/hunyuan_video/transformer_config.h"
 #include "engine/models/hunyuan_video/vae_config.h"
 #include "engine/samplers/flow_match_euler.h"
+#include "engine/text/image_reader.h"
 
 namespace kino::engine {
 
@@ -23,6 +24,8 @@ FamilyDescriber HunyuanVideoDescriber();
 absl::StatusOr<HunyuanVideoKind> HunyuanVideoKindOf(
     const HunyuanVideoTransformerConfig& transformer, const HunyuanVideoVaeConfig& vae,
     const std::string& path);
+// nullptr: such a model looks at no image for what it shows.
+const ImageReader* ImageReaderOf(HunyuanVideoKind kind);
 // LLaVA reads the prompt together with the image.
 constexpr bool ReadsImage(HunyuanVideoKind kind) {
   return kind == HunyuanVideoKind::kTokenReplace || kind == HunyuanVideoKind::kLatentConcat;

@@ -69,9 +69,8 @@ void FramePackRun::EncodePrompts(const RunContext& context) {
 }
 
 void FramePackRun::EncodeMedia(const RunContext& context) {
-  const at::Tensor pixels =
-      EncoderPixelsOfFrame(components_->image_processor, media_.front(), *request_.height,
-                           *request_.width, components_->image_encoder->image_size());
+  const at::Tensor pixels = EncoderPixelsOfFrame(*components_->image_processor, media_.front(),
+                                                 *request_.height, *request_.width);
   state_.image = components_->image_encoder->Forward({pixels}, context)
                      .front()
                      .to(components_->transformer->device());

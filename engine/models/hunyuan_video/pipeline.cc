@@ -15,18 +15,17 @@
 namespace kino::engine {
 namespace {
 
-// SigLIP has a folder of its own, LLaVA's tower is in the text encoder's.
 absl::Status LoadImageEncoder(const PipelineOptions& options, EngineShared& shared,
                               HunyuanVideoComponents& components) {
-  const bool is_llava = ReadsImage(components.kind);
-  if (!is_llava && components.kind != HunyuanVideoKind::kFramePack) return absl::OkStatus();
-  const std::string folder =
-      absl::StrCat(options.folder, is_llava ? "/text_encoder" : "/image_encoder");
-  KINO_ASSIGN_OR_RETURN(const ComponentFiles files, ComponentFiles::Open(folder, options.variant));
+  const ImageReader* const reader = ImageReaderOf(components.kind);
+  if (reader == nullptr) return absl::OkStatus();
+  KINO_ASSIGN_OR_RETURN(
+      const ComponentFiles files,
+      ComponentFiles::Open(absl::StrCat(options.folder, "/", reader->encoder), options.variant));
   KINO_ASSIGN_OR_RETURN(components.image_encoder,
                         PooledComponent<VisionEncoder>(files, options, shared, "image_encoder"));
   const VisionEncoder& encoder = *components.image_encoder;
-  if (is_llava) {
+  if (ReadsImage(components.kind)) {
     KINO_RETURN_IF_ERROR(CheckFit(options, "the image encoder's number of tokens", encoder.tokens(),
                                   "that of the prompt's template", kImageTokens));
     KINO_RETURN_IF_ERROR(CheckFit(options, "the width of its features", encoder.width(),
@@ -37,11 +36,9 @@ absl::Status LoadImageEncoder(const PipelineOptions& options, EngineShared& shar
                                   components.transformer->config().image_proj_dim,
                                   "the image encoder's hidden_size", encoder.width()));
   }
-  if (options.device.is_meta()) return absl::OkStatus();
-  KINO_ASSIGN_OR_RETURN(components.image_processor,
-                        ReadConfig<ImageProcessor>(absl::StrCat(
-                            options.folder, is_llava ? "/image_processor" : "/feature_extractor",
-                            "/preprocessor_config.json")));
+  KINO_ASSIGN_OR_RETURN(const auto processor,
+                        ReadConfig<ImageProcessorConfig>(reader->ProcessorPath(options.folder)));
+  components.image_processor.emplace(processor);
   return absl::OkStatus();
 }
 

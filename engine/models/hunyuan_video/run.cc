@@ -67,20 +67,13 @@ void HunyuanVideoRun::EncodeText(const RunContext& context) {
 // The condition's and, for a negative prompt, a black one before it.
 std::vector<PromptImage> HunyuanVideoRun::PromptImages(const RunContext& context) const {
   std::vector<MediaInput> images;
-  if (guided()) {
-    const size_t bytes = size_t{3} * static_cast<size_t>(*request_.width * *request_.height);
-    images.push_back({.width = *request_.width,
-                      .height = *request_.height,
-                      .num_frames = 1,
-                      .rgb = std::vector<uint8_t>(bytes, 0)});
-  }
+  if (guided()) images.push_back(BlackImage(*request_.height, *request_.width));
   images.push_back(media_.front());
-  const VisionEncoder& encoder = *components_->image_encoder;
   std::vector<at::Tensor> pixels;
   for (const MediaInput& image : images)
-    pixels.push_back(EncoderPixels(components_->image_processor, image, encoder.image_size()));
+    pixels.push_back(EncoderPixels(*components_->image_processor, image));
   std::vector<PromptImage> shown;
-  for (const at::Tensor& features : encoder.Forward(pixels, context)) {
+  for (const at::Tensor& features : components_->image_encoder->Forward(pixels, context)) {
     const bool is_negative = guided() && shown.empty();
     const int every = is_negative ? kNegativeInterleave : *knobs_.image_embed_interleave;
     shown.push_back({.features = features, .interleave = every < kNoInterleave ? every : 1});

@@ -1,6 +1,7 @@
 #include "engine/models/hunyuan_video/weight_map.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,8 +19,9 @@ using Json = nlohmann::json;
 
 constexpr char kComponent[] = "HunyuanVideo transformer";
 // What diffusers knows the model by; before it stands the prefix of all of its names.
-constexpr std::string_view kMark =
-    "txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias";
+constexpr char kMark[] = "txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias";
+constexpr char kDiffusersMark[] =
+    "context_embedder.token_refiner.refiner_blocks.0.norm_out.linear.bias";
 
 // Tencent's names, and where they differ those that ComfyUI saves.
 const KeyRenames& Renames() {
@@ -72,14 +74,8 @@ const KeyRenames& Renames() {
   return renames;
 }
 
-// Layers that are several: each part but the last has the model's width of rows.
-struct Fused {
-  std::string_view name;
-  std::vector<const char*> parts;
-};
-
-const std::vector<Fused>& FusedLayers() {
-  static const std::vector<Fused> layers = {
+const std::vector<FusedLayer>& FusedLayers() {
+  static const std::vector<FusedLayer> layers = {
       {"img_attn_qkv.", {"attn.to_q.", "attn.to_k.", "attn.to_v."}},
       {"txt_attn_qkv.", {"attn.add_q_proj.", "attn.add_k_proj.", "attn.add_v_proj."}},
       {"self_attn_qkv.", {"attn.to_q.", "attn.to_k.", "attn.to_v."}},
@@ -87,21 +83,14 @@ const std::vector<Fused>& FusedLayers() {
   return layers;
 }
 
+// Each part of a fused layer but the last has `width` rows.
 KeyMap MapOf(const std::string& prefix, int64_t width) {
   return {.name = kComponent,
           .map = [prefix, width](std::string_view original,
                                  const TensorEntry& entry) -> std::vector<MappedTensor> {
             if (!original.starts_with(prefix)) return {};
-            std::string name = Rename(original.substr(prefix.size()), Renames());
-            for (const Fused& fused : FusedLayers()) {
-              const size_t at = name.find(fused.name);
-              if (at == std::string::npos) continue;
-              std::vector<std::string> names;
-              for (const char* part : fused.parts)
-                names.push_back(std::string(name).replace(at, fused.name.size(), part));
-              return SplitRows(entry, width, names);
-            }
-            return {{.name = std::move(name)}};
+            return SplitFused(Rename(original.substr(prefix.size()), Renames()), entry, width,
+                              FusedLayers());
           }};
 }
 
@@ -122,15 +111,15 @@ void TakeFromFolder(const Json& folder_config, Json& config) {
 
 absl::StatusOr<FoundComponent> FindHunyuanVideoTransformer(const TensorFile& file,
                                                            const Json* folder_config) {
-  const auto mark = std::find_if(file.tensors().begin(), file.tensors().end(),
-                                 [](const auto& tensor) { return tensor.first.ends_with(kMark); });
-  if (mark == file.tensors().end())
+  if (file.tensors().contains(kDiffusersMark))
+    return FoundUnderFolderNames(file, kComponent, folder_config);
+  const std::optional<std::string> prefix = PrefixOf(file, {kMark});
+  if (!prefix)
     return absl::NotFoundError(absl::StrCat("'", file.path(), "' holds no ", kComponent));
   // The gates of the text's blocks are two widths.
-  const int64_t width = mark->second.shape.empty() ? 0 : mark->second.shape[0] / 2;
-  FoundComponent found{
-      .map = MapOf(mark->first.substr(0, mark->first.size() - kMark.size()), width),
-      .config = Json::object()};
+  const std::vector<int64_t>& gates = file.tensors().at(absl::StrCat(*prefix, kMark)).shape;
+  const int64_t width = gates.empty() ? 0 : gates[0] / 2;
+  FoundComponent found{.map = MapOf(*prefix, width), .config = Json::object()};
   FileShapes shapes(file, found.map);
   const int64_t head = shapes.Extent("transformer_blocks.0.attn.norm_q.weight", 0);
   const int64_t patch = shapes.Extent("x_embedder.proj.weight", 4);

@@ -1,6 +1,6 @@
 #include "engine/models/mochi/weight_map.h"
 
-#include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,14 +51,11 @@ bool IsOfTransformer(std::string_view renamed) {
   return false;
 }
 
-// Fused projections are equal stretches of rows.
-std::vector<MappedTensor> Split(std::string_view fused, const std::array<const char*, 3>& parts,
-                                const TensorEntry& entry) {
-  const std::string attention(fused.substr(0, fused.rfind("attn.")));
-  std::vector<std::string> names;
-  for (const char* part : parts)
-    names.push_back(absl::StrCat(attention, "attn1.", part, ".weight"));
-  return SplitRows(entry, entry.shape.empty() ? 0 : entry.shape[0] / 3, names);
+const std::vector<FusedLayer>& FusedLayers() {
+  static const std::vector<FusedLayer> layers = {
+      {"attn.qkv_x.", {"attn1.to_q.", "attn1.to_k.", "attn1.to_v."}},
+      {"attn.qkv_y.", {"attn1.add_q_proj.", "attn1.add_k_proj.", "attn1.add_v_proj."}}};
+  return layers;
 }
 
 KeyMap MapOf(int blocks) {
@@ -68,13 +65,9 @@ KeyMap MapOf(int blocks) {
                              const TensorEntry& entry) -> std::vector<MappedTensor> {
             std::string name = Rename(original, Renames());
             if (!IsOfTransformer(name)) return {};
-            if (name.ends_with("attn.qkv_x.weight"))
-              return Split(name, {"to_q", "to_k", "to_v"}, entry);
-            if (name.ends_with("attn.qkv_y.weight"))
-              return Split(name, {"add_q_proj", "add_k_proj", "add_v_proj"}, entry);
             // The last block's text has a scale alone, and so a layer of another name.
             if (name.starts_with(last_text + ".")) name.insert(last_text.size(), "_1");
-            return {{.name = std::move(name)}};
+            return SplitFused(std::move(name), entry, std::nullopt, FusedLayers());
           }};
 }
 

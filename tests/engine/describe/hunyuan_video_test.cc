@@ -18,9 +18,11 @@ namespace {
 using ::kino::testing::BareModel;
 using ::kino::testing::SafetensorsOf;
 using ::kino::testing::TempDir;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using Json = nlohmann::json;
 
 absl::StatusOr<ModelDescription> Describe(const BareModel& bare) {
@@ -39,13 +41,21 @@ const Json kLlava = {{"architectures", {"LlavaForConditionalGeneration"}},
 const Json kSiglip = {{"architectures", {"SiglipVisionModel"}},
                       {"model_type", "siglip_vision_model"}};
 
+constexpr char kLlavaProcessor[] = "image_processor/preprocessor_config.json";
+constexpr char kSiglipProcessor[] = "feature_extractor/preprocessor_config.json";
+
 BareModel Model(const std::string& pipeline, const Json& transformer = Json::object(),
                 const Json& text_encoder = kLlama) {
   BareModel model = {.pipeline_class = "Hunyuan" + pipeline + "Pipeline",
                      .transformer = transformer,
                      .scheduler = {{"shift", 7.0}},
                      .encoders = {{"text_encoder", text_encoder}, {"text_encoder_2", kClip}}};
-  if (pipeline == "VideoFramepack") model.encoders["image_encoder"] = kSiglip;
+  if (pipeline == "VideoFramepack") {
+    model.encoders["image_encoder"] = kSiglip;
+    model.files[kSiglipProcessor] = {{"image_processor_type", "SiglipImageProcessor"}};
+  } else if (pipeline == "VideoImageToVideo") {
+    model.files[kLlavaProcessor] = {{"image_processor_type", "CLIPImageProcessor"}};
+  }
   return model;
 }
 const BareModel kText = Model("Video");
@@ -243,7 +253,10 @@ TEST_F(HunyuanVideoTest, AFolderWhoseTransformerIsAnotherPipelinesIsRefused) {
 TEST_F(HunyuanVideoTest, ATransformerThatIsShownAnImageNeedsAnEncoderThatReadsOne) {
   BareModel bare = kTokenReplace;
   bare.encoders["text_encoder"] = kLlama;
-  EXPECT_EQ(Describe(bare).status().code(), absl::StatusCode::kUnimplemented);
+  const absl::Status llama = Describe(bare).status();
+  EXPECT_EQ(llama.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(llama.message()), AllOf(HasSubstr("text_encoder/config.json"),
+                                                  HasSubstr("'llava'"), Not(HasSubstr("siglip"))));
   bare = kFramePack;
   bare.encoders["image_encoder"] = kClip;
   EXPECT_EQ(Describe(bare).status().code(), absl::StatusCode::kUnimplemented);
@@ -251,6 +264,65 @@ TEST_F(HunyuanVideoTest, ATransformerThatIsShownAnImageNeedsAnEncoderThatReadsOn
   bare = kText;
   bare.encoders["text_encoder"] = kLlava;
   EXPECT_TRUE(Describe(bare).ok());
+}
+
+TEST_F(HunyuanVideoTest, AnImageEncoderNeedsAProcessorOfItsSize) {
+  for (const auto& [whole, path] :
+       {std::pair{kTokenReplace, kLlavaProcessor}, {kFramePack, kSiglipProcessor}}) {
+    BareModel bare = whole;
+    bare.files.clear();
+    const absl::Status missing = Describe(bare).status();
+    EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(missing.message()), HasSubstr(path));
+    for (const Json& size : {Json(336), Json({{"shortest_edge", 224}})}) {
+      bare = whole;
+      bare.files[path]["size"] = size;
+      bare.files[path]["crop_size"] = size.is_number() ? size : Json(224);
+      bare.files[path]["do_center_crop"] = size.is_number();
+      const absl::Status other = Describe(bare).status();
+      EXPECT_EQ(other.code(), absl::StatusCode::kInvalidArgument) << size;
+      EXPECT_THAT(std::string(other.message()), HasSubstr("224x224"));
+    }
+    bare = whole;
+    bare.files[path]["resample"] = 2;
+    EXPECT_EQ(Describe(bare).status().code(), absl::StatusCode::kUnimplemented);
+  }
+}
+
+// Folders are made of each other's, and a plan must not place what is never loaded.
+TEST_F(HunyuanVideoTest, AnImageEncoderIsThereOnlyForWhatLooksThroughIt) {
+  const auto image_encoders = [](BareModel bare) {
+    std::vector<std::string> found;
+    bare.encoders["image_encoder"] = kSiglip;
+    const absl::StatusOr<ModelDescription> model = Describe(bare);
+    EXPECT_TRUE(model.ok()) << model.status();
+    if (!model.ok()) return found;
+    for (const ComponentDescription& component : model->components)
+      if (component.name == "image_encoder")
+        found.push_back(component.part_of.empty() ? "own" : component.part_of);
+    return found;
+  };
+  BareModel with_llava = kText;
+  with_llava.encoders["text_encoder"] = kLlava;
+  EXPECT_THAT(image_encoders(kText), IsEmpty());
+  EXPECT_THAT(image_encoders(with_llava), IsEmpty());
+  EXPECT_THAT(image_encoders(kSkyReels), IsEmpty());
+  EXPECT_THAT(image_encoders(kTokenReplace), ElementsAre("text_encoder"));
+  EXPECT_THAT(image_encoders(kFramePack), ElementsAre("own"));
+}
+
+TEST_F(HunyuanVideoTest, GuidanceThatTheTransformerDoesNotTakeIsRefused) {
+  for (BareModel bare : {kText, kLatentConcat}) {
+    bare.transformer["guidance_embeds"] = false;
+    Use(bare, /*with_image=*/bare.pipeline_class != kText.pipeline_class);
+    EXPECT_EQ(*Resolve().request.guidance_scale, 1.0);
+    EXPECT_THAT(ViolatedFields(), IsEmpty());
+    request_.guidance_scale = 1.5;
+    EXPECT_THAT(ViolatedFields(), ElementsAre("guidance_scale"));
+  }
+  Use(kTokenReplace);
+  request_.guidance_scale = 6.0;
+  EXPECT_THAT(ViolatedFields(), IsEmpty());
 }
 
 TEST_F(HunyuanVideoTest, AnEncoderOfASingleFileNeedsNoConfig) {

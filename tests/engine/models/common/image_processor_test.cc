@@ -37,9 +37,9 @@ RgbImage ImageOf(const NpyArray& array) {
 }
 
 ImageProcessor Processor(const nlohmann::json& config) {
-  absl::StatusOr<ImageProcessor> processor = ImageProcessor::FromJson(config, "x");
-  EXPECT_TRUE(processor.ok()) << processor.status();
-  return *processor;
+  const auto read = ImageProcessorConfig::FromJson(config, "x");
+  EXPECT_TRUE(read.ok()) << read.status();
+  return ImageProcessor(*read);
 }
 
 const nlohmann::json kClip = {{"image_processor_type", "CLIPImageProcessor"}};
@@ -138,14 +138,14 @@ TEST(ImageProcessorTest, ConfigsThatAreNotReadAreRefusedByName) {
            {"rescale_factor", "1/255", kInvalid, "rescale_factor"}}) {
     nlohmann::json config = kClip;
     config[wrong.key] = wrong.value;
-    const absl::Status status = ImageProcessor::FromJson(config, "x/config.json").status();
+    const absl::Status status = ImageProcessorConfig::FromJson(config, "x/config.json").status();
     EXPECT_EQ(status.code(), wrong.code) << wrong.key << ": " << status;
     EXPECT_THAT(std::string(status.message()),
                 AllOf(HasSubstr("x/config.json"), HasSubstr(wrong.says)));
   }
   for (const char* name : {"CLIPImageProcessorFast", "CLIPImageProcessorPil",
                            "CLIPFeatureExtractor", "SiglipImageProcessorFast"})
-    EXPECT_TRUE(ImageProcessor::FromJson({{"image_processor_type", name}}, "x").ok()) << name;
+    EXPECT_TRUE(ImageProcessorConfig::FromJson({{"image_processor_type", name}}, "x").ok()) << name;
 }
 
 }  // namespace

@@ -153,6 +153,17 @@ TEST(HunyuanPublishedTest, AHeadOfAnotherWidthNeedsAFoldersConfig) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("rope_axes_dim"));
 }
 
+TEST(HunyuanPublishedTest, AFileUnderDiffusersNamesNeedsAFoldersConfig) {
+  const std::string path = HunyuanFixtures() + "/t2v/diffusion_pytorch_model.safetensors";
+  const HunyuanCase two("t2v/cases.safetensors", "two");
+  const auto transformer = LoadOriginalHunyuan("t2v/diffusion_pytorch_model.safetensors", "t2v");
+  EXPECT_TRUE(at::equal(two.Run(*transformer), two.Run(*LoadHunyuan("t2v"))));
+  const absl::Status status =
+      ComponentFiles::OpenOriginal(path, "", FindHunyuanVideoTransformer).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("config.json"));
+}
+
 class HunyuanBrokenFileTest : public ::testing::Test {
  protected:
   // Every tensor of the small file, changed by `change`.
@@ -233,6 +244,17 @@ TEST_F(HunyuanBrokenFileTest, IsRefusedByName) {
                                  : absl::StatusCode::kInvalidArgument)
         << broken.tensor << " " << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(broken.says)) << broken.tensor;
+  }
+}
+
+// The scale of a fused layer is no row of it.
+TEST_F(HunyuanBrokenFileTest, Fp8WithScalesIsCalledByItsName) {
+  for (const char* name : {"double_blocks.0.img_attn.qkv.scale_weight",
+                           "single_blocks.0.linear1.scale_weight", "scaled_fp8"}) {
+    const absl::Status status = Load([name](std::vector<FloatTensor>& tensors) {
+      tensors.push_back({name, {1}, {1}});
+    });
+    EXPECT_THAT(std::string(status.message()), HasSubstr("fp8 weights with scales")) << name;
   }
 }
 
