@@ -21,9 +21,9 @@ bool IsUnknown(char32_t c, const NormalForms& forms) {
 void Decompose(char32_t c, const NormalForms& forms, std::u32string& out) {
   if (c >= kHangul && c < kHangul + kHangulCount) {
     const char32_t index = c - kHangul, tail = index % kTCount;
-    out += kL + index / (kVCount * kTCount);
-    out += kV + index % (kVCount * kTCount) / kTCount;
-    if (tail > 0) out += kT + tail;
+    out.push_back(kL + index / (kVCount * kTCount));
+    out.push_back(kV + index % (kVCount * kTCount) / kTCount);
+    if (tail > 0) out.push_back(kT + tail);
     return;
   }
   const Decomposition* const end = kDecompositions + kDecompositionCount;
@@ -35,7 +35,7 @@ void Decompose(char32_t c, const NormalForms& forms, std::u32string& out) {
     return;
   }
   Decompose(found->first, forms, out);
-  if (found->second != 0) out += found->second;
+  if (found->second != 0) out.push_back(found->second);
 }
 
 // 0: none.

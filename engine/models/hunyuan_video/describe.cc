@@ -236,9 +236,10 @@ absl::StatusOr<FlowMatchSchedule> HunyuanVideoSchedule(
   ScheduleRequest schedule{.sigmas = Linspace(1, 0, *request.num_inference_steps + 1)};
   schedule.sigmas.pop_back();
   if (transformer.is_framepack) {
-    const int64_t tokens =
-        int64_t{FramePackSectionsOf(request).window} * (*request.height / vae.spatial_ratio) *
-        (*request.width / vae.spatial_ratio) / (transformer.patch_size * transformer.patch_size);
+    const int64_t patch = transformer.patch_size;
+    const int64_t tokens = int64_t{FramePackSectionsOf(request).window} *
+                           (*request.height / vae.spatial_ratio) *
+                           (*request.width / vae.spatial_ratio) / (patch * patch);
     schedule.mu = std::min(CalculateShift(sampler, tokens), std::log(kMaxShift));
   }
   return MakeSchedule(sampler, schedule);
