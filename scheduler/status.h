@@ -33,6 +33,7 @@ namespace kino::scheduler {
 inline constexpr char kReasonStaleAttempt[] = "STALE_ATTEMPT";          // ABORTED
 inline constexpr char kReasonRequestIdReused[] = "REQUEST_ID_REUSED";   // ALREADY_EXISTS
 inline constexpr char kReasonQueueFull[] = "QUEUE_FULL";                // RESOURCE_EXHAUSTED
+inline constexpr char kReasonTenantQueueFull[] = "TENANT_QUEUE_FULL";   // RESOURCE_EXHAUSTED
 inline constexpr char kReasonRequestTooLarge[] = "REQUEST_TOO_LARGE";   // RESOURCE_EXHAUSTED
 inline constexpr char kReasonDiskFull[] = "DISK_FULL";                  // RESOURCE_EXHAUSTED
 inline constexpr char kReasonStoreUnavailable[] = "STORE_UNAVAILABLE";  // UNAVAILABLE

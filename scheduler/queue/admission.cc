@@ -5,7 +5,8 @@
 
 namespace kino::scheduler {
 
-absl::Status CheckAdmission(const AdmissionLimits& limits, int64_t queued_jobs, const NewJob& job) {
+absl::Status CheckAdmission(const AdmissionLimits& limits, const QueuedJobs& queued,
+                            const NewJob& job) {
   if (job.tenant.empty()) return absl::InvalidArgumentError("a job needs a tenant");
   if (job.model.empty()) return absl::InvalidArgumentError("a job needs a model");
   if (job.priority < Priority::kLow || job.priority > Priority::kHigh) {
@@ -26,11 +27,17 @@ absl::Status CheckAdmission(const AdmissionLimits& limits, int64_t queued_jobs, 
                                        " bytes, the limit is ", limits.max_request_bytes)),
                       kReasonRequestTooLarge);
   }
-  if (queued_jobs >= limits.max_queued_jobs) {
-    return WithReason(absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", queued_jobs,
+  if (queued.all >= limits.max_queued_jobs) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", queued.all,
                                                                 " jobs wait, the limit is ",
                                                                 limits.max_queued_jobs)),
                       kReasonQueueFull);
+  }
+  if (limits.max_tenant_queued_jobs > 0 && queued.of_tenant >= limits.max_tenant_queued_jobs) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                          queued.of_tenant, " jobs of tenant '", job.tenant,
+                          "' wait, the limit of a tenant is ", limits.max_tenant_queued_jobs)),
+                      kReasonTenantQueueFull);
   }
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@ void JobQueue::Add(const QueuedJob& job) {
   const absl::Time wall = clock_.Now();
   Entry& entry = entries_[job.id];
   entry.job = job;
+  Count(job.tenant, &TenantJobs::queued, 1);
   entry.ready_at =
       now + std::clamp(job.retry_not_before - wall, absl::ZeroDuration(), max_backoff_);
   entry.deadline = job.start_deadline == absl::InfiniteFuture()
@@ -31,54 +32,85 @@ void JobQueue::Add(const QueuedJob& job) {
 }
 
 void JobQueue::SetReady(const Entry& entry) {
-  if (!held_tenants_.contains(entry.job.tenant)) ready_[entry.job.model][KeyOf(entry.job)] = &entry;
+  ready_[entry.job.model][entry.job.tenant][KeyOf(entry.job)] = &entry;
 }
 
 void JobQueue::UnsetReady(const Entry& entry) {
   const auto model = ready_.find(entry.job.model);
   if (model == ready_.end()) return;
-  const auto at = model->second.find(KeyOf(entry.job));
-  if (at != model->second.end() && at->second == &entry) model->second.erase(at);
+  const auto tenant = model->second.find(entry.job.tenant);
+  if (tenant == model->second.end()) return;
+  const auto at = tenant->second.find(KeyOf(entry.job));
+  if (at != tenant->second.end() && at->second == &entry) tenant->second.erase(at);
+  if (tenant->second.empty()) model->second.erase(tenant);
   if (model->second.empty()) ready_.erase(model);
 }
 
-void JobQueue::HoldTenants(std::set<std::string> tenants) {
-  if (tenants == held_tenants_) return;
-  held_tenants_ = std::move(tenants);
-  for (const auto& [id, entry] : entries_) {
-    if (backing_off_.contains({entry.ready_at, id})) continue;
-    if (held_tenants_.contains(entry.job.tenant)) {
-      UnsetReady(entry);
-    } else {
-      SetReady(entry);
-    }
-  }
+bool JobQueue::MayStart(const std::string& tenant) const {
+  if (held_tenants_.contains(tenant)) return false;
+  const auto jobs = tenants_.find(tenant);
+  return jobs == tenants_.end() || !IsAtLimit(jobs->second);
+}
+
+std::set<std::string> JobQueue::TenantsAtLimit() const {
+  std::set<std::string> tenants;
+  for (const auto& [tenant, jobs] : tenants_)
+    if (IsAtLimit(jobs)) tenants.insert(tenant);
+  return tenants;
+}
+
+void JobQueue::Count(const std::string& tenant, int64_t TenantJobs::*member, int64_t by) {
+  TenantJobs& jobs = tenants_[tenant];
+  jobs.*member += by;
+  if (jobs == TenantJobs()) tenants_.erase(tenant);
 }
 
 void JobQueue::Remove(const std::string& id) {
   const auto found = entries_.find(id);
   if (found == entries_.end()) return;
+  Unhold(id);
   const Entry& entry = found->second;
   backing_off_.erase({entry.ready_at, id});
   deadlines_.erase({entry.tell_at, id});
   UnsetReady(entry);
+  Count(entry.job.tenant, &TenantJobs::queued, -1);
   entries_.erase(found);
 }
 
-void JobQueue::Apply(const Change& change) {
+void JobQueue::AddRunning(const std::string& id, const std::string& tenant) {
+  if (running_.emplace(id, tenant).second) Count(tenant, &TenantJobs::running, 1);
+}
+
+bool JobQueue::Apply(const Change& change) {
+  const std::string& id = change.job_id;
+  const auto entry = entries_.find(id);
+  if (change.event.state == JobState::kRunning && entry != entries_.end())
+    AddRunning(id, entry->second.job.tenant);
   if (change.queued) {
     Add(*change.queued);
   } else {
-    Remove(change.job_id);
+    Remove(id);
   }
+  if (change.event.state == JobState::kRunning) return false;
+  const auto running = running_.find(id);
+  if (running == running_.end()) return false;
+  Count(running->second, &TenantJobs::running, -1);
+  running_.erase(running);
+  return true;
 }
 
 void JobQueue::Hold(const std::string& id) {
-  if (const auto found = entries_.find(id); found != entries_.end()) found->second.is_held = true;
+  const auto found = entries_.find(id);
+  if (found == entries_.end() || found->second.is_held) return;
+  found->second.is_held = true;
+  Count(found->second.job.tenant, &TenantJobs::held, 1);
 }
 
 void JobQueue::Unhold(const std::string& id) {
-  if (const auto found = entries_.find(id); found != entries_.end()) found->second.is_held = false;
+  const auto found = entries_.find(id);
+  if (found == entries_.end() || !found->second.is_held) return;
+  found->second.is_held = false;
+  Count(found->second.job.tenant, &TenantJobs::held, -1);
 }
 
 void JobQueue::EndBackoffs() {
@@ -87,6 +119,21 @@ void JobQueue::EndBackoffs() {
     SetReady(entries_.at(backing_off_.begin()->second));
     backing_off_.erase(backing_off_.begin());
   }
+}
+
+const JobQueue::Entry* JobQueue::FirstFor(const ReadyWorker& worker,
+                                          const std::map<std::string, Entries>& by_tenant) const {
+  const Entry* first = nullptr;
+  for (const auto& [tenant, entries] : by_tenant) {
+    if (!MayStart(tenant)) continue;
+    const auto fits = [&](const auto& entry) {
+      return !entry.second->is_held && MayTake(worker, entry.second->job);
+    };
+    const auto own = std::find_if(entries.begin(), entries.end(), fits);
+    if (own == entries.end()) continue;
+    if (first == nullptr || own->first < KeyOf(first->job)) first = own->second;
+  }
+  return first;
 }
 
 QueueSnapshot JobQueue::Heads(const std::vector<ReadyWorker>& workers) {
@@ -98,11 +145,8 @@ QueueSnapshot JobQueue::Heads(const std::vector<ReadyWorker>& workers) {
       const auto jobs = ready_.find(model);
       if (jobs == ready_.end()) continue;
       // Of the highest class that has one for it: lower ones of this model would not be chosen.
-      for (const auto& [key, entry] : jobs->second) {
-        if (entry->is_held || !MayTake(worker, entry->job)) continue;
-        if (told.insert(entry->job.id).second) heads.jobs.push_back(entry->job);
-        break;
-      }
+      const Entry* const first = FirstFor(worker, jobs->second);
+      if (first != nullptr && told.insert(first->job.id).second) heads.jobs.push_back(first->job);
     }
   }
   return heads;

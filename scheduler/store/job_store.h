@@ -43,6 +43,8 @@ struct StoreOptions {
   AdmissionLimits admission{};
   // What an operator should know. Called from any of the store's threads.
   std::function<void(const std::string&)> log = [](const std::string&) {};
+  // How long a transaction took until it was on disk. Called on the thread that wrote it.
+  std::function<void(absl::Duration)> committed = [](absl::Duration) {};
   // What a look through the whole file found: OK, DATA_LOSS (STORE_DAMAGED), or why it could not be
   // made. Called once, on a thread of the store's while the store serves; not at all where the last
   // store was closed in peace, or this one is closed before the look ends. Must not use the store.
@@ -70,6 +72,7 @@ struct AttemptFailure {
 
 struct RunningAttempt {
   AttemptRef ref{};
+  std::string tenant{};
   std::string worker{};
   int64_t process_id = 0;  // of the worker
   absl::Time start_time{};

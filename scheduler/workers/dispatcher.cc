@@ -38,11 +38,11 @@ void Dispatcher::Pump() {
 }
 
 void Dispatcher::OnChange(const Change& change) {
-  queue_.Apply(change);
+  const bool has_room = queue_.Apply(change);
   for (auto& [id, question] : questions_) {
     if (question.job.id == change.job_id) question.is_void = true;
   }
-  bool may_match = change.event.state == JobState::kQueued;
+  bool may_match = has_room || change.event.state == JobState::kQueued;
   if (IsTerminal(change.event.state)) may_match |= registry_.ForgetUnfit(change.job_id);
   if (may_match) Pump();
 }

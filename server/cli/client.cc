@@ -83,6 +83,12 @@ void PrintErrorJson(const absl::Status& status, const ErrorStyle& style) {
   std::cerr << convert::ToJson(root, convert::JsonLayout::kOneLine) << "\n";
 }
 
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const TlsOptions& tls) {
+  if (!tls.is_on) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials(
+      {.pem_root_certs = tls.ca, .pem_private_key = tls.key, .pem_cert_chain = tls.certificate});
+}
+
 }  // namespace
 
 Client::Client(const ServerOptions& options) : options_(options) {
@@ -96,8 +102,10 @@ Client::Client(const ServerOptions& options) : options_(options) {
   if (command_line::IsLocalTarget(options_.address)) {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   }
-  channel_ =
-      grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(), arguments);
+  if (!options_.tls.server_name.empty())
+    arguments.SetSslTargetNameOverride(options_.tls.server_name);
+  channel_ = grpc::CreateCustomChannel(options_.address, CredentialsOf(options_.tls), arguments);
+  health_ = grpc::health::v1::Health::NewStub(channel_);
   videos_ = v1::VideoService::NewStub(channel_);
   models_ = v1::ModelService::NewStub(channel_);
 }
@@ -107,6 +115,7 @@ std::unique_ptr<grpc::ClientContext> Client::StreamContext() const {
   if (!options_.token.empty()) {
     context->AddMetadata("authorization", absl::StrCat("Bearer ", options_.token));
   }
+  if (!options_.traceparent.empty()) context->AddMetadata("traceparent", options_.traceparent);
   return context;
 }
 

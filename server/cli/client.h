@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "kino/v1/health.grpc.pb.h"
 #include "kino/v1/models.grpc.pb.h"
 #include "kino/v1/video.grpc.pb.h"
 
@@ -23,9 +24,19 @@ enum ExitCode {
   kInterrupted = 130,
 };
 
+// PEM, not paths. Empty ones are not used.
+struct TlsOptions {
+  bool is_on = false;
+  std::string ca;  // who signed the server's certificate; empty: whom this system trusts
+  std::string certificate, key;  // this client's
+  std::string server_name;       // that the server's certificate has; empty: the address's host
+};
+
 struct ServerOptions {
   std::string address;  // host:port or unix:/path
   std::string token;    // empty: none
+  TlsOptions tls;
+  std::string traceparent;  // of the calls; empty: none
 };
 
 class Client {
@@ -34,6 +45,7 @@ class Client {
 
   v1::VideoService::Stub& videos() { return *videos_; }
   v1::ModelService::Stub& models() { return *models_; }
+  grpc::health::v1::Health::Stub& health() { return *health_; }
   const std::string& address() const { return options_.address; }
 
   // A context with the token. A call without a stream gets a deadline, so that a dead server is
@@ -46,6 +58,7 @@ class Client {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::VideoService::Stub> videos_;
   std::unique_ptr<v1::ModelService::Stub> models_;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_;
 };
 
 // With google.rpc's details as payloads.

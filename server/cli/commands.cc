@@ -1,6 +1,7 @@
 #include "server/cli/commands.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <limits>
@@ -14,8 +15,10 @@
 #include "server/cli/print.h"
 #include "server/cli/request_flags.h"
 #include "server/cli/upload.h"
+#include "server/command_line/input.h"
 #include "server/command_line/output_target.h"
 #include "server/convert/status.h"
+#include "server/convert/trace_context.h"
 
 namespace kino::cli {
 namespace {
@@ -102,6 +105,29 @@ absl::Status DownloadInto(Client& client, const std::string& id, OutputFile* out
 CommonFlags::CommonFlags() {
   server.address = FromEnvironment("KINO_SERVER", kDefaultServer);
   server.token = FromEnvironment("KINO_TOKEN", "");
+  // As other tools hand it on; one that is not well-formed is none.
+  server.traceparent = FromEnvironment("TRACEPARENT", "");
+  if (!convert::IsTraceparent(server.traceparent)) server.traceparent.clear();
+  server.tls.server_name = FromEnvironment("KINO_TLS_SERVER_NAME", "");
+  tls_ca_ = FromEnvironment("KINO_TLS_CA", "");
+  tls_cert_ = FromEnvironment("KINO_TLS_CERT", "");
+  tls_key_ = FromEnvironment("KINO_TLS_KEY", "");
+}
+
+void CommonFlags::ReadTlsFiles() {
+  const auto read = [](const char* flag, const std::string& path, std::string& out) {
+    if (path.empty()) return;
+    absl::StatusOr<std::string> text = command_line::ReadInputText(path);
+    if (!text.ok()) throw CLI::ValidationError(flag, std::string(text.status().message()));
+    out = *std::move(text);
+  };
+  TlsOptions& tls = server.tls;
+  read("--tls-ca", tls_ca_, tls.ca);
+  read("--tls-cert", tls_cert_, tls.certificate);
+  read("--tls-key", tls_key_, tls.key);
+  if (tls.certificate.empty() != tls.key.empty())
+    throw CLI::ValidationError("--tls-cert and --tls-key", "expected both, or neither");
+  tls.is_on = tls.is_on || !tls.ca.empty() || !tls.certificate.empty() || !tls.server_name.empty();
 }
 
 void CommonFlags::Register(CLI::App& app, const std::string& footer) {
@@ -109,6 +135,17 @@ void CommonFlags::Register(CLI::App& app, const std::string& footer) {
   AddOption(app, "--server", &server.address, "ADDR",
             "host:port. Default: $KINO_SERVER, else 127.0.0.1:50051.");
   AddOption(app, "--token", &server.token, "TOKEN", "Default: $KINO_TOKEN.");
+  app.add_flag("--tls", server.tls.is_on,
+               "TLS, with whom this system trusts. The next four turn it on, too.");
+  AddOption(app, "--tls-ca", &tls_ca_, "FILE",
+            "Who signed the server's certificate, PEM. Default: $KINO_TLS_CA.");
+  AddOption(app, "--tls-cert", &tls_cert_, "FILE",
+            "This client's own certificate, PEM. Default: $KINO_TLS_CERT.");
+  AddOption(app, "--tls-key", &tls_key_, "FILE", "Its key, PEM. Default: $KINO_TLS_KEY.");
+  AddOption(app, "--tls-server-name", &server.tls.server_name, "NAME",
+            "The name in the server's certificate, where it is another than the address. Default: "
+            "$KINO_TLS_SERVER_NAME.");
+  app.final_callback([this] { ReadTlsFiles(); });
   app.add_flag("--json", is_json, "One JSON object a line.");
   app.add_flag("--quiet", is_quiet, "No progress.");
 }
@@ -331,6 +368,34 @@ ExitCode UploadCommand(const std::vector<std::string>& arguments) {
   ErrorStyle style = command.common.errors();
   style.asset_id = asset->id();
   return CheckOutputWritten(kOk, style);
+}
+
+ExitCode HealthCommand(const std::vector<std::string>& arguments) {
+  // A check that hangs is a bad one.
+  constexpr auto kDeadline = std::chrono::seconds(5);
+  CommonFlags common;
+  std::string service;
+  CLI::App app("Asks whether the server serves: exit code 0, else 1. Needs no token.",
+               "kino health");
+  common.Register(app);
+  AddOption(app, "SERVICE", &service, "",
+            "model/NAME, worker/NAME, device/cuda:0 or store. Default: the server as a whole.");
+  if (auto code = Parse(app, arguments)) return *code;
+  Client client(common.server);
+  auto context = client.UnaryContext();
+  context->set_deadline(std::chrono::system_clock::now() + kDeadline);
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::health::v1::HealthCheckResponse response;
+  const absl::Status status = ToStatus(client.health().Check(context.get(), request, &response));
+  if (!status.ok()) return ReportError(status, common.errors());
+  using grpc::health::v1::HealthCheckResponse;
+  if (common.is_json) {
+    PrintJson(response);
+  } else if (!common.is_quiet) {
+    std::cout << HealthCheckResponse::ServingStatus_Name(response.status()) << "\n";
+  }
+  return response.status() == HealthCheckResponse::SERVING ? kOk : kJobFailed;
 }
 
 }  // namespace kino::cli

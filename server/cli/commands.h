@@ -10,17 +10,24 @@
 
 namespace kino::cli {
 
-// --server, --token, --json, --quiet, and what command_line::SetUp adds: every command takes them.
+// --server, --token, --tls and its kind, --json, --quiet, and what command_line::SetUp adds: every
+// command takes them. Stays where it is once it is registered.
 struct CommonFlags {
   ServerOptions server;
   bool is_json = false, is_quiet = false;
 
-  CommonFlags();  // KINO_SERVER and KINO_TOKEN, else the defaults
+  CommonFlags();  // KINO_SERVER, KINO_TOKEN, KINO_TLS_CA and so on, else the defaults
   ErrorStyle errors() const {
     return {.server = server.address, .is_json = is_json, .job_id = "", .asset_id = ""};
   }
   // Sets `app` up and adds them.
   void Register(CLI::App& app, const std::string& footer = "");
+
+ private:
+  // Reads the files that `server.tls` is made of.
+  void ReadTlsFiles();
+
+  std::string tls_ca_, tls_cert_, tls_key_;
 };
 
 // command_line::ParseOrExit with this program's codes.
@@ -46,6 +53,7 @@ ExitCode PlanCommand(const std::vector<std::string>& arguments);  // plan_comman
 ExitCode ModelsCommand(const std::vector<std::string>& arguments);
 ExitCode LoadCommand(const std::vector<std::string>& arguments);
 ExitCode UnloadCommand(const std::vector<std::string>& arguments);
+ExitCode HealthCommand(const std::vector<std::string>& arguments);
 ExitCode UploadCommand(const std::vector<std::string>& arguments);
 
 }  // namespace kino::cli

@@ -31,6 +31,7 @@ constexpr Command kCommands[] = {
     {"upload", "uploads an image or video", UploadCommand},
     {"models", "lists the models", ModelsCommand},
     {"plan", "shows what a request would need, before it is submitted", PlanCommand},
+    {"health", "asks whether the server serves", HealthCommand},
     {"load", "makes a worker hold a model", LoadCommand},
     {"unload", "frees a model on every worker", UnloadCommand},
 };
@@ -43,7 +44,7 @@ void PrintHelp() {
   std::cout
       << "\nkino COMMAND --help tells the command's flags; kino --version the version.\n"
          "The server is --server, else $KINO_SERVER, else 127.0.0.1:50051; the token is --token, "
-         "else $KINO_TOKEN.\n"
+         "else $KINO_TOKEN. TLS is --tls-ca and its kind, else $KINO_TLS_CA and so on.\n"
          "\nExit codes: 0 done; 1 the job failed; 2 usage; 3 the server cannot be reached;\n"
          "4 refused by the server, or a local file cannot be read or written; 5 the job was "
          "cancelled;\n130 interrupted, the job goes on.\nErrors are told on standard error; with "

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <sstream>
 #include <utility>
 
@@ -60,21 +61,49 @@ bool IsHostPort(const std::string& address, std::string& host) {
          absl::SimpleAtoi(digits, &port) && port >= 0 && port <= 65535;
 }
 
-void ReadLoopbackAddress(MapReader& map, const std::string& key, std::string& out) {
+// Off loopback what is sent has to be protected, or `allow_plaintext` set. `instead` tells how.
+void ReadAddress(MapReader& map, bool is_protected, const std::string& instead,
+                 bool& allow_plaintext, std::string& out) {
+  map.Bool("allow_plaintext", allow_plaintext);
   std::string host;
-  const YAML::Node node = map.Take(key);
+  const YAML::Node node = map.Take("address");
   std::string address = out;
-  if (!map.String(key, address, "host:port with a port from 0 to 65535",
+  if (!map.String("address", address, "host:port with a port from 0 to 65535",
                   [&](const std::string& text) { return IsHostPort(text, host); })) {
     return;
   }
-  if (!command_line::IsLoopbackHost(host)) {
-    map.ErrorAt(node, absl::StrCat("'", key, "': '", address,
-                                   "' is not a loopback address. Kino listens on 127.0.0.0/8, "
-                                   "[::1] or localhost only until it has TLS"));
+  if (!is_protected && !allow_plaintext && !command_line::IsLoopbackHost(host)) {
+    map.ErrorAt(node, absl::StrCat("'address': '", address,
+                                   "' is not a loopback address (127.0.0.0/8, [::1], localhost), "
+                                   "and what is sent there can be read by others. ",
+                                   instead));
     return;
   }
   out = address;
+}
+
+void ReadPath(MapReader& map, const std::string& key, std::string& out) {
+  if (map.String(key, out) && !out.empty()) out = ResolvePath(map.file(), out);
+}
+
+void ReadTls(MapReader& map, TlsConfig& tls) {
+  ReadPath(map, "certificate", tls.certificate);
+  ReadPath(map, "key", tls.key);
+  ReadPath(map, "client_ca", tls.client_ca);
+  map.Bool("require_client_certificate", tls.require_client_certificate);
+  if (tls.certificate.empty() != tls.key.empty())
+    map.Error("expected both of 'certificate' and 'key', or neither");
+  if (!tls.client_ca.empty() && !tls.is_on())
+    map.Error("'client_ca' needs 'certificate' and 'key'");
+  if (tls.require_client_certificate && tls.client_ca.empty())
+    map.Error("'require_client_certificate' needs 'client_ca'");
+}
+
+void ReadListen(MapReader& map, ListenConfig& listen) {
+  map.Map("tls", [&](MapReader& m) { ReadTls(m, listen.tls); });
+  ReadAddress(map, listen.tls.is_on(),
+              "Set listen.tls; or listen.allow_plaintext, where a proxy speaks TLS",
+              listen.allow_plaintext, listen.address);
 }
 
 bool IsDevice(const std::string& device) {
@@ -246,6 +275,12 @@ void ReadWorkers(MapReader& map, Config& config) {
 
 void ReadLimits(MapReader& map, LimitsConfig& limits) {
   map.Integer("max_queued_jobs", limits.max_queued_jobs, 1, 10'000'000);
+  map.Integer("max_queued_jobs_per_tenant", limits.max_tenant_queued_jobs, 0, 10'000'000);
+  map.Integer("max_running_jobs_per_tenant", limits.max_tenant_running_jobs, 0, 10'000'000);
+  map.Integer("max_requests_per_second_per_tenant", limits.max_tenant_requests_per_second, 0,
+              1'000'000);
+  map.Integer("max_connections", limits.max_connections, 1, 1'000'000);
+  map.Integer("max_connections_per_address", limits.max_address_connections, 1, 1'000'000);
   map.Bytes("max_upload_size", limits.max_upload_bytes, 1024, int64_t{64} << 30);
   map.Duration("upload_idle_timeout", limits.upload_idle_timeout, absl::Milliseconds(100),
                absl::Hours(24));
@@ -308,22 +343,39 @@ void ReadSupervisor(MapReader& map, const LinkConfig& link, SupervisorConfig& su
   }
 }
 
-void ReadAuth(MapReader& map, AuthConfig& auth) {
+void ReadRole(MapReader& entry, std::string& tenant, Role& role) {
+  entry.String("tenant", tenant, kNameRule, IsValidName);
+  std::string name = "use";
+  entry.Choice("role", name, {"use", "operate"});
+  role = name == "operate" ? Role::kOperate : Role::kUse;
+}
+
+void ReadTokens(MapReader& map, std::vector<AuthToken>& tokens) {
   map.List("tokens", [&](MapReader& entry) {
-    AuthToken token{.tenant = "default", .sha256 = ""};
-    entry.String("tenant", token.tenant, kNameRule, IsValidName);
+    AuthToken token;
+    ReadRole(entry, token.tenant, token.role);
     const bool has_sha =
         entry.String("sha256", token.sha256, "64 lower-case hexadecimal digits", IsSha256);
     if (entry.is_listing()) return;
-    if (!has_sha) {
-      if (!entry.Has("sha256")) entry.Error("a token needs 'sha256'");
-      return;
-    }
-    auth.tokens.push_back(std::move(token));
+    if (has_sha) tokens.push_back(std::move(token));
+    if (!entry.Has("sha256")) entry.Error("a token needs 'sha256'");
   });
-  if (map.String("token_file", auth.token_file) && !auth.token_file.empty()) {
-    auth.token_file = ResolvePath(map.file(), auth.token_file);
-  }
+  const absl::Status checked = CheckTokens(tokens);
+  if (!checked.ok()) map.ErrorAt(map.Take("tokens"), std::string(checked.message()));
+}
+
+void ReadAuth(MapReader& map, const TlsConfig& tls, AuthConfig& auth) {
+  ReadTokens(map, auth.tokens);
+  ReadPath(map, "tokens_file", auth.tokens_file);
+  map.List("certificates", [&](MapReader& entry) {
+    AuthCertificate certificate;
+    ReadRole(entry, certificate.tenant, certificate.role);
+    entry.String("name", certificate.name);
+    if (entry.is_listing()) return;
+    if (certificate.name.empty()) return entry.Error("a certificate needs 'name'");
+    if (tls.client_ca.empty()) entry.Error("clients' certificates need listen.tls.client_ca");
+    auth.certificates.push_back(std::move(certificate));
+  });
 }
 
 void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes) {
@@ -331,15 +383,17 @@ void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes
   map.String("data_dir", data_dir, "the path of a folder",
              [](const std::string& text) { return !text.empty(); });
   config.data_dir = ResolvePath(map.file(), data_dir);
-  map.Map("listen",
-          [&](MapReader& m) { ReadLoopbackAddress(m, "address", config.listen.address); });
-  map.Map("metrics",
-          [&](MapReader& m) { ReadLoopbackAddress(m, "address", config.metrics.address); });
+  map.Map("listen", [&](MapReader& m) { ReadListen(m, config.listen); });
+  map.Map("metrics", [&](MapReader& m) {
+    ReadAddress(m, /*is_protected=*/false,
+                "Set metrics.allow_plaintext where only your own Prometheus reaches it",
+                config.metrics.allow_plaintext, config.metrics.address);
+  });
   map.Map("log", [&](MapReader& m) {
     m.Choice("level", config.log.level, {"debug", "info", "warning", "error"});
     m.Choice("format", config.log.format, {"plain", "json"});
   });
-  map.Map("auth", [&](MapReader& m) { ReadAuth(m, config.auth); });
+  map.Map("auth", [&](MapReader& m) { ReadAuth(m, config.listen.tls, config.auth); });
   map.Map("limits", [&](MapReader& m) { ReadLimits(m, config.limits); });
   map.Map("link", [&](MapReader& m) { ReadLink(m, config.link); });
   map.Map("retry", [&](MapReader& m) { ReadRetry(m, config.retry); });
@@ -354,8 +408,9 @@ void ReadRoot(MapReader& map, Config& config, std::vector<std::string>& includes
   map.Strings("include", includes);
 }
 
-// An included file holds `models` and nothing else.
-void ReadIncluded(const std::string& file, Config& config, Findings& findings) {
+// Calls `read` with the map that a whole file is.
+void ReadFile(const std::string& file, Findings& findings,
+              const std::function<void(MapReader&)>& read) {
   YAML::Node root;
   try {
     root = YAML::LoadFile(file);
@@ -368,7 +423,7 @@ void ReadIncluded(const std::string& file, Config& config, Findings& findings) {
     return;
   }
   MapReader map(file, "", root, findings);
-  map.List("models", [&](MapReader& entry) { ReadModel(entry, config); });
+  read(map);
 }
 
 void ReadIncludes(const std::string& file, const std::vector<std::string>& includes, Config& config,
@@ -388,7 +443,12 @@ void ReadIncludes(const std::string& file, const std::vector<std::string>& inclu
       files.emplace_back(matches.gl_pathv[i]);
     }
     globfree(&matches);
-    for (const std::string& one : files) ReadIncluded(one, config, findings);
+    // Such a file holds `models` and nothing else.
+    for (const std::string& one : files) {
+      ReadFile(one, findings, [&config](MapReader& map) {
+        map.List("models", [&](MapReader& entry) { ReadModel(entry, config); });
+      });
+    }
   }
 }
 
@@ -447,6 +507,28 @@ absl::StatusOr<Config> LoadConfig(const std::string& file) {
     return absl::NotFoundError(absl::StrCat("configuration '", file, "' cannot be read"));
   }
   return ParseConfig(text.str(), file);
+}
+
+absl::Status CheckTokens(const std::vector<AuthToken>& tokens) {
+  constexpr int kLive = 2;
+  std::map<std::pair<std::string, Role>, int> live;
+  for (const AuthToken& token : tokens) {
+    if (++live[{token.tenant, token.role}] > kLive) {
+      return absl::InvalidArgumentError(absl::StrCat("tenant '", token.tenant, "' has more than ",
+                                                     kLive, " tokens of one role; ",
+                                                     "remove those that nobody uses any more"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<AuthToken>> LoadTokens(const std::string& file) {
+  std::vector<AuthToken> tokens;
+  Findings findings;
+  ReadFile(file, findings, [&tokens](MapReader& map) { ReadTokens(map, tokens); });
+  if (!findings.errors.empty())
+    return absl::InvalidArgumentError(absl::StrJoin(findings.errors, "\n"));
+  return tokens;
 }
 
 std::vector<std::string> KnownKeys() {

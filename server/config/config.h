@@ -14,15 +14,29 @@
 
 namespace kino::config {
 
+// Absolute paths of PEM files. They are read anew when they change.
+struct TlsConfig {
+  std::string certificate;  // the server's, with its chain; empty: no TLS
+  std::string key;
+  std::string client_ca;  // who signs clients' certificates; empty: none is asked for
+  bool require_client_certificate = false;
+  bool is_on() const { return !certificate.empty(); }
+};
+
 struct ListenConfig {
-  // host:port, loopback only. Port 0: a free one, which <data_dir>/frontend.addr then names.
+  // host:port. Port 0: a free one, which <data_dir>/frontend.addr then names.
   std::string address = "127.0.0.1:50051";
+  TlsConfig tls;
+  // Off loopback even without TLS.
+  bool allow_plaintext = false;
 };
 
 struct MetricsConfig {
-  // Prometheus text format at /metrics; loopback only. Port 0: a free one, see
+  // Prometheus text format at /metrics, without TLS. Port 0: a free one, see
   // <data_dir>/metrics.addr.
   std::string address = "127.0.0.1:9464";
+  // Off loopback all the same.
+  bool allow_plaintext = false;
 };
 
 struct LogConfig {
@@ -30,22 +44,42 @@ struct LogConfig {
   std::string format = "plain";  // plain, json
 };
 
+// What a caller may do: use the server for its own jobs, or also what concerns others (load and
+// unload models, let a quarantined job run again).
+enum class Role { kUse, kOperate };
+
 struct AuthToken {
-  std::string tenant;
+  std::string tenant = "default";
   std::string sha256;  // of the token, lower-case hexadecimal
+  Role role = Role::kUse;
+};
+
+struct AuthCertificate {
+  // A name of a client's certificate: DNS name, e-mail address, URI or IP address of its subject
+  // alternative names; without any, its common name.
+  std::string name;
+  std::string tenant = "default";
+  Role role = Role::kUse;
 };
 
 struct AuthConfig {
-  // Empty (with an empty token_file): no token is asked for, and the tenant is "default".
   std::vector<AuthToken> tokens;
-  // A file with one plain token per line, all of tenant "default"; only its owner may be able to
-  // read it.
-  std::string token_file;
-  bool required() const { return !tokens.empty() || !token_file.empty(); }
+  // Absolute. A YAML list of more of them, which is read anew when it changes; empty: none.
+  std::string tokens_file;
+  std::vector<AuthCertificate> certificates;
+  // Else every caller is tenant "default" and may operate.
+  bool required() const { return !tokens.empty() || !tokens_file.empty() || !certificates.empty(); }
 };
 
 struct LimitsConfig {
   int64_t max_queued_jobs = 10000;
+  // Of one tenant; 0: no limit of its own.
+  int64_t max_tenant_queued_jobs = 0;
+  int64_t max_tenant_running_jobs = 0;
+  int64_t max_tenant_requests_per_second = 0;
+  // Open at a time, of all clients and of one IP address.
+  int max_connections = 4096;
+  int max_address_connections = 2048;
   int64_t max_upload_bytes = int64_t{256} << 20;
   // An upload whose client sends nothing for so long is ended.
   absl::Duration upload_idle_timeout = absl::Seconds(60);
@@ -161,6 +195,12 @@ struct Config {
 // INVALID_ARGUMENT lists everything that is wrong, one "file:line:column: message" per line.
 // NOT_FOUND: no such file.
 absl::StatusOr<Config> LoadConfig(const std::string& file);
+// The tokens of a file such as auth.tokens_file names: `tokens:`, as under auth. INVALID_ARGUMENT:
+// as ParseConfig; the file cannot be read.
+absl::StatusOr<std::vector<AuthToken>> LoadTokens(const std::string& file);
+// INVALID_ARGUMENT: more than two tokens of one tenant and role, which is what a rotation needs.
+absl::Status CheckTokens(const std::vector<AuthToken>& tokens);
+
 // `file` is only the name that messages and relative paths go by.
 absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& file);
 

@@ -4,7 +4,7 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +20,8 @@
 #include "server/config/data_dir.h"
 #include "server/frontend/rpc/parse_refusal.h"
 #include "server/frontend/rpc/request_check.h"
+#include "server/frontend/tls/certificate.h"
+#include "server/frontend/tls/listener_credentials.h"
 
 namespace kino::frontend {
 namespace {
@@ -28,8 +30,13 @@ constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr size_t kMaxTransportBytes = size_t{512} << 20;
 constexpr absl::Duration kQueueViewInterval = absl::Milliseconds(500);
+constexpr absl::Duration kCredentialsInterval = absl::Seconds(1);
 constexpr absl::Duration kHealthInterval = absl::Milliseconds(250);
 constexpr absl::Duration kShutdownDeadline = absl::Seconds(5);
+// Of the files that the process may open, for everything but connections.
+constexpr int64_t kFilesKept = 512;
+constexpr int kMaxLinkConnections = 256;
+constexpr int kHandshakeTimeoutMs = 10'000;
 constexpr absl::Duration kLinkShutdownDeadline = absl::Seconds(2);
 
 std::chrono::system_clock::time_point In(absl::Duration duration) {
@@ -47,8 +54,8 @@ void Bound(grpc::ServerBuilder& builder, const std::string& name) {
   quota.Resize(kMaxTransportBytes);
   quota.SetMaxThreads(4);
   builder.SetResourceQuota(quota);
-  // Another process on the same port is an error, not a way to share it.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A connection that says nothing, or too little, is not kept.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
@@ -60,11 +67,45 @@ void Bound(grpc::ServerBuilder& builder, const std::string& name) {
   builder.experimental().SetInterceptorCreators(ParseRefusals());
 }
 
+// Lets gRPC serve what the acceptor takes, once the server is started.
+using Connections = std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor>;
+Connections AddConnections(grpc::ServerBuilder& builder,
+                           std::shared_ptr<grpc::ServerCredentials> credentials) {
+  return builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      std::move(credentials));
+}
+
+TakeConnection Into(Connections connections) {
+  return [connections = std::shared_ptr(std::move(connections))](int fd) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = fd;
+    connections->HandleNewConnection(&connection);
+  };
+}
+
+// As many connections as are configured, unless the process may open too few files for them.
+AcceptorLimits ConnectionLimits(const config::LimitsConfig& limits) {
+  rlimit files{};
+  int64_t most = limits.max_connections;
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY) {
+    const int64_t fit = (static_cast<int64_t>(files.rlim_cur) - kFilesKept) / 2;
+    if (fit < most) {
+      most = std::max<int64_t>(fit, 16);
+      spdlog::warn("limits.max_connections: {} are let in, not {}: this process may open {} files",
+                   most, limits.max_connections, files.rlim_cur);
+    }
+  }
+  return {.connections = static_cast<int>(most),
+          .connections_per_address = limits.max_address_connections};
+}
+
 }  // namespace
 
 Frontend::Frontend(FrontendOptions options)
     : options_(std::move(options)),
-      tokens_(TokenTable::Load(options_.config.auth)),
+      certificate_version_(
+          {options_.config.listen.tls.certificate, options_.config.listen.tls.key}),
       last_server_(options_.config.data_dir, options_.supervisor_id) {}
 
 Frontend::~Frontend() { Stop(); }
@@ -82,7 +123,10 @@ absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Start(FrontendOptions option
 
 absl::Status Frontend::OpenParts() {
   const config::Config& config = options_.config;
-  if (!tokens_.ok()) return tokens_.status();
+  absl::StatusOr<std::unique_ptr<Admission>> admission =
+      Admission::Make(config.auth, config.limits, clock_);
+  if (!admission.ok()) return absl::FailedPreconditionError(admission.status().message());
+  admission_ = *std::move(admission);
   absl::Status prepared = config::PrepareDataDir(config);
   if (prepared.ok()) prepared = config::PrepareLinkFolder(config);
   if (!prepared.ok()) return prepared;
@@ -98,8 +142,10 @@ absl::Status Frontend::OpenParts() {
                 .min_backoff = config.retry.min_backoff,
                 .max_backoff = config.retry.max_backoff},
       .admission = {.max_queued_jobs = config.limits.max_queued_jobs,
+                    .max_tenant_queued_jobs = config.limits.max_tenant_queued_jobs,
                     .max_request_bytes = kMaxStoredRequestBytes},
       .log = [](const std::string& message) { spdlog::warn("store: {}", message); },
+      .committed = [this](absl::Duration took) { metrics_.StoreCommitted(took); },
       .checked =
           [this](const absl::Status& found) {
             // That the look could not be made says nothing of the file.
@@ -156,7 +202,10 @@ absl::Status Frontend::OpenParts() {
   rpc_.Repeat(kHealthInterval, [this] { TellHealth(); });
   idle_uploads_ = std::make_unique<IdleUploads>(clock_, config.limits.upload_idle_timeout);
   watch_.Repeat(idle_uploads_->LookInterval(), [this] { idle_uploads_->Look(); });
-  admission_ = std::make_unique<Admission>(*tokens_);
+  slow_.Repeat(kCredentialsInterval, [this] {
+    admission_->Refresh();
+    LookAtCertificate();
+  });
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
@@ -221,18 +270,22 @@ absl::Status Frontend::ListenForWorkers() {
         [this](const std::string& worker, int pid) { return control_->Kill(worker, pid); });
   }
   link_service_ = std::make_unique<LinkService>(*link_);
-  const std::string socket = config::LinkSocketPath(options_.config);
-  // The store's lock says that no other frontend uses it.
-  unlink(socket.c_str());
+  // The store's lock says that no other frontend uses the socket that lies there.
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor = Acceptor::ListenUnix(
+      config::LinkSocketPath(options_.config), {.connections = kMaxLinkConnections});
+  if (!acceptor.ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the workers' socket: ", acceptor.status().message()));
+  }
+  link_acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
   Bound(builder, "workers");
-  builder.AddListeningPort(config::LinkAddress(options_.config), grpc::InsecureServerCredentials());
+  Connections connections = AddConnections(builder, grpc::InsecureServerCredentials());
   builder.RegisterService(link_service_.get());
   link_server_ = builder.BuildAndStart();
-  if (link_server_ == nullptr || chmod(socket.c_str(), 0600) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the workers' socket '", socket, "' cannot be listened on"));
-  }
+  if (link_server_ == nullptr)
+    return absl::FailedPreconditionError("the workers' server cannot be started");
+  link_acceptor_->Start(Into(std::move(connections)));
   return absl::OkStatus();
 }
 
@@ -247,19 +300,28 @@ absl::Status Frontend::ListenForClients() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   video_service_ = std::make_unique<VideoService>(*context_);
   model_service_ = std::make_unique<ModelService>(*context_);
+  const auto credentials = ListenerCredentials(config.listen.tls);
+  if (!credentials.ok())
+    return absl::FailedPreconditionError(
+        absl::StrCat("listen.tls: ", std::string(credentials.status().message())));
+  absl::StatusOr<std::unique_ptr<Acceptor>> acceptor =
+      Acceptor::ListenTcp(config.listen.address, ConnectionLimits(config.limits));
+  if (!acceptor.ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("listen.address: ", acceptor.status().message()));
+  }
+  acceptor_ = *std::move(acceptor);
   grpc::ServerBuilder builder;
   Bound(builder, "clients");
-  int port = 0;
-  builder.AddListeningPort(config.listen.address, grpc::InsecureServerCredentials(), &port);
+  Connections connections = AddConnections(builder, *credentials);
   builder.RegisterService(video_service_.get());
   builder.RegisterService(model_service_.get());
   server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port == 0) {
-    return absl::FailedPreconditionError(absl::StrCat("listen.address: '", config.listen.address,
-                                                      "' cannot be listened on (is it taken?)"));
-  }
-  address_ =
-      absl::StrCat(config.listen.address.substr(0, config.listen.address.rfind(':')), ":", port);
+  if (server_ == nullptr)
+    return absl::FailedPreconditionError("the clients' server cannot be started");
+  acceptor_->Start(Into(std::move(connections)));
+  address_ = absl::StrCat(config.listen.address.substr(0, config.listen.address.rfind(':')), ":",
+                          acceptor_->port());
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
   for (const char* service : {"", "kino.v1.VideoService", "kino.v1.ModelService"}) {
     health->SetServingStatus(service, true);
@@ -275,6 +337,20 @@ absl::Status Frontend::ListenForClients() {
   spdlog::info("kino-frontend {} serves {}, metrics on {}", KINO_VERSION, address_,
                metrics_address_);
   return absl::OkStatus();
+}
+
+void Frontend::LookAtCertificate() {
+  const config::TlsConfig& tls = options_.config.listen.tls;
+  if (!tls.is_on() || !certificate_version_.HasChanged()) return;
+  const absl::StatusOr<Certificate> certificate = ReadCertificate(tls);
+  if (!certificate.ok()) {
+    spdlog::error("listen.tls: nobody is let in until this is mended: {}",
+                  std::string(certificate.status().message()));
+    return;
+  }
+  metrics_.SetCertificateExpiry(certificate->not_after);
+  spdlog::info("listen.tls: the certificate ends at {}",
+               absl::FormatTime(certificate->not_after, absl::UTCTimeZone()));
 }
 
 void Frontend::TellHealth() {
@@ -309,6 +385,7 @@ void Frontend::Stop() {
     unlink(absl::StrCat(options_.config.data_dir, "/frontend.addr").c_str());
     unlink(absl::StrCat(options_.config.data_dir, "/metrics.addr").c_str());
   }
+  if (acceptor_ != nullptr) acceptor_->Stop();
   if (link_ != nullptr) link_->StopClaiming();
   hub_.GoAway();
   // The listener waits for the uploads that are decoded.
@@ -320,6 +397,7 @@ void Frontend::Stop() {
     link_->WaitForAttempts(options_.config.supervisor.stop_deadline * 0.9 - (absl::Now() - begun));
   }
   if (judge_ != nullptr) judge_->Stop();
+  if (link_acceptor_ != nullptr) link_acceptor_->Stop();
   if (link_ != nullptr) link_->Stop();
   if (link_server_ != nullptr) link_server_->Shutdown(In(kLinkShutdownDeadline));
   // Those first that post to the ones behind them.

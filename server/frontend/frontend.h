@@ -20,10 +20,11 @@
 #include "scheduler/random.h"
 #include "scheduler/store/job_store.h"
 #include "server/config/config.h"
+#include "server/frontend/acceptor/acceptor.h"
 #include "server/frontend/artifacts/disk_budget.h"
 #include "server/frontend/artifacts/file_store.h"
 #include "server/frontend/auth/admission.h"
-#include "server/frontend/auth/token_table.h"
+#include "server/frontend/auth/file_version.h"
 #include "server/frontend/lifecycle/executor.h"
 #include "server/frontend/lifecycle/last_server.h"
 #include "server/frontend/link/control_link.h"
@@ -81,6 +82,8 @@ class Frontend {
   // Of each model ("model/NAME"), worker ("worker/NAME") and device ("device/cuda:0"), and of the
   // job store ("store"), beside the services.
   void TellHealth();
+  // Where the listener's certificate is another than it was: tells metrics when it ends.
+  void LookAtCertificate();
 
   const FrontendOptions options_;
   scheduler::SystemClock clock_;
@@ -88,7 +91,7 @@ class Frontend {
   Metrics metrics_;
   WatchHub hub_;
   scheduler::RunHistory history_;
-  absl::StatusOr<TokenTable> tokens_;
+  FileVersion certificate_version_;  // of the certificate and its key; LookAtCertificate's alone
   LastServer last_server_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Catalog> catalog_;
@@ -120,6 +123,8 @@ class Frontend {
   std::unique_ptr<VideoService> video_service_;
   std::unique_ptr<ModelService> model_service_;
   std::unique_ptr<LinkService> link_service_;
+  std::unique_ptr<Acceptor> link_acceptor_;
+  std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<grpc::Server> link_server_;
   std::unique_ptr<grpc::Server> server_;
   absl::Mutex health_mutex_;

@@ -128,6 +128,12 @@ std::vector<v1::AttemptPulse> HeldAttempts::Pulses() const {
   return pulses;
 }
 
+int64_t HeldAttempts::SpoolBytes() const {
+  int64_t bytes = 0;
+  for (const Slot& slot : Slots()) bytes += slot.attempt->spool().bytes();
+  return bytes;
+}
+
 void HeldAttempts::Stop(const v1::AttemptRef& ref, StopReason reason) {
   const std::shared_ptr<HeldAttempt> attempt = Find(ref);
   if (attempt == nullptr) return;

@@ -92,6 +92,8 @@ class HeldAttempts {
 
   // Of every attempt that has not ended.
   std::vector<v1::AttemptPulse> Pulses() const;
+  // Of all spools together: Spool::bytes.
+  int64_t SpoolBytes() const;
 
   // Tells it to stop. One that still waits ends here and now, without the engine thread, which may
   // be busy for long. No effect when it is not held. Call the link's Notify afterwards.

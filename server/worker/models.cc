@@ -6,6 +6,7 @@
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Larger files are no configs; a header this large is refused by the engine as well.
+constexpr size_t kMaxLoadsTold = 16;
 constexpr uint64_t kMaxHashedBytes = uint64_t{100} << 20;
 // Holds the names and types of a transformer's tensors.
 constexpr uint64_t kGgufHeadBytes = uint64_t{1} << 20;
@@ -180,8 +182,25 @@ absl::StatusOr<Models::Loaded> Models::Load(const std::string& name,
   entry->model = *std::move(model);
   Publish(*entry, ModelFingerprint(entry->options.folder, entry->options.original_files));
   WantWeightsSha256(*entry);
-  spdlog::info("model {} loaded in {:.2f} s", name, entry->model->load_stats().seconds);
+  const double seconds = entry->model->load_stats().seconds;
+  spdlog::info("model {} loaded in {:.2f} s", name, seconds);
+  {
+    v1::ModelLoad load;
+    load.set_model(name);
+    load.set_seconds(seconds);
+    absl::MutexLock lock(&mutex_);
+    loads_.push_back(std::move(load));
+    if (loads_.size() > kMaxLoadsTold) loads_.pop_front();
+  }
   return Loaded{entry->model, true};
+}
+
+std::vector<v1::ModelLoad> Models::TakeLoads() {
+  absl::MutexLock lock(&mutex_);
+  std::vector<v1::ModelLoad> loads(std::make_move_iterator(loads_.begin()),
+                                   std::make_move_iterator(loads_.end()));
+  loads_.clear();
+  return loads;
 }
 
 absl::Status Models::Unload(const std::string& name) {

@@ -1,8 +1,9 @@
 // The models this worker may run, and which of them it holds.
-// Load, Unload and the destructor belong to the engine thread; List and WeightsSha256 may be called
-// from any.
+// Load, Unload and the destructor belong to the engine thread; List, TakeLoads and WeightsSha256
+// may be called from any.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -56,6 +57,8 @@ class Models {
   engine::Plan Limited(const engine::Plan& plan) const;
 
   std::vector<v1::WorkerModel> List() const;
+  // The loads that have succeeded since the last call; the latest few where nobody called for long.
+  std::vector<v1::ModelLoad> TakeLoads();
   // WeightHashes::Known.
   std::string WeightsSha256(const std::string& name) const { return weights_.Known(name); }
 
@@ -77,6 +80,7 @@ class Models {
   int64_t uses_ = 0;
   mutable absl::Mutex mutex_;
   std::vector<v1::WorkerModel> list_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::ModelLoad> loads_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<engine::ProfileSource>> profiles_
       ABSL_GUARDED_BY(mutex_);  // by model
   WeightHashes weights_;

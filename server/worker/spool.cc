@@ -150,6 +150,13 @@ void Spool::Acknowledge(int64_t number) {
   if (released > 0) (void)file_->Punch(0, released);
 }
 
+int64_t Spool::bytes() const {
+  absl::MutexLock lock(&mutex_);
+  int64_t bytes = 0;
+  for (const Entry& entry : entries_) bytes += entry.size;
+  return bytes;
+}
+
 int64_t Spool::last_number() const {
   absl::MutexLock lock(&mutex_);
   return last_number_;

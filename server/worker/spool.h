@@ -56,6 +56,8 @@ class Spool {
   // Forgets every event up to `number` and gives its disk space back.
   void Acknowledge(int64_t number);
 
+  // Of the chunks it keeps.
+  int64_t bytes() const;
   int64_t last_number() const;
   // Its last event (done or failed) is among those acknowledged.
   bool is_drained() const;

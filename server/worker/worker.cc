@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "engine/core/machine.h"
 #include "server/convert/status.h"
+#include "server/convert/trace_context.h"
 #include "server/worker/attempt_failure.h"
 #include "server/worker/engine_thread.h"
 #include "server/worker/held_attempts.h"
@@ -74,6 +75,8 @@ class Worker : public LinkDelegate {
     heartbeat.set_progress_counter(engine_thread_.progress_counter());
     for (v1::WorkerModel& model : models_.List()) *heartbeat.add_models() = std::move(model);
     for (v1::AttemptPulse& pulse : held_.Pulses()) *heartbeat.add_attempts() = std::move(pulse);
+    heartbeat.set_spool_bytes(held_.SpoolBytes());
+    for (v1::ModelLoad& load : models_.TakeLoads()) *heartbeat.add_loads() = std::move(load);
     return heartbeat;
   }
   void OnStart(v1::StartAttempt command) override;
@@ -150,6 +153,7 @@ std::optional<Failure> Worker::Refusal(const HeldAttempt& attempt, bool is_busy)
 void Worker::OnStart(v1::StartAttempt command) {
   const std::string job = command.ref().job_id();
   const int attempt_number = command.ref().attempt();
+  const std::string trace = convert::TraceForLog(command.request());
   const bool is_busy = held_.active() >= kMaxAttempts;
   KINO_FAULT_POINT("worker.start.received");
   auto attempt = held_.Add(std::move(command));
@@ -167,7 +171,7 @@ void Worker::OnStart(v1::StartAttempt command) {
   if (refusal) {
     FailWaitingAttempt(**attempt, *refusal);
   } else {
-    spdlog::info("job {} attempt {} taken", job, attempt_number);
+    spdlog::info("job {} attempt {} taken{}", job, attempt_number, trace);
   }
   link_.Notify();
 }

@@ -13,7 +13,7 @@
 #include "server/command_line/utf8.h"
 #include "server/convert/status.h"
 #include "server/digest/sha256.h"
-#include "server/frontend/auth/token_table.h"
+#include "server/frontend/auth/credentials.h"
 #include "server/frontend/rpc/errors.h"
 #include "server/frontend/rpc/job_view.h"
 #include "server/frontend/rpc/request_check.h"
@@ -175,16 +175,17 @@ bool RunAuthorization(std::string_view bytes) {
     config::AuthConfig auth;
     auth.tokens.push_back({.tenant = "a", .sha256 = digest::Sha256Of("alpha")});
     auth.tokens.push_back({.tenant = "b", .sha256 = digest::Sha256Of("beta")});
-    return new frontend::TokenTable(*frontend::TokenTable::Load(auth));
+    return new frontend::Credentials(*frontend::Credentials::Load(auth));
   }();
-  const absl::StatusOr<std::string> tenant = table->Authenticate(bytes);
+  const absl::StatusOr<frontend::Identity> caller =
+      table->Identify({.authorization = std::string(bytes), .peer = "", .certificate_names = {}});
   const std::string_view expected = bytes == "Bearer alpha"  ? "a"
                                     : bytes == "Bearer beta" ? "b"
                                                              : "";
-  Require(tenant.ok() == !expected.empty(), "who brings a token is let in, and nobody else");
-  Require(!tenant.ok() || *tenant == expected, "a token is one tenant's");
-  Require(tenant.ok() || absl::IsUnauthenticated(tenant.status()), "a refusal is UNAUTHENTICATED");
-  return tenant.ok();
+  Require(caller.ok() == !expected.empty(), "who brings a token is let in, and nobody else");
+  Require(!caller.ok() || caller->tenant == expected, "a token is one tenant's");
+  Require(caller.ok() || absl::IsUnauthenticated(caller.status()), "a refusal is UNAUTHENTICATED");
+  return caller.ok();
 }
 
 std::vector<std::string> AuthorizationSeeds() { return {"Bearer alpha", "Bearer beta"}; }

@@ -55,11 +55,22 @@ void ForgetEnd(absl::Time now, JobRow& row) {
   }
 }
 
-absl::StatusOr<int64_t> CountQueued(Connection& db) {
-  KINO_ASSIGN_OR_RETURN(Statement row,
+// Of the tenant no more are counted than its limit.
+absl::StatusOr<QueuedJobs> CountQueued(Connection& db, const AdmissionLimits& limits,
+                                       const std::string& tenant) {
+  QueuedJobs queued;
+  KINO_ASSIGN_OR_RETURN(Statement all,
                         db.Query("SELECT coalesce(sum(jobs), 0) FROM job_counts WHERE state = 1"));
-  KINO_ASSIGN_OR_RETURN(const bool has_row, row.Step());
-  return has_row ? row.Int64(0) : 0;
+  KINO_ASSIGN_OR_RETURN(const bool has_all, all.Step());
+  if (has_all) queued.all = all.Int64(0);
+  if (limits.max_tenant_queued_jobs == 0) return queued;
+  KINO_ASSIGN_OR_RETURN(Statement own,
+                        db.Query("SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND "
+                                 "state = 1 LIMIT ?)",
+                                 tenant, limits.max_tenant_queued_jobs));
+  KINO_ASSIGN_OR_RETURN(const bool has_own, own.Step());
+  if (has_own) queued.of_tenant = own.Int64(0);
+  return queued;
 }
 
 absl::Status InsertJob(Connection& db, const NewJob& job, const std::string& id, absl::Time now,
@@ -124,7 +135,7 @@ absl::StatusOr<SubmitResult> SqliteJobStore::SubmitNow(Transaction& transaction,
       return SubmitResult{.job = std::move(found), .is_new = false};
     }
   }
-  KINO_ASSIGN_OR_RETURN(const int64_t queued, CountQueued(db));
+  KINO_ASSIGN_OR_RETURN(const QueuedJobs queued, CountQueued(db, options_.admission, job.tenant));
   KINO_RETURN_IF_ERROR(CheckAdmission(options_.admission, queued, job));
   KINO_RETURN_IF_ERROR(CheckAssets(db, job));
   const absl::Time now = clock_.Now();

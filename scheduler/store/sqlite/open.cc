@@ -93,7 +93,7 @@ SqliteJobStore::SqliteJobStore(const SqliteOptions& sqlite, const StoreOptions& 
       random_(random),
       lock_(std::move(lock)),
       writer_(std::make_unique<Writer>(std::move(db), sqlite.max_batch,
-                                       /*is_marked=*/check == nullptr, options.log)) {
+                                       /*is_marked=*/check == nullptr, options_, clock_)) {
   if (check == nullptr) {
     is_sound_ = true;
     return;

@@ -176,7 +176,7 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
     KINO_ASSIGN_OR_RETURN(
         Statement rows,
         db.Query("SELECT jobs.id, jobs.attempt, jobs.token, attempts.worker, attempts.start_us, "
-                 "jobs.run_timeout_us, jobs.cancel_requested, attempts.process_id "
+                 "jobs.run_timeout_us, jobs.cancel_requested, attempts.process_id, jobs.tenant "
                  "FROM jobs INDEXED BY running_jobs JOIN attempts "
                  "ON attempts.job = jobs.seq AND attempts.number = jobs.attempt "
                  "WHERE jobs.state = 2 ORDER BY jobs.seq"));
@@ -186,6 +186,7 @@ absl::StatusOr<std::vector<RunningAttempt>> SqliteJobStore::RunningAttempts() {
       if (!has_row) return attempts;
       attempts.push_back(
           {.ref = {.job_id = rows.Text(0), .attempt = rows.Int(1), .token = rows.Text(2)},
+           .tenant = rows.Text(8),
            .worker = rows.Text(3),
            .process_id = rows.Int64(7),
            .start_time = absl::FromUnixMicros(rows.Int64(4)),

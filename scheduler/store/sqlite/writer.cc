@@ -12,10 +12,12 @@
 namespace kino::scheduler {
 
 Writer::Writer(std::unique_ptr<Connection> db, int max_batch, bool is_marked,
-               std::function<void(const std::string&)> log)
+               const StoreOptions& options, const Clock& clock)
     : db_(std::move(db)),
       max_batch_(std::max(1, max_batch)),
-      log_(std::move(log)),
+      log_(options.log),
+      committed_(options.committed),
+      clock_(clock),
       is_marked_(is_marked),
       thread_([this] { Loop(); }) {
   pthread_setname_np(thread_.native_handle(), "kino-store");
@@ -75,7 +77,9 @@ void Writer::Loop() {
 
 void Writer::Execute(Batch& batch) {
   std::vector<Change> changes;
+  const absl::Duration begun = clock_.Monotonic();
   const absl::Status commit = RunTransaction(batch, changes);
+  if (commit.ok()) committed_(clock_.Monotonic() - begun);
   NoteHealth(commit);
   if (!commit.ok() && batch.size() > 1) {
     // Alone, a small operation may fit where the whole batch did not.

@@ -18,6 +18,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "scheduler/clock.h"
 #include "scheduler/jobs/event.h"
 #include "scheduler/store/job_store.h"
 #include "scheduler/store/sqlite/database.h"
@@ -66,8 +68,9 @@ class TypedWriteOperation final : public WriteOperation {
 class Writer {
  public:
   // `is_marked`: the file says that it was closed cleanly. The first transaction takes that away.
-  Writer(std::unique_ptr<Connection> db, int max_batch, bool is_marked,
-         std::function<void(const std::string&)> log);
+  // Of the options it uses `log` and `committed`. `clock` outlives the writer.
+  Writer(std::unique_ptr<Connection> db, int max_batch, bool is_marked, const StoreOptions& options,
+         const Clock& clock);
   // Carries out what is queued, then joins.
   ~Writer() { Stop(); }
 
@@ -97,6 +100,8 @@ class Writer {
   const std::unique_ptr<Connection> db_;
   const int max_batch_;
   const std::function<void(const std::string&)> log_;
+  const std::function<void(absl::Duration)> committed_;
+  const Clock& clock_;
   bool is_marked_;          // writer's thread only, as is the next
   bool is_healthy_ = true;  // to log changes, not each failure
 

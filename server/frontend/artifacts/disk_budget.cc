@@ -81,6 +81,16 @@ DiskBudget::Shortage DiskBudget::Find() const {
   return shortage;
 }
 
+absl::StatusOr<DiskBudget::Use> DiskBudget::Measure() const {
+  const absl::StatusOr<int64_t> free_bytes = files_.FreeBytes();
+  if (!free_bytes.ok()) return free_bytes.status();
+  const absl::StatusOr<std::map<std::string, int64_t>> taken = store_.DiskUse();
+  if (!taken.ok()) return taken.status();
+  Use use{.free_bytes = *free_bytes};
+  for (const auto& [tenant, bytes] : *taken) use.used_bytes += bytes;
+  return use;
+}
+
 void DiskBudget::Release(const std::string& tenant, int64_t bytes) {
   absl::MutexLock lock(&mutex_);
   const auto found = reserved_.find(tenant);

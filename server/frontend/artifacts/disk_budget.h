@@ -43,6 +43,13 @@ class DiskBudget {
   };
   Shortage Find() const;
 
+  struct Use {
+    int64_t free_bytes = 0;  // of the data folder's disk
+    int64_t used_bytes = 0;  // by videos and uploads, all tenants' together
+  };
+  // Errors are the disk's and the store's.
+  absl::StatusOr<Use> Measure() const;
+
  private:
   absl::Status CheckFor(const std::string& tenant, int64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,5 +1,5 @@
-// The one gate in front of every call, whatever protocol it came by. Today it says whose call it
-// is; roles, tenants' limits and what TLS proves of a caller belong here, too.
+// The one gate in front of every call, whatever protocol it came by: whose call it is, whether that
+// caller may make it, and whether it has made too many.
 #pragma once
 
 #include <cstddef>
@@ -10,15 +10,13 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "server/frontend/auth/token_table.h"
+#include "scheduler/clock.h"
+#include "server/config/config.h"
+#include "server/frontend/auth/credentials.h"
+#include "server/frontend/auth/file_version.h"
+#include "server/frontend/auth/request_rate.h"
 
 namespace kino::frontend {
-
-// What a call says of its origin.
-struct CallOrigin {
-  std::string authorization;  // the value of that header; empty: none was sent
-  std::string peer;           // the connection's other end; only ever compared
-};
 
 // A caller that was let in.
 struct Caller {
@@ -26,19 +24,35 @@ struct Caller {
   // Whose turn it is where callers share something (Executor::TryPost, Places): the tenant, or the
   // connection where nobody has to say who they are.
   std::string line;
+  // The call's W3C trace context; empty: it has none, or none that is well-formed.
+  std::string traceparent{};
 };
 
-// Immutable; thread-safe. Does not block.
+// Thread-safe.
 class Admission {
  public:
-  // `tokens` outlives it.
-  explicit Admission(const TokenTable& tokens) : tokens_(tokens) {}
+  // Errors are those of Credentials::Load. `clock` outlives it.
+  static absl::StatusOr<std::unique_ptr<Admission>> Make(const config::AuthConfig& auth,
+                                                         const config::LimitsConfig& limits,
+                                                         const scheduler::Clock& clock);
 
-  // UNAUTHENTICATED.
-  absl::StatusOr<Caller> Admit(const CallOrigin& origin) const;
+  // UNAUTHENTICATED; PERMISSION_DENIED (OPERATORS_ONLY): the caller's role is another than the
+  // `needed` one; RESOURCE_EXHAUSTED (REQUEST_RATE): the tenant calls too often. Does not block.
+  absl::StatusOr<Caller> Admit(const CallOrigin& origin, config::Role needed = config::Role::kUse);
+
+  // Takes the tokens' file over where it has changed; what is wrong with it is logged, and changes
+  // nothing. To be called now and then. Blocks on the file.
+  void Refresh();
 
  private:
-  const TokenTable& tokens_;
+  Admission(const config::AuthConfig& auth, const config::LimitsConfig& limits,
+            const scheduler::Clock& clock);
+
+  const config::AuthConfig auth_;
+  RequestRate rate_;
+  FileVersion tokens_version_;  // Refresh's alone
+  absl::Mutex mutex_;
+  std::shared_ptr<const Credentials> credentials_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Counts calls that last (streams, uploads) so that no caller has them all. Thread-safe.

@@ -11,6 +11,7 @@
 #include "scheduler/status.h"
 #include "server/command_line/utf8.h"
 #include "server/convert/duration.h"
+#include "server/convert/trace_context.h"
 #include "server/frontend/link/attempt_end.h"
 #include "server/frontend/link/finished_run.h"
 
@@ -168,7 +169,8 @@ void Attempts::Start(const scheduler::Reservation& reservation,
   kept.writer = *std::move(writer);
   KINO_FAULT_POINT("frontend.start.before_send");
   parts_.hub.OnBytes(ref.job_id, ref.attempt, 0);
-  spdlog::info("job {} attempt {}: given to worker {}", ref.job_id, ref.attempt, peer->name);
+  spdlog::info("job {} attempt {}: given to worker {}{}", ref.job_id, ref.attempt, peer->name,
+               convert::TraceForLog(start->request()));
   v1::FrontendMessage message;
   *message.mutable_start() = *std::move(start);
   peer->stream->Send(std::move(message));
@@ -343,8 +345,14 @@ void Attempts::ShowProgress(Live& live, const v1::Progress& progress) {
   parts_.hub.OnProgress(live.ref.job_id, std::move(out));
 }
 
+void Attempts::NoteCancelled(const Live& live) {
+  if (live.cancel_begun == absl::InfiniteDuration()) return;
+  parts_.metrics.AttemptCancelled(parts_.clock.Monotonic() - live.cancel_begun);
+}
+
 void Attempts::BeginSync(Live& live, const v1::AttemptDone& done, int64_t number) {
   KINO_FAULT_POINT("frontend.done.before_sync");
+  NoteCancelled(live);
   live.phase = Phase::kSyncing;
   live.done = done;
   live.last_number = number;
@@ -418,6 +426,7 @@ void Attempts::End(Live& live, scheduler::AttemptFailure failure, int64_t last_n
                live.ref.attempt, scheduler::FailureCauseName(failure.cause),
                std::string(failure.error.message()));
   parts_.metrics.AttemptEnded(scheduler::FailureCauseName(failure.cause));
+  if (live.phase == Phase::kRunning) NoteCancelled(live);
   if (failure.cause == FailureCause::kDiskFull)
     listener_.on_shortage(kWaitsForDisk, std::string(failure.error.message()));
   live.phase = Phase::kEnding;
@@ -484,7 +493,7 @@ void Attempts::ReportResult(const Live& live, const absl::StatusOr<scheduler::Jo
     parts_.history.Learn(FinishedRunOf(live.model, live.work, live.stats));
     parts_.metrics.AttemptEnded("succeeded");
     parts_.metrics.AttemptStages(live.model, live.done.stages());
-    parts_.metrics.AttemptSteps(live.model, live.done);
+    parts_.metrics.AttemptDone(live.model, live.done);
     spdlog::info("job {} attempt {}: succeeded, {} bytes", live.ref.job_id, live.ref.attempt,
                  live.artifact->size_bytes);
   } else {
@@ -515,7 +524,9 @@ void Attempts::Cancel(const std::string& job_id) {
 
 void Attempts::AskToCancel(Live& live) {
   if (live.phase != Phase::kRunning || live.cancel_deadline != absl::InfiniteDuration()) return;
-  live.cancel_deadline = parts_.clock.Monotonic() + cancel_grace_;
+  const absl::Duration now = parts_.clock.Monotonic();
+  live.cancel_deadline = now + cancel_grace_;
+  live.cancel_begun = std::min(live.cancel_begun, now);
   // One that is away is told when it comes back.
   if (const Peer* peer = parts_.peers.Find(live.worker)) SendCancel(*peer, live.ref);
   KINO_FAULT_POINT("frontend.cancel.sent");

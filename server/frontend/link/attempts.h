@@ -120,6 +120,8 @@ class Attempts {
     v1::Progress progress;         // the last it told
     v1::Receipt receipt;
     absl::Duration cancel_deadline = absl::InfiniteDuration();
+    // When cancelling was first asked for (monotonic); infinite: it was not.
+    absl::Duration cancel_begun = absl::InfiniteDuration();
 
     Phase phase = Phase::kRunning;
     // Of kEnding: the result, or why there is none.
@@ -142,6 +144,8 @@ class Attempts {
   // Opaque, for AttemptFailure: where the run was when it died, and how.
   std::string Evidence(const Live& live, const scheduler::AttemptPulse& pulse,
                        const config::WorkerExited* exited) const;
+  // The worker has stopped, or is not waited for any more: tells how long a cancellation took.
+  void NoteCancelled(const Live& live);
   void BeginSync(Live& live, const v1::AttemptDone& done, int64_t number);
   void Sync(Live& live);
   // In a moment. `what`, for the log, once until it has worked.

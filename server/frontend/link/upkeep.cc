@@ -124,6 +124,9 @@ void Upkeep::Tick() {
     CheckRoom(now);
     FailUnknownModels();
     if (const auto load = parts_.store.Load(); load.ok()) parts_.metrics.SetQueue(*load);
+    if (const auto use = parts_.budget.Measure(); use.ok())
+      parts_.metrics.SetDisk(use->free_bytes, use->used_bytes);
+    parts_.metrics.SetTenants(parts_.queue.tenants());
   }
   if (now >= next_purge_) {
     const absl::Duration shortest =

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "scheduler/fault_point.h"
 #include "server/convert/duration.h"
-#include "server/frontend/auth/token_table.h"
+#include "server/frontend/auth/credentials.h"
 #include "server/frontend/link/finished_run.h"
 #include "server/frontend/link/session.h"
 
@@ -50,7 +50,7 @@ WorkerLink::WorkerLink(WorkerLinkOptions options, WorkerLinkParts parts)
     : options_(std::move(options)),
       parts_(std::move(parts)),
       registry_(LeaseOptionsOf(options_), parts_.clock),
-      queue_(parts_.clock, options_.retry.max_backoff),
+      queue_(parts_.clock, options_.retry.max_backoff, options_.limits.max_tenant_running_jobs),
       strand_("link", 1),
       post_([this](absl::AnyInvocable<void()> task) { strand_.Post(std::move(task)); }),
       dispatcher_(
@@ -124,6 +124,8 @@ absl::Status WorkerLink::Start(LastStop last_stop, std::function<absl::Status()>
   if (!devices.ok()) return devices;
   const absl::Status learnt = LearnFromStore(parts_.store, options_.models, parts_.history);
   if (!learnt.ok()) return learnt;
+  for (const scheduler::RunningAttempt& attempt : *running)
+    queue_.AddRunning(attempt.ref.job_id, attempt.tenant);
   for (const scheduler::QueuedJob& job : *queued) {
     queue_.Add(job);
     upkeep_.Look(job);
@@ -291,12 +293,17 @@ void WorkerLink::Publish() {
   absl::MutexLock lock(&mutex_);
   published_.attempts_held = attempts_.held();
   published_.hold = upkeep_.hold().waiting_reason;
-  if (published_.held_tenants != upkeep_.held_tenants())
-    published_.held_tenants = upkeep_.held_tenants();
+  published_.held_tenants.clear();
+  for (const std::string& tenant : queue_.TenantsAtLimit())
+    published_.held_tenants[tenant] = kWaitsForTenantsJobs;
+  for (const std::string& tenant : upkeep_.held_tenants())
+    published_.held_tenants[tenant] = kWaitsForTenantsDisk;
   published_.busy_until = attempts_.BusyUntil();
   if (published_.version == version) return;
   published_.version = version;
   published_.workers = registry_.Snapshot();
+  for (const scheduler::WorkerSnapshot& worker : published_.workers)
+    parts_.metrics.SetDeviceOut(worker.name, worker.device, worker.is_out);
   published_.unfit = registry_.Unfit();
 }
 
@@ -435,6 +442,11 @@ void WorkerLink::HandleHeartbeat(Peer& peer, const v1::WorkerHeartbeat& heartbea
   attempts_.OnHeartbeat(peer);
   parts_.metrics.SetDeviceMemory(peer.name, peer.device, heartbeat.device_memory_used_bytes(),
                                  peer.device_memory_bytes);
+  parts_.metrics.SetSpool(peer.name, heartbeat.spool_bytes());
+  for (const v1::ModelLoad& load : heartbeat.loads()) {
+    if (options_.models.contains(load.model()))
+      parts_.metrics.ModelLoaded(load.model(), load.seconds());
+  }
   v1::FrontendMessage message;
   message.mutable_heartbeat_ack();
   peer.stream->Send(std::move(message));
@@ -487,7 +499,7 @@ std::string WorkerLink::HeldBecause() const {
   return published_.hold;
 }
 
-std::set<std::string> WorkerLink::HeldTenants() const {
+std::map<std::string, std::string> WorkerLink::HeldTenants() const {
   absl::MutexLock lock(&mutex_);
   return published_.held_tenants;
 }

@@ -112,8 +112,8 @@ class WorkerLink {
   std::vector<WorkerMemory> Memories() const;
   // Why no job is started, for Job.waiting_reason; empty: jobs are.
   std::string HeldBecause() const;
-  // Whose jobs are not started.
-  std::set<std::string> HeldTenants() const;
+  // Whose jobs are not started, and why, for Job.waiting_reason.
+  std::map<std::string, std::string> HeldTenants() const;
   // How long each worker is expected to be busy yet.
   BusyTimes Busy() const;
 
@@ -134,7 +134,7 @@ class WorkerLink {
     std::set<std::string> unfit;  // jobs that some worker is not to get
     int64_t version = -1;         // of the registry
     std::string hold;             // for Job.waiting_reason
-    std::set<std::string> held_tenants;
+    std::map<std::string, std::string> held_tenants;
     BusyTimes busy_until;  // monotonic
     int attempts_held = 0;
     std::map<std::string, WorkerMemory> memories;  // by worker

@@ -46,7 +46,7 @@ struct Context {
   Profiles& profiles;
   Metrics& metrics;
   const Catalog& catalog;
-  const Admission& admission;
+  Admission& admission;
   const scheduler::Clock& clock;
   scheduler::RandomSource& random;
   MediaProbe probe;

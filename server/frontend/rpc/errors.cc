@@ -30,11 +30,12 @@ absl::Status WithoutPrivatePayloads(const absl::Status& status) {
 
 // What is met where a status has this reason; "": no quota.
 std::string QuotaSubject(const std::string& reason) {
-  if (reason == scheduler::kReasonQueueFull) return "queue";
+  if (reason == scheduler::kReasonQueueFull || reason == scheduler::kReasonTenantQueueFull)
+    return "queue";
   if (reason == scheduler::kReasonRequestTooLarge) return "request";
   if (reason == scheduler::kReasonDiskFull) return "disk";
   if (reason == "UPLOAD_TOO_LARGE") return "upload";
-  if (reason == kServerBusy) return "calls";
+  if (reason == kServerBusy || reason == "REQUEST_RATE") return "calls";
   return "";
 }
 

@@ -1,19 +1,36 @@
 #include "server/frontend/rpc/grpc_call.h"
 
 #include <string>
+#include <utility>
 
+#include "server/convert/trace_context.h"
 #include "server/frontend/rpc/errors.h"
+#include "server/frontend/tls/listener_credentials.h"
 
 namespace kino::frontend {
 
-absl::StatusOr<Caller> Admit(const Context& context, const grpc::CallbackServerContext& call) {
-  CallOrigin origin{.authorization = "", .peer = call.peer()};
+namespace {
+
+std::string MetadataOf(const grpc::CallbackServerContext& call, const char* key) {
   const auto& metadata = call.client_metadata();
-  const auto found = metadata.find("authorization");
-  if (found != metadata.end()) {
-    origin.authorization = std::string(found->second.data(), found->second.size());
-  }
-  return context.admission.Admit(origin);
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) return "";
+  return std::string(found->second.data(), found->second.size());
+}
+
+}  // namespace
+
+absl::StatusOr<Caller> Admit(const Context& context, const grpc::CallbackServerContext& call,
+                             config::Role needed) {
+  absl::StatusOr<Caller> caller =
+      context.admission.Admit({.authorization = MetadataOf(call, "authorization"),
+                               .peer = call.peer(),
+                               .certificate_names = CertificateNames(*call.auth_context())},
+                              needed);
+  if (!caller.ok()) return caller;
+  if (std::string parent = MetadataOf(call, "traceparent"); convert::IsTraceparent(parent))
+    caller->traceparent = std::move(parent);
+  return caller;
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

@@ -12,7 +12,8 @@
 namespace kino::frontend {
 
 // Admission::Admit for a gRPC call.
-absl::StatusOr<Caller> Admit(const Context& context, const grpc::CallbackServerContext& call);
+absl::StatusOr<Caller> Admit(const Context& context, const grpc::CallbackServerContext& call,
+                             config::Role needed = config::Role::kUse);
 
 grpc::Status ToGrpc(const absl::Status& status);
 

@@ -149,7 +149,7 @@ grpc::ServerUnaryReactor* ModelService::Command(grpc::CallbackServerContext* cal
                                                 const std::string& name, bool is_load,
                                                 v1::Model* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  const absl::StatusOr<Caller> caller = Admit(context_, *call);
+  const absl::StatusOr<Caller> caller = Admit(context_, *call, config::Role::kOperate);
   absl::Status refused = caller.status();
   if (refused.ok()) refused = CheckEnvelope(request);
   const absl::StatusOr<const CatalogEntry*> entry = Find(name);

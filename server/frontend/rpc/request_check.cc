@@ -9,6 +9,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
 #include "server/convert/status.h"
+#include "server/convert/trace_context.h"
 #include "server/frontend/rpc/errors.h"
 
 namespace kino::frontend {
@@ -47,6 +48,7 @@ constexpr Bound kTextBounds[] = {
     {"kino.v1.GenerateRequest.request_id", kHasItsOwn},
     {"kino.v1.GenerateRequest.model", 128},
     {"kino.v1.GenerateRequest.tenant", 128},
+    {"kino.v1.GenerateRequest.traceparent", 256},
     {"kino.v1.GenerateRequest.KnobsEntry.key", 128},
     {"kino.v1.Condition.asset_id", 128},
     {"kino.v1.Condition.data", kHasItsOwn},
@@ -235,6 +237,11 @@ void CheckServerFields(const v1::GenerateRequest& request, const config::LimitsC
     violations.push_back({"request_id", absl::StrCat("expected at most ", kMaxRequestIdBytes,
                                                      " printable ASCII characters, got ",
                                                      request.request_id().size(), " bytes")});
+  }
+  if (!request.traceparent().empty() && !convert::IsTraceparent(request.traceparent())) {
+    violations.push_back({"traceparent",
+                          "expected a W3C traceparent, 00-TRACE-PARENT-FLAGS in lower-case "
+                          "hexadecimal"});
   }
   for (const auto& [key, value] : request.labels()) {
     if (!IsLabelKey(key)) {

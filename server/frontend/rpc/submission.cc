@@ -16,6 +16,7 @@
 #include "server/convert/duration.h"
 #include "server/convert/request.h"
 #include "server/convert/status.h"
+#include "server/convert/trace_context.h"
 #include "server/digest/sha256.h"
 #include "server/frontend/rpc/deterministic.h"
 #include "server/frontend/rpc/errors.h"
@@ -32,12 +33,13 @@ constexpr absl::Duration kProfileWait = absl::Milliseconds(250);
 constexpr size_t kMaxRequestIdBytes = 128;
 
 // Of the request as the client sent it, inline media and all: equal for the same request, whatever
-// its request_id. Maps are written in the order of their keys. Stored with each job, so what goes
-// into it cannot be changed.
+// its request_id and its trace. Maps are written in the order of their keys. Stored with each job,
+// so what goes into it cannot be changed.
 std::string Fingerprint(const v1::GenerateRequest& request) {
   v1::GenerateRequest plain = request;
   plain.clear_request_id();
   plain.clear_tenant();
+  plain.clear_traceparent();
   return digest::Sha256Of(SerializeDeterministically(plain));
 }
 
@@ -190,6 +192,7 @@ absl::Status Prepare(const v1::GenerateRequest& request, Submission& submission)
   convert::FromEngine(resolved->request, &effective);
   effective.set_model(resolved->entry->config.name);
   effective.set_tenant(submission.caller.tenant);
+  if (effective.traceparent().empty()) effective.set_traceparent(submission.caller.traceparent);
   if (effective.priority() == v1::PRIORITY_UNSPECIFIED) effective.set_priority(v1::NORMAL);
   absl::Duration run_timeout = context.config.limits.run_timeout;
   if (request.has_run_timeout()) {
@@ -225,7 +228,7 @@ absl::Status CheckRoom(const Submission& submission) {
   return scheduler::CheckAdmission(
       {.max_queued_jobs = submission.context.config.limits.max_queued_jobs,
        .max_request_bytes = kMaxStoredRequestBytes},
-      load->jobs.at(scheduler::JobState::kQueued), submission.job);
+      {.all = load->jobs.at(scheduler::JobState::kQueued)}, submission.job);
 }
 
 // Assets of media that no job came to use.
@@ -252,8 +255,9 @@ void Enter(SubmissionPtr submission) {
   if (!result.ok() || !result->is_new) RemoveMadeAssets(*submission);
   if (!result.ok()) return submission->done(result.status());
   if (result->is_new) {
-    spdlog::info("job {}: submitted, model {}, priority {}", result->job.id, result->job.model,
-                 scheduler::PriorityName(result->job.priority));
+    spdlog::info("job {}: submitted, model {}, priority {}{}", result->job.id, result->job.model,
+                 scheduler::PriorityName(result->job.priority),
+                 convert::TraceForLog(submission->effective));
   }
   submission->done(std::move(result->job));
 }

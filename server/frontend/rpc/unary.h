@@ -20,13 +20,14 @@ using UnaryDone = std::function<void(const absl::Status&)>;
 
 // `work(caller, done)` may use request and response until it calls `done`. A request with fields
 // that this server does not know, or that pass their bounds, is refused before; so is a call for
-// which the executor has no room (RESOURCE_EXHAUSTED).
+// which the executor has no room (RESOURCE_EXHAUSTED). needed: who may make the call.
 template <typename Work>
 grpc::ServerUnaryReactor* ServeUnaryAsync(const Context& context, Executor& executor,
                                           grpc::CallbackServerContext* call,
-                                          const google::protobuf::Message* request, Work work) {
+                                          const google::protobuf::Message* request, Work work,
+                                          config::Role needed = config::Role::kUse) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  absl::StatusOr<Caller> caller = Admit(context, *call);
+  absl::StatusOr<Caller> caller = Admit(context, *call, needed);
   if (!caller.ok()) {
     reactor->Finish(ToGrpc(caller.status()));
     return reactor;
@@ -44,12 +45,14 @@ grpc::ServerUnaryReactor* ServeUnaryAsync(const Context& context, Executor& exec
 template <typename Work>
 grpc::ServerUnaryReactor* ServeUnary(const Context& context, Executor& executor,
                                      grpc::CallbackServerContext* call,
-                                     const google::protobuf::Message* request, Work work) {
+                                     const google::protobuf::Message* request, Work work,
+                                     config::Role needed = config::Role::kUse) {
   return ServeUnaryAsync(
       context, executor, call, request,
       [work = std::move(work)](const Caller& caller, const UnaryDone& done) mutable {
         done(work(caller.tenant));
-      });
+      },
+      needed);
 }
 
 }  // namespace kino::frontend

@@ -74,10 +74,12 @@ grpc::ServerUnaryReactor* VideoService::CancelJob(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* VideoService::RequeueJob(grpc::CallbackServerContext* call,
                                                    const v1::RequeueJobRequest* request,
                                                    v1::Job* response) {
-  return ServeUnary(context_, context_.rpc, call, request,
-                    [this, request, response](const std::string& tenant) {
-                      return Put(frontend::RequeueJob(context_, tenant, request->id()), response);
-                    });
+  return ServeUnary(
+      context_, context_.rpc, call, request,
+      [this, request, response](const std::string& tenant) {
+        return Put(frontend::RequeueJob(context_, tenant, request->id()), response);
+      },
+      config::Role::kOperate);
 }
 
 grpc::ServerUnaryReactor* VideoService::CancelJobs(grpc::CallbackServerContext* call,

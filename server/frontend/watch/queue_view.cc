@@ -80,8 +80,9 @@ QueueSnapshot::QueueSnapshot(const QueueFacts& facts)
     }
     const bool is_startable = own.is_served && held_because_.empty();
     const bool is_pausing = entry.retry_not_before > facts.now;
-    if (is_startable && facts.held_tenants.contains(entry.tenant)) {
-      standing.reason = kWaitsForTenantsDisk;
+    const auto tenant = facts.held_tenants.find(entry.tenant);
+    if (is_startable && tenant != facts.held_tenants.end()) {
+      standing.reason = tenant->second;
     } else if (is_startable && !is_pausing && facts.waits_for_memory &&
                facts.waits_for_memory(entry.id)) {
       standing.reason = kWaitsForMemory;
@@ -179,15 +180,15 @@ void QueueView::Refresh() {
   absl::MutexLock walk_lock(&walk_mutex_);
   // What moves from here on is the next walk's.
   const int64_t moves = moves_;
-  QueueFacts facts{
-      .queue = {},
-      .workers = QueueWorkers(sources_.workers()),
-      .held_because = sources_.held_because ? sources_.held_because() : "",
-      .held_tenants = sources_.held_tenants ? sources_.held_tenants() : std::set<std::string>(),
-      .waits_for_memory = sources_.waits_for_memory,
-      .busy = sources_.busy ? sources_.busy() : BusyTimes(),
-      .history = sources_.history,
-      .now = sources_.clock.Now()};
+  QueueFacts facts{.queue = {},
+                   .workers = QueueWorkers(sources_.workers()),
+                   .held_because = sources_.held_because ? sources_.held_because() : "",
+                   .held_tenants = sources_.held_tenants ? sources_.held_tenants()
+                                                         : std::map<std::string, std::string>(),
+                   .waits_for_memory = sources_.waits_for_memory,
+                   .busy = sources_.busy ? sources_.busy() : BusyTimes(),
+                   .history = sources_.history,
+                   .now = sources_.clock.Now()};
   std::set<std::string> unforeseen = Unforeseen(facts.busy);
   const absl::Duration begun = sources_.clock.Monotonic();
   const bool has_changed = moves != walked_moves_ || facts.workers != walked_workers_ ||

@@ -37,6 +37,7 @@ inline constexpr char kWaitsForWorker[] = "NO_WORKER";
 inline constexpr char kWaitsForDevice[] = "DEVICE_OUT";
 inline constexpr char kWaitsForDisk[] = "DISK_FULL";
 inline constexpr char kWaitsForTenantsDisk[] = "TENANT_DISK_FULL";
+inline constexpr char kWaitsForTenantsJobs[] = "TENANT_BUSY";
 inline constexpr char kWaitsForServer[] = "SERVER_SHORT";
 inline constexpr char kWaitsForBackOff[] = "BACK_OFF";
 inline constexpr char kWaitsForMemory[] = "NO_MEMORY";
@@ -65,8 +66,8 @@ struct QueueFacts {
   std::vector<QueueWorker> workers{};
   // Why no job of any model is started now, such as kWaitsForDisk; empty: nothing holds them.
   std::string held_because{};
-  // None of these tenants' jobs is started now.
-  std::set<std::string> held_tenants{};
+  // None of these tenants' jobs is started now, and why, such as kWaitsForTenantsDisk.
+  std::map<std::string, std::string> held_tenants{};
   // Of a job: every worker that serves it has too little memory for it just now.
   std::function<bool(const std::string& job_id)> waits_for_memory{};
   BusyTimes busy{};
@@ -126,7 +127,7 @@ struct QueueSources {
   std::function<std::vector<scheduler::WorkerSnapshot>()> workers;
   // See QueueFacts; may be null.
   std::function<std::string()> held_because{};
-  std::function<std::set<std::string>()> held_tenants{};
+  std::function<std::map<std::string, std::string>()> held_tenants{};
   std::function<bool(const std::string& job_id)> waits_for_memory{};
   std::function<BusyTimes()> busy{};
   const scheduler::RunHistory* history = nullptr;
@@ -170,7 +171,7 @@ class QueueView {
   int64_t walked_moves_ ABSL_GUARDED_BY(walk_mutex_) = 0;
   std::vector<QueueWorker> walked_workers_ ABSL_GUARDED_BY(walk_mutex_);
   std::string walked_held_ ABSL_GUARDED_BY(walk_mutex_);
-  std::set<std::string> walked_held_tenants_ ABSL_GUARDED_BY(walk_mutex_);
+  std::map<std::string, std::string> walked_held_tenants_ ABSL_GUARDED_BY(walk_mutex_);
   std::set<std::string> walked_unforeseen_ ABSL_GUARDED_BY(walk_mutex_);  // workers
   absl::Duration next_estimate_ ABSL_GUARDED_BY(walk_mutex_) = absl::InfiniteDuration();
   absl::Duration next_walk_ ABSL_GUARDED_BY(walk_mutex_) = -absl::InfiniteDuration();

@@ -112,6 +112,88 @@ TEST_F(JobQueueTest, JobsOfHeldTenantsKeepTheirPlacesAndStartLater) {
   EXPECT_EQ(Next(), "none") << "its back-off holds whatever happened to its tenant";
 }
 
+// A job that is held is about to run.
+TEST_F(JobQueueTest, ATenantThatRunsAsManyJobsAsItMayWaitsForOneToEnd) {
+  JobQueue queue(clock_, absl::Minutes(1), /*max_tenant_running=*/2);
+  int64_t order = 0;
+  const auto add = [&](const std::string& id, const std::string& tenant) {
+    QueuedJob job = Make(id, ++order);
+    job.tenant = tenant;
+    queue.Add(job);
+  };
+  const auto next = [&] {
+    const QueueSnapshot heads = queue.Heads({{.name = "w", .models = {"ltx"}}});
+    return heads.jobs.empty() ? "none" : heads.jobs.front().id;
+  };
+  const auto tell = [&](const std::string& id, JobState state) {
+    Change change;
+    change.job_id = id;
+    change.event.state = state;
+    return queue.Apply(change);
+  };
+  queue.AddRunning("old", "greedy");
+  queue.AddRunning("old", "greedy");
+  for (const char* id : {"a", "b", "c"}) add(id, "greedy");
+  add("d", "modest");
+  EXPECT_EQ(next(), "a");
+  queue.Hold("a");
+  queue.Hold("a");
+  EXPECT_EQ(next(), "d");
+  EXPECT_EQ(queue.TenantsAtLimit(), std::set<std::string>{"greedy"});
+  queue.Unhold("a");
+  EXPECT_EQ(next(), "a");
+  queue.Hold("a");
+  EXPECT_FALSE(tell("a", JobState::kRunning));
+  EXPECT_FALSE(tell("a", JobState::kRunning)) << "a cancel that is asked for is a change as well";
+  EXPECT_EQ(next(), "d");
+  EXPECT_TRUE(tell("old", JobState::kSucceeded));
+  EXPECT_FALSE(tell("old", JobState::kSucceeded));
+  EXPECT_EQ(next(), "b");
+  EXPECT_TRUE(queue.TenantsAtLimit().empty());
+  queue.Hold("b");
+  EXPECT_EQ(next(), "d");
+  // Queued again, or gone from the queue while it was held.
+  Change again;
+  again.job_id = "a";
+  again.queued = Make("a", 1);
+  again.queued->tenant = "greedy";
+  EXPECT_TRUE(queue.Apply(again));
+  EXPECT_EQ(next(), "a");
+  EXPECT_FALSE(tell("b", JobState::kCancelled));
+  queue.Hold("a");
+  EXPECT_EQ(next(), "c");
+}
+
+TEST_F(JobQueueTest, CountsEachTenantsJobsAndForgetsWhoHasNone) {
+  const auto of = [&](const std::string& id, const std::string& tenant) {
+    QueuedJob job = Make(id, 1);
+    job.tenant = tenant;
+    return job;
+  };
+  queue_.AddRunning("old", "a");
+  queue_.Add(of("first", "a"));
+  queue_.Add(of("first", "a"));
+  queue_.Add(of("second", "b"));
+  queue_.Hold("first");
+  EXPECT_EQ(queue_.tenants(),
+            (std::map<std::string, TenantJobs>{{"a", {.queued = 1, .held = 1, .running = 1}},
+                                               {"b", {.queued = 1, .held = 0, .running = 0}}}));
+  Change started;
+  started.job_id = "first";
+  started.event.state = JobState::kRunning;
+  queue_.Apply(started);
+  queue_.Remove("second");
+  EXPECT_EQ(queue_.tenants(),
+            (std::map<std::string, TenantJobs>{{"a", {.queued = 0, .held = 0, .running = 2}}}));
+  for (const char* id : {"old", "first"}) {
+    Change ended;
+    ended.job_id = id;
+    ended.event.state = JobState::kSucceeded;
+    queue_.Apply(ended);
+  }
+  EXPECT_TRUE(queue_.tenants().empty());
+}
+
 TEST_F(JobQueueTest, ModelsThatTheWorkerLacksArePassedOver) {
   QueuedJob job = Make("foreign", 1, Priority::kHigh);
   job.model = "allegro";

@@ -9,6 +9,7 @@
 #include "scheduler/store/sqlite/schema.h"
 #include "scheduler/store/sqlite/writer.h"
 #include "tests/scheduler/store/store_fixture.h"
+#include "tests/support/fake_clock.h"
 
 namespace kino::scheduler {
 namespace {
@@ -19,8 +20,9 @@ class WriterTest : public testing::Test {
     auto db =
         Connection::Open(folder_.File("jobs.db"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "");
     EXPECT_TRUE(db.ok() && MigrateSchema(**db).ok());
-    writer_ = std::make_unique<Writer>(*std::move(db), 256, /*is_marked=*/false,
-                                       [](const std::string&) {});
+    StoreOptions options;
+    options.committed = [this](absl::Duration took) { committed_.push_back(took); };
+    writer_ = std::make_unique<Writer>(*std::move(db), 256, /*is_marked=*/false, options, clock_);
   }
 
   // Queues an operation that tells of a change by that name and then ends with `result`.
@@ -39,8 +41,29 @@ class WriterTest : public testing::Test {
   }
 
   ScratchFolder folder_;
+  FakeClock clock_;
+  std::vector<absl::Duration> committed_;  // the writer's thread alone
   std::unique_ptr<Writer> writer_;
 };
+
+TEST_F(WriterTest, TellsHowLongEachCommittedTransactionTook) {
+  absl::Notification first, second;
+  const auto slow = [&](absl::Notification& finished) {
+    std::unique_ptr<WriteOperation> operation = std::make_unique<TypedWriteOperation<int>>(
+        [this](Transaction&) -> absl::StatusOr<int> {
+          clock_.Advance(absl::Seconds(3));
+          return 0;
+        },
+        [&finished](absl::StatusOr<int>) { finished.Notify(); });
+    ASSERT_TRUE(writer_->Enqueue(operation, SIZE_MAX));
+  };
+  slow(first);
+  first.WaitForNotification();
+  slow(second);
+  second.WaitForNotification();
+  writer_->Stop();
+  EXPECT_THAT(committed_, testing::ElementsAre(absl::Seconds(3), absl::Seconds(3)));
+}
 
 TEST_F(WriterTest, ChangesOfARefusedOperationAreNotTold) {
   std::vector<std::string> told;

@@ -36,6 +36,8 @@ void CollectKeys(const YAML::Node& node, const std::string& path, std::set<std::
   }
 }
 
+const std::string kSha(64, 'a');
+
 TEST(ConfigTest, ExampleHoldsEveryKeyOutsideOfListsAndDescribesTheOthers) {
   std::set<std::string> given;
   CollectKeys(YAML::LoadFile(Example()), "", given);
@@ -64,12 +66,20 @@ TEST(ConfigTest, ExampleHoldsTheDefaults) {
     EXPECT_EQ(example->data_dir, empty->data_dir);
   }
   EXPECT_EQ(example->listen.address, empty->listen.address);
+  EXPECT_EQ(example->listen.allow_plaintext, empty->listen.allow_plaintext);
+  EXPECT_EQ(example->listen.tls.is_on(), empty->listen.tls.is_on());
+  EXPECT_EQ(example->listen.tls.require_client_certificate,
+            empty->listen.tls.require_client_certificate);
   EXPECT_EQ(example->metrics.address, empty->metrics.address);
+  EXPECT_EQ(example->metrics.allow_plaintext, empty->metrics.allow_plaintext);
   EXPECT_EQ(example->log.level, empty->log.level);
   EXPECT_EQ(example->log.format, empty->log.format);
   EXPECT_EQ(example->auth.required(), empty->auth.required());
   const LimitsConfig& limits = example->limits;
   EXPECT_EQ(limits.max_queued_jobs, empty->limits.max_queued_jobs);
+  EXPECT_EQ(limits.max_tenant_queued_jobs, empty->limits.max_tenant_queued_jobs);
+  EXPECT_EQ(limits.max_tenant_running_jobs, empty->limits.max_tenant_running_jobs);
+  EXPECT_EQ(limits.max_tenant_requests_per_second, empty->limits.max_tenant_requests_per_second);
   EXPECT_EQ(limits.max_upload_bytes, empty->limits.max_upload_bytes);
   EXPECT_EQ(limits.upload_idle_timeout, empty->limits.upload_idle_timeout);
   EXPECT_EQ(limits.max_prompt_bytes, empty->limits.max_prompt_bytes);
@@ -142,6 +152,26 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"supervisor: {restart_min: 5s, restart_max: 1s}\n", "1:44", "from 5s"},
         Wrong{"auth: {tokens: [{tenant: a}]}\n", "1:17", "a token needs 'sha256'"},
         Wrong{"auth: {tokens: [{sha256: XYZ}]}\n", "1:26", "64 lower-case hexadecimal digits"},
+        Wrong{"auth: {tokens: [{sha256: '" + kSha + "', role: own}]}\n", "1:100",
+              "expected one of use, operate, got 'own'"},
+        Wrong{"auth: {tokens: [{sha256: '" + kSha + "'}, {sha256: '" + kSha + "'}, {sha256: '" +
+                  kSha + "'}]}\n",
+              "1:16", "tenant 'default' has more than 2 tokens of one role"},
+        Wrong{"auth: {certificates: [{tenant: a}]}\n", "1:23", "a certificate needs 'name'"},
+        Wrong{"auth: {certificates: [{name: a}]}\n", "1:23", "need listen.tls.client_ca"},
+        Wrong{"auth: {token_file: x}\n", "1:8", "unknown key 'auth.token_file'"},
+        Wrong{"listen: {tls: {certificate: a}}\n", "1:15",
+              "expected both of 'certificate' and 'key'"},
+        Wrong{"listen: {tls: {client_ca: a}}\n", "1:15", "'client_ca' needs 'certificate'"},
+        Wrong{"listen: {tls: {certificate: a, key: b, require_client_certificate: true}}\n", "1:15",
+              "'require_client_certificate' needs 'client_ca'"},
+        Wrong{"listen: {address: '0.0.0.0:1', tls: {certificate: '', key: ''}}\n", "1:19",
+              "not a loopback address"},
+        Wrong{"metrics: {address: '0.0.0.0:1'}\nlisten: {tls: {certificate: a, key: b}}\n", "1:20",
+              "metrics.allow_plaintext"},
+        Wrong{"limits: {max_queued_jobs_per_tenant: -1}\n", "1:38", "a whole number from 0"},
+        Wrong{"limits: {max_requests_per_second_per_tenant: 0.5}\n", "1:46",
+              "a whole number from 0"},
         Wrong{"workers: []\n", "1:10", "at least one worker"},
         Wrong{"workers: many\n", "1:10", "'auto' or a list"},
         Wrong{"workers: [{device: gpu}]\n", "1:20", "'cpu' or 'cuda:N'"},
@@ -183,6 +213,51 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"models: [{name: x, folder: a}, {name: x, folder: b}]\n", "1:32",
               "already configured at k.yaml:1:10"},
         Wrong{"include: [absent.yaml]\n", "", "no file 'absent.yaml'"}));
+
+// What is sent off loopback is protected, or somebody has said that it need not be.
+TEST(ConfigTest, OffLoopbackNeedsTlsOrAWord) {
+  const auto tls =
+      ParseConfig("listen: {address: '0.0.0.0:1', tls: {certificate: a.pem, key: keys/a.pem}}\n",
+                  "/etc/kino/x.yaml");
+  ASSERT_TRUE(tls.ok()) << tls.status();
+  EXPECT_EQ(tls->listen.address, "0.0.0.0:1");
+  EXPECT_EQ(tls->listen.tls.certificate, "/etc/kino/a.pem");
+  EXPECT_EQ(tls->listen.tls.key, "/etc/kino/keys/a.pem");
+  const auto plain = ParseConfig(
+      "listen: {address: '0.0.0.0:1', allow_plaintext: true}\n"
+      "metrics: {address: '[::]:2', allow_plaintext: true}\n",
+      "x.yaml");
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_FALSE(plain->listen.tls.is_on());
+  EXPECT_EQ(plain->metrics.address, "[::]:2");
+}
+
+TEST(ConfigTest, CallersHaveTenantsAndRoles) {
+  const auto config = ParseConfig(
+      "listen: {tls: {certificate: a, key: b, client_ca: c}}\n"
+      "auth:\n"
+      "  tokens:\n"
+      "    - {sha256: '" +
+          kSha +
+          "'}\n"
+          "    - {sha256: '" +
+          kSha +
+          "', tenant: a, role: operate}\n"
+          "  tokens_file: tokens.yaml\n"
+          "  certificates: [{name: studio.example, tenant: b}]\n",
+      "/etc/kino/x.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->auth.tokens.size(), 2U);
+  EXPECT_EQ(config->auth.tokens[0].tenant, "default");
+  EXPECT_EQ(config->auth.tokens[0].role, Role::kUse);
+  EXPECT_EQ(config->auth.tokens[1].tenant, "a");
+  EXPECT_EQ(config->auth.tokens[1].role, Role::kOperate);
+  EXPECT_EQ(config->auth.tokens_file, "/etc/kino/tokens.yaml");
+  ASSERT_EQ(config->auth.certificates.size(), 1U);
+  EXPECT_EQ(config->auth.certificates[0].name, "studio.example");
+  EXPECT_EQ(config->auth.certificates[0].tenant, "b");
+  EXPECT_EQ(config->auth.certificates[0].role, Role::kUse);
+}
 
 TEST(ConfigTest, WhatIsNotGivenFollowsWhatIs) {
   const auto read = [](const std::string& yaml) {

@@ -126,9 +126,9 @@ TEST(ConvertRequest, EveryEngineFieldSurvivesTheRoundTrip) {
 TEST(ConvertRequest, NoFieldOfTheSchemaIsForgotten) {
   const v1::GenerateRequest full = Parse(kFull);
   const std::vector<std::string> not_the_engines = {
-      "model",         "preview",     "request_id", "labels", "priority",
-      "start_timeout", "run_timeout", "result_ttl", "tenant", "hunyuan_video",
-      "cogvideox",     "mochi",       "allegro",    "knobs"};
+      "model",         "preview",     "request_id", "labels",  "priority",
+      "start_timeout", "run_timeout", "result_ttl", "tenant",  "traceparent",
+      "hunyuan_video", "cogvideox",   "mochi",      "allegro", "knobs"};
   auto check = [&](const google::protobuf::Message& message,
                    const std::vector<std::string>& skipped) {
     const auto* descriptor = message.GetDescriptor();

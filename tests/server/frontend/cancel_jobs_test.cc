@@ -49,7 +49,7 @@ class CancelJobsTest : public ::testing::Test {
                                                  .profiles = profiles_,
                                                  .metrics = metrics_,
                                                  .catalog = catalog_,
-                                                 .admission = admission_,
+                                                 .admission = *admission_,
                                                  .clock = clock_,
                                                  .random = random_,
                                                  .probe = {},
@@ -89,8 +89,8 @@ class CancelJobsTest : public ::testing::Test {
   scheduler::RunHistory history_;
   WatchHub hub_;
   Metrics metrics_;
-  const absl::StatusOr<TokenTable> tokens_ = TokenTable::Load({.tokens = {}, .token_file = ""});
-  const Admission admission_{*tokens_};
+  const std::unique_ptr<Admission> admission_ =
+      *Admission::Make(config_.auth, config_.limits, clock_);
   const Catalog catalog_{config_.models};
   Profiles profiles_{ProfilesOptions(), [](auto...) {}};
   IdleUploads idle_uploads_{clock_, absl::Seconds(60)};

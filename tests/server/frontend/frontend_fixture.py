@@ -2,9 +2,11 @@
 
 import hashlib
 import importlib
+import json
 import os
 import pathlib
 import queue
+import re
 import resource
 import shutil
 import signal
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 import grpc
 import grpc_tools
@@ -85,7 +88,7 @@ class HeldMedia:
 
 class Frontend:
     def __init__(self, folder, extra="", with_control=False, max_file_bytes=None, model_folder=None, bin_folder=BIN,
-                 supervisor=None):
+                 supervisor=None, tls=None):
         self.bin = bin_folder
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
@@ -94,7 +97,8 @@ class Frontend:
         self.max_file_bytes = max_file_bytes
         self.log_path = self.folder / "frontend.log"
         self.config.write_text(
-            f"data_dir: data\nlisten: {{address: '127.0.0.1:0'}}\nmetrics: {{address: '127.0.0.1:0'}}\n"
+            f"data_dir: data\nlisten: {json.dumps({'address': '127.0.0.1:0', 'tls': tls or {}})}\n"
+            f"metrics: {{address: '127.0.0.1:0'}}\n"
             f"log: {{level: debug, format: json}}\n"
             f"models:\n  - {{name: demo, folder: '{model_folder or SOURCE / 'models' / 'demo'}', defaults: "
             f"{{height: 64, width: 64, num_frames: 17, num_inference_steps: 25}}}}\n" + extra)
@@ -187,6 +191,17 @@ class Frontend:
 
     def list(self, **fields):
         return self.video.ListJobs(video.ListJobsRequest(**fields), timeout=DEADLINE)
+
+    def metrics(self):
+        return urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=DEADLINE).read().decode()
+
+    def metric(self, series):
+        """Of one series, by its name and labels as the text has them; None: it is not there."""
+        found = re.search(rf"^{re.escape(series)} (\S+)$", self.metrics(), re.MULTILINE)
+        return float(found[1]) if found else None
+
+    def metric_becomes(self, series, wanted):
+        eventually(lambda: self.metric(series) == wanted, f"{series} is {wanted}")
 
     def watch(self, job_id, **fields):
         return self.video.WatchJob(video.WatchJobRequest(id=job_id, **fields), timeout=DEADLINE)

@@ -124,7 +124,7 @@ TEST(QueueSnapshotTest, JobThatCannotStartIsNotForeseenAndBarsNobody) {
             {{.name = "w", .models = {"m"}, .loaded = {"m"}, .is_free = true}});
   facts.history = history.get();
   facts.queue[0].tenant = "greedy";
-  facts.held_tenants = {"greedy"};
+  facts.held_tenants = {{"greedy", kWaitsForTenantsDisk}};
   facts.waits_for_memory = [](const std::string& id) { return id == "large"; };
   facts.queue[2].retry_not_before = kNow + absl::Seconds(3);
   const QueueSnapshot snapshot(facts);

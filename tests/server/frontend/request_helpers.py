@@ -29,13 +29,13 @@ def png(width=16, height=8):
             chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
-def upload(frontend, data, **changes):
+def upload_messages(data, **changes):
     header = dict(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), display_name="a picture")
     header.update(changes)
+    yield video.UploadAssetRequest(header=video.UploadAssetRequest.Header(**header))
+    for i in range(0, len(data), 1000):
+        yield video.UploadAssetRequest(data=data[i:i + 1000])
 
-    def parts():
-        yield video.UploadAssetRequest(header=video.UploadAssetRequest.Header(**header))
-        for i in range(0, len(data), 1000):
-            yield video.UploadAssetRequest(data=data[i:i + 1000])
 
-    return frontend.video.UploadAsset(parts(), timeout=DEADLINE)
+def upload(frontend, data, **changes):
+    return frontend.video.UploadAsset(upload_messages(data, **changes), timeout=DEADLINE)

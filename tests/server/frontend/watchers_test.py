@@ -1,7 +1,6 @@
 """Many watchers of one job, some of which never read, and some of which go."""
 
 import threading
-import urllib.request
 
 import grpc
 
@@ -20,6 +19,7 @@ def test_300_watchers_50_of_them_stalled(start):
     job = frontend.submit()
     attempt = FakeWorker(frontend).attempt()
     attempt.started()
+    idle = threads(frontend)
     channels = [grpc.insecure_channel(frontend.address, options=[("grpc.use_local_subchannel_pool", 1)])
                 for _ in range(10)]
     stubs = [video_grpc.VideoServiceStub(channel) for channel in channels]
@@ -50,7 +50,8 @@ def test_300_watchers_50_of_them_stalled(start):
         reader.join(5 * DEADLINE)
     most = max(most, threads(frontend))
     assert all(result is not None and result[1] == VIDEO for result in results)
-    assert most < 32, f"{most} threads"
+    # gRPC starts some when they are needed; none belongs to a watcher.
+    assert most < idle + 16, f"{most} threads, {idle} before the watchers"
     for call in stalled:
         call.cancel()
     for channel in channels:
@@ -60,15 +61,11 @@ def test_300_watchers_50_of_them_stalled(start):
 def test_watchers_that_go_while_nothing_happens_are_let_go_of(start):
     frontend = start()
 
-    def watchers():
-        text = urllib.request.urlopen(f"http://{frontend.metrics_address}/metrics", timeout=DEADLINE).read().decode()
-        return next(line for line in text.splitlines() if line.startswith("kino_watchers "))
-
     jobs = [frontend.submit().id for _ in range(3)]
     calls = [frontend.watch(job) for job in jobs for _ in range(5)]
     for call in calls:
         assert next(call).HasField("state_change") and next(call).HasField("progress")  # now it rests
-    eventually(lambda: watchers() == "kino_watchers 15", "all watch")
+    frontend.metric_becomes("kino_watchers", 15)
     for call in calls:
         call.cancel()
-    eventually(lambda: watchers() == "kino_watchers 0", "all are gone")
+    frontend.metric_becomes("kino_watchers", 0)

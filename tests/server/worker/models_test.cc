@@ -59,6 +59,23 @@ TEST_F(ModelsTest, TheModelUnusedForLongestGoesFirst) {
   EXPECT_EQ(LoadedNames(models), "ac");
 }
 
+TEST_F(ModelsTest, EachLoadIsToldOnceAndTheLatestWhereNobodyAsksForLong) {
+  Models models(engine_, configured_, {});
+  ASSERT_TRUE(models.Load("a", nullptr).ok());
+  ASSERT_TRUE(models.Load("a", nullptr).ok()) << "held already: no load";
+  ASSERT_TRUE(models.Load("b", nullptr).ok());
+  const std::vector<v1::ModelLoad> loads = models.TakeLoads();
+  ASSERT_EQ(loads.size(), 2u);
+  EXPECT_EQ(loads[0].model(), "a");
+  EXPECT_EQ(loads[1].model(), "b");
+  EXPECT_TRUE(models.TakeLoads().empty());
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(models.Unload("b").ok());
+    ASSERT_TRUE(models.Load("b", nullptr).ok());
+  }
+  EXPECT_EQ(models.TakeLoads().size(), 16u);
+}
+
 TEST_F(ModelsTest, UnloadFreesAndIsIdempotent) {
   Models models(engine_, configured_, {});
   ASSERT_TRUE(models.Load("a", nullptr).ok());

@@ -88,6 +88,15 @@ TEST_F(SpoolTest, AcknowledgedEventsAreGoneAndTheirDiskSpaceToo) {
   EXPECT_EQ(Next(1).chunk().data(), "tail");
 }
 
+TEST_F(SpoolTest, TellsTheBytesThatItKeeps) {
+  EXPECT_EQ(spool_->bytes(), 0);
+  ASSERT_TRUE(spool_->Append(ChunkEvent(0, "abc")).ok());
+  ASSERT_TRUE(spool_->Append(ChunkEvent(3, "de")).ok());
+  EXPECT_EQ(spool_->bytes(), 5);
+  spool_->Acknowledge(1);
+  EXPECT_EQ(spool_->bytes(), 2);
+}
+
 TEST_F(SpoolTest, DrainedOnlyOnceTheLastEventIsAcknowledged) {
   ASSERT_TRUE(spool_->Append(ChunkEvent(0, "a")).ok());
   spool_->Acknowledge(1);
