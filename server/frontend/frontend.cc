@@ -29,8 +29,7 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr size_t kMaxTransportBytes = size_t{512} << 20;
-constexpr absl::Duration kQueueViewInterval = absl::Milliseconds(500);
-constexpr absl::Duration kCredentialsInterval = absl::Seconds(1);
+constexpr absl::Duration kLookInterval = absl::Milliseconds(500);
 constexpr absl::Duration kHealthInterval = absl::Milliseconds(250);
 constexpr absl::Duration kShutdownDeadline = absl::Seconds(5);
 // Of the files that the process may open, for everything but connections.
@@ -64,7 +63,6 @@ void Bound(grpc::ServerBuilder& builder, const std::string& name) {
   // Clients ping every 10 s or so to keep a quiet watch alive, and more often where a proxy is
   // impatient; only a flood is answered with GOAWAY.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
-  builder.experimental().SetInterceptorCreators(ParseRefusals());
 }
 
 // Lets gRPC serve what the acceptor takes, once the server is started.
@@ -197,15 +195,15 @@ absl::Status Frontend::OpenParts() {
           .busy = [this] { return link_->Busy(); },
           .history = &history_},
       hub_);
-  slow_.Repeat(kQueueViewInterval, [this] { queue_->RefreshForWatchers(); });
+  slow_.Repeat(kLookInterval, [this] {
+    queue_->RefreshForWatchers();
+    admission_->Refresh();
+    LookAtCertificate();
+  });
   // Not behind calls that wait for a worker's answer.
   rpc_.Repeat(kHealthInterval, [this] { TellHealth(); });
   idle_uploads_ = std::make_unique<IdleUploads>(clock_, config.limits.upload_idle_timeout);
   watch_.Repeat(idle_uploads_->LookInterval(), [this] { idle_uploads_->Look(); });
-  slow_.Repeat(kCredentialsInterval, [this] {
-    admission_->Refresh();
-    LookAtCertificate();
-  });
   context_ = std::make_unique<Context>(Context{.config = options_.config,
                                                .store = *store_,
                                                .files = *files_,
@@ -314,6 +312,14 @@ absl::Status Frontend::ListenForClients() {
   grpc::ServerBuilder builder;
   Bound(builder, "clients");
   Connections connections = AddConnections(builder, *credentials);
+  reset_guard_ = std::make_unique<ResetGuard>(clock_, [this](const std::string& peer) {
+    if (acceptor_->Close(peer))
+      spdlog::warn("{}: takes back more calls than it may, its connection is closed", peer);
+  });
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(ParseRefusals());
+  interceptors.push_back(reset_guard_->Interceptors());
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   builder.RegisterService(video_service_.get());
   builder.RegisterService(model_service_.get());
   server_ = builder.BuildAndStart();
@@ -370,6 +376,7 @@ void Frontend::TellHealth() {
   absl::MutexLock lock(&health_mutex_);
   if (health_ == nullptr) return;
   for (const auto& [name, is_serving] : serving) health_->SetServingStatus(name, is_serving);
+  metrics_.SetConnections(acceptor_->open());
 }
 
 void Frontend::Stop() {

@@ -36,6 +36,7 @@
 #include "server/frontend/rpc/fit_judge.h"
 #include "server/frontend/rpc/idle_uploads.h"
 #include "server/frontend/rpc/model_service.h"
+#include "server/frontend/rpc/reset_guard.h"
 #include "server/frontend/rpc/video_service.h"
 #include "server/frontend/watch/hub.h"
 #include "server/frontend/watch/queue_view.h"
@@ -125,6 +126,7 @@ class Frontend {
   std::unique_ptr<LinkService> link_service_;
   std::unique_ptr<Acceptor> link_acceptor_;
   std::unique_ptr<Acceptor> acceptor_;
+  std::unique_ptr<ResetGuard> reset_guard_;
   std::unique_ptr<grpc::Server> link_server_;
   std::unique_ptr<grpc::Server> server_;
   absl::Mutex health_mutex_;

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -39,21 +40,30 @@ absl::Status SystemError(const std::string& what) {
   return absl::UnavailableError(absl::StrCat(what, ": ", std::strerror(errno)));
 }
 
-// The IP address of the other end, without its port; empty: none.
-std::string AddressOf(int fd) {
+// The other end: its IP address, and the whole as gRPC writes it. Empty: it has none, or is gone.
+struct Peer {
+  std::string address;
+  std::string name;
+};
+
+Peer PeerOf(int fd) {
   sockaddr_storage peer{};
   socklen_t size = sizeof(peer);
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return {};
   std::array<char, INET6_ADDRSTRLEN> text{};
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return "";
   if (peer.ss_family == AF_INET) {
     const auto* ip = reinterpret_cast<const sockaddr_in*>(&peer);
     inet_ntop(AF_INET, &ip->sin_addr, text.data(), text.size());
-  } else if (peer.ss_family == AF_INET6) {
-    const auto* ip = reinterpret_cast<const sockaddr_in6*>(&peer);
-    inet_ntop(AF_INET6, &ip->sin6_addr, text.data(), text.size());
+    return {text.data(), absl::StrCat("ipv4:", text.data(), ":", ntohs(ip->sin_port))};
   }
+  if (peer.ss_family != AF_INET6) return {};
+  const auto* ip = reinterpret_cast<const sockaddr_in6*>(&peer);
+  inet_ntop(AF_INET6, &ip->sin6_addr, text.data(), text.size());
+  absl::string_view address = text.data();
   // One caller, whichever of its two forms it comes by.
-  return std::string(absl::StripPrefix(text.data(), "::ffff:"));
+  if (absl::ConsumePrefix(&address, "::ffff:"))
+    return {std::string(address), absl::StrCat("ipv4:", address, ":", ntohs(ip->sin6_port))};
+  return {text.data(), absl::StrCat("ipv6:%5B", address, "%5D:", ntohs(ip->sin6_port))};
 }
 
 }  // namespace
@@ -75,7 +85,8 @@ class Acceptor::Descriptor {
 
 struct Acceptor::Connection {
   Descriptor copy;  // tells when the connection ends: gRPC shuts it down before it closes its own
-  std::string address;
+  Peer peer;
+  bool is_closed = false;  // by Close
 };
 
 Acceptor::Acceptor(const AcceptorLimits& limits)
@@ -187,8 +198,9 @@ void Acceptor::Start(TakeConnection take) {
 void Acceptor::Stop() {
   const uint64_t one = 1;
   if (thread_.joinable() && write(stop_->get(), &one, sizeof(one)) == sizeof(one)) thread_.join();
-  open_.clear();
   listeners_.clear();
+  absl::MutexLock lock(&mutex_);
+  open_.clear();
 }
 
 void Acceptor::Loop() {
@@ -198,22 +210,40 @@ void Acceptor::Loop() {
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
       if (fd == stop_->get()) return;
-      if (open_.contains(fd)) {
-        Forget(fd);
-      } else {
-        Accept(fd);
-      }
+      if (!Forget(fd)) Accept(fd);
     }
   }
 }
 
-void Acceptor::Forget(int fd) {
+bool Acceptor::Forget(int fd) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = open_.find(fd);
+  if (found == open_.end()) return false;
   // The description lives on in gRPC's descriptor, and epoll would go on telling of it.
   epoll_ctl(epoll_->get(), EPOLL_CTL_DEL, fd, nullptr);
-  const auto found = open_.find(fd);
-  const auto address = open_of_.find(found->second->address);
+  const auto address = open_of_.find(found->second->peer.address);
   if (--address->second == 0) open_of_.erase(address);
   open_.erase(found);
+  return true;
+}
+
+int Acceptor::open() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int>(open_.size());
+}
+
+bool Acceptor::Close(const std::string& peer) {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [fd, connection] : open_) {
+    if (connection->peer.name != peer || connection->is_closed) continue;
+    connection->is_closed = true;
+    // Resets it at once, whatever waits to be read: after shutdown() the other end could go on
+    // sending until the server had read all of it.
+    const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+    connect(fd, &nobody, sizeof(nobody));
+    return true;
+  }
+  return false;
 }
 
 std::string Acceptor::Refusal(int fd, const std::string& address) const {
@@ -241,21 +271,26 @@ void Acceptor::Accept(int listener) {
       absl::SleepFor(kShortagePause);
     return;
   }
-  std::string address = AddressOf(fd.get());
-  if (const std::string refusal = Refusal(fd.get(), address); !refusal.empty()) {
-    if (refused_++ % kRefusalsTold == 0)
-      spdlog::warn("a connection was refused, the {}. so far: {}", refused_, refusal);
-    return;
+  Peer peer = PeerOf(fd.get());
+  // It has gone already.
+  if (!is_local_ && peer.name.empty()) return;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (const std::string refusal = Refusal(fd.get(), peer.address); !refusal.empty()) {
+      if (refused_++ % kRefusalsTold == 0)
+        spdlog::warn("a connection was refused, the {}. so far: {}", refused_, refusal);
+      return;
+    }
+    const int on = 1;
+    if (!is_local_) setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    const int copy = fcntl(fd.get(), F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return;
+    auto connection = std::unique_ptr<Connection>(new Connection{Descriptor(copy), peer});
+    // Nothing but the end: an error and a hang-up are told unasked.
+    if (!Watch(copy, 0).ok()) return;
+    ++open_of_[peer.address];
+    open_.emplace(copy, std::move(connection));
   }
-  const int on = 1;
-  if (!is_local_) setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  const int copy = fcntl(fd.get(), F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) return;
-  auto connection = std::unique_ptr<Connection>(new Connection{Descriptor(copy), address});
-  // Nothing but the end: an error and a hang-up are told unasked.
-  if (!Watch(copy, 0).ok()) return;
-  ++open_of_[address];
-  open_.emplace(copy, std::move(connection));
   take_(fd.Release());
 }
 

@@ -13,8 +13,10 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 
 namespace kino::frontend {
 
@@ -47,6 +49,13 @@ class Acceptor {
   // Closes the listening sockets; connections that were taken go on. `take` is not called any more.
   void Stop();
 
+  // Ends the connections whose other end is `peer`, in gRPC's words ("ipv4:127.0.0.1:4000",
+  // "ipv6:%5B::1%5D:4000"). False: there is none, or it has been closed already.
+  bool Close(const std::string& peer);
+
+  // Connections that are open.
+  int open() const;
+
   // With the port that was taken; 0 for a socket in the file system.
   int port() const { return port_; }
 
@@ -60,8 +69,10 @@ class Acceptor {
   void Loop();
   void Accept(int listener);
   // Why the connection is not let in; empty: it is.
-  std::string Refusal(int fd, const std::string& address) const;
-  void Forget(int fd);
+  std::string Refusal(int fd, const std::string& address) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False: it is a listener.
+  bool Forget(int fd);
 
   const AcceptorLimits limits_;
   bool is_local_ = false;  // a socket in the file system
@@ -70,10 +81,11 @@ class Acceptor {
   std::unique_ptr<Descriptor> epoll_;
   std::unique_ptr<Descriptor> stop_;  // an eventfd
   TakeConnection take_;
-  // The thread's: what is open, by our copy of the descriptor, and how many of each address.
-  std::map<int, std::unique_ptr<Connection>> open_;
-  std::map<std::string, int> open_of_;
-  int64_t refused_ = 0;
+  int64_t refused_ = 0;  // the thread's
+  mutable absl::Mutex mutex_;
+  // What is open, by our copy of the descriptor, and how many of each address.
+  std::map<int, std::unique_ptr<Connection>> open_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, int> open_of_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -1,7 +1,8 @@
-// How many calls a second each tenant may make: a bucket of tokens for each, which holds a second's
-// worth. Thread-safe.
+// How many calls a second each caller may make: a bucket of tokens for each, which holds a second's
+// worth. Takes memory for the callers of the last seconds. Thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -19,8 +20,9 @@ class RequestRate {
   RequestRate(int64_t per_second, const scheduler::Clock& clock)
       : per_second_(per_second), clock_(clock) {}
 
-  // Whether one more call of the tenant is within the limit; it is counted then.
-  bool TryTake(const std::string& tenant);
+  // Whether one more call of the caller, a tenant or a connection, is within the limit; it is
+  // counted then.
+  bool TryTake(const std::string& caller);
 
  private:
   struct Bucket {
@@ -28,10 +30,13 @@ class RequestRate {
     absl::Duration filled_at;  // monotonic
   };
 
+  static constexpr size_t kLeastSweep = 1024;
+
   const int64_t per_second_;
   const scheduler::Clock& clock_;
   absl::Mutex mutex_;
   std::map<std::string, Bucket> buckets_ ABSL_GUARDED_BY(mutex_);
+  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = kLeastSweep;
 };
 
 }  // namespace kino::frontend

@@ -1,8 +1,10 @@
 #include "server/frontend/lifecycle/executor.h"
 
 #include <pthread.h>
+#include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -81,6 +83,11 @@ Executor::Task Executor::TakeNext() {
 
 void Executor::Repeat(absl::Duration interval, std::function<void()> task) {
   absl::MutexLock lock(&mutex_);
+  if (repeated_ != nullptr) {
+    // The first one would end without a word.
+    spdlog::critical("Executor::Repeat was called a second time");
+    std::abort();
+  }
   interval_ = interval;
   repeated_ = std::move(task);
   next_repeat_ = SteadyNow() + interval;

@@ -47,7 +47,8 @@ class Executor {
   // A task of `caller`. False, and `task` is as it was: too many wait, or the executor has stopped.
   bool TryPost(const std::string& caller, Task& task);
   // From now on a task of the server's own every `interval`, until Stop; where one is late the next
-  // one is, too. REQUIRES: called once at most, and what `task` uses lives until Stop.
+  // one is, too. REQUIRES: called once at most (a second call ends the process), and what `task`
+  // uses lives until Stop.
   void Repeat(absl::Duration interval, std::function<void()> task);
   // Runs what was posted before, then joins the threads. Not to be called from a task.
   void Stop();

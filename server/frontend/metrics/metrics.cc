@@ -115,6 +115,9 @@ Metrics::Metrics()
       watchers_(Make(prometheus::BuildGauge(), *registry_, "kino_watchers",
                      "Streams that watch a job now.")
                     .Add({})),
+      connections_(Make(prometheus::BuildGauge(), *registry_, "kino_connections",
+                        "Connections of clients that are open.")
+                       .Add({})),
       workers_killed_(Make(prometheus::BuildCounter(), *registry_, "kino_workers_killed_total",
                            "Workers that were killed because they were stuck.")
                           .Add({})),
@@ -251,6 +254,8 @@ void Metrics::SetTenants(const std::map<std::string, scheduler::TenantJobs>& ten
 void Metrics::SetCertificateExpiry(absl::Time time) {
   certificate_expiry_.Add({}).Set(absl::ToDoubleSeconds(time - absl::UnixEpoch()));
 }
+
+void Metrics::SetConnections(int open) { connections_.Set(open); }
 
 void Metrics::WorkerKilled() { workers_killed_.Increment(); }
 

@@ -61,6 +61,7 @@ class Metrics {
   void SetTenants(const std::map<std::string, scheduler::TenantJobs>& tenants);
   // Of the listener's certificate.
   void SetCertificateExpiry(absl::Time time);
+  void SetConnections(int open);
   void WorkerKilled();
   void StaleMessage();
 
@@ -93,6 +94,7 @@ class Metrics {
   prometheus::Gauge& disk_used_;
   prometheus::Counter& bytes_streamed_;
   prometheus::Gauge& watchers_;
+  prometheus::Gauge& connections_;
   prometheus::Counter& workers_killed_;
   prometheus::Counter& stale_messages_;
   absl::Mutex mutex_;

@@ -50,11 +50,8 @@ class ParseRefusalFactory : public grpc::experimental::ServerInterceptorFactoryI
 
 }  // namespace
 
-std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
-ParseRefusals() {
-  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
-  factories.push_back(std::make_unique<ParseRefusalFactory>());
-  return factories;
+std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> ParseRefusals() {
+  return std::make_unique<ParseRefusalFactory>();
 }
 
 }  // namespace kino::frontend

@@ -5,11 +5,10 @@
 #include <grpcpp/support/server_interceptor.h>
 
 #include <memory>
-#include <vector>
 
 namespace kino::frontend {
 
 // For ServerBuilder::experimental().SetInterceptorCreators.
-std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> ParseRefusals();
+std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> ParseRefusals();
 
 }  // namespace kino::frontend

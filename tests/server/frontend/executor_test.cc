@@ -109,6 +109,16 @@ TEST(ExecutorTest, CallerOfAnyNameIsNotTheServer) {
   EXPECT_EQ(held.LetGo(), "sa");
 }
 
+TEST(ExecutorDeathTest, ASecondRepeatedTaskWouldEndTheFirst) {
+  EXPECT_DEATH(
+      {
+        Executor executor("repeat", 1);
+        executor.Repeat(absl::Hours(1), [] {});
+        executor.Repeat(absl::Hours(1), [] {});
+      },
+      "");
+}
+
 TEST(ExecutorTest, RepeatedTaskHasItsTurnThoughACallerNeverPauses) {
   Executor executor("repeat", 1, {.waiting = 100, .waiting_per_caller = 100});
   absl::Notification has_run;

@@ -45,6 +45,16 @@ def test_reason_follows_the_workers_in_get_list_and_watch(start):
     assert not running.HasField("queue_position") and not running.waiting_reason
 
 
+def test_a_watcher_hears_that_its_job_has_moved_up_though_nobody_else_asks(start):
+    frontend = start()
+    first, second = frontend.submit(), frontend.submit()
+    events = frontend.watch(second.id)
+    assert next(events).state_change.state == video.QUEUED
+    assert standing(next(events).progress) == (1, "NO_WORKER")
+    frontend.cancel(first.id)
+    assert standing(next(events).progress) == (0, "NO_WORKER")
+
+
 def test_back_off_is_told_with_its_end(start):
     frontend = start("retry: {min_backoff: 60s, max_backoff: 60s}\n")
     job = frontend.submit()

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -34,6 +35,13 @@ int FirstBrokenClaim() {
   if (!is_denied(execve("/bin/true", no_arguments, no_arguments))) return 6;
   if (!is_denied(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0))) return 7;
   if (!is_denied(kill(getppid(), 0))) return 8;
+  if (!is_denied(syscall(SYS_tgkill, getppid(), getppid(), 0))) return 15;
+  if (syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), 0) != 0) return 16;
+  struct stat info {};
+  if (!is_denied(stat("/etc/passwd", &info))) return 17;
+  if (!is_denied(fstatat(AT_FDCWD, "/etc/passwd", &info, AT_EMPTY_PATH))) return 18;
+  if (!is_denied(syscall(SYS_statx, AT_FDCWD, "/etc/passwd", 0, 0, nullptr))) return 19;
+  if (syscall(SYS_fstat, open_file, &info) != 0) return 20;
   if (!is_denied(syscall(SYS_ptrace, 0, 0, 0, 0))) return 9;
   const auto map = [](int protection) {
     return mmap(nullptr, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
