@@ -12,7 +12,7 @@
 namespace kino::config {
 
 // The exit code by which a child says that no restart will help (a configuration it cannot use);
-// the frontend's ends kinod.
+// the frontend's ends kinod, which exits with it as well.
 inline constexpr int kExitUnusable = 78;
 
 struct WorkerStarted {

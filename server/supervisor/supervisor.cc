@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spdlog/spdlog.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -18,10 +19,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "server/config/control.h"
 
 namespace kino::supervisor {
 namespace {
+
+constexpr absl::Duration kKillTime = absl::Seconds(5);  // in which a killed child is gone
+constexpr absl::Duration kNotifyRetry = absl::Seconds(1);
 
 absl::Duration Monotonic() {
   timespec now{};
@@ -78,6 +83,17 @@ absl::Status Supervisor::SetUpSignals() {
   }
   signals_ = Fd(signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_.is_open()) return absl::ErrnoToStatus(errno, "signalfd");
+  return absl::OkStatus();
+}
+
+// The frontend renames <data_dir>/frontend.addr into its place as the last step of its start.
+absl::Status Supervisor::WatchForAddress() {
+  if (!options_.notifier.is_on()) return absl::OkStatus();
+  address_ = Fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  if (!address_.is_open()) return absl::ErrnoToStatus(errno, "inotify_init1");
+  if (inotify_add_watch(address_.get(), options_.config.data_dir.c_str(), IN_MOVED_TO) < 0) {
+    return absl::ErrnoToStatus(errno, "inotify_add_watch");
+  }
   return absl::OkStatus();
 }
 
@@ -151,6 +167,7 @@ void Supervisor::OnExit(Process& process) {
     TellFrontend("exit", process, /*has_exited=*/true);
   } else {
     control_.Reset();
+    is_serving_ = false;
   }
   if (was_asked) {
     spdlog::info("{}: ended with {}", process.name, report.Text());
@@ -191,6 +208,7 @@ void Supervisor::OnSignal() {
 void Supervisor::BeginStop(const std::string& why) {
   if (is_stopping_) return;
   is_stopping_ = true;
+  stop_reason_ = why;
   stop_deadline_ = Monotonic() + options_.config.supervisor.stop_deadline;
   spdlog::info("stopping: {}", why);
   if (control_.is_open()) {
@@ -240,14 +258,80 @@ void Supervisor::OnControl() {
   }
 }
 
+void Supervisor::OnAddress() {
+  alignas(inotify_event) char buffer[4096];
+  ssize_t size = 0;
+  while ((size = read(address_.get(), buffer, sizeof(buffer))) > 0) {
+    for (ssize_t at = 0; at < size;) {
+      const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
+      at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
+      if (event->len > 0 && std::string(event->name) == "frontend.addr") {
+        is_serving_ = has_served_ = true;
+      }
+    }
+  }
+}
+
+std::string Supervisor::StateLines() const {
+  std::vector<std::string> running, down;
+  int workers = 0;
+  for (const Process& process : processes_) {
+    workers += process.kind == Kind::kWorker ? 1 : 0;
+    if (process.is_running()) {
+      running.push_back(process.name);
+    } else if (process.kind == Kind::kWorker) {
+      down.push_back(process.name);
+    }
+  }
+  if (is_stopping_) {
+    return absl::StrCat("STOPPING=1\nSTATUS=stopping (", stop_reason_, "): ",
+                        running.empty() ? "all have ended"
+                                        : absl::StrCat("waits for ", absl::StrJoin(running, ", ")));
+  }
+  return absl::StrCat(has_served_ ? "READY=1\n" : "", "STATUS=",
+                      is_serving_   ? "serving"
+                      : has_served_ ? "kino-frontend starts again"
+                                    : "kino-frontend starts",
+                      "; ", workers - static_cast<int>(down.size()), " of ", workers,
+                      " workers run",
+                      down.empty() ? "" : absl::StrCat(", not ", absl::StrJoin(down, ", ")));
+}
+
+// Each message holds all there is to say, so that one that is lost, or read by a manager that has
+// started anew, is mended by the next one. The watchdog stands for this loop alone: a child that
+// hangs or ends costs less to mend from here than by the restart of everything.
+void Supervisor::Notify() {
+  const Notifier& notifier = options_.notifier;
+  if (!notifier.is_on()) return;
+  const absl::Duration now = Monotonic();
+  const std::string state = StateLines();
+  if (state == told_ && now < notify_due_) return;
+  std::string message = state;
+  if (notifier.watchdog() != absl::InfiniteDuration()) absl::StrAppend(&message, "\nWATCHDOG=1");
+  if (is_stopping_) {
+    // supervisor.stop_deadline holds, not the unit's TimeoutStopSec, where that is shorter.
+    const absl::Duration rest =
+        stop_deadline_ == absl::InfiniteDuration() ? absl::ZeroDuration() : stop_deadline_ - now;
+    absl::StrAppend(&message, "\nEXTEND_TIMEOUT_USEC=",
+                    absl::ToInt64Microseconds(std::max(rest, absl::ZeroDuration()) + kKillTime));
+  }
+  const absl::Status sent = notifier.Send(message);
+  if (!sent.ok() && is_heard_) {
+    spdlog::warn("the service manager is not told: {}", std::string(sent.message()));
+  }
+  is_heard_ = sent.ok();
+  if (is_heard_) told_ = state;
+  notify_due_ = now + (is_heard_ ? notifier.watchdog() / 2 : kNotifyRetry);
+}
+
 bool Supervisor::AnyRunning() const {
   return std::any_of(processes_.begin(), processes_.end(),
                      [](const Process& process) { return process.is_running(); });
 }
 
 absl::Duration Supervisor::NextWakeUp() const {
-  if (is_stopping_) return stop_deadline_;
-  absl::Duration due = absl::InfiniteDuration();
+  if (is_stopping_) return std::min(stop_deadline_, notify_due_);
+  absl::Duration due = notify_due_;
   for (const Process& process : processes_) {
     if (!process.is_running()) due = std::min(due, process.start_due);
   }
@@ -255,16 +339,20 @@ absl::Duration Supervisor::NextWakeUp() const {
 }
 
 absl::Status Supervisor::Run() {
-  const absl::Status signals = SetUpSignals();
-  if (!signals.ok()) return signals;
+  absl::Status ready = SetUpSignals();
+  if (ready.ok()) ready = WatchForAddress();
+  if (!ready.ok()) return ready;
   while (!is_stopping_ || AnyRunning()) {
     if (!is_stopping_) {
       for (Process& process : processes_) {
         if (!process.is_running() && process.start_due <= Monotonic()) Start(process);
       }
     }
+    Notify();
     std::vector<pollfd> fds = {{.fd = signals_.get(), .events = POLLIN, .revents = 0},
-                               {.fd = control_.get(), .events = POLLIN, .revents = 0}};
+                               {.fd = control_.get(), .events = POLLIN, .revents = 0},
+                               {.fd = address_.get(), .events = POLLIN, .revents = 0}};
+    const size_t first_child = fds.size();
     std::vector<Process*> watched;
     for (Process& process : processes_) {
       if (!process.is_running()) continue;
@@ -281,8 +369,10 @@ absl::Status Supervisor::Run() {
     }
     if (fds[0].revents != 0) OnSignal();
     if (fds[1].revents != 0 && control_.is_open()) OnControl();
+    // Before exits: a frontend that has ended since does not serve.
+    if (fds[2].revents != 0) OnAddress();
     for (size_t i = 0; i < watched.size(); ++i) {
-      if (fds[i + 2].revents != 0) OnExit(*watched[i]);
+      if (fds[i + first_child].revents != 0) OnExit(*watched[i]);
     }
     if (is_stopping_ && Monotonic() >= stop_deadline_ && AnyRunning()) {
       spdlog::warn("the deadline for stopping has passed: killing what still runs");
@@ -290,6 +380,7 @@ absl::Status Supervisor::Run() {
       stop_deadline_ = absl::InfiniteDuration();
     }
   }
+  Notify();
   return result_;
 }
 

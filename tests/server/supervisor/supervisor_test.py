@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -39,11 +40,23 @@ while True:
     if message.startswith("stopping"): sys.exit(0)
     if message.startswith("started b "): control.send(("kill b " + message.split()[2]).encode())
 """
+# Serves at SIGUSR1, which shows as the renames that the real one makes.
+SERVE = """
+folder = os.path.dirname(sys.argv[sys.argv.index("--config") + 1]) + "/data/"
+def rename(name):
+    open(folder + "tmp", "w").close()
+    os.rename(folder + "tmp", folder + name)
+signal.signal(signal.SIGUSR1, lambda *_: rename("frontend.addr"))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+rename("metrics.addr")
+note("up kino-frontend " + str(os.getpid()))
+while True: signal.pause()
+"""
 
 
 class Machine:
     def __init__(self, folder, frontend=SLEEP, worker=SLEEP, workers="[{name: a}, {name: b}]", stop_deadline="1s",
-                 healthy_after="60s"):
+                 healthy_after="60s", environment=None):
         self.bin = folder / "bin"
         self.bin.mkdir()
         shutil.copy(BIN / "kinod", self.bin / "kinod")
@@ -57,7 +70,8 @@ class Machine:
                                "supervisor: {restart_min: 20ms, restart_max: 200ms, "
                                f"stop_deadline: {stop_deadline}, healthy_after: {healthy_after}}}\n")
         self.log_path = folder / "log"
-        self.process = subprocess.Popen([self.bin / "kinod", "--config", self.config], stderr=open(self.log_path, "w"))
+        self.process = subprocess.Popen([self.bin / "kinod", "--config", self.config], stderr=open(self.log_path, "w"),
+                                        env={**os.environ, **(environment or {})})
 
     def lines(self, start=""):
         text = self.notes.read_text() if self.notes.exists() else ""
@@ -218,7 +232,7 @@ def test_sighup_does_not_hurry_a_stop(machine):
 
 def test_frontend_that_cannot_run_ends_kinod(machine):
     one = machine(frontend="sys.exit(78)\n")
-    assert one.process.wait(DEADLINE) == 1
+    assert one.process.wait(DEADLINE) == 78
     assert "cannot run with this configuration" in one.log()
 
 
@@ -293,7 +307,8 @@ def test_check_reads_the_weights_that_a_load_would(tmp_path):
 
 @pytest.mark.parametrize("arguments, code, text", [
     ([], 2, "--config"), (["--workers-only"], 2, "TLS"), (["--nonsense"], 2, "nonsense"),
-    (["--config", "/nonexistent.yaml"], 1, "nonexistent"), (["--check-config", "/nonexistent.yaml"], 1, "nonexistent")])
+    (["--config", "/nonexistent.yaml"], 78, "nonexistent"),
+    (["--check-config", "/nonexistent.yaml"], 1, "nonexistent")])
 def test_wrong_arguments_are_refused(arguments, code, text):
     result = kinod(*arguments)
     assert result.returncode == code and text in result.stderr
@@ -326,3 +341,118 @@ def test_worker_that_ran_long_enough_is_started_again_soon(machine):
     one = machine(worker="note('crash')\ntime.sleep(0.05)\nsys.exit(3)\n", workers="[{name: a}]", healthy_after="10ms")
     one.wait_for(6, "crash")
     assert "next start in 20ms" in one.log() and "next start in 40ms" not in one.log()
+
+
+class Manager:
+    """In the service manager's place: takes what kinod says."""
+
+    def __init__(self, address):
+        self.address = str(address)
+        self.messages = []
+        self.socket = None
+
+    def listen(self):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.settimeout(DEADLINE)
+        self.socket.bind(self.address.replace("@", "\0"))
+        return self
+
+    def wait_for(self, *parts):
+        """The next message that has all of them."""
+        while True:
+            self.messages.append(self.socket.recv(4096).decode())
+            if all(part in self.messages[-1] for part in parts):
+                return self.messages[-1]
+
+
+@pytest.fixture
+def manager():
+    one = Manager(f"@kino-supervisor-test-{os.getpid()}").listen()
+    yield one
+    one.socket.close()
+
+
+def test_ready_is_told_once_the_frontend_serves_and_not_before(machine, manager):
+    one = machine(frontend=SERVE, environment={"NOTIFY_SOCKET": manager.address})
+    ups = one.wait_for(3, "up")
+    frontend = next(line for line in ups if "kino-frontend" in line)
+    os.kill(next(pid_of(line) for line in ups if line != frontend), signal.SIGKILL)
+    manager.wait_for("STATUS=kino-frontend starts; 1 of 2 workers run")  # behind the rename of another file
+    assert not any("READY" in message for message in manager.messages)
+    os.kill(pid_of(frontend), signal.SIGUSR1)
+    manager.wait_for("READY=1\nSTATUS=serving; 2 of 2 workers run")
+
+
+def test_watchdog_is_told_again_and_again_though_nothing_changes(machine, manager):
+    one = machine(environment={"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100000"})
+    told = [manager.wait_for("2 of 2 workers run\nWATCHDOG=1") for _ in range(4)]
+    assert len(set(told)) == 1
+    assert one.stop() == 0
+
+
+def test_manager_without_a_watchdog_hears_of_changes_only(machine, manager):
+    one = machine(environment={"NOTIFY_SOCKET": manager.address})
+    one.wait_for(3, "up")
+    assert one.stop() == 0
+    manager.wait_for("all have ended")
+    assert not any("WATCHDOG" in message for message in manager.messages)
+    states = [message.split("\nEXTEND")[0] for message in manager.messages]
+    assert len(set(states)) == len(states)
+
+
+def test_status_names_what_does_not_run(machine, manager):
+    one = machine(frontend=SERVE, environment={"NOTIFY_SOCKET": manager.address})
+    ups = one.wait_for(3, "up")
+    frontend = pid_of(next(line for line in ups if "kino-frontend" in line))
+    os.kill(frontend, signal.SIGUSR1)
+    manager.wait_for("STATUS=serving; 2 of 2 workers run")
+    os.kill(frontend, signal.SIGKILL)
+    manager.wait_for("READY=1", "STATUS=kino-frontend starts again; 2 of 2")
+    os.kill(pid_of(one.wait_for(2, "up kino-frontend")[1]), signal.SIGUSR1)
+    manager.wait_for("STATUS=serving; 2 of 2")
+    (one.bin / "kino-worker").unlink()
+    os.kill(pid_of(one.lines("up kino-worker")[0]), signal.SIGKILL)
+    assert re.search("STATUS=serving; 1 of 2 workers run, not [ab]$", manager.wait_for("1 of 2"))
+
+
+def test_stop_is_told_with_the_time_that_it_may_take(machine, manager):
+    one = machine(worker="signal.signal(signal.SIGTERM, lambda *_: note('asked'))\n"
+                         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))\n"
+                         "note('up kino-worker ' + str(os.getpid()))\nwhile True: signal.pause()\n",
+                  workers="[{name: a}]", stop_deadline="30s", environment={"NOTIFY_SOCKET": manager.address})
+    worker = pid_of(one.wait_for(1, "up kino-worker")[0])
+    one.wait_for(2, "up")
+    one.process.terminate()
+    told = manager.wait_for("STOPPING=1\nSTATUS=stopping (signal 15): waits for kino-frontend, a\n")
+    # What is left of the deadline, and the five seconds that a kill may take.
+    assert 5_000_000 < int(re.search(r"EXTEND_TIMEOUT_USEC=(\d+)$", told)[1]) <= 35_000_000
+    manager.wait_for("STOPPING=1\nSTATUS=stopping (signal 15): waits for a\n")
+    os.kill(worker, signal.SIGUSR1)
+    manager.wait_for("STOPPING=1\nSTATUS=stopping (signal 15): all have ended\n")
+    assert one.process.wait(DEADLINE) == 0
+
+
+def test_reason_of_a_failed_start_is_the_last_status(machine, manager):
+    one = machine(frontend="sys.exit(78)\n", environment={"NOTIFY_SOCKET": manager.address})
+    assert one.process.wait(DEADLINE) == 78
+    manager.wait_for("STATUS=stopping (the frontend cannot run): all have ended")
+    assert not any("READY" in message for message in manager.messages)
+
+
+def test_children_cannot_speak_to_the_manager(machine, manager):
+    one = machine(environment={"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000", "KINO_TEST_MARK": "1"})
+    for pid in map(pid_of, one.wait_for(3, "up")):
+        names = {entry.split("=")[0] for entry in pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0")}
+        assert "KINO_TEST_MARK" in names
+        assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+
+
+def test_manager_that_comes_late_is_told_all_of_it(machine, tmp_path):
+    late = Manager(tmp_path / "notify")
+    one = machine(frontend=SERVE, environment={"NOTIFY_SOCKET": late.address})
+    os.kill(pid_of(one.wait_for(1, "up kino-frontend")[0]), signal.SIGUSR1)
+    one.wait_for(3, "up")
+    assert one.process.poll() is None
+    late.listen()
+    late.wait_for("READY=1\nSTATUS=serving; 2 of 2 workers run")
+    assert one.log().count("the service manager is not told") == 1
