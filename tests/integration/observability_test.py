@@ -1,5 +1,7 @@
 """Metrics and logs of a server that has done real work."""
 import json
+import pathlib
+import re
 import shutil
 import subprocess
 import urllib.request
@@ -69,6 +71,12 @@ def test_metrics_tell_what_was_done(busy_server):
     assert value(text, 'kino_queue_depth{class="normal"}') == 0
     assert value(text, 'kino_worker_up{device="cpu",worker="cpu"}') == 1
     assert value(text, 'kino_device_memory_bytes{device="cpu",worker="cpu"}') > 0
+    # With the worker's next heartbeat.
+    kino_client.eventually("the load is told", lambda: 'kino_model_load_seconds_count{model="demo"} 1' in scrape(busy_server))
+    assert value(text, "kino_cancel_seconds_count") == 1
+    assert value(text, 'kino_device_seconds_total{model="demo"}') > 0
+    assert value(text, 'kino_output_seconds_total{model="demo"}') == pytest.approx(
+        busy_server.jobs[0].artifact.num_frames / busy_server.jobs[0].artifact.fps)
     assert value(text, "kino_streamed_bytes_total") >= busy_server.jobs[0].artifact.size_bytes
     # gRPC tells the server that a client is gone a moment after the client knows it.
     kino_client.eventually("no watcher is counted", lambda: value(scrape(busy_server), "kino_watchers") == 0)
@@ -81,6 +89,29 @@ def test_logs_have_the_job_and_never_the_prompt(busy_server):
     for job in busy_server.jobs:
         of_job = [line for line in lines if job.id in json.dumps(line)]
         assert len(of_job) >= 3, of_job  # given out, taken, ended
+
+
+def test_no_process_shows_a_prompt_or_could_leave_one_in_a_core_file(busy_server):
+    processes = {busy_server.process.pid: "kinod", **busy_server.children()}
+    assert {"kino-frontend", "kino-worker"} <= set(processes.values())
+    for pid, name in processes.items():
+        told = b"".join(pathlib.Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ", "comm"))
+        told += b"".join(thread.read_bytes() for thread in pathlib.Path(f"/proc/{pid}/task").glob("*/comm"))
+        assert CANARY.encode() not in told, name
+        if name != "kinod":  # it has no prompts
+            assert re.search(r"Max core file size +0 +0 ", pathlib.Path(f"/proc/{pid}/limits").read_text()), name
+
+
+def test_deleted_jobs_leave_nothing_of_their_prompts_on_the_disk(busy_server):
+    def files_with_the_prompt():
+        files = [path for path in pathlib.Path(busy_server.data_dir).rglob("*") if path.is_file()]
+        return [path for path in files if CANARY.encode() in path.read_bytes()]
+
+    assert files_with_the_prompt()  # it is kept as long as its job
+    with busy_server.client() as client:
+        for job in busy_server.jobs:
+            client.delete(job.id)
+    kino_client.eventually("nothing is left", lambda: not files_with_the_prompt())
 
 
 def test_worker_that_is_gone_is_down(stubs, start_kinod):

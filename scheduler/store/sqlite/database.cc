@@ -4,6 +4,12 @@
 #include "scheduler/status.h"
 
 namespace kino::scheduler {
+namespace {
+
+// For another process that looks at the file, such as a backup.
+constexpr int kBusyMs = 5000;
+
+}  // namespace
 
 absl::Status SqliteError(int code, const std::string& detail) {
   switch (code & 0xff) {
@@ -107,13 +113,24 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const std::string& 
     return status;
   }
   sqlite3_extended_result_codes(db, 1);
-  sqlite3_busy_timeout(db, 5000);
+  sqlite3_busy_timeout(db, kBusyMs);
   return std::unique_ptr<Connection>(new Connection(db));
 }
 
 Connection::~Connection() {
   for (const auto& [sql, statement] : cache_) sqlite3_finalize(statement);
   sqlite3_close(db_);
+}
+
+absl::StatusOr<bool> Connection::EmptyLog() {
+  // Nobody is waited for.
+  sqlite3_busy_timeout(db_, 0);
+  const int code =
+      sqlite3_wal_checkpoint_v2(db_, nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
+  sqlite3_busy_timeout(db_, kBusyMs);
+  if (code == SQLITE_OK) return true;
+  if ((code & 0xff) == SQLITE_BUSY) return false;
+  return SqliteError(sqlite3_extended_errcode(db_), sqlite3_errmsg(db_));
 }
 
 absl::Status Connection::Execute(const std::string& sql) {

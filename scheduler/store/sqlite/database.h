@@ -116,6 +116,9 @@ class Connection {
   // Ends what the connection's thread carries out just now, with UNAVAILABLE. From any thread.
   void Interrupt() { sqlite3_interrupt(db_); }
 
+  // Takes the write-ahead log over into the database and empties it. False: readers still need it.
+  absl::StatusOr<bool> EmptyLog();
+
   int64_t last_insert_rowid() const { return sqlite3_last_insert_rowid(db_); }
   // SQLite ends a transaction by itself on some errors.
   bool is_in_transaction() const { return sqlite3_get_autocommit(db_) == 0; }

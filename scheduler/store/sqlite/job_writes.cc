@@ -432,6 +432,7 @@ void SqliteJobStore::Delete(std::string tenant, std::string job_id, Done<std::st
                                  .Run("DELETE FROM jobs WHERE seq = ? AND state = ?", row.seq,
                                       static_cast<int>(row.job.state))
                                  .status());
+        transaction.has_erased = true;
         return row.job.artifact ? row.job.artifact->file_name : std::string();
       });
 }

@@ -62,6 +62,7 @@ void SqliteJobStore::PurgeJobs(absl::Time ended_before, int limit, Done<PurgedJo
         while (true) {
           KINO_ASSIGN_OR_RETURN(const bool has_row, removed.Step());
           if (!has_row) return purged;
+          transaction.has_erased = true;
           ++purged.jobs;
           if (!removed.IsNull(0)) purged.files.push_back(removed.Text(0));
         }

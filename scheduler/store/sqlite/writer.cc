@@ -10,6 +10,14 @@
 #include "scheduler/status.h"
 
 namespace kino::scheduler {
+namespace {
+
+// While others write all the time, erased rows are gone from the log within this time.
+constexpr absl::Duration kScrubWithin = absl::Seconds(5);
+// While readers, or the disk, do not let the log be emptied.
+constexpr absl::Duration kScrubAgain = absl::Milliseconds(100);
+
+}  // namespace
 
 Writer::Writer(std::unique_ptr<Connection> db, int max_batch, bool is_marked,
                const StoreOptions& options, const Clock& clock)
@@ -56,22 +64,36 @@ void Writer::RemoveListener(int64_t id) {
   mutex_.Await(absl::Condition(&is_idle));
 }
 
+void Writer::ScrubLog() {
+  if (scrub_by_ == absl::InfiniteDuration()) return;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!queue_.empty() && clock_.Monotonic() < scrub_by_) return;
+  }
+  // What could not be done now is tried again.
+  if (const absl::StatusOr<bool> emptied = db_->EmptyLog(); emptied.ok() && *emptied)
+    scrub_by_ = absl::InfiniteDuration();
+}
+
 void Writer::Loop() {
   while (true) {
+    ScrubLog();
     Batch batch;
     {
       absl::MutexLock lock(&mutex_);
       const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         return is_stopping_ || !queue_.empty();
       };
-      mutex_.Await(absl::Condition(&has_work));
-      if (queue_.empty()) return;
+      const bool must_scrub = scrub_by_ != absl::InfiniteDuration();
+      mutex_.AwaitWithTimeout(absl::Condition(&has_work),
+                              must_scrub ? kScrubAgain : absl::InfiniteDuration());
+      if (queue_.empty() && is_stopping_) return;
       while (!queue_.empty() && static_cast<int>(batch.size()) < max_batch_) {
         batch.push_back(std::move(queue_.front()));
         queue_.pop_front();
       }
     }
-    Execute(batch);
+    if (!batch.empty()) Execute(batch);
   }
 }
 
@@ -99,6 +121,7 @@ void Writer::Execute(Batch& batch) {
 
 absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& changes) {
   std::vector<Change> kept;
+  bool has_erased = false;
   const auto run = [&]() -> absl::Status {
     KINO_RETURN_IF_ERROR(db_->Run("BEGIN IMMEDIATE").status());
     // In the transaction that changes the file first, so that a crash finds the mark gone with it.
@@ -112,6 +135,7 @@ absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& cha
       const absl::Status result = operation->Run(transaction);
       if (result.ok()) {
         std::move(transaction.changes.begin(), transaction.changes.end(), std::back_inserter(kept));
+        has_erased = has_erased || transaction.has_erased;
       } else {
         // A full disk or an I/O error can end the whole transaction.
         if (!db_->is_in_transaction()) return result;
@@ -127,6 +151,7 @@ absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& cha
     if (!kept.empty()) KINO_FAULT_POINT("store.committed");
     changes = std::move(kept);
     is_marked_ = false;
+    if (has_erased) scrub_by_ = std::min(scrub_by_, clock_.Monotonic() + kScrubWithin);
     return status;
   }
   if (db_->is_in_transaction()) {

@@ -30,6 +30,7 @@ namespace kino::scheduler {
 struct Transaction {
   Connection& db;
   std::vector<Change> changes;  // told to the listeners after the COMMIT
+  bool has_erased = false;      // rows that hold prompts
 };
 
 class WriteOperation {
@@ -92,6 +93,9 @@ class Writer {
 
   void Loop();
   void Execute(Batch& batch);
+  // After rows were erased: empties the log, where they may still be read, unless others wait to
+  // write just now.
+  void ScrubLog();
   // One transaction. On failure nothing of `batch` has happened, and `changes` stays empty.
   absl::Status RunTransaction(const Batch& batch, std::vector<Change>& changes);
   void NotifyListeners(const std::vector<Change>& changes);
@@ -104,6 +108,8 @@ class Writer {
   const Clock& clock_;
   bool is_marked_;          // writer's thread only, as is the next
   bool is_healthy_ = true;  // to log changes, not each failure
+  // Until when the log is to be emptied; infinite: nothing was erased. Monotonic.
+  absl::Duration scrub_by_ = absl::InfiniteDuration();
 
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<WriteOperation>> queue_ ABSL_GUARDED_BY(mutex_);

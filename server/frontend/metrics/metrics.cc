@@ -29,6 +29,11 @@ const prometheus::Histogram::BucketBoundaries& Seconds() {
 constexpr size_t kMaxTenants = 50;
 constexpr char kOtherTenants[] = "other";
 
+constexpr char kSucceeded[] = "succeeded";
+constexpr scheduler::JobState kEnds[] = {
+    scheduler::JobState::kSucceeded, scheduler::JobState::kFailed, scheduler::JobState::kCancelled,
+    scheduler::JobState::kExpired, scheduler::JobState::kQuarantined};
+
 std::string LowerCase(const std::string& text) { return absl::AsciiStrToLower(text); }
 
 template <typename Builder>
@@ -123,7 +128,16 @@ Metrics::Metrics()
                           .Add({})),
       stale_messages_(Make(prometheus::BuildCounter(), *registry_, "kino_stale_messages_total",
                            "Workers' messages refused because their attempt was not theirs.")
-                          .Add({})) {}
+                          .Add({})) {
+  // What has not happened yet is counted as 0: who looks at the increase misses no first time.
+  for (const scheduler::JobState state : kEnds)
+    jobs_ended_.Add({{"state", LowerCase(scheduler::JobStateName(state))}});
+  attempts_.Add({{"result", kSucceeded}});
+  for (int cause = 1; cause <= static_cast<int>(scheduler::FailureCause::kUncleanStop); ++cause) {
+    attempts_.Add({{"result", LowerCase(scheduler::FailureCauseName(
+                                  static_cast<scheduler::FailureCause>(cause)))}});
+  }
+}
 
 absl::StatusOr<std::string> Metrics::Listen(const std::string& address) {
   // prometheus-cpp's server throws when it cannot bind; nothing of it leaves this function.

@@ -5,11 +5,13 @@
 
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "scheduler/store/sqlite/database.h"
 #include "scheduler/store/sqlite/schema.h"
 #include "tests/scheduler/files/simulated_disk.h"
@@ -440,20 +442,61 @@ TEST_F(SqliteFileTest, OnlyTheOwnerMayReadTheFiles) {
   }
 }
 
-TEST_F(SqliteFileTest, DeletedRequestIsOverwritten) {
-  NewJob job = MakeJob();
-  job.request = "a secret wish of somebody";
-  {
-    auto store = Open();
-    ASSERT_TRUE(store.ok());
-    const auto submitted = (*store)->Submit(job);
-    ASSERT_TRUE((*store)->Cancel("default", submitted->job.id).ok());
-    ASSERT_TRUE((*store)->Delete("default", submitted->job.id).ok());
+class ErasedTest : public SqliteFileTest {
+ protected:
+  // Whether a file of the store holds the text.
+  bool IsOnDisk(const std::string& text) const {
+    for (const char* suffix : {"", "-wal"}) {
+      std::ifstream file(path_ + suffix, std::ios::binary);
+      const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+      if (bytes.find(text) != std::string::npos) return true;
+    }
+    return false;
   }
-  std::ifstream file(path_, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
-  ASSERT_GT(bytes.size(), 4096u);
-  EXPECT_EQ(bytes.find("secret wish"), std::string::npos);
+  // The writer does it behind the delete's answer, with no event to wait for.
+  bool GoesFromDisk(const std::string& text) const {
+    for (int i = 0; i < 60'000; ++i) {
+      if (!IsOnDisk(text)) return true;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return false;
+  }
+  std::string SubmitAndCancel(JobStore& store, const std::string& request) {
+    NewJob job = MakeJob();
+    job.request = request;
+    const auto submitted = store.Submit(job);
+    EXPECT_TRUE(submitted.ok() && store.Cancel("default", submitted->job.id).ok());
+    return submitted->job.id;
+  }
+};
+
+TEST_F(ErasedTest, DeletedAndPurgedRequestsGoFromTheFilesWhileTheStoreServes) {
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  const std::string deleted = SubmitAndCancel(**store, "a secret prompt");
+  SubmitAndCancel(**store, "another secret");
+  SubmitAndCancel(**store, std::string(100'000, 'l') + " a long secret");  // on pages of its own
+  EXPECT_TRUE(IsOnDisk("a secret prompt"));
+  ASSERT_TRUE((*store)->Delete("default", deleted).ok());
+  EXPECT_TRUE(GoesFromDisk("a secret prompt"));
+  EXPECT_TRUE(IsOnDisk("another secret"));
+  clock_.Advance(absl::Hours(1));
+  ASSERT_TRUE((*store)->PurgeJobs(clock_.Now(), 100).ok());
+  EXPECT_TRUE(GoesFromDisk("another secret"));
+  EXPECT_TRUE(GoesFromDisk("a long secret"));
+}
+
+TEST_F(ErasedTest, AReaderOfAnotherProcessDelaysThatAndNothingElse) {
+  const auto store = Open();
+  ASSERT_TRUE(store.ok()) << store.status();
+  const std::string deleted = SubmitAndCancel(**store, "a secret prompt");
+  auto reader = Raw();
+  ASSERT_TRUE(reader->Execute("BEGIN; SELECT count(*) FROM jobs;").ok());
+  ASSERT_TRUE((*store)->Delete("default", deleted).ok());
+  for (int i = 0; i < 20; ++i) SubmitAndCancel(**store, "a job beside it");
+  EXPECT_TRUE(IsOnDisk("a secret prompt")) << "the reader may look at it yet";
+  reader.reset();
+  EXPECT_TRUE(GoesFromDisk("a secret prompt"));
 }
 
 TEST_F(SqliteFileTest, TooManyWaitingWritesAreRefusedAtOnce) {

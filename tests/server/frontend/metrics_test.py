@@ -14,6 +14,10 @@ def test_metrics_tell_of_jobs_and_promtool_finds_no_fault(start):
     frontend.submit(priority=video.HIGH)
     fake.attempt()
     queued = frontend.submit(priority=video.LOW)
+    # What has not happened is counted all the same.
+    for never in ('kino_jobs_ended_total{state="quarantined"}', 'kino_attempts_ended_total{result="crash"}',
+                  'kino_attempts_ended_total{result="unclean_stop"}'):
+        assert frontend.metric(never) == 0, never
 
     wanted = ['kino_queue_depth{class="low"} 1', 'kino_jobs_ended_total{state="succeeded"} 1',
               'kino_attempts_ended_total{result="succeeded"} 1', 'kino_worker_up{device="cpu",worker="cpu"} 1',
