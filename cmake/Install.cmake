@@ -22,7 +22,9 @@ set(kino_doc ${CMAKE_INSTALL_DATAROOTDIR}/doc/kino)
 install(FILES LICENSE DESTINATION ${kino_doc})
 if(KINO_WITH_SERVER)
   install(FILES config/kino.yaml DESTINATION ${kino_doc})
-  install(DIRECTORY config/models DESTINATION ${kino_doc})
+  # As far from each other as in the source: demo.yaml names its model's folder.
+  install(DIRECTORY config/models DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/kino/config)
+  install(DIRECTORY models/demo DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/kino/models PATTERN "*.png" EXCLUDE)
   install(DIRECTORY proto/kino DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/kino/proto FILES_MATCHING PATTERN "*.proto")
   # lib whatever the libraries' folder is called: systemd looks nowhere else.
   install(FILES deploy/systemd/kino.sysusers DESTINATION lib/sysusers.d RENAME kino.conf)
