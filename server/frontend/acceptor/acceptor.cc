@@ -240,8 +240,7 @@ bool Acceptor::Close(const std::string& peer) {
     // Resets it at once, whatever waits to be read: after shutdown() the other end could go on
     // sending until the server had read all of it.
     const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
-    connect(fd, &nobody, sizeof(nobody));
-    return true;
+    return connect(fd, &nobody, sizeof(nobody)) == 0;
   }
   return false;
 }
