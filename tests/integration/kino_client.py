@@ -31,22 +31,13 @@ def compile_protos(out):
     from grpc_tools import protoc
     import grpc_tools
     source = os.environ["KINO_SOURCE_DIR"]
-    here = os.path.dirname(os.path.abspath(__file__))
-    files = ["kino/v1/video.proto", "kino/v1/models.proto", "grpc/health/v1/health.proto"]
+    files = ["kino/v1/video.proto", "kino/v1/models.proto", "kino/v1/health.proto"]
     status = protoc.main([
-        "protoc", f"-I{os.path.join(source, 'proto')}", f"-I{os.path.join(here, 'proto')}",
-        f"-I{os.environ['KINO_GOOGLEAPIS_DIR']}",
+        "protoc", f"-I{os.path.join(source, 'proto')}", f"-I{os.environ['KINO_GOOGLEAPIS_DIR']}",
         f"-I{os.path.join(os.path.dirname(grpc_tools.__file__), '_proto')}",
         f"--python_out={out}", f"--grpc_python_out={out}", *files])
     if status != 0:
         raise RuntimeError(f"protoc ended with status {status}")
-    # The generated health modules would hide the installed grpc package: they are renamed on the way.
-    os.rename(os.path.join(out, "grpc"), os.path.join(out, "grpc_standard"))
-    generated = os.path.join(out, "grpc_standard", "health", "v1", "health_pb2_grpc.py")
-    with open(generated, encoding="utf-8") as file:
-        text = file.read()
-    with open(generated, "w", encoding="utf-8") as file:
-        file.write(text.replace("from grpc.health.v1 import", "from grpc_standard.health.v1 import"))
     sys.path.insert(0, out)
     importlib.invalidate_caches()
     return types.SimpleNamespace(
@@ -54,8 +45,8 @@ def compile_protos(out):
         video_grpc=importlib.import_module("kino.v1.video_pb2_grpc"),
         models=importlib.import_module("kino.v1.models_pb2"),
         models_grpc=importlib.import_module("kino.v1.models_pb2_grpc"),
-        health=importlib.import_module("grpc_standard.health.v1.health_pb2"),
-        health_grpc=importlib.import_module("grpc_standard.health.v1.health_pb2_grpc"))
+        health=importlib.import_module("kino.v1.health_pb2"),
+        health_grpc=importlib.import_module("kino.v1.health_pb2_grpc"))
 
 
 def sha256(data):
