@@ -54,6 +54,7 @@ ExitCode ModelsCommand(const std::vector<std::string>& arguments);
 ExitCode LoadCommand(const std::vector<std::string>& arguments);
 ExitCode UnloadCommand(const std::vector<std::string>& arguments);
 ExitCode HealthCommand(const std::vector<std::string>& arguments);
+ExitCode DoctorCommand(const std::vector<std::string>& arguments);  // doctor_command.cc
 ExitCode UploadCommand(const std::vector<std::string>& arguments);
 
 }  // namespace kino::cli

@@ -32,6 +32,7 @@ constexpr Command kCommands[] = {
     {"models", "lists the models", ModelsCommand},
     {"plan", "shows what a request would need, before it is submitted", PlanCommand},
     {"health", "asks whether the server serves", HealthCommand},
+    {"doctor", "looks at this machine, and says what to do", DoctorCommand},
     {"load", "makes a worker hold a model", LoadCommand},
     {"unload", "frees a model on every worker", UnloadCommand},
 };

@@ -51,9 +51,10 @@ def test_plans_are_printed_for_a_model_that_is_not_served():
 
 def test_a_configuration_is_checked(tmp_path):
     config = tmp_path / "kino.yaml"
-    config.write_text("data_dir: data\n")
-    run("check", CONFIG=config)
-    config.write_text("data_dir: data\nlistn: {}\n")
+    addresses = "listen: {address: '127.0.0.1:0'}\nmetrics: {address: '127.0.0.1:0'}\nworkers: [{device: cpu}]\n"
+    config.write_text(f"data_dir: data\n{addresses}")
+    assert "0 failures" in run("check", CONFIG=config)
+    config.write_text(f"data_dir: data\nlistn: {{}}\n{addresses}")
     run("check", CONFIG=config, status=1)
 
 

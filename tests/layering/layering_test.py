@@ -76,7 +76,11 @@ TABLE = {
                          "engine/describe", "engine/core/status.h", "engine/core/dtype.h", "engine/core/cancel.h"],
                         ["protobuf", "grpc", "prometheus", "spdlog", "openssl"]),
     "server/plan": (["server/command_line"], ["protobuf"]),
-    "server/cli": (["server/convert", "server/command_line", "server/plan", "server/digest"], ["protobuf", "grpc"]),
+    # What the server itself asks of a node, without the server.
+    "server/doctor": (["server/config", "engine/describe", "engine/core/machine.h", "server/frontend/acceptor", "server/frontend/auth",
+                       "server/frontend/tls"], []),
+    "server/cli": (["server/convert", "server/command_line", "server/plan", "server/digest", "server/config", "server/doctor"],
+                   ["protobuf", "grpc"]),
     "server/worker": (["scheduler/clock.h", "scheduler/fault_point.h", "scheduler/files", "engine/engine.h", "engine/describe", "engine/core/status.h", "engine/core/log.h",
                        "engine/core/dtype.h", "engine/core/cancel.h", "engine/core/machine.h", "server/config",
                        "server/convert", "server/digest", "server/command_line", "server/media"], ["protobuf", "grpc", "spdlog"]),
