@@ -47,10 +47,12 @@ class Sweep:
         self.armed = folder / "points"
         self.armed.mkdir(parents=True)
         tokens = {tenant: f"token of {tenant}" for tenant in TENANTS}
-        auth = {"tokens": [{"tenant": tenant, "sha256": sha256(token.encode())} for tenant, token in tokens.items()]}
+        # Operators: what a tenant may not do to another's job is not told apart from what it may not do at all.
+        auth = {"tokens": [{"tenant": tenant, "role": "operate", "sha256": sha256(token.encode())} for tenant, token in tokens.items()]}
         self.server = fake_kinod(stubs, folder, {**settings, "auth": auth}, token=tokens[TENANTS[0]],
                                  environment={"KINO_FAULT_POINTS": str(self.armed)})
         self.server.start()
+        self.processes = len(self.server.children())
         self.history = History(stubs.video)
         self.clients = {tenant: self.server.client(patient=True, token=token) for tenant, token in tokens.items()}
         self.number = 0
@@ -109,6 +111,8 @@ class Sweep:
             return None  # it is just being started again
 
     def run_cell(self, point, action):
+        eventually("all of it runs", lambda: len(self.server.children()) == self.processes)
+        before = set(self.server.children())
         (self.armed / f".{point}").write_text(action)
         (self.armed / f".{point}").rename(self.armed / point)
         if ".hello." in point:
@@ -143,6 +147,9 @@ class Sweep:
         eventually(f"{point} is reached", lambda: not (self.armed / point).exists(), timeout=20)
         if action == "stop":
             helper.join()
+        else:
+            # A process takes the file away, and ends a moment later: not in the middle of the next cell.
+            eventually(f"{point} ends a process", lambda: not before <= set(self.server.children()))
         assert state == ("CANCELLED" if is_cancel else "SUCCEEDED"), f"{point}: {state}"
         counted = [attempt.cause for attempt in ended.attempts if attempt.cause not in FREE]
         # A worker that dies may take its attempt along. A frontend never does.

@@ -30,8 +30,9 @@ SOURCE = {"pipeline_class": "HunyuanVideoPipeline", "prompt": "a paper boat drif
 # As plan_accuracy_test.py has it, for the stages whose memory is more than some MiB.
 TOLERANCE = 0.10
 LARGE_STAGES = ("encode_text", "denoise", "decode")
-# As file_memory_test.py has it: the program without a model, and what a run has that no plan counts.
-BASE = 200 * MIB
+# The program without a model, and what a run has that no plan counts, among it the kernels that oneDNN compiles for the
+# processor. On one with AVX-512 the small size takes up to 240 MiB; 200 were enough with AVX2.
+BASE = 300 * MIB
 THREADS = len(os.sched_getaffinity(0))
 
 
@@ -122,8 +123,8 @@ def test_one_step_equals_diffusers_in_the_memory_of_its_plan(size, threads, pyte
         # Without tiles the VAE's attention is of all pixels at an eighth: it has no matrix of them either.
         for offload, tiles in (("none", None), ("block:1", TILES)):
             predicted = model.predict(offload, tiles)
-            # Of the real size without offload 302 MiB more than planned: less than one head's matrix, 445 MiB.
-            limit = int((1 + TOLERANCE) * max(predicted.values())) + BASE
+            # Of the real size 351 MiB more than planned, with block:1 420: less than one head's matrix, 445 MiB.
+            limit = int((1 + TOLERANCE / 2) * max(predicted.values())) + BASE
             frames, latents, measured = model.render(offload, tiles, limit)
             pytestconfig.kino_note(f"{size.heads} heads, {size.tokens} tokens, {offload}: planned "
                                    f"{max(predicted.values()) / MIB:.1f} MiB, measured {max(measured.values()) / MIB:.1f} MiB")

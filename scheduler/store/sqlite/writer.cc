@@ -12,10 +12,10 @@
 namespace kino::scheduler {
 namespace {
 
-// While others write all the time, erased rows are gone from the log within this time.
-constexpr absl::Duration kScrubWithin = absl::Seconds(5);
-// While readers, or the disk, do not let the log be emptied.
-constexpr absl::Duration kScrubAgain = absl::Milliseconds(100);
+// Where readers, or the disk, did not let the log be emptied: so soon again while others write, and
+// sooner once nobody does.
+constexpr absl::Duration kScrubAgain = absl::Seconds(5);
+constexpr absl::Duration kIdle = absl::Milliseconds(100);
 
 }  // namespace
 
@@ -65,19 +65,13 @@ void Writer::RemoveListener(int64_t id) {
 }
 
 void Writer::ScrubLog() {
-  if (scrub_by_ == absl::InfiniteDuration()) return;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!queue_.empty() && clock_.Monotonic() < scrub_by_) return;
-  }
-  // What could not be done now is tried again.
-  if (const absl::StatusOr<bool> emptied = db_->EmptyLog(); emptied.ok() && *emptied)
-    scrub_by_ = absl::InfiniteDuration();
+  const absl::StatusOr<bool> emptied = db_->EmptyLog();
+  const bool is_done = emptied.ok() && *emptied;
+  scrub_by_ = is_done ? absl::InfiniteDuration() : clock_.Monotonic() + kScrubAgain;
 }
 
 void Writer::Loop() {
   while (true) {
-    ScrubLog();
     Batch batch;
     {
       absl::MutexLock lock(&mutex_);
@@ -86,14 +80,18 @@ void Writer::Loop() {
       };
       const bool must_scrub = scrub_by_ != absl::InfiniteDuration();
       mutex_.AwaitWithTimeout(absl::Condition(&has_work),
-                              must_scrub ? kScrubAgain : absl::InfiniteDuration());
+                              must_scrub ? kIdle : absl::InfiniteDuration());
       if (queue_.empty() && is_stopping_) return;
       while (!queue_.empty() && static_cast<int>(batch.size()) < max_batch_) {
         batch.push_back(std::move(queue_.front()));
         queue_.pop_front();
       }
     }
-    if (!batch.empty()) Execute(batch);
+    if (batch.empty()) {
+      ScrubLog();
+    } else {
+      Execute(batch);
+    }
   }
 }
 
@@ -113,6 +111,8 @@ void Writer::Execute(Batch& batch) {
     return;
   }
   if (commit.ok()) NotifyListeners(changes);
+  // Before the answer: what is told to be deleted is.
+  if (clock_.Monotonic() >= scrub_by_) ScrubLog();
   for (std::unique_ptr<WriteOperation>& operation : batch) {
     operation->Finish(commit);
     operation.reset();
@@ -151,7 +151,7 @@ absl::Status Writer::RunTransaction(const Batch& batch, std::vector<Change>& cha
     if (!kept.empty()) KINO_FAULT_POINT("store.committed");
     changes = std::move(kept);
     is_marked_ = false;
-    if (has_erased) scrub_by_ = std::min(scrub_by_, clock_.Monotonic() + kScrubWithin);
+    if (has_erased) scrub_by_ = clock_.Monotonic();
     return status;
   }
   if (db_->is_in_transaction()) {

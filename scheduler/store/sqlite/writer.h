@@ -93,8 +93,7 @@ class Writer {
 
   void Loop();
   void Execute(Batch& batch);
-  // After rows were erased: empties the log, where they may still be read, unless others wait to
-  // write just now.
+  // Rows were erased: empties the log, where they may still be read.
   void ScrubLog();
   // One transaction. On failure nothing of `batch` has happened, and `changes` stays empty.
   absl::Status RunTransaction(const Batch& batch, std::vector<Change>& changes);
@@ -108,7 +107,7 @@ class Writer {
   const Clock& clock_;
   bool is_marked_;          // writer's thread only, as is the next
   bool is_healthy_ = true;  // to log changes, not each failure
-  // Until when the log is to be emptied; infinite: nothing was erased. Monotonic.
+  // When the log is to be emptied; infinite: nothing that was erased is in it. Monotonic.
   absl::Duration scrub_by_ = absl::InfiniteDuration();
 
   absl::Mutex mutex_;

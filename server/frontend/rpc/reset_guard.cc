@@ -4,6 +4,11 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/descriptor.h"
+#include "kino/v1/models.pb.h"
+#include "kino/v1/video.pb.h"
+
 namespace kino::frontend {
 namespace {
 
@@ -35,6 +40,7 @@ class CancelledCalls : public grpc::experimental::ServerInterceptorFactoryInterf
  public:
   explicit CancelledCalls(ResetGuard& guard) : guard_(guard) {}
   grpc::experimental::Interceptor* CreateServerInterceptor(ServerRpcInfo* info) override {
+    if (!guard_.IsOurs(info->method())) return nullptr;
     return new CancelledCall(guard_, *info->server_context());
   }
 
@@ -46,7 +52,16 @@ class CancelledCalls : public grpc::experimental::ServerInterceptorFactoryInterf
 
 ResetGuard::ResetGuard(const scheduler::Clock& clock,
                        std::function<void(const std::string& peer)> close)
-    : rate_(kMaxCancelled, clock), close_(std::move(close)) {}
+    : rate_(kMaxCancelled, clock), close_(std::move(close)) {
+  for (const google::protobuf::FileDescriptor* file :
+       {v1::Job::descriptor()->file(), v1::Model::descriptor()->file()}) {
+    for (int i = 0; i < file->service_count(); ++i) {
+      const google::protobuf::ServiceDescriptor& service = *file->service(i);
+      for (int k = 0; k < service.method_count(); ++k)
+        ours_.insert(absl::StrCat("/", service.full_name(), "/", service.method(k)->name()));
+    }
+  }
+}
 
 void ResetGuard::OnCancelled(const std::string& peer) {
   if (!rate_.TryTake(peer)) close_(peer);

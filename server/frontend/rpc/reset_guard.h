@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "scheduler/clock.h"
@@ -23,10 +24,15 @@ class ResetGuard {
   // A call of that connection has ended because its client took it back.
   void OnCancelled(const std::string& peer);
 
+  // Whether it is a method of Kino's services. Of gRPC's own, and of unknown ones, the context may
+  // be gone before their calls' end is told.
+  bool IsOurs(const std::string& method) const { return ours_.contains(method); }
+
   // For ServerBuilder::experimental().SetInterceptorCreators. The guard outlives the server.
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> Interceptors();
 
  private:
+  std::set<std::string> ours_;
   RequestRate rate_;
   const std::function<void(const std::string& peer)> close_;
 };

@@ -18,10 +18,10 @@ namespace kino::scheduler {
 
 class AckedWork {
  public:
-  // Submits, claims, records, commits, fails, forgives, cancels, expires, requeues, deletes,
-  // purges; goes on behind what is refused. Each request has `request_bytes`. Gives how many
-  // operations were refused.
-  int Do(JobStore& store, FakeClock& clock, size_t request_bytes) {
+  // Submits, claims, records, commits, fails, forgives, cancels, expires, requeues and, where it
+  // `erases`, deletes and purges; goes on behind what is refused. Each request has `request_bytes`.
+  // Gives how many operations were refused.
+  int Do(JobStore& store, FakeClock& clock, size_t request_bytes, bool erases = true) {
     refused_ = 0;
     NewJob job = MakeJob();
     job.labels = {{"k", "v"}};
@@ -75,13 +75,13 @@ class AckedWork {
     if (Acked(found) && !named.empty()) {
       EXPECT_TRUE(found->has_value());
     }
-    if (!cancelled.empty()) {
+    if (erases && !cancelled.empty()) {
       gone_[cancelled] = Acked(store.Delete("default", cancelled));
       NoteMaybeGone(cancelled);
     }
     const auto files = store.PurgeResults(absl::InfiniteFuture(), 10);
     if (Acked(files) && !files->empty()) has_purged_results_ = true;
-    if (!failed.empty()) {
+    if (erases && !failed.empty()) {
       const auto purged = store.PurgeJobs(begin + absl::Seconds(1), 10);
       gone_[failed] = Acked(purged) && purged->jobs == 1;
       NoteMaybeGone(failed);

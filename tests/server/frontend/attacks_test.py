@@ -131,6 +131,21 @@ def test_calls_that_are_taken_back_at_once_cost_their_connection_cve_2023_44487(
     serves(attacked)
 
 
+@pytest.mark.parametrize("path", ["/kino.v1.VideoService/Nope", "/nothing", "/grpc.health.v1.Health/Check",
+                                  "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"])
+def test_calls_of_others_methods_that_are_taken_back_hurt_nobody(attacked, path):
+    """gRPC itself answers them, and lets go of them in an order of its own."""
+    call = http2.block(changed(__path=path))
+    before = memory(attacked)
+    connection = http2.greet(attacked)
+    for first in range(0, 10_000, 500):
+        http2.send(connection, b"".join(
+            http2.frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, 2 * i + 1, call) +
+            http2.frame(http2.RST_STREAM, 0, 2 * i + 1, struct.pack(">I", 8)) for i in range(first, first + 500)))
+    serves(attacked)
+    assert memory(attacked) - before < 512 << 20  # gRPC's quota
+
+
 def test_a_client_that_cancels_now_and_then_keeps_its_connection(attacked):
     channel = grpc.insecure_channel(attacked.address, options=[("grpc.use_local_subchannel_pool", 1)])
     watch = video_grpc.VideoServiceStub(channel).WatchJob(video.WatchJobRequest(id=attacked.submit().id))
